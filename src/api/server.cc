@@ -1,0 +1,367 @@
+#include "api/server.h"
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/ssl.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+#include <boost/beast/ssl.hpp>
+
+#include <set>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "base/text.h"
+
+namespace penstock::api {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using tcp = asio::ip::tcp;
+using boost::system::error_code;
+using Stream = beast::ssl_stream<beast::tcp_stream>;
+
+constexpr std::size_t body_max = 3 * 1024 * 1024;
+constexpr std::uint32_t header_max = 64 * 1024;
+constexpr std::size_t connections_max = 10'000;
+constexpr auto idle_time = std::chrono::minutes(5);
+constexpr auto request_time = std::chrono::seconds(30);
+constexpr int watch_seconds = 1800;
+constexpr auto bookmark_every = std::chrono::seconds(60);
+
+std::string percent_decoded(std::string_view text, bool plus_is_space) {
+    std::string out;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        unsigned value = 0;
+        if (text[i] == '%' && i + 2 < text.size() + 0 && std::from_chars(text.data() + i + 1, text.data() + i + 3, value, 16).ptr == text.data() + i + 3) {
+            out += static_cast<char>(value);
+            i += 2;
+        } else {
+            out += plus_is_space && text[i] == '+' ? ' ' : text[i];
+        }
+    }
+    return out;
+}
+
+Request request_of(const http::request<http::string_body>& message, const User& user) {
+    Request out;
+    out.method = std::string(message.method_string());
+    const auto target = std::string_view(message.target().data(), message.target().size());
+    const auto question = target.find('?');
+    out.path = percent_decoded(target.substr(0, question), false);
+    if (question != std::string_view::npos) {
+        for (const auto pair : split(target.substr(question + 1), '&')) {
+            const auto equal = pair.find('=');
+            out.query[percent_decoded(pair.substr(0, equal), true)] = equal == std::string_view::npos ? "" : percent_decoded(pair.substr(equal + 1), true);
+        }
+    }
+    out.accept = std::string(message[http::field::accept]);
+    out.content_type = std::string(message[http::field::content_type]);
+    out.authorization = std::string(message[http::field::authorization]);
+    out.body = message.body();
+    out.user = user;
+    return out;
+}
+
+http::response<http::string_body> response_of(const Reply& reply, unsigned version, bool keep_alive) {
+    http::response<http::string_body> out{static_cast<http::status>(reply.status), version};
+    out.set(http::field::content_type, reply.content_type);
+    out.set(http::field::cache_control, "no-cache, private");
+    for (const auto& [name, value] : reply.headers) out.insert(name, value);
+    out.keep_alive(keep_alive);
+    out.body() = reply.body;
+    out.prepare_payload();
+    return out;
+}
+
+/// The client certificate's CN and O, once the handshake has verified it.
+User user_of(SSL* ssl) {
+    User out;
+    std::unique_ptr<X509, decltype(&X509_free)> certificate(SSL_get1_peer_certificate(ssl), &X509_free);
+    if (!certificate || SSL_get_verify_result(ssl) != X509_V_OK) return out;
+    out.groups = {"system:authenticated"};
+    auto* name = X509_get_subject_name(certificate.get());
+    for (int i = 0; i < X509_NAME_entry_count(name); ++i) {
+        const auto* entry = X509_NAME_get_entry(name, i);
+        const auto id = OBJ_obj2nid(X509_NAME_ENTRY_get_object(entry));
+        unsigned char* text = nullptr;
+        const auto size = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(entry));
+        if (size < 0) continue;
+        const std::string value(text, text + size);
+        OPENSSL_free(text);
+        if (id == NID_commonName) out.name = value;
+        else if (id == NID_organizationName) out.groups.push_back(value);
+    }
+    return out;
+}
+
+}  // namespace
+
+struct Server::Impl {
+    Impl(Handler& h, ServerOptions o) : handler(h), options(std::move(o)), tls(asio::ssl::context::tls_server), acceptor(context) {}
+
+    Handler& handler;
+    ServerOptions options;
+    asio::io_context context{1};
+    asio::ssl::context tls;
+    tcp::acceptor acceptor;
+    std::thread thread;
+    std::size_t connections = 0;
+    std::set<asio::steady_timer*> watchers;      ///< cancelled when something was written
+
+    asio::awaitable<void> accept_all() {
+        while (acceptor.is_open()) {
+            error_code error;
+            auto socket = co_await acceptor.async_accept(asio::redirect_error(asio::use_awaitable, error));
+            if (error == asio::error::operation_aborted) co_return;
+            if (error) {
+                // Out of descriptors: wait a little instead of spinning.
+                asio::steady_timer pause(context, std::chrono::milliseconds(100));
+                co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));
+                continue;
+            }
+            if (connections >= connections_max) continue;
+            auto stream = std::make_shared<Stream>(std::move(socket), tls);
+            asio::co_spawn(context, serve(stream), asio::detached);
+        }
+    }
+
+    asio::awaitable<void> serve(std::shared_ptr<Stream> stream) {
+        ++connections;
+        try {
+            error_code error;
+            beast::get_lowest_layer(*stream).expires_after(request_time);
+            co_await stream->async_handshake(asio::ssl::stream_base::server, asio::redirect_error(asio::use_awaitable, error));
+            if (!error) {
+                const auto user = user_of(stream->native_handle());
+                co_await requests(stream, user);
+            }
+        } catch (const std::exception& failure) {
+            log::debug("api", "connection ended: {}", failure.what());
+        }
+        --connections;
+    }
+
+    asio::awaitable<void> requests(std::shared_ptr<Stream> stream, User user) {
+        beast::flat_buffer buffer;
+        while (true) {
+            error_code error;
+            http::request_parser<http::string_body> parser;
+            parser.header_limit(header_max);
+            parser.body_limit(body_max);
+            beast::get_lowest_layer(*stream).expires_after(idle_time);
+            co_await http::async_read_header(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+            if (!error) {
+                beast::get_lowest_layer(*stream).expires_after(request_time);
+                co_await http::async_read(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+            }
+            if (error == http::error::body_limit || error == http::error::header_limit) {
+                const registry::Failure failure{.code = error == http::error::body_limit ? 413 : 431, .reason = "RequestEntityTooLarge",
+                                                .message = error == http::error::body_limit ? fmt::format("Request entity too large: limit is {}", body_max)
+                                                                                            : fmt::format("Request header too large: limit is {}", header_max)};
+                auto response = response_of({.status = failure.code, .body = failure.to_json().dump()}, 11, false);
+                co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
+                break;
+            }
+            if (error) break;
+            const auto message = parser.release();
+            const auto request = request_of(message, user);
+            const auto reply = handler.handle(request);
+            log::debug("api", "request user={} {} {} status={}", user.name, request.method, request.path, reply.status);
+            beast::get_lowest_layer(*stream).expires_after(request_time);
+            if (reply.watch) {
+                co_await stream_watch(stream, *reply.watch);
+                break;
+            }
+            auto response = response_of(reply, message.version(), message.keep_alive());
+            co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
+            if (error || !message.keep_alive()) break;
+        }
+        error_code error;
+        beast::get_lowest_layer(*stream).expires_after(std::chrono::seconds(5));
+        co_await stream->async_shutdown(asio::redirect_error(asio::use_awaitable, error));
+    }
+
+    asio::awaitable<void> stream_watch(std::shared_ptr<Stream> stream, Watch watch) {
+        error_code error;
+        http::response<http::empty_body> head{http::status::ok, 11};
+        head.set(http::field::content_type, "application/json");
+        head.set(http::field::cache_control, "no-cache, private");
+        head.chunked(true);
+        http::response_serializer<http::empty_body> serializer{head};
+        co_await http::async_write_header(*stream, serializer, asio::redirect_error(asio::use_awaitable, error));
+        if (error) co_return;
+        asio::steady_timer changed(context);
+        watchers.insert(&changed);
+        const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(watch.timeout_s > 0 ? std::min(watch.timeout_s, watch_seconds) : watch_seconds);
+        auto next_bookmark = std::chrono::steady_clock::now() + bookmark_every;
+        auto version = watch.from;
+        bool first = true;
+        std::string lines;
+        if (watch.initial_state) {
+            const auto listing = handler.registry().list(*watch.kind, watch.name_space);
+            for (const auto& item : listing.items) {
+                const auto line = handler.watch_line(watch, {.type = registry::Event::Type::added, .kind = watch.kind, .name_space = resources::text_at(*item, "metadata.namespace"),
+                                                             .version = listing.version, .object = item, .previous = nullptr}, first);
+                if (!line.empty()) first = false;
+                lines += line;
+            }
+            version = listing.version;
+            if (watch.mark_initial_end) lines += handler.bookmark_line(watch, version, true);
+        }
+        bool gone = false;
+        while (!error && !gone) {
+            std::vector<registry::Event> events;
+            if (!handler.registry().events_since(version, nullptr, "", events)) {
+                lines += Handler::expired_line(version, handler.registry().oldest_version());
+                gone = true;
+            }
+            for (const auto& event : events) {
+                const auto line = handler.watch_line(watch, event, first);
+                if (!line.empty()) first = false;
+                lines += line;
+                version = event.version;
+            }
+            const auto now = std::chrono::steady_clock::now();
+            const bool over = now >= end;
+            if (watch.bookmarks && (over || now >= next_bookmark)) {
+                lines += handler.bookmark_line(watch, version, false);
+                next_bookmark = now + bookmark_every;
+            }
+            if (!lines.empty()) {
+                beast::get_lowest_layer(*stream).expires_after(request_time);   // a watcher that never reads is dropped
+                co_await asio::async_write(*stream, http::make_chunk(asio::buffer(lines)), asio::redirect_error(asio::use_awaitable, error));
+                lines.clear();
+                continue;
+            }
+            if (over) break;
+            beast::get_lowest_layer(*stream).expires_never();
+            changed.expires_at(std::min(end, next_bookmark));
+            error_code waited;
+            co_await changed.async_wait(asio::redirect_error(asio::use_awaitable, waited));
+        }
+        watchers.erase(&changed);
+        if (!error) co_await asio::async_write(*stream, http::make_chunk_last(), asio::redirect_error(asio::use_awaitable, error));
+    }
+};
+
+Server::Server(Handler& handler, ServerOptions options) : impl_(std::make_unique<Impl>(handler, std::move(options))) {}
+Server::~Server() { stop(); }
+
+Result<std::uint16_t> Server::start() {
+    auto& s = *impl_;
+    try {
+        s.tls.set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_tlsv1 | asio::ssl::context::no_tlsv1_1);
+        s.tls.use_certificate_chain(asio::buffer(s.options.certificate.certificate));
+        s.tls.use_private_key(asio::buffer(s.options.certificate.key), asio::ssl::context::pem);
+        s.tls.add_certificate_authority(asio::buffer(s.options.client_ca));
+        s.tls.set_verify_mode(asio::ssl::verify_peer);   // asked for, not demanded: an anonymous client may read /version
+        const tcp::endpoint endpoint(asio::ip::make_address(s.options.address), s.options.port);
+        s.acceptor.open(endpoint.protocol());
+        s.acceptor.set_option(asio::socket_base::reuse_address(true));
+        s.acceptor.bind(endpoint);
+        s.acceptor.listen();
+    } catch (const boost::system::system_error& error) {
+        return fail(fmt::format("the resource API cannot listen on {}:{}: {}", s.options.address, s.options.port, error.code().message()));
+    }
+    asio::co_spawn(s.context, s.accept_all(), asio::detached);
+    s.handler.registry().on_commit([&s] {
+        asio::post(s.context, [&s] {
+            for (auto* timer : s.watchers) timer->cancel();
+        });
+    });
+    s.thread = std::thread([&s] { s.context.run(); });
+    return s.acceptor.local_endpoint().port();
+}
+
+void Server::stop() {
+    if (!impl_->thread.joinable()) return;
+    impl_->handler.registry().on_commit(nullptr);
+    impl_->context.stop();
+    impl_->thread.join();
+}
+
+// --- pages ---
+
+struct PageServer::Impl {
+    Page page;
+    asio::io_context context{1};
+    std::shared_ptr<tcp::acceptor> acceptor;
+    asio::executor_work_guard<asio::io_context::executor_type> work{context.get_executor()};
+    std::uint16_t port = 0;
+    std::thread thread;
+
+    asio::awaitable<void> accept_all(std::shared_ptr<tcp::acceptor> from) {
+        while (from->is_open()) {
+            error_code error;
+            auto socket = co_await from->async_accept(asio::redirect_error(asio::use_awaitable, error));
+            if (error) co_return;
+            auto stream = std::make_shared<beast::tcp_stream>(std::move(socket));
+            asio::co_spawn(context, serve(stream), asio::detached);
+        }
+    }
+    asio::awaitable<void> serve(std::shared_ptr<beast::tcp_stream> stream) {
+        beast::flat_buffer buffer;
+        while (true) {
+            error_code error;
+            http::request_parser<http::string_body> parser;
+            parser.header_limit(header_max);
+            parser.body_limit(1024);
+            stream->expires_after(request_time);
+            co_await http::async_read(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+            if (error) co_return;
+            const auto message = parser.release();
+            Reply reply{.status = 405, .content_type = "text/plain", .body = "GET only\n"};
+            if (message.method() == http::verb::get) reply = page(std::string(message.target()));
+            auto response = response_of(reply, message.version(), message.keep_alive());
+            co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
+            if (error || !message.keep_alive()) co_return;
+        }
+    }
+};
+
+PageServer::PageServer(Page page) : impl_(std::make_unique<Impl>()) {
+    impl_->page = std::move(page);
+    impl_->thread = std::thread([this] { impl_->context.run(); });
+}
+PageServer::~PageServer() { stop(); }
+
+Result<void> PageServer::listen(std::uint16_t port) {
+    auto& s = *impl_;
+    if (port == s.port && (port == 0 || s.acceptor != nullptr)) return {};
+    if (s.acceptor != nullptr) {
+        asio::post(s.context, [old = s.acceptor] { old->close(); });
+        s.acceptor.reset();
+    }
+    s.port = port;
+    if (port == 0) return {};
+    auto acceptor = std::make_shared<tcp::acceptor>(s.context);
+    error_code error;
+    const tcp::endpoint endpoint(asio::ip::address_v4::loopback(), port);
+    acceptor->open(endpoint.protocol(), error);
+    if (!error) acceptor->set_option(asio::socket_base::reuse_address(true), error);
+    if (!error) acceptor->bind(endpoint, error);
+    if (!error) acceptor->listen(asio::socket_base::max_listen_connections, error);
+    if (error) return fail(fmt::format("metrics port {} cannot be opened: {}", port, error.message()));
+    s.acceptor = acceptor;
+    asio::co_spawn(s.context, s.accept_all(acceptor), asio::detached);
+    return {};
+}
+
+void PageServer::stop() {
+    if (!impl_->thread.joinable()) return;
+    impl_->context.stop();
+    impl_->thread.join();
+}
+
+}  // namespace penstock::api

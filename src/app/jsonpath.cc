@@ -1,0 +1,120 @@
+#include "app/jsonpath.h"
+
+#include <fmt/format.h>
+
+#include "base/text.h"
+
+namespace penstock::app {
+
+using resources::Json;
+
+namespace {
+
+Result<std::vector<Json>> walk(std::string_view path, const Json& root) {
+    std::vector<Json> at{root};
+    std::size_t i = 0;
+    if (path.starts_with('$') || path.starts_with('@')) ++i;
+    auto step = [&](auto&& pick) {
+        std::vector<Json> next;
+        for (const auto& value : at) pick(value, next);
+        at = std::move(next);
+    };
+    while (i < path.size()) {
+        if (path[i] == '.') {
+            ++i;
+            std::string name;
+            while (i < path.size() && path[i] != '.' && path[i] != '[') {
+                if (path[i] == '\\' && i + 1 < path.size()) ++i;
+                name += path[i++];
+            }
+            if (name == "*") step([](const Json& v, auto& out) { for (const auto& item : v) out.push_back(item); });
+            else if (!name.empty()) step([&](const Json& v, auto& out) { if (v.is_object() && v.contains(name)) out.push_back(v[name]); });
+        } else if (path[i] == '[') {
+            const auto end = path.find(']', i);
+            if (end == std::string_view::npos) return fail(fmt::format("jsonpath: \"{}\": a [ without ]", path));
+            auto inside = trim(path.substr(i + 1, end - i - 1));
+            i = end + 1;
+            if (inside == "*") {
+                step([](const Json& v, auto& out) { for (const auto& item : v) out.push_back(item); });
+            } else if (inside.size() >= 2 && (inside.front() == '\'' || inside.front() == '"')) {
+                std::string name;
+                for (std::size_t k = 1; k + 1 < inside.size(); ++k) {
+                    if (inside[k] == '\\' && k + 2 < inside.size()) ++k;
+                    name += inside[k];
+                }
+                step([&](const Json& v, auto& out) { if (v.is_object() && v.contains(name)) out.push_back(v[name]); });
+            } else if (const auto number = parse_number<long>(inside)) {
+                step([&](const Json& v, auto& out) {
+                    if (!v.is_array()) return;
+                    const auto at_index = *number < 0 ? static_cast<long>(v.size()) + *number : *number;
+                    if (at_index >= 0 && at_index < static_cast<long>(v.size())) out.push_back(v[static_cast<std::size_t>(at_index)]);
+                });
+            } else {
+                return fail(fmt::format("jsonpath: \"[{}]\" is not taken; use a number, * or a quoted name", inside));
+            }
+        } else {
+            return fail(fmt::format("jsonpath: \"{}\": . or [ is needed at character {}", path, i + 1));
+        }
+    }
+    return at;
+}
+
+std::string show(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+/// Text up to the matching `{end}`; `at` stands behind it afterwards.
+Result<std::string> evaluate(std::string_view expression, std::size_t& at, const Json& object, bool inside_range) {
+    std::string out;
+    while (at < expression.size()) {
+        if (expression[at] != '{') {
+            out += expression[at++];
+            continue;
+        }
+        const auto close = expression.find('}', at);
+        if (close == std::string_view::npos) return fail("jsonpath: a { without }");
+        const auto part = trim(expression.substr(at + 1, close - at - 1));
+        at = close + 1;
+        if (part == "end") {
+            if (inside_range) return out;
+            return fail("jsonpath: {end} without {range}");
+        }
+        if (part.starts_with("range ")) {
+            const auto items = walk(trim(part.substr(6)), object);
+            if (!items) return std::unexpected(items.error());
+            const auto begin = at;
+            auto after = at;
+            if (auto skipped = evaluate(expression, after, Json::object(), true); !skipped) return skipped;
+            for (const auto& item : *items) {
+                auto inner = begin;
+                auto text = evaluate(expression, inner, item, true);
+                if (!text) return text;
+                out += *text;
+            }
+            at = after;
+        } else if (part.size() >= 2 && part.front() == '"' && part.back() == '"') {
+            for (std::size_t k = 1; k + 1 < part.size(); ++k) {
+                if (part[k] == '\\' && k + 2 < part.size()) {
+                    ++k;
+                    out += part[k] == 'n' ? '\n' : part[k] == 't' ? '\t' : part[k];
+                } else {
+                    out += part[k];
+                }
+            }
+        } else {
+            const auto found = walk(part, object);
+            if (!found) return std::unexpected(found.error());
+            for (std::size_t k = 0; k < found->size(); ++k) out += (k > 0 ? " " : "") + show((*found)[k]);
+        }
+    }
+    if (inside_range) return fail("jsonpath: {range} without {end}");
+    return out;
+}
+
+}  // namespace
+
+Result<std::string> evaluate_jsonpath(const std::string& expression, const Json& object) {
+    std::size_t at = 0;
+    const auto braced = expression.find('{') == std::string::npos ? "{" + expression + "}" : expression;
+    return evaluate(braced, at, object, false);
+}
+
+}  // namespace penstock::app

@@ -1,0 +1,241 @@
+#include <CLI/CLI.hpp>
+
+#include <iostream>
+
+#include <fmt/format.h>
+
+#include "app/commands.h"
+#include "base/text.h"
+#include "tools/load.h"
+#include "tools/mqtt_cli.h"
+
+namespace {
+
+using namespace penstock;
+
+/// mosquitto's -D takes three words, or four for a user property; CLI11 has no such option, so they are taken out first.
+std::vector<std::string> take_properties(std::vector<std::string>& words, std::string& fault) {
+    std::vector<std::string> out;
+    for (std::size_t i = 0; i < words.size();) {
+        if (words[i] != "-D" && words[i] != "--property") {
+            ++i;
+            continue;
+        }
+        const std::size_t count = i + 2 < words.size() && words[i + 2] == "user-property" ? 4 : 3;
+        if (i + count >= words.size()) {
+            fault = "-D needs PACKET NAME VALUE (two values for user-property)";
+            return out;
+        }
+        std::string joined = words[i + 1];
+        for (std::size_t k = 2; k <= count; ++k) joined += '\x1f' + words[i + k];
+        out.push_back(std::move(joined));
+        words.erase(words.begin() + static_cast<std::ptrdiff_t>(i), words.begin() + static_cast<std::ptrdiff_t>(i + count + 1));
+    }
+    return out;
+}
+
+struct MqttWords {
+    std::string version = "5";
+    bool persistent = false;
+    std::string user, password, will_topic, will_payload;
+    int will_qos = 0;
+    bool will_retain = false;
+    int keep_alive = 60;
+    int port = 1883;
+    std::uint32_t session_expiry = 0;
+};
+
+void add_common(CLI::App& app, tools::CommonOptions& o, MqttWords& w) {
+    app.set_help_flag("--help", "Print this help");
+    app.add_option("-h,--host", o.target.host, "Broker host")->capture_default_str();
+    app.add_option("-p,--port", w.port, "Broker port")->capture_default_str()->check(CLI::Range(1, 65'535));
+    app.add_flag("--ws", o.target.websocket, "MQTT over WebSocket");
+    app.add_option("-i,--id", o.connect.client_id, "Client id; chosen when absent");
+    app.add_option("-u,--username", w.user, "User name");
+    app.add_option("-P,--pw", w.password, "Password");
+    app.add_option("-V,--protocol-version", w.version, "mqttv5 (5), mqttv311 (311) or mqttv31 (31)")->capture_default_str();
+    app.add_option("-k,--keepalive", w.keep_alive, "Keep alive in seconds")->capture_default_str()->check(CLI::Range(0, 65'535));
+    app.add_flag("-c,--disable-clean-session", w.persistent, "Keep the session (needs -i)");
+    app.add_option("-x,--session-expiry-interval", w.session_expiry, "Session expiry in seconds (version 5)");
+    app.add_option("--will-topic", w.will_topic, "Will topic");
+    app.add_option("--will-payload", w.will_payload, "Will payload");
+    app.add_option("--will-qos", w.will_qos, "Will QoS")->check(CLI::Range(0, 2));
+    app.add_flag("--will-retain", w.will_retain, "Retain the will");
+    app.add_flag("-d,--debug", o.debug, "Show packets");
+    app.add_flag("--quiet", o.quiet, "No error messages");
+    app.footer("MQTT 5 properties, as often as needed: -D PACKET NAME VALUE, e.g. -D publish content-type text/plain, -D connect user-property NAME VALUE");
+}
+
+std::string finish_common(tools::CommonOptions& o, const MqttWords& w) {
+    o.target.port = static_cast<std::uint16_t>(w.port);
+    o.connect.keep_alive = static_cast<std::uint16_t>(w.keep_alive);
+    const auto v = to_lower(w.version);
+    if (v == "5" || v == "mqttv5") o.connect.version = mqtt::Version::v5;
+    else if (v == "311" || v == "mqttv311") o.connect.version = mqtt::Version::v311;
+    else if (v == "31" || v == "mqttv31") o.connect.version = mqtt::Version::v31;
+    else return fmt::format("-V: \"{}\" is none of mqttv5, mqttv311, mqttv31", w.version);
+    if (w.persistent && o.connect.client_id.empty()) return "-c needs a client id (-i)";
+    o.connect.clean_start = !w.persistent;
+    auto expiry = w.session_expiry;
+    if (w.persistent && expiry == 0) expiry = 0xFFFF'FFFF;
+    if (o.connect.version == mqtt::Version::v5 && expiry > 0) o.connect.properties.push_back({.id = mqtt::PropertyId::session_expiry_interval, .number = expiry});
+    if (!w.user.empty()) o.connect.user_name = w.user;
+    if (!w.password.empty()) o.connect.password = w.password;
+    if (!w.will_topic.empty()) {
+        o.connect.has_will = true;
+        o.connect.will_topic = w.will_topic;
+        o.connect.will_payload = w.will_payload;
+        o.connect.will_qos = static_cast<mqtt::Qos>(w.will_qos);
+        o.connect.will_retain = w.will_retain;
+    } else if (!w.will_payload.empty()) {
+        return "--will-payload needs --will-topic";
+    }
+    return {};
+}
+
+void add_api(CLI::App& app, app::ResourceOptions& o) {
+    app.add_option("--kubeconfig", o.kubeconfig, "Kubeconfig file; KUBECONFIG or the one that `penstock run` wrote when absent");
+    app.add_option("-n,--namespace", o.name_space, "Namespace (azure-iot-operations)");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::vector<std::string> words(argv + 1, argv + argc);
+    std::string fault;
+    std::vector<std::string> properties;
+    if (!words.empty() && (words[0] == "pub" || words[0] == "sub")) properties = take_properties(words, fault);
+
+    CLI::App root{"Penstock: an industrial MQTT broker configured by Kubernetes-style resources"};
+    root.require_subcommand(1);
+    root.set_version_flag("--version", app::version);
+
+    app::RunOptions run_options;
+    run_options.data_folder = app::default_data_folder();
+    auto* run = root.add_subcommand("run", "Run broker, resource API and controllers in one process");
+    run->add_option("-f,--filename", run_options.files, "Manifests to apply and follow: files or folders");
+    run->add_option("--data-dir", run_options.data_folder, "Where state is kept")->capture_default_str();
+    run->add_option("--api-address", run_options.api_address, "Address of the resource API")->capture_default_str();
+    run->add_option("--api-port", run_options.api_port, "Port of the resource API; 0 picks one")->capture_default_str()->check(CLI::Range(0, 65'535));
+    run->add_option("--log-level", run_options.log_level, "Log level until the Broker resource is read")->capture_default_str();
+
+    app::ResourceOptions resource;
+    auto* get = root.add_subcommand("get", "Show resources: penstock get KIND [NAME], KIND/NAME, KIND,KIND");
+    add_api(*get, resource);
+    get->add_option("words", resource.words, "KIND [NAME...]");
+    get->add_option("-o,--output", resource.output, "wide, yaml, json, name or jsonpath=TEMPLATE");
+    get->add_option("-l,--selector", resource.selector, "Label selector");
+    get->add_flag("-A,--all-namespaces", resource.all_namespaces, "All namespaces");
+    get->add_flag("-w,--watch", resource.watch, "Follow changes");
+    get->add_flag("--no-headers", resource.no_headers, "No column headings");
+    get->add_flag("--ignore-not-found", resource.ignore_not_found, "No error when absent");
+    auto* apply = root.add_subcommand("apply", "Create or change resources from files");
+    add_api(*apply, resource);
+    apply->add_option("-f,--filename", resource.files, "File, folder or -")->required();
+    apply->add_flag("--dry-run", resource.dry_run, "Check only");
+    auto* remove = root.add_subcommand("delete", "Delete resources: by file, or KIND NAME");
+    add_api(*remove, resource);
+    remove->add_option("words", resource.words, "KIND NAME...");
+    remove->add_option("-f,--filename", resource.files, "File, folder or -");
+    remove->add_flag("--ignore-not-found", resource.ignore_not_found, "No error when absent");
+    auto* validate = root.add_subcommand("validate", "Check manifests without a running Penstock");
+    validate->add_option("-f,--filename", resource.files, "File, folder or -")->required();
+    auto* kinds = root.add_subcommand("api-resources", "List the kinds");
+    std::string reference_folder;
+    auto* reference = root.add_subcommand("write-reference", "Write the reference pages of all kinds");
+    reference->add_option("folder", reference_folder, "Folder")->required();
+
+    tools::PubOptions pub_options;
+    MqttWords pub_words, sub_words;
+    std::string message;
+    auto* pub = root.add_subcommand("pub", "Publish messages; options as mosquitto_pub");
+    add_common(*pub, pub_options, pub_words);
+    pub->add_option("-t,--topic", pub_options.topic, "Topic")->required();
+    auto* message_option = pub->add_option("-m,--message", message, "Payload");
+    pub->add_option("-f,--file", pub_options.file, "Payload from a file");
+    pub->add_flag("-l,--stdin-line", pub_options.lines, "One message per line of standard input");
+    pub->add_flag("-s,--stdin-file", pub_options.whole_input, "Standard input as one message");
+    pub->add_flag("-n,--null-message", pub_options.null_message, "Empty payload");
+    pub->add_option("-q,--qos", pub_options.qos, "QoS")->check(CLI::Range(0, 2));
+    pub->add_flag("-r,--retain", pub_options.retain, "Retain");
+    pub->add_option("--repeat", pub_options.repeat, "How often")->check(CLI::Range(1, 1'000'000'000));
+    pub->add_option("--repeat-delay", pub_options.repeat_delay, "Seconds in between");
+
+    tools::SubOptions sub_options;
+    auto* sub = root.add_subcommand("sub", "Subscribe and print messages; options as mosquitto_sub");
+    add_common(*sub, sub_options, sub_words);
+    sub->add_option("-t,--topic", sub_options.filters, "Topic filter; may be repeated")->allow_extra_args(false);
+    sub->add_option("-T,--filter-out", sub_options.filter_out, "Topic filter not to print")->allow_extra_args(false);
+    sub->add_option("-U,--unsubscribe", sub_options.unsubscribe, "Topic filter to unsubscribe")->allow_extra_args(false);
+    sub->add_option("-q,--qos", sub_options.qos, "QoS")->check(CLI::Range(0, 2));
+    sub->add_flag("-v,--verbose", sub_options.verbose, "Topic before the payload");
+    sub->add_option("-C,--count", sub_options.count, "Exit after so many messages");
+    sub->add_option("-W,--timeout", sub_options.wait_s, "Exit (27) after so many seconds");
+    sub->add_option("-F,--format", sub_options.format, "Output format: %t topic, %p payload, %x hex, %l length, %q QoS, %r retain, %P user properties, ...");
+    sub->add_flag("-N,--no-newline", sub_options.no_newline, "No end of line after the payload");
+    sub->add_flag("-R,--no-retained", sub_options.no_retained, "No retained messages");
+    sub->add_flag("--retained-only", sub_options.retained_only, "Exit at the first message that is not retained");
+    sub->add_flag("--remove-retained", sub_options.remove_retained, "Clear retained messages that arrive");
+    sub->add_flag("--retain-as-published", sub_options.retain_as_published, "Keep the retain flag of the publisher (version 5)");
+    sub->add_flag("-E,--exit-after-subscribe", sub_options.exit_after_subscribe, "Exit once subscribed");
+
+    tools::LoadOptions load;
+    int load_port = 1883;
+    auto* bench = root.add_subcommand("bench", "Load generator for any MQTT broker");
+    bench->set_help_flag("--help", "Print this help");
+    std::string scenarios = "\nScenarios:\n";
+    for (const auto& [name, text] : tools::load_scenarios()) scenarios += fmt::format("  {:<10}{}\n", name, text);
+    bench->footer(scenarios);
+    bench->add_option("scenario", load.scenario, "What to do, see below")->required();
+    bench->add_option("-h,--host", load.host, "Broker host")->capture_default_str();
+    bench->add_option("-p,--port", load_port, "Broker port")->capture_default_str()->check(CLI::Range(1, 65'535));
+    bench->add_option("-V", load.version, "Protocol: 5 or 4 (3.1.1)")->capture_default_str()->check(CLI::IsMember({4, 5}));
+    bench->add_option("--pairs", load.pairs, "p2p, latency: pairs")->capture_default_str();
+    bench->add_option("--publishers", load.publishers, "fan-in, shared: publishers")->capture_default_str();
+    bench->add_option("--subscribers", load.subscribers, "fan-out, shared, wildcard: subscribers")->capture_default_str();
+    bench->add_option("--connections", load.connections, "idle, connect: connections")->capture_default_str();
+    bench->add_option("--topics", load.topics, "wildcard, retained: topics")->capture_default_str();
+    bench->add_option("--messages", load.messages, "offline: messages")->capture_default_str();
+    bench->add_option("--window", load.window, "Messages under way per publisher")->capture_default_str();
+    bench->add_option("-q,--qos", load.qos, "QoS")->check(CLI::Range(0, 2));
+    bench->add_option("--payload", load.payload, "Payload bytes (at least 12)")->capture_default_str();
+    bench->add_option("--seconds", load.seconds, "Measured time")->capture_default_str();
+    bench->add_option("--warm-up", load.warm_up, "Time before")->capture_default_str();
+    bench->add_option("--rate", load.rate, "latency: messages per second")->capture_default_str();
+    bench->add_option("--pid", load.broker_pid, "Broker's process: its CPU and memory are reported");
+    bench->add_flag("--subscribe", load.subscribe_idle, "idle: one subscription each");
+    bench->add_flag("--json", load.json, "Report as JSON");
+    bool no_progress = false;
+    bench->add_flag("--no-progress", no_progress, "No progress on standard error");
+
+    try {
+        std::ranges::reverse(words);
+        root.parse(words);
+    } catch (const CLI::ParseError& error) {
+        return root.exit(error);
+    }
+    if (!fault.empty()) {
+        std::cerr << "Error: " << fault << "\n";
+        return 1;
+    }
+    if (*run) return app::run(run_options);
+    if (*get) return app::get(resource);
+    if (*apply) return app::apply(resource);
+    if (*remove) return app::remove(resource);
+    if (*validate) return app::validate(resource);
+    if (*kinds) return app::api_resources();
+    if (*reference) return app::write_reference(reference_folder);
+    if (*bench) {
+        load.port = static_cast<std::uint16_t>(load_port);
+        load.progress = !no_progress && !load.json;
+        return tools::print_report(load, tools::run_load(load));
+    }
+    auto& common = *pub ? static_cast<tools::CommonOptions&>(pub_options) : sub_options;
+    common.properties = properties;
+    if (const auto why = finish_common(common, *pub ? pub_words : sub_words); !why.empty()) {
+        std::cerr << "Error: " << why << "\n";
+        return 1;
+    }
+    if (message_option->count() > 0) pub_options.message = message;
+    return *pub ? tools::run_pub(pub_options) : tools::run_sub(sub_options);
+}

@@ -1,0 +1,302 @@
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+#include <fmt/format.h>
+
+#include "app/commands.h"
+#include "app/jsonpath.h"
+#include "base/text.h"
+#include "client/apply.h"
+
+namespace penstock::app {
+namespace {
+
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+constexpr const char* table_accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+int problem(const std::string& text) {
+    std::cerr << "error: " << text << "\n";
+    return 1;
+}
+
+int refused(const Result<client::Response>& answer) {
+    if (!answer) return problem(answer.error().message);
+    std::cerr << fmt::format("Error from server ({}): {}\n", text_at(answer->body, "reason", std::to_string(answer->status)), answer->message());
+    return 1;
+}
+
+/// `brokers`, `broker/default`, `broker,brokerlistener`, or KIND NAME...
+struct Wanted {
+    const resources::Kind* kind = nullptr;
+    std::vector<std::string> names;
+};
+
+Result<std::vector<Wanted>> wanted_of(const std::vector<std::string>& words) {
+    std::vector<Wanted> out;
+    if (words.empty()) return fail("a kind is needed, for example: penstock get brokerlistener");
+    auto kind_of = [](std::string_view word) -> Result<const resources::Kind*> {
+        if (const auto* kind = resources::find_kind_by_word(word)) return kind;
+        std::vector<std::string> names;
+        for (const auto& k : resources::all_kinds()) names.push_back(k.plural);
+        const auto near = nearest(word, names);
+        return fail(fmt::format("the server doesn't have a resource type \"{}\"{}", word, near.empty() ? "" : fmt::format("; did you mean {}?", near)));
+    };
+    if (words[0].find('/') != std::string::npos) {
+        for (const auto& word : words) {
+            const auto slash = word.find('/');
+            if (slash == std::string::npos) return fail(fmt::format("\"{}\": with KIND/NAME every argument has that form", word));
+            const auto kind = kind_of(std::string_view(word).substr(0, slash));
+            if (!kind) return std::unexpected(kind.error());
+            out.push_back({*kind, {word.substr(slash + 1)}});
+        }
+        return out;
+    }
+    for (const auto word : split(words[0], ',')) {
+        const auto kind = kind_of(word);
+        if (!kind) return std::unexpected(kind.error());
+        out.push_back({*kind, {words.begin() + 1, words.end()}});
+    }
+    return out;
+}
+
+std::string name_label(const resources::Kind& kind, const std::string& name) {
+    return fmt::format("{}{}{}/{}", kind.singular, kind.group.empty() ? "" : ".", kind.group, name);
+}
+
+/// Prints rows under upper-case headings, columns three spaces apart, as kubectl does.
+void print_table(const Json& table, bool wide, bool with_namespace, bool headers, std::vector<std::size_t>& widths) {
+    static Json columns;
+    if (table.contains("columnDefinitions") && table["columnDefinitions"].is_array()) columns = table["columnDefinitions"];
+    std::vector<std::vector<std::string>> lines;
+    auto visible = [&](std::size_t i) { return wide || columns[i].value("priority", 0) == 0; };
+    if (headers) {
+        auto& line = lines.emplace_back();
+        if (with_namespace) line.emplace_back("NAMESPACE");
+        for (std::size_t i = 0; i < columns.size(); ++i) {
+            if (!visible(i)) continue;
+            auto name = text_at(columns[i], "name");
+            std::ranges::transform(name, name.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+            line.push_back(std::move(name));
+        }
+    }
+    for (const auto& row : table["rows"]) {
+        auto& line = lines.emplace_back();
+        if (with_namespace) line.push_back(text_at(row, "object.metadata.namespace"));
+        for (std::size_t i = 0; i < columns.size() && i < row["cells"].size(); ++i) {
+            if (!visible(i)) continue;
+            const auto& cell = row["cells"][i];
+            line.push_back(cell.is_string() ? cell.get<std::string>() : cell.is_null() ? "" : cell.dump());
+        }
+    }
+    for (const auto& line : lines) {
+        widths.resize(std::max(widths.size(), line.size()));
+        for (std::size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
+    }
+    for (const auto& line : lines) {
+        std::string text;
+        for (std::size_t i = 0; i < line.size(); ++i) text += i + 1 < line.size() ? fmt::format("{:<{}}   ", line[i], widths[i]) : line[i];
+        while (text.ends_with(' ')) text.pop_back();
+        std::cout << text << "\n";
+    }
+    std::cout << std::flush;
+}
+
+Result<client::Client> connect(const ResourceOptions& options) {
+    auto access = client::read_kubeconfig(options.kubeconfig.empty() ? default_kubeconfig() : options.kubeconfig);
+    if (!access) return std::unexpected(access.error());
+    if (!options.name_space.empty()) access->name_space = options.name_space;
+    return client::Client(std::move(*access));
+}
+
+int print_objects(const ResourceOptions& options, const std::vector<Json>& objects, bool as_list) {
+    if (options.output == "name") {
+        for (const auto& object : objects)
+            if (const auto* kind = resources::find_kind(text_at(object, "apiVersion"), text_at(object, "kind"))) std::cout << name_label(*kind, text_at(object, "metadata.name")) << "\n";
+        return 0;
+    }
+    Json whole = !as_list && objects.size() == 1 ? objects[0] : Json{{"apiVersion", "v1"}, {"kind", "List"}, {"metadata", {{"resourceVersion", ""}}}, {"items", objects}};
+    if (options.output == "json") std::cout << whole.dump(4) << "\n";
+    else if (options.output == "yaml") std::cout << resources::to_yaml(whole);
+    else {
+        const auto text = evaluate_jsonpath(options.output.substr(std::string("jsonpath=").size()), whole);
+        if (!text) return problem(text.error().message);
+        std::cout << *text;
+    }
+    return 0;
+}
+
+}  // namespace
+
+int get(const ResourceOptions& options) {
+    const bool table = options.output.empty() || options.output == "wide";
+    if (!table && options.output != "json" && options.output != "yaml" && options.output != "name" && !options.output.starts_with("jsonpath="))
+        return problem(fmt::format("-o \"{}\" is not known; use wide, yaml, json, name or jsonpath=TEMPLATE", options.output));
+    const auto wanted = wanted_of(options.words);
+    if (!wanted) return problem(wanted.error().message);
+    auto connected = connect(options);
+    if (!connected) return problem(connected.error().message);
+    auto& api = *connected;
+    const auto space = options.all_namespaces ? std::string() : api.access().name_space;
+    if (options.watch && wanted->size() != 1) return problem("you may only specify a single resource type with -w");
+    std::vector<Json> objects;
+    bool any = false, as_list = false;
+    int status = 0;
+    std::vector<std::size_t> widths;
+    for (const auto& w : *wanted) {
+        std::vector<std::string> targets;
+        std::string query = options.selector.empty() ? "" : "?labelSelector=" + options.selector;
+        if (w.names.empty()) targets.push_back(client::path_of(*w.kind, space) + query), as_list = true;
+        if (w.names.size() > 1 || wanted->size() > 1) as_list = true;
+        for (const auto& name : w.names) targets.push_back(client::path_of(*w.kind, space, name));
+        bool first = true;
+        if (wanted->size() > 1) widths.clear();
+        std::string seen;
+        for (const auto& target : targets) {
+            const auto answer = api.request("GET", target, {}, {}, table ? table_accept : "application/json");
+            if (!answer || !answer->ok()) {
+                if (answer && answer->status == 404 && options.ignore_not_found) continue;
+                status = refused(answer);
+                continue;
+            }
+            if (table) {
+                seen = text_at(answer->body, "metadata.resourceVersion");
+                if (answer->body["rows"].empty()) continue;
+                if (any && first && wanted->size() > 1) std::cout << "\n";
+                any = true;
+                print_table(answer->body, options.output == "wide", options.all_namespaces, first && !options.no_headers, widths);
+                first = false;
+            } else if (w.names.empty()) {
+                seen = text_at(answer->body, "metadata.resourceVersion");
+                for (const auto& item : answer->body["items"]) objects.push_back(item);
+            } else {
+                seen = text_at(answer->body, "metadata.resourceVersion");
+                objects.push_back(answer->body);
+            }
+        }
+        if (!table && !options.watch) continue;
+        if (!options.watch) continue;
+        if (!table) status = print_objects(options, objects, false);
+        auto target = client::path_of(*w.kind, space) + "?watch=true&resourceVersion=" + seen;
+        if (w.names.size() == 1) target += "&fieldSelector=metadata.name%3D" + w.names[0];
+        const auto done = api.watch(target, table ? table_accept : "application/json", [&](const Json& event) {
+            if (text_at(event, "type") == "BOOKMARK") return true;
+            if (text_at(event, "type") == "ERROR") {
+                status = problem(text_at(event, "object.message"));
+                return false;
+            }
+            if (table) print_table(event["object"], options.output == "wide", options.all_namespaces, !any && !options.no_headers, widths), any = true;
+            else if (options.output == "yaml") std::cout << "---\n" << resources::to_yaml(event["object"]) << std::flush;
+            else if (options.output == "json") std::cout << event["object"].dump(4) << "\n" << std::flush;
+            else status = print_objects(options, {event["object"]}, false), std::cout << std::flush;
+            return true;
+        });
+        if (!done) return problem(done.error().message);
+        return status;
+    }
+    if (!table) return status != 0 ? status : print_objects(options, objects, as_list);
+    if (!any && status == 0) std::cerr << (options.all_namespaces ? "No resources found\n" : fmt::format("No resources found in {} namespace.\n", api.access().name_space));
+    return status;
+}
+
+namespace {
+
+Result<std::vector<resources::Document>> read_all(const std::vector<std::string>& files) {
+    if (files.empty()) return fail("-f names a file, a folder or - for standard input");
+    std::vector<resources::Document> out;
+    for (const auto& file : files) {
+        auto some = client::read_manifests(file);
+        if (!some) return some;
+        std::ranges::move(*some, std::back_inserter(out));
+    }
+    if (out.empty()) return fail("no resource objects in the files");
+    return out;
+}
+
+int report(const client::Applied& result) {
+    if (result.error.empty()) {
+        std::cout << result.what << " " << result.outcome << "\n";
+        return 0;
+    }
+    std::cerr << "error: " << result.what << ": " << result.error << "\n";
+    return 1;
+}
+
+}  // namespace
+
+int apply(const ResourceOptions& options) {
+    const auto documents = read_all(options.files);
+    if (!documents) return problem(documents.error().message);
+    auto connected = connect(options);
+    if (!connected) return problem(connected.error().message);
+    int status = 0;
+    for (const auto& document : *documents) status |= report(client::apply_document(*connected, document, connected->access().name_space, options.dry_run));
+    return status;
+}
+
+int remove(const ResourceOptions& options) {
+    auto connected = connect(options);
+    if (!connected) return problem(connected.error().message);
+    int status = 0;
+    if (!options.files.empty()) {
+        const auto documents = read_all(options.files);
+        if (!documents) return problem(documents.error().message);
+        for (const auto& document : *documents) status |= report(client::delete_document(*connected, document, connected->access().name_space));
+        return status;
+    }
+    const auto wanted = wanted_of(options.words);
+    if (!wanted) return problem(wanted.error().message);
+    for (const auto& w : *wanted) {
+        if (w.names.empty()) return problem("name what is to be deleted: penstock delete KIND NAME, or -f FILE");
+        for (const auto& name : w.names) {
+            const auto answer = connected->request("DELETE", client::path_of(*w.kind, connected->access().name_space, name));
+            if (!answer || !answer->ok()) {
+                if (!(answer && answer->status == 404 && options.ignore_not_found)) status = refused(answer);
+                continue;
+            }
+            std::cout << fmt::format("{} \"{}\" deleted\n", w.kind->singular + (w.kind->group.empty() ? "" : "." + w.kind->group), name);
+        }
+    }
+    return status;
+}
+
+int validate(const ResourceOptions& options) {
+    const auto documents = read_all(options.files);
+    if (!documents) return problem(documents.error().message);
+    const auto faults = client::validate_documents(*documents);
+    for (const auto& fault : faults) std::cerr << fault << "\n";
+    if (!faults.empty()) {
+        std::cerr << fmt::format("{} fault{} in {} document{}\n", faults.size(), faults.size() == 1 ? "" : "s", documents->size(), documents->size() == 1 ? "" : "s");
+        return 1;
+    }
+    std::cout << fmt::format("{} document{} valid\n", documents->size(), documents->size() == 1 ? "" : "s");
+    return 0;
+}
+
+int api_resources() {
+    std::cout << fmt::format("{:<24}{:<12}{:<44}{:<12}{}\n", "NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND");
+    for (const auto& kind : resources::all_kinds()) {
+        std::string names;
+        for (const auto& n : kind.short_names) names += (names.empty() ? "" : ",") + n;
+        std::cout << fmt::format("{:<24}{:<12}{:<44}{:<12}{}\n", kind.plural, names, kind.api_version(), kind.namespaced, kind.kind);
+    }
+    return 0;
+}
+
+int write_reference(const std::string& folder) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    for (const auto& kind : resources::all_kinds()) {
+        if (kind.is_open) continue;
+        std::ofstream out(folder + "/" + to_lower(kind.kind) + ".md");
+        out << resources::reference_page(kind);
+        if (!out) return problem(fmt::format("{} cannot be written", folder));
+    }
+    return 0;
+}
+
+}  // namespace penstock::app

@@ -1,0 +1,144 @@
+#include "base/log.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <mutex>
+#include <set>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/text.h"
+
+namespace penstock::log {
+namespace {
+
+constexpr std::array module_names{"app", "api", "broker", "control", "registry", "selftest"};
+constexpr std::size_t kept_lines_max = 5000;
+
+std::array<std::atomic<Level>, module_names.size()> levels{Level::info, Level::info, Level::info,
+                                                           Level::info, Level::info, Level::info};
+std::atomic<bool> any_debug_client{false};
+std::mutex guard;
+std::set<std::string, std::less<>> debug_clients;
+std::deque<std::string> kept;
+std::function<void(std::string_view)> sink;
+thread_local int thread_number = 0;
+
+std::size_t index_of(std::string_view module) {
+    for (std::size_t i = 0; i < module_names.size(); ++i)
+        if (module == module_names[i]) return i;
+    return module_names.size();
+}
+
+bool parse_level(std::string_view word, Level& out) {
+    constexpr std::array names{"trace", "debug", "info", "warn", "error", "off"};
+    const auto lower = to_lower(word);
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        if (lower == names[i]) {
+            out = static_cast<Level>(i);
+            return true;
+        }
+    }
+    if (lower == "warning") {
+        out = Level::warn;
+        return true;
+    }
+    return false;
+}
+
+}  // namespace
+
+namespace {
+std::string parse_levels(std::string_view text, bool apply) {
+    std::array<Level, module_names.size()> wanted;
+    wanted.fill(Level::info);
+    std::vector<std::pair<std::size_t, Level>> overrides;
+    for (const auto part : split(text, ',')) {
+        const auto word = trim(part);
+        Level level{};
+        const auto equals = word.find('=');
+        if (!parse_level(equals == std::string_view::npos ? word : trim(word.substr(equals + 1)), level))
+            return fmt::format("\"{}\" is not a log level; use trace, debug, info, warn, error or off", word);
+        if (equals == std::string_view::npos) {
+            wanted.fill(level);
+        } else {
+            const auto at = index_of(trim(word.substr(0, equals)));
+            // A module that this version does not have is tolerated: AIO's own module names occur in working files.
+            if (at < module_names.size()) overrides.emplace_back(at, level);
+        }
+    }
+    for (const auto& [at, level] : overrides) wanted[at] = level;
+    for (std::size_t i = 0; apply && i < wanted.size(); ++i) levels[i].store(wanted[i], std::memory_order_relaxed);
+    return {};
+}
+}  // namespace
+
+std::string set_levels(std::string_view text) { return parse_levels(text, true); }
+std::string check_levels(std::string_view text) { return parse_levels(text, false); }
+
+void set_debug_clients(std::string_view comma_list) {
+    const std::lock_guard lock(guard);
+    debug_clients.clear();
+    for (const auto part : split(comma_list, ','))
+        if (!trim(part).empty()) debug_clients.emplace(trim(part));
+    any_debug_client.store(!debug_clients.empty(), std::memory_order_relaxed);
+}
+
+bool is_debug_client(std::string_view client_id) {
+    if (!any_debug_client.load(std::memory_order_relaxed)) return false;
+    const std::lock_guard lock(guard);
+    return debug_clients.contains(client_id);
+}
+
+bool enabled(std::string_view module, Level level) noexcept {
+    const auto at = index_of(module);
+    return at >= levels.size() || level >= levels[at].load(std::memory_order_relaxed);
+}
+
+void write(std::string_view module, Level level, std::string_view text) {
+    constexpr std::array words{"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"};
+    constexpr std::array priorities{7, 7, 6, 4, 3, 3};
+    const auto at = static_cast<std::size_t>(level);
+    auto line = fmt::format("<{}>{} [{}] [{}] - {}: {}\n", priorities[at], rfc3339_ms(wall_ms()), words[at],
+                            thread_number, module, text);
+    const std::lock_guard lock(guard);
+    if (sink) {
+        sink(line);
+    } else {
+        // A log line that cannot be written has nowhere to be reported; the ring below still keeps it.
+        [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
+    }
+    kept.push_back(std::move(line));
+    if (kept.size() > kept_lines_max) kept.pop_front();
+}
+
+void set_thread_number(int number) noexcept { thread_number = number; }
+
+void set_sink(std::function<void(std::string_view)> replacement) {
+    const std::lock_guard lock(guard);
+    sink = std::move(replacement);
+}
+
+std::string recent(std::size_t lines_max) {
+    const std::lock_guard lock(guard);
+    std::string out;
+    const auto skip = kept.size() > lines_max ? kept.size() - lines_max : 0;
+    for (std::size_t i = skip; i < kept.size(); ++i) out += kept[i];
+    return out;
+}
+
+bool RateLimit::allow(std::int64_t now_ms, std::uint64_t& suppressed) noexcept {
+    const auto second = now_ms / 1000;
+    if (second_.exchange(second, std::memory_order_relaxed) != second) used_.store(0, std::memory_order_relaxed);
+    if (used_.fetch_add(1, std::memory_order_relaxed) < per_second_) {
+        suppressed = suppressed_.exchange(0, std::memory_order_relaxed);
+        return true;
+    }
+    suppressed_.fetch_add(1, std::memory_order_relaxed);
+    return false;
+}
+
+}  // namespace penstock::log

@@ -1,0 +1,31 @@
+#pragma once
+#include <charconv>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace penstock {
+
+std::vector<std::string_view> split(std::string_view text, char separator);
+std::string_view trim(std::string_view text);
+std::string to_lower(std::string_view text);
+bool equal_no_case(std::string_view a, std::string_view b);
+/// Shell-style glob with `*` only, as AIO uses for client ids.
+bool glob_match(std::string_view pattern, std::string_view text);
+/// Number of single-character edits between two words; for "did you mean".
+std::size_t edit_distance(std::string_view a, std::string_view b);
+/// The candidate nearest to `word`, or empty when none is near enough to be a typing error.
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+std::string base64_encode(std::string_view bytes);
+std::optional<std::string> base64_decode(std::string_view text);
+/// Whole text as a number, or nothing.
+template <class T>
+std::optional<T> parse_number(std::string_view text) {
+    T out{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+    if (error != std::errc{} || end != text.data() + text.size() || text.empty()) return std::nullopt;
+    return out;
+}
+
+}  // namespace penstock

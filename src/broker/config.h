@@ -1,0 +1,48 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "broker/authenticator.h"
+
+/// The broker's configuration as immutable plain structs. The control plane builds one from the resources and posts it to
+/// every worker; nothing on the data path looks at a resource.
+namespace penstock::broker {
+
+enum class Protocol : std::uint8_t { mqtt, websockets };
+
+/// One port of one BrokerListener.
+struct ListenerConfig {
+    std::string resource;                         ///< `namespace/name`, for logs and status
+    Protocol protocol = Protocol::mqtt;
+    std::uint16_t port = 0;                       ///< where it is bound
+    bool loopback_only = true;
+    std::shared_ptr<Authenticator> authenticator; ///< null: anybody may connect
+
+    [[nodiscard]] bool binds_like(const ListenerConfig& other) const noexcept {
+        return port == other.port && loopback_only == other.loopback_only && protocol == other.protocol;
+    }
+};
+
+/// What every worker must obey. Zero means "no bound" unless said otherwise.
+struct BrokerConfig {
+    std::uint32_t session_expiry_max = 86'400;    ///< seconds; also the expiry of a 3.1.1 session with clean session 0
+    std::uint32_t message_expiry_max = 0;         ///< seconds
+    std::uint32_t packet_size_max = 64u << 20;    ///< bytes, the whole packet
+    std::uint64_t queue_length_max = 0;           ///< messages per subscriber
+    bool queue_drop_oldest = false;
+    std::uint16_t client_receive_maximum = 65'535;///< caps what a client asks for
+    std::uint16_t keep_alive_max = 0;             ///< seconds
+    std::int64_t pool_bytes = std::int64_t{576} << 20;  ///< memory profile: bytes of messages
+    bool high_priority_passes = true;             ///< `$high_priority` messages are taken under pressure
+    bool aio_compatible = false;                  ///< CONNACK and QoS 2 exactly as AIO answers
+    bool hide_selftest = false;                   ///< `#` does not see azedge/dmqtt/selftest
+    bool sys_topics = true;
+
+    std::uint16_t receive_maximum = 1000;         ///< of the server, towards publishers
+    std::uint16_t topic_alias_maximum = 32;       ///< aliases a client may set
+    std::uint32_t connect_timeout = 10;           ///< seconds from accept to CONNECT
+};
+
+}  // namespace penstock::broker

@@ -1,0 +1,617 @@
+#include "broker/core.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "topics/topic.h"
+
+namespace penstock::broker {
+
+using mqtt::PacketType;
+using mqtt::Qos;
+using mqtt::ReasonCode;
+using mqtt::Version;
+using session::Session;
+
+namespace {
+constexpr std::uint32_t connect_packet_max = 512 * 1024;   // a CONNECT has at most five fields of 64 KiB and its properties
+constexpr std::int64_t cleared_kept_ms = 60'000;
+constexpr std::size_t categories_max = 1000;
+constexpr std::string_view selftest_prefix = "azedge/dmqtt/selftest/";
+}  // namespace
+
+void log_ended(std::string_view client, std::string_view peer, std::string_view listener, ReasonCode reason,
+               const char* statement, std::string_view text, std::int64_t now) {
+    static log::RateLimit limit(10);
+    std::uint64_t suppressed = 0;
+    if (!log::enabled("broker", log::Level::info) || !limit.allow(now, suppressed)) return;
+    log::info("broker", "connection ended client=\"{}\" peer={} listener={} reason={} (0x{:02X}) statement={} why=\"{}\"{}", client,
+              peer, listener, mqtt::reason_name(reason), static_cast<unsigned>(reason), statement, text,
+              suppressed > 0 ? fmt::format(" suppressed={}", suppressed) : "");
+}
+
+Core::Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared, std::unique_ptr<store::Engine> engine)
+    : id_(id), count_(count), driver_(driver), shared_(shared), engine_(std::move(engine)) {
+    category_of("uncategorized");
+}
+
+Core::~Core() = default;
+
+std::uint32_t Core::home_of(std::string_view client_id, std::uint32_t count) noexcept {
+    auto hash = std::hash<std::string_view>{}(client_id);
+    hash ^= hash >> 32;
+    return static_cast<std::uint32_t>(hash % count);
+}
+
+Session* Core::find_session(std::string_view client_id) noexcept {
+    const auto found = sessions_.find(client_id);
+    return found == sessions_.end() ? nullptr : found->second.get();
+}
+
+session::QueueLimits Core::queue_limits() const noexcept {
+    return {.length = config_.queue_length_max, .drop_oldest = config_.queue_drop_oldest};
+}
+
+std::uint16_t Core::category_of(std::string_view name) {
+    if (name.empty()) return 0;
+    const auto found = category_index_.find(std::string(name));
+    if (found != category_index_.end()) return found->second;
+    if (figures_.categories.size() >= categories_max) return 0;
+    const auto at = static_cast<std::uint16_t>(figures_.categories.size());
+    figures_.categories.push_back({.name = std::string(name)});
+    category_index_.emplace(name, at);
+    return at;
+}
+
+// --- data in ---
+
+void Core::on_accepted(Connection& connection, std::int64_t now) {
+    now_ = now;
+    second_ = static_cast<std::uint32_t>(now / 1000);
+    ++figures_.connections;
+    connection.last_received = second_;
+    wheel_insert(connection, second_ + config_.connect_timeout);
+}
+
+std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::int64_t now) {
+    now_ = now;
+    second_ = static_cast<std::uint32_t>(now / 1000);
+    connection.last_received = second_;
+    std::size_t at = 0;
+    while (at < bytes.size()) {
+        mqtt::Frame frame;
+        const auto limit = connection.state == ConnectionState::connected ? config_.packet_size_max
+                                                                          : std::min(config_.packet_size_max, connect_packet_max);
+        const auto state = mqtt::cut_frame(bytes.substr(at), limit, frame);
+        if (state == mqtt::FrameState::need_more) break;
+        if (state == mqtt::FrameState::malformed) {
+            disconnect(connection, ReasonCode::malformed_packet, "MQTT-1.5.5-1", "the remaining length has more than four bytes", now);
+            return gone;
+        }
+        if (state == mqtt::FrameState::too_large) {
+            disconnect(connection, ReasonCode::packet_too_large, "MQTT-3.2.2-15", "the packet is larger than the maximum packet size", now);
+            return gone;
+        }
+        ++figures_.packets_received;
+        const auto next = on_frame(connection, frame, bytes.substr(at));
+        if (next == Next::gone) return gone;
+        if (next == Next::stop) break;
+        at += frame.size;
+    }
+    figures_.bytes_received += at;
+    return at;
+}
+
+Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std::string_view rest) {
+    if (connection.is_debug)
+        log::write("broker", log::Level::debug,
+                   fmt::format("packet received client=\"{}\" type={} bytes={}", connection.session ? connection.session->client_id() : "",
+                               static_cast<unsigned>(frame.type), frame.size));
+    if (connection.state == ConnectionState::wait_connect) {
+        if (frame.type == PacketType::connect) return on_connect(connection, frame, rest);
+        disconnect(connection, ReasonCode::protocol_error, "MQTT-3.1.0-1", "the first packet is not CONNECT", now_);
+        return Next::gone;
+    }
+    if (connection.state == ConnectionState::wait_auth && frame.type != PacketType::auth && frame.type != PacketType::disconnect) {
+        disconnect(connection, ReasonCode::protocol_error, "MQTT-3.1.2-30", "only AUTH may follow while authentication is under way", now_);
+        return Next::gone;
+    }
+    switch (frame.type) {
+        case PacketType::publish: return on_publish(connection, frame);
+        case PacketType::puback:
+        case PacketType::pubrec:
+        case PacketType::pubrel:
+        case PacketType::pubcomp: return on_ack(connection, frame);
+        case PacketType::subscribe: return on_subscribe(connection, frame);
+        case PacketType::unsubscribe: return on_unsubscribe(connection, frame);
+        case PacketType::pingreq:
+            if (frame.flags != 0 || !frame.body.empty()) {
+                disconnect(connection, ReasonCode::malformed_packet, "MQTT-2.1.3-1", "PINGREQ has flags or a body", now_);
+                return Next::gone;
+            }
+            output(connection).append(std::string_view("\xD0\x00", 2));
+            return Next::go_on;
+        case PacketType::disconnect: return on_disconnect(connection, frame);
+        case PacketType::auth:
+            if (connection.version == Version::v5) return on_auth(connection, frame);
+            break;
+        case PacketType::connect:
+            disconnect(connection, ReasonCode::protocol_error, "MQTT-3.1.0-2", "a second CONNECT", now_);
+            return Next::gone;
+        default: break;
+    }
+    disconnect(connection, ReasonCode::protocol_error, "MQTT-2.1.2", "this packet type is not for a server", now_);
+    return Next::gone;
+}
+
+void Core::send_ack(Connection& connection, PacketType type, std::uint16_t packet_id, ReasonCode reason, std::string_view text) {
+    auto& out = output(connection);
+    if (connection.version != Version::v5 || reason == ReasonCode::success) {
+        char* at = out.grow(4);
+        at[0] = static_cast<char>(static_cast<unsigned>(type) << 4 | (type == PacketType::pubrel ? 2u : 0u));
+        at[1] = 2;
+        at[2] = static_cast<char>(packet_id >> 8);
+        at[3] = static_cast<char>(packet_id);
+        return;
+    }
+    scratch_.clear();
+    std::string properties;
+    if (!text.empty() && connection.problem_information) mqtt::write_property(properties, mqtt::PropertyId::reason_string, text);
+    mqtt::encode_ack(scratch_, type, connection.version, packet_id, reason, properties);
+    if (connection.packet_size_max != 0 && scratch_.size() > connection.packet_size_max) {
+        scratch_.clear();   // the reason string must not make the packet too large [MQTT-3.4.2-2]
+        mqtt::encode_ack(scratch_, type, connection.version, packet_id, reason);
+    }
+    out.append(scratch_);
+}
+
+Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
+    auto decoded = mqtt::decode_publish(frame.flags, frame.body, connection.version, true);
+    auto fault = [&](ReasonCode reason, const char* statement, const char* text) {
+        disconnect(connection, reason, statement, text, now_);
+        return Next::gone;
+    };
+    if (!decoded) return fault(decoded.error().reason, decoded.error().statement, decoded.error().text);
+    auto& publish = *decoded;
+    auto& session = *connection.session;
+    auto& category = figures_.categories[connection.category];
+
+    if (publish.topic_alias != 0) {
+        const auto maximum = config_.aio_compatible ? std::uint16_t{0} : config_.topic_alias_maximum;
+        if (publish.topic_alias > maximum) return fault(ReasonCode::topic_alias_invalid, "MQTT-3.3.2-9", "the topic alias is above the maximum");
+        if (connection.aliases == nullptr) connection.aliases = std::make_unique<session::Link::Aliases>();
+        auto& known = connection.aliases->incoming;
+        if (known.size() < publish.topic_alias) known.resize(publish.topic_alias);
+        auto& name = known[publish.topic_alias - 1u];
+        if (publish.topic.empty()) {
+            if (name.empty()) return fault(ReasonCode::protocol_error, "MQTT-3.3.2-12", "the topic alias is not set");
+            publish.topic = name;
+        } else {
+            name = publish.topic;
+        }
+    } else if (publish.topic.empty()) {
+        return fault(connection.version == Version::v5 ? ReasonCode::protocol_error : ReasonCode::topic_name_invalid, "MQTT-4.7.3-1",
+                     "the topic name is empty");
+    }
+    if (!topics::is_valid_name(publish.topic)) return fault(ReasonCode::topic_name_invalid, "MQTT-3.3.2-2", "the topic name has a wildcard or too many levels");
+    if (!publish.response_topic.empty() && topics::has_wildcard(publish.response_topic))
+        return fault(ReasonCode::protocol_error, "MQTT-3.3.2-14", "the response topic has a wildcard");
+    if (config_.aio_compatible && publish.qos == Qos::exactly_once)
+        return fault(ReasonCode::qos_not_supported, "MQTT-3.2.2-11", "QoS 2 is not supported (AIO compatibility)");
+
+    const bool repeated = publish.qos == Qos::exactly_once && session.has_incoming(publish.packet_id);
+    if (publish.qos == Qos::exactly_once && !repeated && connection.version == Version::v5 &&
+        session.incoming_count() >= (config_.aio_compatible ? 100 : config_.receive_maximum))
+        return fault(ReasonCode::receive_maximum_exceeded, "MQTT-3.3.4-9", "more QoS 2 messages in flight than the receive maximum");
+
+    const auto ack_type = publish.qos == Qos::exactly_once ? PacketType::pubrec : PacketType::puback;
+    auto answer = [&](ReasonCode reason, std::string_view text = {}) {
+        if (publish.qos != Qos::at_most_once) send_ack(connection, ack_type, publish.packet_id, reason, text);
+        return Next::go_on;
+    };
+    if (repeated) return answer(ReasonCode::success);
+
+    ++category.publishes_received;
+    category.payload_bytes_received += publish.payload.size();
+
+    // Memory: above three quarters of the pool nothing new is taken, unless it is urgent and that is allowed.
+    if (under_pressure() && !(publish.high_priority && config_.high_priority_passes)) {
+        ++figures_.rejected_memory;
+        if (publish.qos == Qos::at_most_once) {
+            ++category.qos0_dropped_incoming;
+            return Next::go_on;
+        }
+        if (connection.version == Version::v5) return answer(ReasonCode::quota_exceeded, "the message pool is above 75 %; retry later");
+        // Version 3 has no way to say no: the client waits, TCP holds it back, nothing is lost.
+        driver_.pause(connection);
+        --category.publishes_received;
+        category.payload_bytes_received -= publish.payload.size();
+        return Next::stop;
+    }
+    if (publish.topic[0] == '$' && (publish.topic == "$SYS" || publish.topic.starts_with("$SYS/"))) {
+        ++category.authorization_deny;
+        if (publish.qos == Qos::exactly_once && connection.version != Version::v5) session.begin_incoming(publish.packet_id);
+        return answer(connection.version == Version::v5 ? ReasonCode::not_authorized : ReasonCode::success, "$SYS belongs to the server");
+    }
+    if (publish.payload_is_utf8 && !mqtt::is_valid_utf8(publish.payload) && publish.payload.find('\0') == std::string_view::npos) {
+        if (publish.qos == Qos::at_most_once) return fault(ReasonCode::payload_format_invalid, "MQTT-3.3.2-4", "the payload is not UTF-8 as its format indicator says");
+        return answer(ReasonCode::payload_format_invalid, "the payload is not UTF-8 as its format indicator says");
+    }
+
+    mqtt::MessageView view{.topic = publish.topic,
+                           .payload = publish.payload,
+                           .properties = publish.properties,
+                           .partition = publish.partition,
+                           .has_partition = publish.has_partition,
+                           .retain = publish.retain,
+                           .qos = publish.qos,
+                           .expires_at = 0,
+                           .publisher = session.id()};
+    std::string forwarded;
+    if (publish.has_volatile_properties) {
+        mqtt::copy_forwarded_properties(publish.properties, forwarded);
+        view.properties = forwarded;
+    }
+    if (publish.has_expiry || config_.message_expiry_max != 0) {
+        auto seconds = publish.has_expiry ? publish.message_expiry : config_.message_expiry_max;
+        if (config_.message_expiry_max != 0) seconds = std::min(seconds, config_.message_expiry_max);
+        view.expires_at = now_ + static_cast<std::int64_t>(seconds) * 1000;
+    }
+    mqtt::Outgoing message(view);
+    if (publish.qos == Qos::exactly_once) session.begin_incoming(publish.packet_id);
+    if (publish.retain) set_retained(message);
+    const bool matched = route(message);
+    if (publish.qos == Qos::at_most_once) return Next::go_on;
+    return answer(matched ? ReasonCode::success : ReasonCode::no_matching_subscribers);
+}
+
+Core::Next Core::on_ack(Connection& connection, const mqtt::Frame& frame) {
+    const auto decoded = mqtt::decode_ack(frame.type, frame.flags, frame.body, connection.version);
+    if (!decoded) {
+        disconnect(connection, decoded.error().reason, decoded.error().statement, decoded.error().text, now_);
+        return Next::gone;
+    }
+    auto& session = *connection.session;
+    auto& counts = figures_.categories[connection.category].delivery;
+    output(connection);
+    switch (frame.type) {
+        case PacketType::puback: session.on_puback(decoded->packet_id); break;
+        case PacketType::pubrec: session.on_pubrec(decoded->packet_id, decoded->reason); break;
+        case PacketType::pubcomp: session.on_pubcomp(decoded->packet_id); break;
+        default:
+            // PUBREL: an unknown identifier is answered too, so that a client that lost our PUBCOMP can go on.
+            send_ack(connection, PacketType::pubcomp, decoded->packet_id,
+                     session.end_incoming(decoded->packet_id) ? ReasonCode::success : ReasonCode::packet_identifier_not_found);
+            return Next::go_on;
+    }
+    session.pump(queue_limits(), now_, counts);
+    return Next::go_on;
+}
+
+Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) {
+    const auto decoded = mqtt::decode_subscribe(frame.flags, frame.body, connection.version);
+    auto fault = [&](ReasonCode reason, const char* statement, const char* text) {
+        disconnect(connection, reason, statement, text, now_);
+        return Next::gone;
+    };
+    if (!decoded) return fault(decoded.error().reason, decoded.error().statement, decoded.error().text);
+    const auto& subscribe = *decoded;
+    if (config_.aio_compatible && subscribe.subscription_id != 0)
+        return fault(ReasonCode::subscription_identifiers_not_supported, "MQTT-3.2.2-1", "subscription identifiers are not available (AIO compatibility)");
+    for (const auto& entry : subscribe.entries) {
+        if (entry.no_local && topics::split_shared(entry.filter).is_shared)
+            return fault(ReasonCode::protocol_error, "MQTT-3.8.3-4", "No Local on a shared subscription");
+    }
+
+    auto& session = *connection.session;
+    ++figures_.subscribes;
+    std::vector<ReasonCode> reasons;
+    struct Retrieve {
+        std::string_view filter;
+        topics::Options options;
+    };
+    std::vector<Retrieve> retrieve;
+    for (const auto& entry : subscribe.entries) {
+        const auto shared = topics::split_shared(entry.filter);
+        if (!shared.is_valid || !topics::is_valid_filter(shared.filter)) {
+            reasons.push_back(ReasonCode::topic_filter_invalid);
+            continue;
+        }
+        const auto qos = config_.aio_compatible ? std::min<std::uint8_t>(1, static_cast<std::uint8_t>(entry.qos)) : static_cast<std::uint8_t>(entry.qos);
+        const topics::Options options{.qos = qos,
+                                      .no_local = entry.no_local,
+                                      .retain_as_published = entry.retain_as_published,
+                                      .id = subscribe.subscription_id};
+        reasons.push_back(static_cast<ReasonCode>(qos));
+        const auto known = std::ranges::find(session.subscriptions, entry.filter, &session::Subscription::text);
+        const bool is_new = known == session.subscriptions.end();
+        if (is_new) {
+            if (session.subscriptions.empty()) session.subscriptions.reserve(1);
+            session.subscriptions.push_back({.text = std::string(entry.filter), .options = options});
+        } else {
+            known->options = options;
+        }
+        engine_->put_subscription(session.client_id(), entry.filter, qos, options.id);
+        if (shared.is_shared) {
+            topics::Member member{.session = session.id(), .worker = id_, .local = &session, .options = options, .is_connected = true};
+            index_.add_member(shared.filter, shared.group, member);
+            by_id_[session.id()] = &session;
+            member.local = nullptr;
+            Mail mail{.kind = Mail::Kind::member_added, .from = id_};
+            mail.body = std::make_unique<Mail::Body>(std::string(shared.filter), std::string(shared.group), member, nullptr);
+            broadcast(mail);
+            continue;   // no retained messages for shared subscriptions, §4.8.2
+        }
+        const auto added = index_.add(shared.filter, &session, options);
+        if (added.first) {
+            Mail mail{.kind = Mail::Kind::filter_added, .from = id_};
+            mail.body = std::make_unique<Mail::Body>();
+            mail.body->filter = shared.filter;
+            broadcast(mail);
+        }
+        if (entry.retain_handling == 0 || (entry.retain_handling == 1 && is_new)) retrieve.push_back({shared.filter, options});
+    }
+    scratch_.clear();
+    mqtt::encode_suback(scratch_, PacketType::suback, connection.version, subscribe.packet_id, reasons);
+    output(connection).append(scratch_);
+    for (const auto& r : retrieve) send_retained(session, r.filter, r.options);
+    return Next::go_on;
+}
+
+void Core::remove_subscription(Session& session, const session::Subscription& subscription) {
+    const auto shared = topics::split_shared(subscription.text);
+    Mail mail{.kind = Mail::Kind::none, .from = id_};
+    if (shared.is_shared) {
+        index_.remove_member(shared.filter, shared.group, session.id());
+        mail.kind = Mail::Kind::member_removed;
+        mail.number = session.id();
+    } else if (index_.remove(shared.filter, &session).last) {
+        mail.kind = Mail::Kind::filter_removed;
+    } else {
+        return;
+    }
+    mail.body = std::make_unique<Mail::Body>();
+    mail.body->filter = shared.filter;
+    mail.body->group = shared.group;
+    broadcast(mail);
+}
+
+Core::Next Core::on_unsubscribe(Connection& connection, const mqtt::Frame& frame) {
+    const auto decoded = mqtt::decode_unsubscribe(frame.flags, frame.body, connection.version);
+    if (!decoded) {
+        disconnect(connection, decoded.error().reason, decoded.error().statement, decoded.error().text, now_);
+        return Next::gone;
+    }
+    auto& session = *connection.session;
+    std::vector<ReasonCode> reasons;
+    for (const auto filter : decoded->filters) {
+        const auto at = std::ranges::find(session.subscriptions, filter, &session::Subscription::text);
+        if (at == session.subscriptions.end()) {
+            const auto shared = topics::split_shared(filter);
+            reasons.push_back(shared.is_valid && topics::is_valid_filter(shared.filter) ? ReasonCode::no_subscription_existed
+                                                                                       : ReasonCode::topic_filter_invalid);
+            continue;
+        }
+        remove_subscription(session, *at);
+        engine_->erase_subscription(session.client_id(), filter);
+        session.subscriptions.erase(at);
+        reasons.push_back(ReasonCode::success);
+    }
+    scratch_.clear();
+    mqtt::encode_suback(scratch_, PacketType::unsuback, connection.version, decoded->packet_id, reasons);
+    output(connection).append(scratch_);
+    return Next::go_on;
+}
+
+// --- routing ---
+
+bool Core::is_hidden(std::string_view topic) const noexcept { return config_.hide_selftest && topic.starts_with(selftest_prefix); }
+
+void Core::deliver_to(Session& session, mqtt::Outgoing& message, std::uint8_t qos, bool retain, const std::uint32_t* ids, std::size_t id_count) {
+    auto* link = static_cast<Connection*>(session.link());
+    if (link != nullptr && !link->is_dirty) driver_.make_dirty(*link);
+    auto& counts = figures_.categories[link != nullptr ? link->category : 0].delivery;
+    const auto effective = std::min(static_cast<Qos>(qos), message.view().qos);
+    session.deliver(message, effective, retain, ids, id_count, *engine_, queue_limits(), now_, counts);
+}
+
+bool Core::deliver_local(mqtt::Outgoing& message, const topics::Match& match) {
+    bool any = false;
+    const auto publisher = message.view().publisher;
+    const bool retain = message.view().retain;
+    for (const auto& target : match.targets) {
+        auto& session = *static_cast<Session*>(target.subscriber);
+        if (target.no_local && session.id() == publisher) continue;
+        any = true;
+        deliver_to(session, message, target.qos, retain && target.retain_as_published, match.ids.data() + target.ids_begin, target.ids_count);
+    }
+    return any;
+}
+
+void Core::deliver_shared(mqtt::Outgoing& message, topics::Group& group, std::string_view filter) {
+    topics::Member* member = nullptr;
+    const auto& view = message.view();
+    if (view.has_partition) member = group.pick_by_hash(view.partition);
+    else if (config_.aio_compatible && group.filter_has_wildcard) member = group.pick_by_hash(view.topic);
+    else member = group.pick_round_robin();
+    if (member == nullptr) return;
+    if (member->local != nullptr) {
+        auto& session = *static_cast<Session*>(member->local);
+        deliver_to(session, message, member->options.qos, view.retain && member->options.retain_as_published, &member->options.id,
+                   member->options.id != 0 ? 1 : 0);
+        return;
+    }
+    Mail mail{.kind = Mail::Kind::shared_publish, .from = id_, .number = member->session, .message = message.share()};
+    mail.body = std::make_unique<Mail::Body>();
+    mail.body->filter = filter;
+    mail.body->group = group.name;
+    driver_.post(member->worker, std::move(mail));
+}
+
+bool Core::route(mqtt::Outgoing& message) {
+    const auto& match = index_.match(message.view().topic, is_hidden(message.view().topic));
+    bool any = deliver_local(message, match);
+    for (auto* group : match.groups) {
+        any = true;
+        deliver_shared(message, *group, group->filter);
+    }
+    for (auto remote = match.remote_workers; remote != 0; remote &= remote - 1) {
+        any = true;
+        driver_.post(static_cast<std::uint32_t>(std::countr_zero(remote)),
+                     Mail{.kind = Mail::Kind::publish, .from = id_, .message = message.share()});
+    }
+    return any;
+}
+
+void Core::publish(const mqtt::MessageView& view, std::int64_t now) {
+    now_ = now;
+    mqtt::Outgoing message(view);
+    if (view.retain) set_retained(message);
+    route(message);
+}
+
+void Core::broadcast(const Mail& prototype) {
+    for (std::uint32_t worker = 0; worker < count_; ++worker) {
+        if (worker == id_) continue;
+        Mail copy{.kind = prototype.kind, .flag = prototype.flag, .from = id_, .number = prototype.number, .message = prototype.message};
+        if (prototype.body != nullptr)
+            copy.body = std::make_unique<Mail::Body>(prototype.body->filter, prototype.body->group, prototype.body->member, nullptr);
+        driver_.post(worker, std::move(copy));
+    }
+}
+
+void Core::announce(std::uint32_t worker) {
+    index_.for_each_local_filter([&](std::string_view filter) {
+        Mail mail{.kind = Mail::Kind::filter_added, .from = id_};
+        mail.body = std::make_unique<Mail::Body>();
+        mail.body->filter = filter;
+        driver_.post(worker, std::move(mail));
+    });
+}
+
+// --- retained messages ---
+
+void Core::store_retained(const mqtt::MessageRef& message, std::uint64_t sequence) {
+    const auto topic = message->view().topic;
+    if (const auto found = cleared_at_.find(std::string(topic)); found != cleared_at_.end() && found->second > sequence) return;
+    auto& slot = retained_[topic];
+    if (slot.sequence > sequence) return;
+    if (slot) retained_bytes_ -= slot.message->payload_size();
+    else ++retained_count_;
+    retained_bytes_ += message->payload_size();
+    slot = {.message = message, .sequence = sequence};
+}
+
+void Core::clear_retained(std::string_view topic, std::uint64_t sequence) {
+    if (count_ > 1) {
+        auto& at = cleared_at_[std::string(topic)];
+        at = std::max(at, sequence);
+        cleared_.push_back({.topic = std::string(topic), .sequence = sequence, .forget_at = now_ + cleared_kept_ms});
+    }
+    auto* slot = retained_.find(topic);
+    if (slot == nullptr || slot->sequence > sequence) return;
+    --retained_count_;
+    retained_bytes_ -= slot->message->payload_size();
+    *slot = {};
+    retained_.erase(topic);
+}
+
+void Core::set_retained(mqtt::Outgoing& message) {
+    const auto sequence = shared_.sequence.fetch_add(1, std::memory_order_relaxed);
+    if (message.view().payload.empty()) {
+        engine_->erase_retained(message.view().topic);   // [MQTT-3.3.1-6]
+        Mail mail{.kind = Mail::Kind::retained_cleared, .from = id_, .number = sequence};
+        mail.body = std::make_unique<Mail::Body>();
+        mail.body->filter = message.view().topic;
+        broadcast(mail);
+        clear_retained(mail.body->filter, sequence);
+        return;
+    }
+    const auto& shared = message.share();
+    engine_->put_retained(shared);
+    store_retained(shared, sequence);
+    broadcast(Mail{.kind = Mail::Kind::retained, .from = id_, .number = sequence, .message = shared});
+}
+
+void Core::send_retained(Session& session, std::string_view filter, const topics::Options& options) {
+    auto limits = queue_limits();
+    limits.qos0_length = static_cast<std::size_t>(-1);   // a subscriber asked for these; they wait for its socket instead
+    auto* connection = static_cast<Connection*>(session.link());
+    auto& counts = figures_.categories[connection->category].delivery;
+    output(*connection);
+    retained_.match(filter, {}, [&](Retained& value) {
+        if (const auto at = value.message->expires_at(); at != 0 && at <= now_) return;
+        mqtt::Outgoing message(value.message);
+        const auto qos = std::min(static_cast<Qos>(options.qos), message.view().qos);
+        session.deliver(message, qos, true, &options.id, options.id != 0 ? 1 : 0, *engine_, limits, now_, counts);
+    });
+}
+
+// --- mails ---
+
+void Core::on_mail(Mail& mail, std::int64_t now) {
+    now_ = now;
+    switch (mail.kind) {
+        case Mail::Kind::publish: {
+            mqtt::Outgoing message(std::move(mail.message));
+            deliver_local(message, index_.match(message.view().topic, is_hidden(message.view().topic)));
+            break;
+        }
+        case Mail::Kind::shared_publish: {
+            mqtt::Outgoing message(std::move(mail.message));
+            auto* group = index_.find_group(mail.body->filter, mail.body->group);
+            if (group == nullptr) break;
+            const auto picked = std::ranges::find(group->members, mail.number, &topics::Member::session);
+            if (picked != group->members.end() && picked->local != nullptr) {
+                deliver_to(*static_cast<Session*>(picked->local), message, picked->options.qos,
+                           message.view().retain && picked->options.retain_as_published, &picked->options.id, picked->options.id != 0 ? 1 : 0);
+            } else {
+                deliver_shared(message, *group, mail.body->filter);   // the member left meanwhile; another one takes it
+            }
+            break;
+        }
+        case Mail::Kind::filter_added: index_.set_remote(mail.body->filter, mail.from, true); break;
+        case Mail::Kind::filter_removed: index_.set_remote(mail.body->filter, mail.from, false); break;
+        case Mail::Kind::member_added: index_.add_member(mail.body->filter, mail.body->group, mail.body->member); break;
+        case Mail::Kind::member_removed: index_.remove_member(mail.body->filter, mail.body->group, mail.number); break;
+        case Mail::Kind::member_connected:
+            index_.set_member_connected(mail.body->filter, mail.body->group, mail.number, mail.flag);
+            break;
+        case Mail::Kind::retained: store_retained(mail.message, mail.number); break;
+        case Mail::Kind::retained_cleared: clear_retained(mail.body->filter, mail.number); break;
+        case Mail::Kind::connection:
+        case Mail::Kind::none: break;
+    }
+}
+
+void Core::on_room(Connection& connection, std::int64_t now) {
+    now_ = now;
+    if (connection.session == nullptr || connection.state != ConnectionState::connected) return;
+    if (connection.session->queued() == 0) return;
+    output(connection);
+    connection.session->pump(queue_limits(), now, figures_.categories[connection.category].delivery);
+}
+
+CoreFigures Core::figures() const {
+    auto out = figures_;
+    out.sessions = sessions_.size();
+    out.subscriptions = index_.plain_count();
+    out.retained_messages = retained_count_;
+    out.retained_bytes = retained_bytes_;
+    for (const auto& [id, session] : sessions_) {
+        if (session->link() != nullptr) ++out.connected_sessions;
+        if (session->expiry_interval > 0) ++out.persistent_sessions;
+        for (const auto& s : session->subscriptions)
+            if (s.text.starts_with("$share/")) ++out.shared_subscriptions;
+        if (session->will != nullptr) {
+            ++out.wills;
+            out.will_bytes += session->will->message->payload_size();
+        }
+        out.queued += session->queued();
+        out.in_flight += session->in_flight();
+    }
+    return out;
+}
+
+}  // namespace penstock::broker

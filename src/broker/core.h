@@ -1,0 +1,228 @@
+#pragma once
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "broker/config.h"
+#include "broker/connection.h"
+#include "broker/mail.h"
+#include "session/session.h"
+#include "store/engine.h"
+#include "topics/retained_index.h"
+#include "topics/subscription_index.h"
+
+namespace penstock::broker {
+
+/// What a core needs from the thread that drives it. Implemented by Worker over epoll and by the tests in memory.
+class Driver {
+  public:
+    virtual ~Driver() = default;
+    /// Gives `connection` an out buffer and remembers to flush it at the end of the turn.
+    virtual void make_dirty(Connection& connection) = 0;
+    /// Sends what is pending, as far as the peer takes it, and ends the connection. The core forgets it at once.
+    virtual void close(Connection& connection) = 0;
+    /// Takes the connection out of this thread so that it can travel.
+    virtual std::unique_ptr<Connection> detach(Connection& connection) = 0;
+    virtual void post(std::uint32_t worker, Mail mail) = 0;
+    /// Stops reading from a client until the pool has room again.
+    virtual void pause(Connection& connection) = 0;
+    virtual std::string peer(const Connection& connection) = 0;
+};
+
+/// What all cores of a broker share. Written with relaxed atomics only; nobody waits.
+struct Shared {
+    std::atomic<std::uint64_t> sequence{1};                ///< orders retained messages across workers
+    std::vector<std::unique_ptr<mqtt::MessageBytes>> pools;///< one per worker, then one for the control thread
+    [[nodiscard]] std::int64_t pool_used() const noexcept {
+        std::int64_t sum = 0;
+        for (const auto& cell : pools) sum += cell->value();
+        return sum;
+    }
+};
+
+/// Counters of one metric category (user property `metriccategory` of CONNECT).
+struct CategoryCounters {
+    std::string name;
+    std::uint64_t publishes_received = 0;
+    std::uint64_t payload_bytes_received = 0;
+    std::uint64_t authentication_successes = 0;
+    std::uint64_t authentication_deny = 0;
+    std::uint64_t authentication_failures = 0;
+    std::uint64_t authorization_allow = 0;
+    std::uint64_t authorization_deny = 0;
+    std::uint64_t qos0_dropped_incoming = 0;
+    session::DeliveryCounts delivery{};
+};
+
+/// A copy of a core's figures.
+struct CoreFigures {
+    std::vector<CategoryCounters> categories;
+    std::array<std::uint64_t, 256> disconnects{};          ///< by reason, sent or implied by the server
+    std::array<std::uint64_t, 256> refusals{};             ///< CONNACK by reason
+    std::uint64_t connections_total = 0;
+    std::uint64_t packets_received = 0;
+    std::uint64_t bytes_received = 0;
+    std::uint64_t bytes_sent = 0;
+    std::uint64_t rejected_memory = 0;
+    std::uint64_t expired_messages = 0;
+    std::uint64_t mailbox_full = 0;
+    std::uint64_t subscribes = 0;
+    std::uint64_t connections = 0;
+    std::uint64_t sessions = 0;
+    std::uint64_t connected_sessions = 0;
+    std::uint64_t persistent_sessions = 0;
+    std::uint64_t subscriptions = 0;
+    std::uint64_t shared_subscriptions = 0;
+    std::uint64_t retained_messages = 0;
+    std::uint64_t retained_bytes = 0;
+    std::uint64_t wills = 0;
+    std::uint64_t will_bytes = 0;
+    std::uint64_t queued = 0;
+    std::uint64_t in_flight = 0;
+};
+
+/// The broker's logic on one worker: sessions whose client ids hash to it, a copy of the subscription and retained
+/// indexes, and the handling of every packet. Sans-I/O: bytes, mails and ticks in; packets and mails out.
+///
+/// Core: home. A client's session never leaves its worker: a connection that arrives elsewhere is handed over once, right
+/// after its CONNECT, so that taking over a session is a local affair and no message can meet a session in transit.
+class Core {
+  public:
+    Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared, std::unique_ptr<store::Engine> engine);
+    ~Core();
+
+    void configure(const BrokerConfig& config) { config_ = config; }
+    [[nodiscard]] const BrokerConfig& config() const noexcept { return config_; }
+    /// The worker on which a client id lives.
+    static std::uint32_t home_of(std::string_view client_id, std::uint32_t count) noexcept;
+
+    /// Returned by on_data when the connection left this worker or was ended: it must not be touched again.
+    static constexpr std::size_t gone = static_cast<std::size_t>(-1);
+
+    void on_accepted(Connection& connection, std::int64_t now);
+    /// Handles whole packets; returns how many bytes were used, or `gone`.
+    std::size_t on_data(Connection& connection, std::string_view bytes, std::int64_t now);
+    /// The peer closed or the network failed.
+    void on_lost(Connection& connection, std::int64_t now);
+    /// The out buffer has room again.
+    void on_room(Connection& connection, std::int64_t now);
+    /// A mail that is not Kind::connection.
+    void on_mail(Mail& mail, std::int64_t now);
+    /// About once a second: keep alive, wills, expiry.
+    void on_tick(std::int64_t now);
+    /// Publishes a message of the server's own.
+    void publish(const mqtt::MessageView& view, std::int64_t now);
+    /// Ends one connection with a reason; `text` becomes the reason string.
+    void disconnect(Connection& connection, mqtt::ReasonCode reason, const char* statement, const char* text, std::int64_t now);
+    /// Durable up to here? Then `done` may flush. See store::Engine::commit.
+    void commit(const std::function<void()>& done) { engine_->commit(done); }
+    [[nodiscard]] bool under_pressure() const noexcept { return shared_.pool_used() * 4 > config_.pool_bytes * 3; }
+
+    [[nodiscard]] CoreFigures figures() const;
+    CoreFigures& counters() noexcept { return figures_; }
+    [[nodiscard]] session::Session* find_session(std::string_view client_id) noexcept;
+    /// Tells another worker, after it started, which filters have subscribers here.
+    void announce(std::uint32_t worker);
+
+  private:
+    enum class Next : std::uint8_t { go_on, stop, gone };
+    struct Retained {
+        mqtt::MessageRef message;
+        std::uint64_t sequence = 0;
+        explicit operator bool() const noexcept { return static_cast<bool>(message); }
+    };
+
+    // packets
+    Next on_frame(Connection& connection, const mqtt::Frame& frame, std::string_view rest);
+    Next on_connect(Connection& connection, const mqtt::Frame& frame, std::string_view rest);
+    Next on_publish(Connection& connection, const mqtt::Frame& frame);
+    Next on_subscribe(Connection& connection, const mqtt::Frame& frame);
+    Next on_unsubscribe(Connection& connection, const mqtt::Frame& frame);
+    Next on_ack(Connection& connection, const mqtt::Frame& frame);
+    Next on_disconnect(Connection& connection, const mqtt::Frame& frame);
+    Next on_auth(Connection& connection, const mqtt::Frame& frame);
+
+    // connect
+    Next refuse(Connection& connection, mqtt::Version version, mqtt::ReasonCode reason, const char* statement, std::string_view text);
+    Next open_session(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Verdict& verdict);
+    Next apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Verdict& verdict);
+    std::string connack_properties(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id,
+                                   const Verdict& verdict, std::uint32_t granted_expiry);
+    std::uint16_t category_of(std::string_view name);
+
+    // sessions
+    void end_connection(Connection& connection, bool keep_will);
+    void erase_session(session::Session& session);
+    void publish_will(session::Session& session);
+    void set_members_connected(session::Session& session, bool connected);
+    void start_timer(session::Session& session, std::int64_t at);
+    void remove_subscription(session::Session& session, const session::Subscription& subscription);
+
+    // routing
+    /// True when somebody, here or on another worker, has a matching subscription.
+    bool route(mqtt::Outgoing& message);
+    bool deliver_local(mqtt::Outgoing& message, const topics::Match& match);
+    void deliver_shared(mqtt::Outgoing& message, topics::Group& group, std::string_view filter);
+    void deliver_to(session::Session& session, mqtt::Outgoing& message, std::uint8_t qos, bool retain, const std::uint32_t* ids, std::size_t id_count);
+    void set_retained(mqtt::Outgoing& message);
+    void store_retained(const mqtt::MessageRef& message, std::uint64_t sequence);
+    void clear_retained(std::string_view topic, std::uint64_t sequence);
+    void send_retained(session::Session& session, std::string_view filter, const topics::Options& options);
+    void broadcast(const Mail& prototype);
+    [[nodiscard]] bool is_hidden(std::string_view topic) const noexcept;
+    [[nodiscard]] session::QueueLimits queue_limits() const noexcept;
+
+    // output
+    session::OutBuffer& output(Connection& connection) {
+        if (!connection.is_dirty) driver_.make_dirty(connection);
+        return *connection.out;
+    }
+    void send_ack(Connection& connection, mqtt::PacketType type, std::uint16_t packet_id, mqtt::ReasonCode reason, std::string_view text = {});
+
+    // keep alive
+    void wheel_insert(Connection& connection, std::uint32_t at);
+    void wheel_remove(Connection& connection) noexcept;
+
+    std::uint32_t id_;
+    std::uint32_t count_;
+    Driver& driver_;
+    Shared& shared_;
+    std::unique_ptr<store::Engine> engine_;
+    BrokerConfig config_;
+    std::int64_t now_ = 0;                        ///< monotonic ms of the event being handled
+    std::uint32_t second_ = 0;
+    std::uint32_t ticked_ = 0;                    ///< the wheel has been turned up to this second
+
+    std::unordered_map<std::string_view, std::unique_ptr<session::Session>> sessions_;   ///< keys are the sessions' own ids
+    std::unordered_map<std::uint64_t, session::Session*> by_id_;   ///< those in timers or shared groups
+    std::multimap<std::int64_t, std::uint64_t> timers_;            ///< deadline → session: look at its will and its end
+    std::uint64_t next_session_ = 1;
+    topics::SubscriptionIndex index_;
+    topics::RetainedIndex<Retained> retained_;
+    std::uint64_t retained_count_ = 0;
+    std::uint64_t retained_bytes_ = 0;
+    struct Cleared {
+        std::string topic;
+        std::uint64_t sequence = 0;
+        std::int64_t forget_at = 0;
+    };
+    std::deque<Cleared> cleared_;                                  ///< so that an older value in the mail does not come back
+    std::unordered_map<std::string, std::uint64_t> cleared_at_;
+    std::array<Connection*, 256> wheel_{};
+    CoreFigures figures_;
+    std::unordered_map<std::string, std::uint16_t> category_index_;
+    std::string scratch_;
+};
+
+/// Counts and, within a rate, logs that a client was refused or ended. Names client, listener and the broken statement.
+void log_ended(std::string_view client, std::string_view peer, std::string_view listener, mqtt::ReasonCode reason,
+               const char* statement, std::string_view text, std::int64_t now);
+
+}  // namespace penstock::broker

@@ -1,0 +1,467 @@
+// Core's connections: CONNECT, authentication, takeover, DISCONNECT, keep alive, wills and the end of sessions.
+#include <algorithm>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "broker/core.h"
+#include "topics/topic.h"
+
+namespace penstock::broker {
+
+using mqtt::PropertyId;
+using mqtt::ReasonCode;
+using mqtt::Version;
+using session::Session;
+
+namespace {
+
+constexpr std::uint32_t never = 0xFFFF'FFFF;
+
+Credentials credentials_of(const mqtt::ConnectView& connect, std::string_view client_id) {
+    return {.client_id = client_id,
+            .user_name = connect.user_name,
+            .password = connect.password,
+            .method = connect.authentication_method,
+            .data = connect.authentication_data};
+}
+
+}  // namespace
+
+Core::Next Core::refuse(Connection& connection, Version version, ReasonCode reason, const char* statement, std::string_view text) {
+    ++figures_.refusals[static_cast<std::uint8_t>(reason)];
+    log_ended(connection.session != nullptr ? connection.session->client_id() : "", driver_.peer(connection), connection.listener->resource,
+              reason, statement, text, now_);
+    std::string properties;
+    if (version == Version::v5 && !text.empty()) mqtt::write_property(properties, PropertyId::reason_string, text);
+    scratch_.clear();
+    mqtt::encode_connack(scratch_, version, false, reason, properties);   // session present 0 with an error [MQTT-3.2.2-6]
+    output(connection).append(scratch_);
+    end_connection(connection, false);
+    driver_.close(connection);
+    return Next::gone;
+}
+
+Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, std::string_view rest) {
+    auto decoded = mqtt::decode_connect(frame.body);
+    if (!decoded || frame.flags != 0) {
+        const auto error = decoded ? mqtt::ProtocolError{ReasonCode::malformed_packet, "MQTT-2.1.3-1", "the flags of CONNECT are not zero"}
+                                   : decoded.error();
+        const auto version = mqtt::peek_connect_version(frame.body);
+        if (!version) {
+            disconnect(connection, error.reason, "MQTT-3.1.2-1", "the protocol name is not MQTT", now_);
+            return Next::gone;
+        }
+        return refuse(connection, *version >= 5 ? Version::v5 : Version::v311, error.reason, error.statement, error.text);
+    }
+    auto& connect = *decoded;
+    connection.version = connect.version;
+    connection.problem_information = connect.request_problem_information;
+
+    std::string assigned;
+    if (connect.client_id.empty()) {
+        if (connect.version == Version::v31)
+            return refuse(connection, connect.version, ReasonCode::client_identifier_not_valid, "MQTT311-3.1.3-8", "an empty client identifier");
+        if (connect.version == Version::v311 && !connect.clean_start)
+            return refuse(connection, connect.version, ReasonCode::client_identifier_not_valid, "MQTT311-3.1.3-8",
+                          "an empty client identifier needs clean session 1");
+        // Chosen so that the session lives on this worker.
+        do assigned = "auto-" + random_uuid();
+        while (home_of(assigned, count_) != id_);
+    }
+    const std::string_view client_id = assigned.empty() ? connect.client_id : assigned;
+    if (const auto home = home_of(client_id, count_); home != id_) {
+        wheel_remove(connection);
+        --figures_.connections;
+        auto body = std::make_unique<Mail::Body>();
+        connection.in = std::make_unique<std::string>(rest);
+        body->connection = driver_.detach(connection);
+        Mail mail{.kind = Mail::Kind::connection, .from = id_};
+        mail.body = std::move(body);
+        driver_.post(home, std::move(mail));
+        return Next::gone;
+    }
+
+    if (shared_.pool_used() * 100 > config_.pool_bytes * 97)
+        return refuse(connection, connect.version, ReasonCode::quota_exceeded, "MQTT-4.13", "the message pool is full; retry later");
+    if (connect.will) {
+        if (!topics::is_valid_name(connect.will->topic))
+            return refuse(connection, connect.version, ReasonCode::topic_name_invalid, "MQTT-3.1.3-11", "the will topic is empty or has a wildcard");
+        if (config_.aio_compatible && connect.will->qos == mqtt::Qos::exactly_once)
+            return refuse(connection, connect.version, ReasonCode::qos_not_supported, "MQTT-3.2.2-12", "a will of QoS 2 is not supported");
+    }
+
+    Verdict verdict{.kind = Verdict::Kind::accept, .reason = ReasonCode::success, .data = {}, .reason_string = {}};
+    std::unique_ptr<Exchange> exchange;
+    if (connection.listener->authenticator != nullptr) {
+        verdict = connection.listener->authenticator->begin(credentials_of(connect, client_id), exchange);
+    } else if (connect.authentication_method) {
+        return refuse(connection, connect.version, ReasonCode::bad_authentication_method, "MQTT-4.12.0-1",
+                      "this listener has no enhanced authentication");
+    }
+    if (connect.authentication_method) {
+        connection.auth = std::make_unique<Connection::Auth>();
+        connection.auth->method = *connect.authentication_method;
+        connection.auth->exchange = std::move(exchange);
+        if (verdict.kind == Verdict::Kind::go_on) connection.auth->connect_body = frame.body;
+    }
+    return apply_verdict(connection, connect, assigned, verdict);
+}
+
+Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Verdict& verdict) {
+    auto& category = figures_.categories[category_of(connect.metric_category)];
+    switch (verdict.kind) {
+        case Verdict::Kind::accept: ++category.authentication_successes; return open_session(connection, connect, assigned_id, verdict);
+        case Verdict::Kind::refuse:
+            ++category.authentication_deny;
+            return refuse(connection, connect.version, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
+        case Verdict::Kind::go_on: break;
+    }
+    connection.state = ConnectionState::wait_auth;
+    std::string properties;
+    mqtt::write_property(properties, PropertyId::authentication_method, connection.auth->method);
+    if (!verdict.data.empty()) mqtt::write_property(properties, PropertyId::authentication_data, verdict.data);
+    scratch_.clear();
+    mqtt::encode_auth(scratch_, ReasonCode::continue_authentication, properties);
+    output(connection).append(scratch_);
+    return Next::go_on;
+}
+
+Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
+    const auto decoded = mqtt::decode_auth(frame.flags, frame.body);
+    auto fault = [&](ReasonCode reason, const char* statement, const char* text) {
+        if (connection.state == ConnectionState::wait_auth) return refuse(connection, connection.version, reason, statement, text);
+        disconnect(connection, reason, statement, text, now_);
+        return Next::gone;
+    };
+    if (!decoded) return fault(decoded.error().reason, decoded.error().statement, decoded.error().text);
+    auto* auth = connection.auth.get();
+    if (auth == nullptr) return fault(ReasonCode::protocol_error, "MQTT-4.12.0-7", "AUTH without an authentication method in CONNECT");
+    if (!decoded->method || *decoded->method != auth->method)
+        return fault(ReasonCode::protocol_error, "MQTT-4.12.0-5", "the authentication method is not that of CONNECT");
+    const bool starting = connection.state == ConnectionState::wait_auth;
+    if (starting || auth->reauthenticating) {
+        if (decoded->reason != ReasonCode::continue_authentication)
+            return fault(ReasonCode::protocol_error, "MQTT-4.12.0-3", "AUTH must continue the authentication (0x18)");
+    } else if (decoded->reason != ReasonCode::reauthenticate) {
+        return fault(ReasonCode::protocol_error, "MQTT-4.12.1-1", "AUTH after CONNACK must begin re-authentication (0x19)");
+    }
+
+    Verdict verdict;
+    if (decoded->reason == ReasonCode::reauthenticate) {
+        const Credentials again{.client_id = connection.session->client_id(), .user_name = {}, .password = {},
+                                .method = decoded->method, .data = decoded->data};
+        verdict = connection.listener->authenticator->begin(again, auth->exchange);
+    } else if (auth->exchange != nullptr) {
+        verdict = auth->exchange->proceed(decoded->data);
+    }
+    if (starting) {
+        const auto body = std::move(auth->connect_body);
+        auto connect = mqtt::decode_connect(body);
+        if (verdict.kind == Verdict::Kind::go_on) {
+            const auto next = apply_verdict(connection, *connect, {}, verdict);
+            connection.auth->connect_body = body;
+            return next;
+        }
+        std::string assigned;
+        if (connect->client_id.empty()) {
+            do assigned = "auto-" + random_uuid();
+            while (home_of(assigned, count_) != id_);
+        }
+        return apply_verdict(connection, *connect, assigned, verdict);
+    }
+    if (verdict.kind == Verdict::Kind::refuse) return fault(verdict.reason, "MQTT-4.12.1-2", "re-authentication failed");
+    auth->reauthenticating = verdict.kind == Verdict::Kind::go_on;
+    std::string properties;
+    mqtt::write_property(properties, PropertyId::authentication_method, auth->method);
+    if (!verdict.data.empty()) mqtt::write_property(properties, PropertyId::authentication_data, verdict.data);
+    scratch_.clear();
+    mqtt::encode_auth(scratch_, auth->reauthenticating ? ReasonCode::continue_authentication : ReasonCode::success, properties);
+    output(connection).append(scratch_);
+    return Next::go_on;
+}
+
+std::string Core::connack_properties(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id,
+                                     const Verdict& verdict, std::uint32_t granted_expiry) {
+    std::string out;
+    if (granted_expiry != connect.session_expiry_interval) mqtt::write_property(out, PropertyId::session_expiry_interval, granted_expiry);
+    if (!assigned_id.empty()) mqtt::write_property(out, PropertyId::assigned_client_identifier, assigned_id);
+    if (connection.keep_alive != connect.keep_alive) mqtt::write_property(out, PropertyId::server_keep_alive, connection.keep_alive);
+    if (connection.auth != nullptr) {
+        mqtt::write_property(out, PropertyId::authentication_method, connection.auth->method);
+        if (!verdict.data.empty()) mqtt::write_property(out, PropertyId::authentication_data, verdict.data);
+    }
+    if (!config_.aio_compatible && connect.request_response_information)
+        mqtt::write_property(out, PropertyId::response_information, fmt::format("response/{}/", connection.session->client_id()));
+    mqtt::write_property(out, PropertyId::receive_maximum, config_.aio_compatible ? 100u : config_.receive_maximum);
+    if (config_.aio_compatible) {
+        mqtt::write_property(out, PropertyId::maximum_qos, 1u);
+    } else {
+        mqtt::write_property(out, PropertyId::topic_alias_maximum, config_.topic_alias_maximum);
+    }
+    mqtt::write_property(out, PropertyId::maximum_packet_size, config_.packet_size_max);
+    if (config_.aio_compatible) mqtt::write_property(out, PropertyId::subscription_identifier_available, 0u);
+    return out;
+}
+
+Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Verdict& verdict) {
+    const std::string_view client_id = assigned_id.empty() ? connect.client_id : assigned_id;
+    const bool v5 = connect.version == Version::v5;
+    auto* session = find_session(client_id);
+    if (session != nullptr && session->link() != nullptr) {
+        // Takeover: [MQTT-3.1.4-3]. The old will is due when it has no delay, or when the session ends here.
+        auto& old = *static_cast<Connection*>(session->link());
+        const bool session_ends = connect.clean_start || session->expiry_interval == 0;
+        if (session->will != nullptr && !session_ends && session->will->delay_interval != 0) session->will.reset();
+        disconnect(old, ReasonCode::session_taken_over, "MQTT-3.1.4-3", "another connection took the session over", now_);
+        session = find_session(client_id);
+    }
+    if (session != nullptr && connect.clean_start) {
+        if (session->will != nullptr) publish_will(*session);   // the session ends now [MQTT-3.1.2-4]
+        erase_session(*session);
+        session = nullptr;
+    }
+    const bool session_present = session != nullptr;
+    if (session == nullptr) {
+        auto fresh = std::make_unique<Session>(std::string(client_id), std::uint64_t{id_} << 48 | next_session_++);
+        session = fresh.get();
+        sessions_.emplace(session->client_id(), std::move(fresh));
+    }
+    session->will.reset();   // a will that waited for its delay is not sent [MQTT-3.1.3-9]
+
+    const auto bound = config_.session_expiry_max == 0 ? never : config_.session_expiry_max;
+    const auto granted = v5 ? std::min(connect.session_expiry_interval, bound) : connect.clean_start ? 0 : bound;
+    session->expiry_interval = granted;
+    if (connect.will) {
+        auto will = std::make_unique<session::Will>();
+        will->message = mqtt::MessageRef(mqtt::Message::make({.topic = connect.will->topic,
+                                                              .payload = connect.will->payload,
+                                                              .properties = connect.will->properties,
+                                                              .partition = {},
+                                                              .has_partition = false,
+                                                              .retain = connect.will->retain,
+                                                              .qos = connect.will->qos,
+                                                              .expires_at = 0,
+                                                              .publisher = session->id()}));
+        will->delay_interval = connect.will->delay_interval;
+        will->has_expiry = connect.will->message_expiry.has_value();
+        will->message_expiry = connect.will->message_expiry.value_or(0);
+        session->will = std::move(will);
+    }
+
+    connection.session = session;
+    connection.state = ConnectionState::connected;
+    connection.category = category_of(connect.metric_category);
+    connection.is_debug = log::is_debug_client(client_id);
+    connection.receive_maximum = v5 ? std::min(connect.receive_maximum, config_.client_receive_maximum) : config_.client_receive_maximum;
+    connection.packet_size_max = config_.aio_compatible ? 0 : connect.maximum_packet_size;
+    connection.alias_maximum = config_.aio_compatible ? std::uint16_t{0} : connect.topic_alias_maximum;
+    connection.keep_alive = connect.keep_alive;
+    // A version 3 client cannot be told another interval; its own stays in force.
+    if (v5 && config_.keep_alive_max != 0 && (connect.keep_alive == 0 || connect.keep_alive > config_.keep_alive_max))
+        connection.keep_alive = config_.keep_alive_max;
+    wheel_remove(connection);
+    if (connection.keep_alive != 0) wheel_insert(connection, second_ + (connection.keep_alive * 3u + 1) / 2 + 1);
+    ++figures_.connections_total;
+
+    std::string properties;
+    if (v5) properties = connack_properties(connection, connect, assigned_id, verdict, granted);
+    if (connection.packet_size_max != 0 && properties.size() + 10 > connection.packet_size_max) {
+        // Not even CONNACK fits; [MQTT-3.1.2-24] leaves nothing to send.
+        disconnect(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "the client's maximum packet size is below that of CONNACK", now_);
+        return Next::gone;
+    }
+    scratch_.clear();
+    mqtt::encode_connack(scratch_, connect.version, session_present, ReasonCode::success, properties);
+    output(connection).append(scratch_);
+    log::debug("broker", "client connected client=\"{}\" peer={} listener={} version={} session_present={}", client_id,
+               driver_.peer(connection), connection.listener->resource, static_cast<unsigned>(connect.version), session_present);
+    session->attach(connection, *engine_, queue_limits(), now_, figures_.categories[connection.category].delivery);
+    if (session_present) set_members_connected(*session, true);
+    return Next::go_on;
+}
+
+Core::Next Core::on_disconnect(Connection& connection, const mqtt::Frame& frame) {
+    const auto decoded = mqtt::decode_disconnect(frame.flags, frame.body, connection.version);
+    if (!decoded) {
+        disconnect(connection, decoded.error().reason, decoded.error().statement, decoded.error().text, now_);
+        return Next::gone;
+    }
+    if (auto* session = connection.session; session != nullptr && decoded->session_expiry_interval) {
+        if (session->expiry_interval == 0 && *decoded->session_expiry_interval != 0) {
+            disconnect(connection, ReasonCode::protocol_error, "MQTT-3.14.2-2", "DISCONNECT raises a session expiry of zero", now_);
+            return Next::gone;
+        }
+        session->expiry_interval = std::min(*decoded->session_expiry_interval, config_.session_expiry_max == 0 ? never : config_.session_expiry_max);
+    }
+    end_connection(connection, decoded->reason != ReasonCode::success);   // [MQTT-3.14.4-3]
+    driver_.close(connection);
+    return Next::gone;
+}
+
+void Core::disconnect(Connection& connection, ReasonCode reason, const char* statement, const char* text, std::int64_t now) {
+    now_ = now;
+    ++figures_.disconnects[static_cast<std::uint8_t>(reason)];
+    log_ended(connection.session != nullptr ? connection.session->client_id() : "", driver_.peer(connection),
+              connection.listener ? connection.listener->resource : "", reason, statement, text, now);
+    // Before CONNACK a server must not send DISCONNECT [MQTT-3.14.0-1]; version 3 has no DISCONNECT from the server.
+    if (connection.state == ConnectionState::connected && connection.version == Version::v5) {
+        std::string properties;
+        mqtt::write_property(properties, PropertyId::reason_string, text);
+        scratch_.clear();
+        mqtt::encode_disconnect(scratch_, connection.version, reason, properties);
+        if (connection.packet_size_max != 0 && scratch_.size() > connection.packet_size_max) {
+            scratch_.clear();
+            mqtt::encode_disconnect(scratch_, connection.version, reason);
+        }
+        if (connection.packet_size_max == 0 || scratch_.size() <= connection.packet_size_max) output(connection).append(scratch_);
+    }
+    end_connection(connection, true);
+    driver_.close(connection);
+}
+
+void Core::on_lost(Connection& connection, std::int64_t now) {
+    now_ = now;
+    end_connection(connection, true);
+}
+
+void Core::end_connection(Connection& connection, bool keep_will) {
+    wheel_remove(connection);
+    --figures_.connections;
+    connection.state = ConnectionState::closing;
+    auto* session = std::exchange(connection.session, nullptr);
+    if (session == nullptr) return;
+    session->detach();
+    if (!keep_will) session->will.reset();
+    if (session->expiry_interval == 0) {
+        if (session->will != nullptr) publish_will(*session);
+        erase_session(*session);
+        return;
+    }
+    set_members_connected(*session, false);
+    session->ends_at = session->expiry_interval == never ? 0 : now_ + static_cast<std::int64_t>(session->expiry_interval) * 1000;
+    if (session->ends_at != 0) start_timer(*session, session->ends_at);
+    if (session->will != nullptr) {
+        if (session->will->delay_interval == 0) {
+            publish_will(*session);
+        } else {
+            session->will->publish_at = now_ + static_cast<std::int64_t>(session->will->delay_interval) * 1000;
+            start_timer(*session, session->will->publish_at);
+        }
+    }
+}
+
+void Core::publish_will(Session& session) {
+    const auto will = std::move(session.will);
+    auto view = will->message->view();
+    auto seconds = will->has_expiry ? will->message_expiry : config_.message_expiry_max;
+    if (config_.message_expiry_max != 0) seconds = std::min(seconds, config_.message_expiry_max);
+    if (will->has_expiry || seconds != 0) view.expires_at = now_ + static_cast<std::int64_t>(seconds) * 1000;
+    mqtt::Outgoing message(view);
+    if (view.retain) set_retained(message);
+    route(message);
+}
+
+void Core::erase_session(Session& session) {
+    for (const auto& subscription : session.subscriptions) remove_subscription(session, subscription);
+    engine_->erase_session(session.client_id());
+    by_id_.erase(session.id());
+    sessions_.erase(sessions_.find(session.client_id()));
+}
+
+void Core::set_members_connected(Session& session, bool connected) {
+    for (const auto& subscription : session.subscriptions) {
+        const auto shared = topics::split_shared(subscription.text);
+        if (!shared.is_shared) continue;
+        index_.set_member_connected(shared.filter, shared.group, session.id(), connected);
+        Mail mail{.kind = Mail::Kind::member_connected, .flag = connected, .from = id_, .number = session.id()};
+        mail.body = std::make_unique<Mail::Body>();
+        mail.body->filter = shared.filter;
+        mail.body->group = shared.group;
+        broadcast(mail);
+    }
+}
+
+void Core::start_timer(Session& session, std::int64_t at) {
+    by_id_[session.id()] = &session;
+    timers_.emplace(at, session.id());
+}
+
+void Core::on_tick(std::int64_t now) {
+    now_ = now;
+    const auto second = static_cast<std::uint32_t>(now / 1000);
+    // Every second since the last tick is looked at, one slot each; after a long pause one round covers all slots.
+    const auto first = second - ticked_ > wheel_.size() ? second - static_cast<std::uint32_t>(wheel_.size()) + 1 : ticked_;
+    second_ = ticked_ = second;
+    for (auto s = first; s <= second; ++s) {
+        auto* connection = wheel_[s % wheel_.size()];
+        while (connection != nullptr) {
+            auto* next = connection->wheel_next;
+            if (connection->wheel_at <= second) {
+                const auto idle = second - connection->last_received;
+                const auto limit = connection->state == ConnectionState::connected ? (connection->keep_alive * 3u + 1) / 2 : config_.connect_timeout;
+                wheel_remove(*connection);
+                if (connection->is_paused || (connection->state == ConnectionState::connected && idle <= limit)) {
+                    wheel_insert(*connection, std::max(second + 1, connection->last_received + limit + 1));
+                } else if (connection->state == ConnectionState::connected) {
+                    disconnect(*connection, ReasonCode::keep_alive_timeout, "MQTT-3.1.2-22", "nothing was received within one and a half keep alive intervals", now);
+                } else {
+                    disconnect(*connection, ReasonCode::maximum_connect_time, "MQTT-3.1.4-1", "no CONNECT arrived in time", now);
+                }
+            }
+            connection = next;
+        }
+    }
+    while (!timers_.empty() && timers_.begin()->first <= now) {
+        const auto id = timers_.begin()->second;
+        timers_.erase(timers_.begin());
+        const auto found = by_id_.find(id);
+        if (found == by_id_.end() || found->second->link() != nullptr) continue;
+        auto& session = *found->second;
+        if (session.will != nullptr && session.will->publish_at != 0 && session.will->publish_at <= now) publish_will(session);
+        if (session.ends_at != 0 && session.ends_at <= now) {
+            if (session.will != nullptr) publish_will(session);
+            erase_session(session);
+        }
+    }
+    while (!cleared_.empty() && cleared_.front().forget_at <= now) {
+        const auto found = cleared_at_.find(cleared_.front().topic);
+        if (found != cleared_at_.end() && found->second == cleared_.front().sequence) cleared_at_.erase(found);
+        cleared_.pop_front();
+    }
+    if (second % 10 == 0) {
+        for (auto& [id, session] : sessions_) figures_.expired_messages += session->drop_expired(now);
+        std::vector<std::string> expired;
+        retained_.for_each([&](Retained& value) {
+            if (const auto at = value.message->expires_at(); at != 0 && at <= now) expired.emplace_back(value.message->view().topic);
+        });
+        for (const auto& topic : expired) {
+            auto* slot = retained_.find(topic);
+            --retained_count_;
+            retained_bytes_ -= slot->message->payload_size();
+            *slot = {};
+            retained_.erase(topic);
+            ++figures_.expired_messages;
+        }
+    }
+}
+
+void Core::wheel_insert(Connection& connection, std::uint32_t at) {
+    connection.wheel_at = at;
+    auto*& head = wheel_[at % wheel_.size()];
+    connection.wheel_previous = nullptr;
+    connection.wheel_next = head;
+    if (head != nullptr) head->wheel_previous = &connection;
+    head = &connection;
+}
+
+void Core::wheel_remove(Connection& connection) noexcept {
+    if (connection.wheel_at == 0) return;
+    auto*& head = wheel_[connection.wheel_at % wheel_.size()];
+    if (connection.wheel_previous != nullptr) connection.wheel_previous->wheel_next = connection.wheel_next;
+    else head = connection.wheel_next;
+    if (connection.wheel_next != nullptr) connection.wheel_next->wheel_previous = connection.wheel_previous;
+    connection.wheel_next = connection.wheel_previous = nullptr;
+    connection.wheel_at = 0;
+}
+
+}  // namespace penstock::broker

@@ -1,0 +1,43 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "broker/connection.h"
+#include "mqtt/message.h"
+#include "topics/subscription_index.h"
+
+namespace penstock::broker {
+
+/// What workers tell each other. Core: crossing (mailbox). See docs/internals/message-order.md for the order guaranteed.
+struct Mail {
+    enum class Kind : std::uint8_t {
+        none,
+        publish,            ///< message: match it against your own subscriptions
+        shared_publish,     ///< message, filter, group, session: your member was picked
+        filter_added,       ///< filter: the sender has subscribers now
+        filter_removed,
+        member_added,       ///< filter, group, member
+        member_removed,     ///< filter, group, session
+        member_connected,   ///< filter, group, session, flag
+        retained,           ///< message, sequence: newest wins
+        retained_cleared,   ///< filter holds the topic, sequence
+        connection,         ///< connection: its client id lives on your worker
+    };
+    /// The parts that only rare mails need.
+    struct Body {
+        std::string filter;
+        std::string group;
+        topics::Member member;
+        std::unique_ptr<Connection> connection;
+    };
+
+    Kind kind = Kind::none;
+    bool flag = false;
+    std::uint32_t from = 0;
+    std::uint64_t number = 0;                     ///< session or sequence
+    mqtt::MessageRef message{};
+    std::unique_ptr<Body> body{};
+};
+
+}  // namespace penstock::broker

@@ -1,0 +1,126 @@
+#include "broker/server.h"
+
+#include <latch>
+
+#include "base/log.h"
+#include "io/socket.h"
+
+namespace penstock::broker {
+
+Server::Server(std::uint32_t workers) {
+    for (std::uint32_t i = 0; i <= workers; ++i) shared_.pools.push_back(std::make_unique<mqtt::MessageBytes>());
+    std::vector<Worker*> peers;
+    for (std::uint32_t i = 0; i < workers; ++i) {
+        workers_.push_back(std::make_unique<Worker>(i, workers, shared_));
+        peers.push_back(workers_.back().get());
+    }
+    for (auto& worker : workers_) worker->connect_to(peers);
+    for (auto& worker : workers_) threads_.emplace_back([w = worker.get()] { w->run(); });
+}
+
+Server::~Server() { stop(); }
+
+void Server::on_all(const std::function<void(Worker&)>& task) {
+    std::latch done(static_cast<std::ptrdiff_t>(workers_.size()));
+    for (auto& worker : workers_) {
+        worker->post_task([&](Worker& w) {
+            task(w);
+            done.count_down();
+        });
+    }
+    done.wait();
+}
+
+std::vector<ListenerState> Server::apply(const BrokerConfig& config, const std::vector<ListenerConfig>& listeners) {
+    const std::lock_guard lock(guard_);
+    std::vector<ListenerState> out;
+    if (stopped_) return out;
+    std::vector<std::shared_ptr<ListenerSocket>> added, removed;
+    auto previous = std::move(open_);
+    open_.clear();
+    // Ports that go away or change are closed first, so that a swap of two listeners can succeed in one step.
+    for (const auto& wanted : listeners) {
+        const auto found = previous.find(wanted.port);
+        if (wanted.port == 0 || found == previous.end() || !found->second->config->binds_like(wanted)) continue;
+        open_.insert(*found);
+        previous.erase(found);
+    }
+    for (auto& [port, socket] : previous) removed.push_back(socket);
+    for (auto& socket : ephemeral_) removed.push_back(socket);
+    ephemeral_.clear();
+    on_all([&](Worker& worker) {
+        worker.core().configure(config);
+        for (const auto& socket : removed) worker.remove_listener(socket, false);
+    });
+    removed.clear();
+    previous.clear();
+    for (const auto& wanted : listeners) {
+        ListenerState state{.config = wanted, .is_open = false, .bound_port = wanted.port, .error = {}};
+        if (const auto kept = open_.find(wanted.port); wanted.port != 0 && kept != open_.end()) {
+            state.is_open = true;
+            out.push_back(std::move(state));
+            continue;
+        }
+        auto fds = io::listen_tcp(wanted.loopback_only, wanted.port, state.bound_port);
+        if (!fds) {
+            state.error = fds.error().message;
+            out.push_back(std::move(state));
+            continue;
+        }
+        auto socket = std::make_shared<ListenerSocket>();
+        socket->fds = std::move(*fds);
+        socket->config = std::make_shared<const ListenerConfig>(wanted);
+        socket->bound_port = state.bound_port;
+        if (wanted.port == 0) ephemeral_.push_back(socket);
+        else open_.emplace(wanted.port, socket);
+        added.push_back(socket);
+        state.is_open = true;
+        out.push_back(std::move(state));
+    }
+    if (!added.empty()) {
+        on_all([&](Worker& worker) {
+            for (const auto& socket : added) worker.add_listener(socket);
+        });
+    }
+    return out;
+}
+
+std::vector<CoreFigures> Server::collect() {
+    const std::lock_guard lock(guard_);
+    std::vector<CoreFigures> out(workers_.size());
+    if (stopped_) return out;
+    std::latch done(static_cast<std::ptrdiff_t>(workers_.size()));
+    for (std::size_t i = 0; i < workers_.size(); ++i) {
+        workers_[i]->post_task([&, i](Worker& w) {
+            out[i] = w.core().figures();
+            done.count_down();
+        });
+    }
+    done.wait();
+    return out;
+}
+
+void Server::publish(std::string topic, std::string payload, bool retain) {
+    const std::lock_guard lock(guard_);
+    if (stopped_) return;
+    workers_[0]->post_task([topic = std::move(topic), payload = std::move(payload), retain](Worker& w) {
+        w.core().publish({.topic = topic, .payload = payload, .properties = {}, .partition = {}, .has_partition = false, .retain = retain,
+                          .qos = mqtt::Qos::at_most_once, .expires_at = 0, .publisher = 0},
+                         w.now());
+    });
+}
+
+void Server::stop() {
+    {
+        const std::lock_guard lock(guard_);
+        if (stopped_) return;
+        stopped_ = true;
+        on_all([](Worker& worker) { worker.shut_down(); });
+    }
+    for (auto& worker : workers_) worker->stop();
+    for (auto& thread : threads_) thread.join();
+    ephemeral_.clear();
+    open_.clear();
+}
+
+}  // namespace penstock::broker

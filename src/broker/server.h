@@ -1,0 +1,52 @@
+#pragma once
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "broker/worker.h"
+
+namespace penstock::broker {
+
+/// What became of one wanted port.
+struct ListenerState {
+    ListenerConfig config;
+    bool is_open = false;
+    std::uint16_t bound_port = 0;
+    std::string error;
+};
+
+/// The whole broker: its workers and ports. Core: control; every method is called from control threads, one at a time.
+class Server {
+  public:
+    explicit Server(std::uint32_t workers);
+    ~Server();
+
+    [[nodiscard]] std::uint32_t workers() const noexcept { return static_cast<std::uint32_t>(workers_.size()); }
+    /// Makes `config` and exactly these ports be in force. Ports that stay keep their connections; a port that cannot be
+    /// opened is reported and may be tried again by calling once more.
+    std::vector<ListenerState> apply(const BrokerConfig& config, const std::vector<ListenerConfig>& listeners);
+    /// Figures of all workers, gathered on their own threads.
+    std::vector<CoreFigures> collect();
+    /// Publishes a message of the server's own, on worker 0.
+    void publish(std::string topic, std::string payload, bool retain);
+    [[nodiscard]] std::int64_t pool_used() const noexcept { return shared_.pool_used(); }
+    /// DISCONNECT 0x8B to all, then stops the threads.
+    void stop();
+
+  private:
+    void on_all(const std::function<void(Worker&)>& task);
+
+    std::mutex guard_;
+    Shared shared_;
+    std::vector<std::unique_ptr<Worker>> workers_;
+    std::vector<std::thread> threads_;
+    std::map<std::uint16_t, std::shared_ptr<ListenerSocket>> open_;   ///< by wanted port; 0 never shares
+    std::vector<std::shared_ptr<ListenerSocket>> ephemeral_;
+    bool stopped_ = false;
+};
+
+}  // namespace penstock::broker

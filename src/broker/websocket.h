@@ -1,0 +1,28 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace penstock::broker {
+
+/// RFC 6455 as MQTT uses it (MQTT 5.0 §6): binary frames, sub-protocol `mqtt`. Pure: bytes in, bytes out.
+struct WebSocketState {
+    bool is_open = false;                         ///< the HTTP upgrade is done
+    bool is_closing = false;
+    std::string raw;                              ///< bytes of an incomplete request or frame
+    std::string out;                              ///< framed bytes not yet sent
+    std::size_t out_sent = 0;
+    bool in_message = false;                      ///< between the first and the last frame of a fragmented message
+};
+
+/// Takes bytes from the network; appends MQTT bytes to `payload` and control answers to `state.out`.
+/// False: the peer broke the protocol or closed; `state.out` holds what to tell it, then close.
+/// `payload_max` bounds one frame.
+bool websocket_receive(WebSocketState& state, std::string_view bytes, std::size_t payload_max, std::string& payload);
+
+/// Appends the header of one binary frame of `size` bytes.
+void websocket_frame_header(std::string& out, std::size_t size);
+/// Appends a close frame.
+void websocket_close(std::string& out, std::uint16_t code);
+
+}  // namespace penstock::broker

@@ -1,0 +1,473 @@
+#include "broker/worker.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "io/socket.h"
+
+namespace penstock::broker {
+namespace {
+
+constexpr std::uint64_t listener_bit = 1;                  // pointers are aligned; the lowest bit tells listeners apart
+constexpr std::int64_t linger_ms = 5000;
+constexpr std::size_t buffers_kept = 256;
+constexpr std::size_t buffer_capacity_kept = 1u << 20;
+constexpr int pump_rounds = 16;
+
+std::uint64_t tag_of(const Connection& connection) noexcept { return std::bit_cast<std::uint64_t>(&connection); }
+std::uint64_t tag_of(const ListenerSocket& listener) noexcept { return std::bit_cast<std::uint64_t>(&listener) | listener_bit; }
+
+}  // namespace
+
+ListenerSocket::~ListenerSocket() {
+    for (const int fd : fds) io::close_now(fd);
+}
+
+Worker::Worker(std::uint32_t id, std::uint32_t count, Shared& shared)
+    : id_(id), shared_(shared), core_(id, count, *this, shared, store::make_memory_engine()), outboxes_(count), pushed_(count),
+      scratch_(std::make_unique<char[]>(scratch_size)), spare_fd_(io::open_spare()) {
+    for (std::uint32_t i = 0; i < count; ++i) inboxes_.push_back(std::make_unique<Mailbox>());
+}
+
+Worker::~Worker() {
+    for (auto* connection : connections_) {
+        io::close_now(connection->fd);
+        delete connection->out;
+        delete connection;
+    }
+    io::close_now(spare_fd_);
+}
+
+void Worker::run() {
+    log::set_thread_number(static_cast<int>(id_) + 1);
+    mqtt::MessageBytes::use(*shared_.pools[id_]);
+    now_ = monotonic_ms();
+    next_tick_ = now_ + 1000;
+    while (!stopping_.load(std::memory_order_relaxed)) {
+        // Announce sleep, then look once more: a producer that pushed before it saw the flag is seen here, one that
+        // pushes later sees the flag and wakes.
+        sleeping_.store(true, std::memory_order_seq_cst);
+        bool work = has_tasks_.load(std::memory_order_seq_cst) || !dirty_.empty();
+        for (const auto& inbox : inboxes_) work |= !inbox->looks_empty();
+        for (const auto& outbox : outboxes_) work |= !outbox.empty();
+        const auto timeout = work ? 0 : static_cast<int>(std::clamp<std::int64_t>(next_tick_ - now_, 0, paused_.empty() ? 1000 : 20));
+        const auto ready = poller_.wait(timeout);
+        sleeping_.store(false, std::memory_order_relaxed);
+        now_ = monotonic_ms();
+        // Mails first: what another worker did before it answered its client must be visible to that client's next
+        // packet, wherever it arrives.
+        drain_mailboxes();
+        if (has_tasks_.load(std::memory_order_acquire)) run_tasks();
+        for (const auto& r : ready) {
+            if ((r.tag & listener_bit) != 0) {
+                // Looked up, because a task of this very turn may have removed it.
+                const auto at = std::ranges::find(listeners_, std::bit_cast<ListenerSocket*>(r.tag & ~listener_bit), &std::shared_ptr<ListenerSocket>::get);
+                if (at != listeners_.end()) accept_from(**at);
+                continue;
+            }
+            auto& connection = *std::bit_cast<Connection*>(r.tag);
+            if (r.writable && connection.wants_write) on_writable(connection);
+            if (r.readable && connection.state != ConnectionState::closing) read_from(connection);
+            else if (r.readable && connection.state == ConnectionState::closing) lose(connection);
+        }
+        if (now_ >= next_tick_) {
+            next_tick_ = now_ + 1000;
+            core_.on_tick(now_);
+        }
+        if (!paused_.empty()) resume_paused();
+        core_.commit([this] { flush_dirty(); });
+        push_outboxes();
+        reap();
+    }
+}
+
+void Worker::stop() noexcept {
+    stopping_.store(true, std::memory_order_relaxed);
+    poller_.wake();
+}
+
+void Worker::post_task(std::function<void(Worker&)> task) {
+    {
+        const std::lock_guard lock(tasks_guard_);
+        tasks_.push_back(std::move(task));
+    }
+    has_tasks_.store(true, std::memory_order_seq_cst);
+    poller_.wake();
+}
+
+void Worker::run_tasks() {
+    std::vector<std::function<void(Worker&)>> tasks;
+    {
+        const std::lock_guard lock(tasks_guard_);
+        tasks.swap(tasks_);
+        has_tasks_.store(false, std::memory_order_relaxed);
+    }
+    for (auto& task : tasks) task(*this);
+}
+
+// --- listeners and connections ---
+
+void Worker::add_listener(const std::shared_ptr<ListenerSocket>& listener) {
+    listeners_.push_back(listener);
+    for (const int fd : listener->fds) poller_.add(fd, tag_of(*listener), true, false, true);
+}
+
+void Worker::remove_listener(const std::shared_ptr<ListenerSocket>& listener, bool keep_connections) {
+    for (const int fd : listener->fds) poller_.remove(fd);
+    std::erase(listeners_, listener);
+    if (keep_connections) return;
+    auto affected = connections_;
+    for (auto* connection : affected)
+        if (connection->listener == listener->config && connection->state != ConnectionState::closing)
+            core_.disconnect(*connection, mqtt::ReasonCode::administrative_action, "MQTT-4.13.2", "the listener was removed", now_);
+}
+
+void Worker::shut_down() {
+    for (const auto& listener : listeners_)
+        for (const int fd : listener->fds) poller_.remove(fd);
+    listeners_.clear();
+    auto all = connections_;
+    for (auto* connection : all)
+        if (connection->state != ConnectionState::closing)
+            core_.disconnect(*connection, mqtt::ReasonCode::server_shutting_down, "MQTT-3.14.2", "the server is shutting down", now_);
+    flush_dirty();
+    reap();
+}
+
+void Worker::accept_from(ListenerSocket& listener) {
+    for (const int listening : listener.fds) {
+        for (int i = 0; i < 64; ++i) {
+            int fd = -1;
+            const auto result = io::accept_tcp(listening, fd);
+            if (result == io::Accepted::none) break;
+            if (result == io::Accepted::no_descriptors) {
+                static log::RateLimit limit(1);
+                std::uint64_t suppressed = 0;
+                if (limit.allow(now_, suppressed))
+                    log::warn("broker", "no file descriptors left, connections are refused listener={} open={}", listener.config->resource, connections_.size());
+                // Give up the spare one, take the caller off the queue with it and hang up; otherwise it would wait for ever.
+                io::close_now(spare_fd_);
+                if (io::accept_tcp(listening, fd) == io::Accepted::ok) io::close_now(fd);
+                spare_fd_ = io::open_spare();
+                break;
+            }
+            auto connection = std::make_unique<Connection>();
+            connection->fd = fd;
+            connection->listener = listener.config;
+            if (listener.config->protocol == Protocol::websockets) connection->websocket = std::make_unique<WebSocketState>();
+            adopt(std::move(connection));
+        }
+    }
+}
+
+void Worker::adopt(std::unique_ptr<Connection> owned) {
+    auto& connection = *owned.release();
+    connection.slot = static_cast<std::uint32_t>(connections_.size());
+    connections_.push_back(&connection);
+    poller_.add(connection.fd, tag_of(connection), true, false);
+    core_.on_accepted(connection, now_);
+    if (connection.websocket != nullptr && !connection.websocket->out.empty()) make_dirty(connection);
+    if (connection.in != nullptr) {
+        const auto bytes = std::move(connection.in);
+        feed_mqtt(connection, *bytes);
+    }
+}
+
+std::unique_ptr<Connection> Worker::detach(Connection& connection) {
+    poller_.remove(connection.fd);
+    connections_[connection.slot] = connections_.back();
+    connections_[connection.slot]->slot = connection.slot;
+    connections_.pop_back();
+    if (connection.is_dirty) std::erase(dirty_, &connection);
+    connection.is_dirty = connection.wants_write = false;
+    if (connection.websocket == nullptr || connection.websocket->out.empty()) release_buffer(connection);
+    return std::unique_ptr<Connection>(&connection);
+}
+
+std::string Worker::peer(const Connection& connection) { return io::peer_name(connection.fd); }
+
+void Worker::pause(Connection& connection) {
+    if (connection.is_paused) return;
+    connection.is_paused = true;
+    paused_.push_back(&connection);
+    update_interest(connection);
+}
+
+void Worker::resume_paused() {
+    if (core_.under_pressure()) return;
+    auto paused = std::move(paused_);
+    paused_.clear();
+    for (auto* connection : paused) {
+        connection->is_paused = false;
+        if (connection->state == ConnectionState::closing) continue;
+        update_interest(*connection);
+        if (connection->in != nullptr) {
+            const auto bytes = std::move(connection->in);
+            feed_mqtt(*connection, *bytes);
+        }
+    }
+}
+
+void Worker::update_interest(Connection& connection) {
+    poller_.change(connection.fd, tag_of(connection), !connection.is_paused, connection.wants_write);
+}
+
+// --- reading ---
+
+void Worker::read_from(Connection& connection) {
+    // What is left of an incomplete packet goes in front, so that the core sees one piece.
+    std::size_t kept = 0;
+    const bool raw = connection.websocket == nullptr;
+    if (raw && connection.in != nullptr && connection.in->size() < scratch_size / 2) {
+        kept = connection.in->size();
+        std::memcpy(scratch_.get(), connection.in->data(), kept);
+        connection.in.reset();
+    }
+    const auto got = io::read_some(connection.fd, scratch_.get() + kept, scratch_size - kept);
+    if (got < 0) return lose(connection);
+    if (got == 0 && kept == 0) return;
+    const std::string_view bytes(scratch_.get(), kept + static_cast<std::size_t>(got));
+    if (!raw) return feed(connection, bytes);
+    if (connection.in != nullptr) {
+        connection.in->append(bytes);
+        const auto whole = std::move(connection.in);
+        const auto used = core_.on_data(connection, *whole, now_);
+        if (used == Core::gone) return;
+        if (used == whole->size()) return;
+        whole->erase(0, used);
+        connection.in = std::make_unique<std::string>(std::move(*whole));
+        return;
+    }
+    feed_mqtt(connection, bytes);
+}
+
+bool Worker::feed_mqtt(Connection& connection, std::string_view bytes) {
+    const auto used = core_.on_data(connection, bytes, now_);
+    if (used == Core::gone) return false;
+    if (used < bytes.size()) connection.in = std::make_unique<std::string>(bytes.substr(used));
+    return true;
+}
+
+void Worker::feed(Connection& connection, std::string_view bytes) {
+    auto& ws = *connection.websocket;
+    std::string payload;
+    if (connection.in != nullptr) payload = std::move(*connection.in), connection.in.reset();
+    const bool open = websocket_receive(ws, bytes, core_.config().packet_size_max, payload);
+    if (!ws.out.empty() && !connection.is_dirty) make_dirty(connection);
+    if (!payload.empty() && !feed_mqtt(connection, payload)) return;
+    if (!open) {
+        core_.on_lost(connection, now_);
+        close(connection);
+    }
+}
+
+void Worker::lose(Connection& connection) {
+    if (connection.state != ConnectionState::closing) core_.on_lost(connection, now_);
+    if (connection.out != nullptr) connection.out->clear();
+    if (connection.websocket != nullptr) connection.websocket->out.clear();
+    if (std::ranges::find(closing_, &connection) == closing_.end()) closing_.push_back(&connection);
+}
+
+// --- writing ---
+
+void Worker::make_dirty(Connection& connection) {
+    connection.is_dirty = true;
+    if (connection.out == nullptr) {
+        if (buffers_.empty()) {
+            connection.out = new session::OutBuffer;
+        } else {
+            connection.out = buffers_.back().release();
+            buffers_.pop_back();
+        }
+    }
+    dirty_.push_back(&connection);
+}
+
+void Worker::release_buffer(Connection& connection) {
+    std::unique_ptr<session::OutBuffer> buffer(std::exchange(connection.out, nullptr));
+    if (buffer == nullptr) return;
+    buffer->clear();
+    if (buffers_.size() < buffers_kept && buffer->capacity() <= buffer_capacity_kept) buffers_.push_back(std::move(buffer));
+}
+
+bool Worker::write_out(Connection& connection) {
+    auto& out = *connection.out;
+    if (auto* ws = connection.websocket.get()) {
+        if (!out.empty() && ws->is_open) {
+            websocket_frame_header(ws->out, out.pending());
+            out.pieces([&](std::string_view piece) {
+                ws->out += piece;
+                return true;
+            });
+            out.clear();
+        }
+        while (ws->out_sent < ws->out.size()) {
+            const std::string_view piece = std::string_view(ws->out).substr(ws->out_sent);
+            const auto sent = io::write_some(connection.fd, &piece, 1);
+            if (sent < 0) return false;
+            if (sent == 0) return true;
+            core_.counters().bytes_sent += static_cast<std::uint64_t>(sent);
+            ws->out_sent += static_cast<std::size_t>(sent);
+        }
+        ws->out.clear();
+        if (ws->out.capacity() > 4096) ws->out.shrink_to_fit();
+        ws->out_sent = 0;
+        return true;
+    }
+    while (!out.empty()) {
+        std::array<std::string_view, 64> pieces;
+        std::size_t count = 0, wanted = 0;
+        out.pieces([&](std::string_view piece) {
+            pieces[count++] = piece;
+            wanted += piece.size();
+            return count < pieces.size();
+        });
+        const auto sent = io::write_some(connection.fd, pieces.data(), count);
+        if (sent < 0) return false;
+        core_.counters().bytes_sent += static_cast<std::uint64_t>(sent);
+        out.consume(static_cast<std::size_t>(sent));
+        if (static_cast<std::size_t>(sent) < wanted) return true;
+    }
+    return true;
+}
+
+void Worker::flush(Connection& connection) {
+    auto pending = [&] { return !connection.out->empty() || (connection.websocket && !connection.websocket->out.empty()); };
+    for (int round = 0;; ++round) {
+        if (!write_out(connection)) return lose(connection);
+        if (pending()) {
+            if (!connection.wants_write) {
+                connection.wants_write = true;
+                update_interest(connection);
+            }
+            return;
+        }
+        // The buffer is empty: fill it from the session's queue, a bounded number of times, so that one fast reader with
+        // a long queue does not hold up the others.
+        if (connection.session == nullptr || connection.session->queued() == 0) break;
+        if (round == pump_rounds) {
+            make_dirty(connection);
+            break;
+        }
+        const bool was_dirty = connection.is_dirty;
+        connection.is_dirty = true;
+        core_.on_room(connection, now_);
+        connection.is_dirty = was_dirty;
+        if (connection.out->empty()) break;
+    }
+    if (connection.wants_write) {
+        connection.wants_write = false;
+        update_interest(connection);
+    }
+    if (!connection.is_dirty) release_buffer(connection);
+}
+
+void Worker::flush_dirty() {
+    flushing_.swap(dirty_);
+    for (auto* connection : flushing_) connection->is_dirty = false;
+    for (auto* connection : flushing_)
+        if (!connection->wants_write) flush(*connection);
+    flushing_.clear();
+}
+
+void Worker::on_writable(Connection& connection) {
+    connection.wants_write = false;
+    if (connection.out == nullptr) make_dirty(connection);
+    connection.wants_write = true;
+    if (!write_out(connection)) return lose(connection);
+    const bool pending = !connection.out->empty() || (connection.websocket && !connection.websocket->out.empty());
+    if (pending) return;
+    connection.wants_write = false;
+    update_interest(connection);
+    if (connection.state == ConnectionState::closing) {
+        closing_.push_back(&connection);
+        return;
+    }
+    if (!connection.is_dirty) make_dirty(connection);
+    core_.on_room(connection, now_);
+}
+
+void Worker::close(Connection& connection) {
+    connection.state = ConnectionState::closing;
+    closing_.push_back(&connection);
+}
+
+void Worker::reap() {
+    // Those that asked for one more flush this turn (a long queue) are flushed in the next one; wake at once for them.
+    if (closing_.empty() && lingering_.empty()) return;
+    std::ranges::sort(closing_);
+    const auto twice = std::ranges::unique(closing_);
+    closing_.erase(twice.begin(), twice.end());
+    for (auto* connection : closing_) {
+        const bool pending = (connection->out != nullptr && !connection->out->empty()) ||
+                             (connection->websocket && !connection->websocket->out.empty());
+        if (pending) {
+            if (std::ranges::find(lingering_, connection, &std::pair<std::int64_t, Connection*>::second) == lingering_.end())
+                lingering_.emplace_back(now_ + linger_ms, connection);
+            continue;
+        }
+        std::erase_if(lingering_, [&](const auto& entry) { return entry.second == connection; });
+        if (connection->is_dirty) std::erase(dirty_, connection);
+        if (connection->is_paused) std::erase(paused_, connection);
+        const int fd = connection->fd;
+        poller_.remove(fd);
+        connection->is_dirty = false;
+        release_buffer(*connection);
+        connections_[connection->slot] = connections_.back();
+        connections_[connection->slot]->slot = connection->slot;
+        connections_.pop_back();
+        delete connection;
+        io::close_gracefully(fd);
+    }
+    closing_.clear();
+    for (auto& [deadline, connection] : lingering_)
+        if (deadline <= now_) lose(*connection);
+}
+
+// --- mail ---
+
+void Worker::post(std::uint32_t worker, Mail mail) {
+    auto& outbox = outboxes_[worker];
+    if (outbox.size() >= outbox_max && mail.kind == Mail::Kind::publish && mail.message->view().qos == mqtt::Qos::at_most_once) {
+        ++core_.counters().mailbox_full;   // the other worker is far behind; QoS 0 is what may be lost
+        return;
+    }
+    outbox.push_back(std::move(mail));
+}
+
+bool Worker::push_outboxes() {
+    bool all = true;
+    for (std::size_t to = 0; to < outboxes_.size(); ++to) {
+        auto& outbox = outboxes_[to];
+        if (outbox.empty()) continue;
+        auto& ring = *peers_[to]->inboxes_[id_];
+        std::size_t done = 0;
+        while (done < outbox.size() && ring.try_push(outbox[done])) ++done;
+        outbox.erase(outbox.begin(), outbox.begin() + static_cast<std::ptrdiff_t>(done));
+        all &= outbox.empty();
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+        if (done > 0 && peers_[to]->sleeping_.load(std::memory_order_seq_cst)) peers_[to]->poller_.wake();
+    }
+    return all;
+}
+
+bool Worker::drain_mailboxes() {
+    bool any = false;
+    Mail mail;
+    for (auto& inbox : inboxes_) {
+        for (std::size_t i = 0; i < mailbox_size && inbox->try_pop(mail); ++i) {
+            any = true;
+            if (mail.kind == Mail::Kind::connection) adopt(std::move(mail.body->connection));
+            else core_.on_mail(mail, now_);
+            mail.body.reset();
+            mail.message = {};
+        }
+    }
+    return any;
+}
+
+}  // namespace penstock::broker

@@ -1,0 +1,109 @@
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "broker/core.h"
+#include "io/poller.h"
+#include "io/ring.h"
+
+namespace penstock::broker {
+
+/// An open port; shared by all workers, which accept from it in turn.
+struct ListenerSocket {
+    std::vector<int> fds;
+    std::shared_ptr<const ListenerConfig> config;
+    std::uint16_t bound_port = 0;
+    ~ListenerSocket();
+};
+
+/// One thread, one reactor, one Core: reads all that is ready, handles it, writes once per connection, sleeps.
+/// Core: home; post_task(), wake() and mailbox pushes by other workers are the only entries from outside.
+class Worker final : public Driver {
+  public:
+    Worker(std::uint32_t id, std::uint32_t count, Shared& shared);
+    ~Worker() override;
+
+    /// Before run(): the peers' inboxes.
+    void connect_to(const std::vector<Worker*>& peers) { peers_ = peers; }
+    /// The thread's body; returns after stop().
+    void run();
+    void stop() noexcept;
+    /// Runs on the worker's thread, in order. Core: any. The control plane's only way in; not on the data path.
+    void post_task(std::function<void(Worker&)> task);
+
+    Core& core() noexcept { return core_; }
+    [[nodiscard]] std::int64_t now() const noexcept { return now_; }
+    /// Ends every connection with reason 0x8B and stops accepting.
+    void shut_down();
+    void add_listener(const std::shared_ptr<ListenerSocket>& listener);
+    /// Stops accepting; connections of the listener end with `reason` unless `keep_connections`.
+    void remove_listener(const std::shared_ptr<ListenerSocket>& listener, bool keep_connections);
+
+    // Driver
+    void make_dirty(Connection& connection) override;
+    void close(Connection& connection) override;
+    std::unique_ptr<Connection> detach(Connection& connection) override;
+    void post(std::uint32_t worker, Mail mail) override;
+    void pause(Connection& connection) override;
+    std::string peer(const Connection& connection) override;
+
+  private:
+    static constexpr std::size_t mailbox_size = 4096;
+    static constexpr std::size_t scratch_size = 256 * 1024;
+    static constexpr std::size_t outbox_max = 100'000;     ///< mails of QoS 0 waiting for a full mailbox; then dropped
+    using Mailbox = io::Ring<Mail, mailbox_size>;
+
+    void accept_from(ListenerSocket& listener);
+    void adopt(std::unique_ptr<Connection> connection);
+    void read_from(Connection& connection);
+    void feed(Connection& connection, std::string_view bytes);
+    /// Hands bytes to the core; false when the connection is gone.
+    bool feed_mqtt(Connection& connection, std::string_view bytes);
+    void on_writable(Connection& connection);
+    /// Writes what is pending. False: the connection failed.
+    bool write_out(Connection& connection);
+    void flush(Connection& connection);
+    void flush_dirty();
+    void release_buffer(Connection& connection);
+    void lose(Connection& connection);
+    void reap();
+    bool drain_mailboxes();
+    bool push_outboxes();
+    void run_tasks();
+    void resume_paused();
+    void update_interest(Connection& connection);
+
+    std::uint32_t id_;
+    Shared& shared_;
+    io::Poller poller_;
+    Core core_;
+    std::vector<Worker*> peers_;
+    std::vector<std::unique_ptr<Mailbox>> inboxes_;        ///< by sending worker
+    std::vector<std::vector<Mail>> outboxes_;              ///< by receiving worker: this turn's, and what did not fit before
+    std::vector<bool> pushed_;
+    std::atomic<bool> sleeping_{false};
+    std::atomic<bool> stopping_{false};
+    std::mutex tasks_guard_;
+    std::vector<std::function<void(Worker&)>> tasks_;
+    std::atomic<bool> has_tasks_{false};
+
+    std::int64_t now_ = 0;
+    std::int64_t next_tick_ = 0;
+    std::vector<Connection*> connections_;                 ///< owned; by slot
+    std::vector<Connection*> dirty_;
+    std::vector<Connection*> flushing_;
+    std::vector<Connection*> closing_;                     ///< to be reaped at the end of the turn
+    std::vector<std::pair<std::int64_t, Connection*>> lingering_;  ///< closing, with bytes left; deadline
+    std::vector<Connection*> paused_;
+    std::vector<std::unique_ptr<session::OutBuffer>> buffers_;
+    std::vector<std::shared_ptr<ListenerSocket>> listeners_;
+    std::unique_ptr<char[]> scratch_;
+    int spare_fd_ = -1;                                    ///< given up to refuse a connection when descriptors run out
+};
+
+}  // namespace penstock::broker

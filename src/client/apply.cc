@@ -1,0 +1,171 @@
+#include "client/apply.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <sstream>
+
+#include <fmt/format.h>
+
+#include "base/text.h"
+
+namespace penstock::client {
+
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+Json three_way_patch(const Json& last, const Json& wanted, const Json& live) {
+    Json out = Json::object();
+    for (const auto& [key, value] : wanted.items()) {
+        const auto there = live.find(key);
+        if (there == live.end()) {
+            if (!value.is_null()) out[key] = value;
+        } else if (value.is_object() && there->is_object()) {
+            const auto before = last.is_object() && last.contains(key) ? last[key] : Json();
+            auto inner = three_way_patch(before, value, *there);
+            if (!inner.empty()) out[key] = std::move(inner);
+        } else if (*there != value) {
+            out[key] = value;
+        }
+    }
+    // What was applied before and is not wanted any more goes away.
+    if (last.is_object())
+        for (const auto& [key, value] : last.items())
+            if (!wanted.contains(key) && live.contains(key)) out[key] = nullptr;
+    return out;
+}
+
+Result<std::vector<resources::Document>> read_manifests(const std::string& path) {
+    namespace fs = std::filesystem;
+    auto read = [](const std::string& file) -> Result<std::vector<resources::Document>> {
+        std::ifstream in(file, std::ios::binary);
+        if (!in) return fail(fmt::format("{}: cannot be read", file));
+        std::ostringstream text;
+        text << in.rdbuf();
+        return resources::parse_documents(text.str(), file);
+    };
+    if (path == "-") return resources::parse_documents(std::string(std::istreambuf_iterator<char>(std::cin), {}), "standard input");
+    std::error_code error;
+    if (!fs::is_directory(path, error)) return read(path);
+    std::vector<std::string> files;
+    for (const auto& entry : fs::directory_iterator(path, error)) {
+        const auto extension = entry.path().extension().string();
+        if (entry.is_regular_file() && (extension == ".yaml" || extension == ".yml" || extension == ".json")) files.push_back(entry.path().string());
+    }
+    if (error) return fail(fmt::format("{}: {}", path, error.message()));
+    if (files.empty()) return fail(fmt::format("{}: no .yaml, .yml or .json file in it", path));
+    std::ranges::sort(files);
+    std::vector<resources::Document> out;
+    for (const auto& file : files) {
+        auto some = read(file);
+        if (!some) return some;
+        std::ranges::move(*some, std::back_inserter(out));
+    }
+    return out;
+}
+
+namespace {
+
+std::string place_of(const resources::Document& d) { return fmt::format("{}: document {} (line {})", d.file, d.index, d.line); }
+
+Result<const resources::Kind*> kind_of(const Json& object) {
+    const auto api_version = text_at(object, "apiVersion"), name = text_at(object, "kind");
+    if (api_version.empty()) return fail("apiVersion: Required value: for example mqttbroker.iotoperations.azure.com/v1");
+    if (name.empty()) return fail("kind: Required value: for example BrokerListener");
+    const auto* kind = resources::find_kind(api_version, name);
+    if (kind != nullptr) return kind;
+    std::string known;
+    std::vector<std::string> names;
+    for (const auto& k : resources::all_kinds()) {
+        known += fmt::format("{}{} {}", known.empty() ? "" : ", ", k.api_version(), k.kind);
+        names.push_back(k.kind);
+        if (k.kind == name) return fail(fmt::format("apiVersion: \"{}\" does not have kind {}; it is served as {}", api_version, name, k.api_version()));
+    }
+    const auto near = nearest(name, names);
+    return fail(fmt::format("kind: \"{}\" of {} is not served{}; served are: {}", name, api_version, near.empty() ? "" : fmt::format(" (did you mean {}?)", near), known));
+}
+
+std::string label_of(const resources::Kind& kind, const std::string& name) {
+    return fmt::format("{}{}{}/{}", kind.singular, kind.group.empty() ? "" : ".", kind.group, name);
+}
+
+}  // namespace
+
+std::vector<std::string> validate_documents(const std::vector<resources::Document>& documents) {
+    std::vector<std::string> out;
+    for (const auto& document : documents) {
+        const auto kind = kind_of(document.object);
+        if (!kind) {
+            out.push_back(fmt::format("{}: {}", place_of(document), kind.error().message));
+            continue;
+        }
+        auto object = document.object;
+        auto faults = resources::unknown_fields(**kind, object);
+        resources::apply_defaults(**kind, object);
+        std::ranges::move(resources::validate(**kind, object), std::back_inserter(faults));
+        for (const auto& fault : faults) out.push_back(fmt::format("{}: {}: {}", place_of(document), fault.path, fault.message));
+    }
+    return out;
+}
+
+Applied apply_document(Client& client, const resources::Document& document, const std::string& default_namespace, bool dry_run) {
+    const auto kind = kind_of(document.object);
+    if (!kind) return {.what = place_of(document), .error = kind.error().message};
+    const auto& k = **kind;
+    auto wanted = document.object;
+    const auto name = text_at(wanted, "metadata.name");
+    Applied out{.what = label_of(k, name)};
+    if (name.empty()) {
+        out.what = place_of(document);
+        out.error = "metadata.name: Required value";
+        return out;
+    }
+    const auto space = k.namespaced ? text_at(wanted, "metadata.namespace", default_namespace) : std::string();
+    if (k.namespaced) wanted["metadata"]["namespace"] = space;
+    if (at_path(wanted, "metadata.annotations").is_object()) wanted["metadata"]["annotations"].erase(last_applied_key);
+    const auto record = wanted.dump() + "\n";
+    wanted["metadata"]["annotations"][last_applied_key] = record;
+    const std::string query = fmt::format("?fieldManager=penstock-apply&fieldValidation=Strict{}", dry_run ? "&dryRun=All" : "");
+    auto refuse = [&](const Result<Response>& r) {
+        out.error = fmt::format("{}: {}", place_of(document), r ? r->message() : r.error().message);
+        return out;
+    };
+    const auto target = path_of(k, space, name);
+    const auto live = client.request("GET", target);
+    if (!live) return refuse(live);
+    if (live->status == 404) {
+        const auto made = client.request("POST", path_of(k, space) + query, wanted.dump());
+        if (!made || !made->ok()) return refuse(made);
+        out.outcome = "created";
+        return out;
+    }
+    if (!live->ok()) return refuse(live);
+    const auto& annotations = at_path(live->body, "metadata.annotations");
+    const auto last = annotations.is_object() && annotations.contains(last_applied_key) ? resources::parse_json(annotations[last_applied_key].get<std::string>()) : Result<Json>(Json());
+    const auto patch = three_way_patch(last.value_or(Json()), wanted, live->body);
+    if (patch.empty()) {
+        out.outcome = "unchanged";
+        return out;
+    }
+    const auto done = client.request("PATCH", target + query, patch.dump(), "application/merge-patch+json");
+    if (!done || !done->ok()) return refuse(done);
+    out.outcome = text_at(done->body, "metadata.resourceVersion") == text_at(live->body, "metadata.resourceVersion") ? "unchanged" : "configured";
+    return out;
+}
+
+Applied delete_document(Client& client, const resources::Document& document, const std::string& default_namespace) {
+    const auto kind = kind_of(document.object);
+    if (!kind) return {.what = place_of(document), .error = kind.error().message};
+    const auto name = text_at(document.object, "metadata.name");
+    Applied out{.what = label_of(**kind, name)};
+    const auto space = (*kind)->namespaced ? text_at(document.object, "metadata.namespace", default_namespace) : std::string();
+    const auto done = client.request("DELETE", path_of(**kind, space, name));
+    if (!done || !done->ok()) out.error = done ? done->message() : done.error().message;
+    else out.outcome = "deleted";
+    return out;
+}
+
+}  // namespace penstock::client

@@ -1,0 +1,29 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "client/client.h"
+
+namespace penstock::client {
+
+/// The key of kubectl's client-side apply: what was applied last, so that a field that left the file leaves the object.
+inline constexpr const char* last_applied_key = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Three-way merge patch of kubectl's client-side apply: from what was applied last, what is wanted and what is there.
+resources::Json three_way_patch(const resources::Json& last, const resources::Json& wanted, const resources::Json& live);
+
+/// Reads `path`: a file, a directory (its *.yaml, *.yml and *.json in order of name), or `-` for standard input.
+Result<std::vector<resources::Document>> read_manifests(const std::string& path);
+
+struct Applied {
+    std::string what;                    ///< `brokerlistener.mqttbroker.iotoperations.azure.com/plant`
+    std::string outcome;                 ///< created, configured, unchanged, deleted
+    std::string error;                   ///< not empty: refused
+};
+
+/// `file: document 2 (line 14): spec.ports[0].port: ...`, one line per fault of all documents; empty when all are good.
+std::vector<std::string> validate_documents(const std::vector<resources::Document>& documents);
+Applied apply_document(Client& client, const resources::Document& document, const std::string& name_space, bool dry_run);
+Applied delete_document(Client& client, const resources::Document& document, const std::string& name_space);
+
+}  // namespace penstock::client

@@ -1,0 +1,379 @@
+#include "control/broker_controller.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "io/wait.h"
+#include "registry/admission.h"
+
+namespace penstock::control {
+
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+namespace {
+
+constexpr const char* default_namespace = "azure-iot-operations";
+constexpr std::int64_t retry_ms = 2000;
+constexpr std::int64_t sys_interval_ms = 10'000;
+constexpr std::int64_t health_report_ms = 60'000;
+
+const resources::Kind& kind_of(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
+const resources::Kind& service_kind() { return *resources::find_kind("v1", "Service"); }
+
+/// Health with its times: the transition time moves when the state changes, the update time at most once a minute.
+Json health(const Json& before, std::string status, std::string reason, std::string message) {
+    const auto now = rfc3339(wall_ms());
+    const auto& old = at_path(before, "status.healthState");
+    const bool same = text_at(old, "status") == status && text_at(old, "reasonCode") == reason && text_at(old, "message") == message;
+    const bool recent = wall_ms() - parse_rfc3339(text_at(old, "lastUpdateTime")) < health_report_ms;
+    return {{"status", status}, {"reasonCode", reason}, {"message", message},
+            {"lastTransitionTime", text_at(old, "status") == status ? text_at(old, "lastTransitionTime", now) : now},
+            {"lastUpdateTime", same && recent ? text_at(old, "lastUpdateTime", now) : now}};
+}
+
+Json basic_status(const Json& object, const std::string& runtime, const std::string& description, Json health_state) {
+    return {{"runtimeStatus", {{"status", runtime}, {"description", description}}},
+            {"provisioningStatus", {{"status", runtime == "Failed" ? "Failed" : "Succeeded"}}},
+            {"healthState", std::move(health_state)},
+            {"observedGeneration", at_path(object, "metadata.generation")}};
+}
+
+std::string port_word(const PlannedPort& port, const broker::ListenerState& state) {
+    return fmt::format("{}{}", state.is_open ? state.bound_port : port.config.port, port.config.protocol == broker::Protocol::websockets ? "/ws" : "/tcp");
+}
+
+}  // namespace
+
+BrokerController::BrokerController(registry::Registry& registry, std::string version) : registry_(registry), version_(std::move(version)) {}
+
+BrokerController::~BrokerController() { stop(); }
+
+void BrokerController::start() {
+    loop_ = std::thread([this] { run(); });
+    probe_ = std::thread([this] { run_probe(); });
+}
+
+void BrokerController::stop() {
+    if (stopping_.exchange(true)) return;
+    registry_.stop();
+    if (probe_.joinable()) probe_.join();
+    if (loop_.joinable()) loop_.join();
+    if (server_) server_->stop();
+}
+
+void BrokerController::run() {
+    std::uint64_t seen = 0;
+    std::int64_t retry_at = 0, report_at = 0;
+    bool complete = true;
+    while (!stopping_) {
+        const auto version = registry_.version();
+        const auto now = monotonic_ms();
+        if (version != seen || (!complete && now >= retry_at) || now >= report_at) {
+            complete = reconcile();
+            // The version was read first: a change that came in between is seen in the next round.
+            seen = version;
+            retry_at = monotonic_ms() + retry_ms;
+            report_at = monotonic_ms() + health_report_ms;
+        }
+        if (server_ != nullptr && now >= next_sys_) {
+            next_sys_ = now + sys_interval_ms;
+            publish_sys(now);
+        }
+        registry_.wait_change(seen, 500);
+    }
+}
+
+bool BrokerController::reconcile() {
+    const auto brokers = registry_.list(kind_of("Broker"), "");
+    const auto all_listeners = registry_.list(kind_of("BrokerListener"), "");
+    // One Broker runs: that of the default namespace, else the oldest.
+    registry::ObjectRef chosen;
+    for (const auto& candidate : brokers.items) {
+        const auto space = text_at(*candidate, "metadata.namespace");
+        if (chosen == nullptr || space == default_namespace ||
+            (text_at(*chosen, "metadata.namespace") != default_namespace &&
+             text_at(*candidate, "metadata.creationTimestamp") < text_at(*chosen, "metadata.creationTimestamp")))
+            chosen = candidate;
+    }
+    for (const auto& other : brokers.items) {
+        if (other == chosen) continue;
+        const auto why = fmt::format("one Broker runs on a machine, and {}/{} does", text_at(*chosen, "metadata.namespace"), text_at(*chosen, "metadata.name"));
+        registry_.put_status(kind_of("Broker"), text_at(*other, "metadata.namespace"), text_at(*other, "metadata.name"),
+                             basic_status(*other, "Failed", why, health(*other, "Unavailable", "BrokerNotRun", why)));
+    }
+
+    std::vector<Json> listeners;
+    for (const auto& listener : all_listeners.items) {
+        const bool ours = chosen != nullptr && text_at(*listener, "metadata.namespace") == text_at(*chosen, "metadata.namespace") &&
+                          registry::broker_of(*listener) == text_at(*chosen, "metadata.name");
+        if (ours) {
+            listeners.push_back(*listener);
+            continue;
+        }
+        const auto why = fmt::format("there is no running Broker \"{}\" in namespace {}", registry::broker_of(*listener), text_at(*listener, "metadata.namespace"));
+        registry_.put_status(kind_of("BrokerListener"), text_at(*listener, "metadata.namespace"), text_at(*listener, "metadata.name"),
+                             basic_status(*listener, "Waiting", why, health(*listener, "Unavailable", "BrokerMissing", why)));
+    }
+
+    auto plan = plan_broker(chosen != nullptr ? *chosen : Json::object(), listeners, std::thread::hardware_concurrency());
+    if (chosen == nullptr) {
+        plan.ports.clear();
+        if (server_ == nullptr) return true;
+    }
+    if (server_ == nullptr) {
+        const std::lock_guard lock(guard_);
+        server_ = std::make_unique<broker::Server>(plan.workers);
+    }
+    if (const auto why = log::set_levels(plan.log_level); !why.empty()) log::warn("control", "log level kept: {}", why);
+    log::set_debug_clients(plan.debug_clients);
+    prometheus_port_ = plan.prometheus_port;
+
+    std::vector<broker::ListenerConfig> wanted;
+    for (const auto& port : plan.ports)
+        if (port.blocked.empty()) wanted.push_back(port.config);
+    const auto opened = server_->apply(plan.config, wanted);
+    std::vector<broker::ListenerState> states;
+    std::size_t next = 0;
+    for (const auto& port : plan.ports)
+        states.push_back(port.blocked.empty() && next < opened.size() ? opened[next++] : broker::ListenerState{.config = port.config, .error = port.blocked});
+    {
+        const std::lock_guard lock(guard_);
+        for (std::size_t i = 0; i < states.size(); ++i) {
+            const bool was_open = std::ranges::any_of(states_, [&](const auto& s) { return s.is_open && s.config.port == states[i].config.port; });
+            const bool known_error = std::ranges::any_of(states_, [&](const auto& s) { return s.error == states[i].error && s.config.port == states[i].config.port; });
+            if (states[i].is_open && !was_open)
+                log::info("control", "listener open listener={} port={} interfaces={} protocol={} authentication=none", states[i].config.resource, states[i].bound_port,
+                          states[i].config.loopback_only ? "loopback" : "all", states[i].config.protocol == broker::Protocol::websockets ? "WebSockets" : "Mqtt");
+            else if (!states[i].is_open && !known_error)
+                log::warn("control", "listener not open listener={} port={} why=\"{}\"", states[i].config.resource, states[i].config.port, states[i].error);
+        }
+        plan_ = plan;
+        states_ = states;
+        if (chosen != nullptr) {
+            name_space_ = text_at(*chosen, "metadata.namespace");
+            broker_name_ = text_at(*chosen, "metadata.name");
+        } else {
+            broker_name_.clear();
+        }
+    }
+    if (chosen != nullptr) {
+        for (const auto& listener : listeners) {
+            adopt(listener, *chosen);
+            put_service(listener, plan, states);
+        }
+        registry_.put_status(kind_of("Broker"), name_space_, broker_name_, broker_status(*chosen, plan, states));
+    }
+    report(plan, states);
+    bool complete = true;
+    for (std::size_t i = 0; i < states.size(); ++i) complete &= states[i].is_open || !plan.ports[i].blocked.empty();
+    return complete;
+}
+
+Json BrokerController::broker_status(const Json& broker, const Plan& plan, const std::vector<broker::ListenerState>& states) const {
+    std::string closed, first_fault;
+    for (const auto& state : states)
+        if (!state.is_open) closed += fmt::format("{}{} port {}", closed.empty() ? "" : ", ", state.config.resource, state.config.port);
+    std::size_t probed = selftest_.latest.size(), failed = 0;
+    for (const auto& result : selftest_.latest) {
+        if (result.ok()) continue;
+        ++failed;
+        if (first_fault.empty()) first_fault = fmt::format("{}: {}", result.target.listener, result.fault);
+    }
+    Json health_state;
+    if (failed > 0) {
+        const auto word = to_lower(first_fault);
+        health_state = health(broker, failed == probed ? "Unavailable" : "Degraded", "BrokerProbeFailed",
+                              fmt::format("the self-test failed on {}/{} listeners; {}", failed, probed, first_fault));
+    } else if (!closed.empty()) {
+        health_state = health(broker, "Degraded", "ListenerNotOpen", "not open: " + closed);
+    } else {
+        health_state = health(broker, "Available", "", "");
+    }
+    auto out = basic_status(broker, "Running", closed.empty() ? "All replicas are running." : "All replicas are running; listeners not open: " + closed, std::move(health_state));
+    out["workers"] = server_->workers();
+    if (server_->workers() != plan.workers)
+        out["runtimeStatus"]["description"] = fmt::format("All replicas are running; {} workers run, {} are wanted from the next start on", server_->workers(), plan.workers);
+    if (plan.config.aio_compatible) out["compatibility"] = "AIO";
+    if (plan.self_check) {
+        Json routes = Json::array();
+        for (const auto& result : selftest_.latest) {
+            Json route = {{"listener", result.target.listener}, {"port", result.target.port}, {"ok", result.ok()}};
+            if (!result.ok()) route["fault"] = result.fault;
+            routes.push_back(std::move(route));
+        }
+        out["selfCheck"] = {{"status", probed == 0 ? "Waiting" : failed == 0 ? "Passed" : "Failed"}, {"routes", routes}};
+    } else {
+        out["selfCheck"] = {{"status", "Disabled"}};
+    }
+    if (!plan.notes.empty()) {
+        out["notes"] = Json::array();
+        for (const auto& note : plan.notes) out["notes"].push_back({{"field", note.path}, {"reason", note.reason}, {"message", note.message}});
+    }
+    return out;
+}
+
+void BrokerController::report(const Plan& plan, const std::vector<broker::ListenerState>& states) {
+    std::map<std::pair<std::string, std::string>, std::vector<std::size_t>> by_listener;
+    for (std::size_t i = 0; i < plan.ports.size(); ++i) by_listener[{plan.ports[i].name_space, plan.ports[i].listener}].push_back(i);
+    for (const auto& [key, indexes] : by_listener) {
+        auto current = registry_.get(kind_of("BrokerListener"), key.first, key.second);
+        if (!current) continue;
+        std::string ports, faults, open;
+        Json details = Json::array();
+        bool blocked = false, unprotected = false;
+        for (const auto i : indexes) {
+            const auto& port = plan.ports[i];
+            const auto& state = states[i];
+            ports += (ports.empty() ? "" : ",") + port_word(port, state);
+            Json detail = {{"port", port.port}, {"boundPort", state.is_open ? state.bound_port : port.config.port}, {"open", state.is_open},
+                           {"interfaces", port.config.loopback_only ? "loopback" : "all"}};
+            if (state.is_open) {
+                unprotected = true;
+                detail["authentication"] = "none";
+            } else {
+                detail["message"] = state.error;
+                faults += fmt::format("{}port {}: {}", faults.empty() ? "" : "; ", port.port, state.error);
+                blocked |= !port.blocked.empty();
+            }
+            details.push_back(std::move(detail));
+        }
+        const auto runtime = faults.empty() ? "Running" : blocked ? "Failed" : "Recovering";
+        const auto description = !faults.empty() ? faults + (blocked ? "" : "; it is tried again every 2 s") : unprotected ? "Accepting connections; no authentication: anybody who reaches the port may connect." : "Accepting connections.";
+        auto status = basic_status(**current, runtime, description,
+                                   faults.empty() ? health(**current, "Available", "", "") : health(**current, "Unavailable", blocked ? "ListenerRefused" : "PortNotOpen", faults));
+        status["ports"] = ports;
+        status["portStatus"] = std::move(details);
+        registry_.put_status(kind_of("BrokerListener"), key.first, key.second, status);
+    }
+}
+
+void BrokerController::adopt(const Json& listener, const Json& broker) {
+    const auto& owners = at_path(listener, "metadata.ownerReferences");
+    if (owners.is_array())
+        for (const auto& owner : owners)
+            if (equal_no_case(text_at(owner, "kind"), "Broker")) return;
+    Json patch = {{"metadata", {{"ownerReferences", owners.is_array() ? owners : Json::array()}}}};
+    patch["metadata"]["ownerReferences"].push_back({{"apiVersion", text_at(broker, "apiVersion")}, {"kind", "Broker"}, {"name", text_at(broker, "metadata.name")},
+                                                    {"uid", text_at(broker, "metadata.uid")}, {"controller", true}});
+    // Lost to a concurrent write: the next round sees the listener again.
+    [[maybe_unused]] const auto done = registry_.patch(kind_of("BrokerListener"), text_at(listener, "metadata.namespace"), text_at(listener, "metadata.name"),
+                                                       registry::PatchType::merge, patch, false);
+}
+
+void BrokerController::put_service(const Json& listener, const Plan& plan, const std::vector<broker::ListenerState>& states) {
+    const auto space = text_at(listener, "metadata.namespace"), name = text_at(listener, "metadata.name");
+    const auto service_name = text_at(listener, "spec.serviceName", name);
+    Json ports = Json::array();
+    std::string type = "ClusterIP";
+    for (std::size_t i = 0; i < plan.ports.size(); ++i) {
+        const auto& port = plan.ports[i];
+        if (port.listener != name || port.name_space != space) continue;
+        type = port.service_type == "ClusterIp" ? "ClusterIP" : port.service_type;
+        const auto number = states[i].is_open && port.port == 0 ? states[i].bound_port : port.port;
+        Json entry = {{"name", fmt::format("mqtt-{}", number)}, {"port", number}, {"targetPort", number}, {"protocol", "TCP"}};
+        if (type == "NodePort") entry["nodePort"] = port.config.port;
+        ports.push_back(std::move(entry));
+    }
+    const auto addresses = io::machine_addresses();
+    const auto host = addresses.empty() ? std::string("127.0.0.1") : addresses.front();
+    Json object = {{"apiVersion", "v1"}, {"kind", "Service"},
+                   {"metadata", {{"name", service_name}, {"namespace", space},
+                                 {"labels", {{"app.kubernetes.io/name", "microsoft-iotoperations-mqttbroker"}}},
+                                 {"ownerReferences", Json::array({{{"apiVersion", text_at(listener, "apiVersion")}, {"kind", "BrokerListener"}, {"name", name}, {"uid", text_at(listener, "metadata.uid")}, {"controller", true}}})}}},
+                   {"spec", {{"type", type}, {"clusterIP", "127.0.0.1"}, {"ports", ports}}},
+                   {"status", {{"loadBalancer", type == "LoadBalancer" ? Json{{"ingress", Json::array({{{"ip", host}}})}} : Json::object()}}}};
+    const auto current = registry_.get(service_kind(), space, service_name);
+    if (!current) {
+        const auto status = object["status"];
+        object.erase("status");
+        if (registry_.create(service_kind(), space, object)) registry_.put_status(service_kind(), space, service_name, status);
+    } else if ((**current)["spec"] != object["spec"] || (**current)["status"] != object["status"]) {
+        const Json patch = {{"spec", object["spec"]}};
+        if (registry_.patch(service_kind(), space, service_name, registry::PatchType::merge, patch, false)) registry_.put_status(service_kind(), space, service_name, object["status"]);
+    }
+    // A listener that was renamed to another Service leaves the old one behind; it goes.
+    for (const auto& other : registry_.list(service_kind(), space).items) {
+        const auto& owners = at_path(*other, "metadata.ownerReferences");
+        if (owners.is_array() && !owners.empty() && text_at(owners[0], "uid") == text_at(listener, "metadata.uid") && text_at(*other, "metadata.name") != service_name) {
+            [[maybe_unused]] const auto removed = registry_.remove(service_kind(), space, text_at(*other, "metadata.name"));
+        }
+    }
+}
+
+void BrokerController::publish_sys(std::int64_t now) {
+    bool enabled = false;
+    {
+        const std::lock_guard lock(guard_);
+        enabled = plan_.config.sys_topics;
+    }
+    if (!enabled) return;
+    for (auto& [topic, value] : sys_.update(server_->collect(), server_->pool_used(), now, version_)) server_->publish(topic, value, true);
+}
+
+void BrokerController::probe_now() { probe_now_ = true; }
+
+void BrokerController::run_probe() {
+    std::int64_t next = monotonic_ms() + 2000;   // the listeners open first
+    while (!stopping_) {
+        registry_.wait_change(registry_.version(), 200);
+        bool enabled = false;
+        int interval = 30, timeout = 15;
+        std::vector<SelftestTarget> targets;
+        {
+            const std::lock_guard lock(guard_);
+            enabled = plan_.self_check && server_ != nullptr && !broker_name_.empty();
+            interval = plan_.self_check_interval;
+            timeout = plan_.self_check_timeout;
+            for (const auto& state : states_)
+                if (state.is_open)
+                    targets.push_back({.listener = state.config.resource, .port = state.bound_port, .websocket = state.config.protocol == broker::Protocol::websockets});
+        }
+        if (stopping_ || !enabled || targets.empty() || (monotonic_ms() < next && !probe_now_)) continue;
+        probe_now_ = false;
+        next = monotonic_ms() + interval * 1000;
+        std::vector<SelftestResult> results;
+        for (const auto& target : targets) results.push_back(run_selftest(target, timeout * 1000));
+        Json broker_before, status;
+        std::string space, name;
+        {
+            const std::lock_guard lock(guard_);
+            for (const auto& result : results) {
+                const auto key = fmt::format("{}:{}", result.target.listener, result.target.port);
+                for (std::size_t i = 0; i < selftest_steps.size(); ++i)
+                    if (result.steps[i].done) selftest_.steps[i].add(result.steps[i].milliseconds);
+                if (result.steps[3].done) ++selftest_.sent[key];
+                selftest_.received[key] += result.steps[4].done ? 1 : 0;
+                selftest_.timeouts[key] += result.steps[3].done && !result.steps[4].done ? 1 : 0;
+                if (!result.ok()) log::warn("selftest", "self-test failed listener={} port={} why=\"{}\"", result.target.listener, result.target.port, result.fault);
+            }
+            selftest_.latest = results;
+            space = name_space_;
+            name = broker_name_;
+            if (const auto broker = registry_.get(kind_of("Broker"), space, name)) status = broker_status(**broker, plan_, states_);
+        }
+        if (!status.is_null()) registry_.put_status(kind_of("Broker"), space, name, status);
+    }
+}
+
+std::string BrokerController::metrics_page() {
+    const std::lock_guard lock(guard_);
+    if (server_ == nullptr) return "# no Broker resource\n";
+    return prometheus_page(server_->collect(), plan_, selftest_, server_->pool_used(), name_space_, io::machine_name(), version_);
+}
+
+std::string BrokerController::not_ready() {
+    const std::lock_guard lock(guard_);
+    if (server_ == nullptr) return "no Broker resource runs\n";
+    std::string out;
+    for (const auto& state : states_)
+        if (!state.is_open) out += fmt::format("listener {} port {}: {}\n", state.config.resource, state.config.port, state.error);
+    return out;
+}
+
+}  // namespace penstock::control

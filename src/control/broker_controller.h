@@ -1,0 +1,66 @@
+#pragma once
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "broker/server.h"
+#include "control/metrics.h"
+#include "control/plan.h"
+#include "control/sys_topics.h"
+#include "registry/registry.h"
+
+namespace penstock::control {
+
+/// Makes the broker what the Broker and BrokerListener resources say, and writes into them what happened.
+///
+/// Core: control, with two threads of its own: one reconciles (read, decide, act, report), one runs the self-test.
+class BrokerController {
+  public:
+    BrokerController(registry::Registry& registry, std::string version);
+    ~BrokerController();
+
+    void start();
+    /// Ends client connections with reason 0x8B, then returns.
+    void stop();
+    /// For the Prometheus endpoint. Any thread.
+    std::string metrics_page();
+    /// Empty when every wanted port is open or knowingly blocked; else what is missing. Any thread.
+    std::string not_ready();
+    /// The port of the Prometheus endpoint that the resources want; 0: none. Any thread.
+    [[nodiscard]] int prometheus_port() const noexcept { return prometheus_port_.load(); }
+    /// Runs the probe at once (tests).
+    void probe_now();
+
+  private:
+    void run();
+    void run_probe();
+    bool reconcile();
+    void report(const Plan& plan, const std::vector<broker::ListenerState>& states);
+    resources::Json broker_status(const resources::Json& broker, const Plan& plan, const std::vector<broker::ListenerState>& states) const;
+    void put_service(const resources::Json& listener, const Plan& plan, const std::vector<broker::ListenerState>& states);
+    void adopt(const resources::Json& listener, const resources::Json& broker);
+    void publish_sys(std::int64_t now);
+
+    registry::Registry& registry_;
+    std::string version_;
+    std::unique_ptr<broker::Server> server_;
+    std::mutex guard_;                             ///< plan_, states_, selftest_, server_'s pointer
+    Plan plan_;
+    std::vector<broker::ListenerState> states_;
+    SelftestFigures selftest_;
+    std::string name_space_ = "azure-iot-operations";
+    std::string broker_name_;
+    SysTopics sys_;
+    std::int64_t next_sys_ = 0;
+    std::uint64_t probes_ = 0;
+    std::atomic<int> prometheus_port_{0};
+    std::atomic<bool> stopping_{false};
+    std::atomic<bool> probe_now_{false};
+    std::thread loop_;
+    std::thread probe_;
+};
+
+}  // namespace penstock::control

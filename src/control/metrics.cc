@@ -1,0 +1,205 @@
+#include "control/metrics.h"
+
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "mqtt/types.h"
+
+namespace penstock::control {
+
+void StepStatistics::add(double milliseconds) noexcept {
+    last = milliseconds;
+    ++count;
+    const auto delta = milliseconds - mean;
+    mean += delta / static_cast<double>(count);
+    square_sum += delta * (milliseconds - mean);
+}
+
+double StepStatistics::deviation() const noexcept { return count < 2 ? 0 : std::sqrt(square_sum / static_cast<double>(count - 1)); }
+
+namespace {
+
+std::string escaped(const std::string& text) {
+    std::string out;
+    for (const char c : text) {
+        if (c == '\\' || c == '"') out += '\\';
+        if (c == '\n') out += "\\n";
+        else out += c;
+    }
+    return out;
+}
+
+class Page {
+  public:
+    void family(const char* name, const char* type, const char* help) {
+        out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
+        name_ = name;
+    }
+    template <class Number>
+    void value(const std::string& labels, Number number) {
+        out += fmt::format("{}{{{}}} {}\n", name_, labels, number);
+    }
+    std::string out;
+
+  private:
+    std::string name_;
+};
+
+}  // namespace
+
+std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const Plan& plan, const SelftestFigures& selftest,
+                            std::int64_t pool_used, const std::string& name_space, const std::string& hostname, const std::string& version) {
+    Page page;
+    const auto base = fmt::format("namespace=\"{}\",hostname=\"{}\"", escaped(name_space), escaped(hostname));
+    const auto chain = fmt::format("namespace=\"{}\"", escaped(name_space));
+
+    std::map<std::string, broker::CategoryCounters> categories;
+    broker::CoreFigures sum;
+    for (const auto& core : cores) {
+        for (const auto& c : core.categories) {
+            auto& into = categories[c.name];
+            into.publishes_received += c.publishes_received;
+            into.payload_bytes_received += c.payload_bytes_received;
+            into.authentication_successes += c.authentication_successes;
+            into.authentication_deny += c.authentication_deny;
+            into.authentication_failures += c.authentication_failures;
+            into.authorization_allow += c.authorization_allow;
+            into.authorization_deny += c.authorization_deny;
+            into.qos0_dropped_incoming += c.qos0_dropped_incoming;
+            into.delivery.sent += c.delivery.sent;
+            into.delivery.sent_bytes += c.delivery.sent_bytes;
+            into.delivery.dropped_qos0 += c.delivery.dropped_qos0;
+            into.delivery.dropped_queue_full += c.delivery.dropped_queue_full;
+            into.delivery.dropped_too_large += c.delivery.dropped_too_large;
+            into.delivery.expired += c.delivery.expired;
+        }
+        for (std::size_t i = 0; i < 256; ++i) {
+            sum.disconnects[i] += core.disconnects[i];
+            sum.refusals[i] += core.refusals[i];
+        }
+        sum.rejected_memory += core.rejected_memory;
+        sum.expired_messages += core.expired_messages;
+        sum.mailbox_full += core.mailbox_full;
+        sum.connections_total += core.connections_total;
+    }
+    auto by_category = [&](const char* name, const char* help, auto&& pick) {
+        page.family(name, "counter", help);
+        for (const auto& [category, counters] : categories) page.value(fmt::format("{},category=\"{}\"", base, escaped(category)), pick(counters));
+    };
+    using C = const broker::CategoryCounters&;
+    by_category("aio_broker_publishes_received", "PUBLISH packets from clients.", [](C c) { return c.publishes_received; });
+    by_category("aio_broker_publishes_sent", "PUBLISH packets to clients.", [](C c) { return c.delivery.sent; });
+    by_category("aio_broker_payload_bytes_received", "Payload bytes from clients.", [](C c) { return c.payload_bytes_received; });
+    by_category("aio_broker_payload_bytes_sent", "Payload bytes to clients.", [](C c) { return c.delivery.sent_bytes; });
+    by_category("aio_broker_authentication_successes", "CONNECTs accepted.", [](C c) { return c.authentication_successes; });
+    by_category("aio_broker_authentication_failures", "CONNECTs whose check could not be done.", [](C c) { return c.authentication_failures; });
+    by_category("aio_broker_authentication_deny", "CONNECTs refused.", [](C c) { return c.authentication_deny; });
+    by_category("aio_broker_authorization_allow", "Operations allowed by a policy.", [](C c) { return c.authorization_allow; });
+    by_category("aio_broker_authorization_deny", "Operations denied.", [](C c) { return c.authorization_deny; });
+    by_category("aio_broker_authorization_failures", "Operations whose check could not be done.", [](C) { return 0; });
+    page.family("aio_broker_qos0_messages_dropped", "counter", "QoS 0 messages dropped.");
+    for (const auto& [category, c] : categories) {
+        page.value(fmt::format("{},category=\"{}\",direction=\"incoming\"", base, escaped(category)), c.qos0_dropped_incoming);
+        page.value(fmt::format("{},category=\"{}\",direction=\"outgoing\"", base, escaped(category)), c.delivery.dropped_qos0);
+    }
+    by_category("penstock_queue_full_dropped", "Messages dropped by subscriberQueueLimit.", [](C c) { return c.delivery.dropped_queue_full; });
+    by_category("penstock_packet_too_large_dropped", "Messages not sent because of a client's Maximum Packet Size.", [](C c) { return c.delivery.dropped_too_large; });
+
+    auto by_core = [&](const char* name, const char* type, const char* help, auto&& pick) {
+        page.family(name, type, help);
+        for (std::size_t i = 0; i < cores.size(); ++i) page.value(fmt::format("{},backend_chain=\"{}\"", chain, i), pick(cores[i]));
+    };
+    using F = const broker::CoreFigures&;
+    // Every worker holds a copy of the retained index; the first one's is reported.
+    auto first_only = [&](const char* name, const char* help, std::uint64_t value) {
+        page.family(name, "gauge", help);
+        page.value(chain + ",backend_chain=\"0\"", value);
+    };
+    first_only("aio_broker_store_retained_messages", "Retained messages.", cores.empty() ? 0 : cores[0].retained_messages);
+    first_only("aio_broker_store_retained_bytes", "Payload bytes of retained messages.", cores.empty() ? 0 : cores[0].retained_bytes);
+    by_core("aio_broker_store_will_messages", "gauge", "Wills waiting.", [](F f) { return f.wills; });
+    by_core("aio_broker_store_will_bytes", "gauge", "Payload bytes of wills.", [](F f) { return f.will_bytes; });
+    by_core("aio_broker_store_expired_messages", "counter", "Messages that expired.", [](F f) { return f.expired_messages; });
+    by_core("aio_broker_store_subscriptions", "gauge", "Subscriptions, shared ones included.", [](F f) { return f.subscriptions + f.shared_subscriptions; });
+    by_core("aio_broker_store_shared_subscriptions", "gauge", "Shared subscriptions.", [](F f) { return f.shared_subscriptions; });
+    page.family("aio_broker_store_total_sessions", "gauge", "Sessions.");
+    for (std::size_t i = 0; i < cores.size(); ++i) {
+        page.value(fmt::format("{},backend_chain=\"{}\",is_persistent=\"true\"", chain, i), cores[i].persistent_sessions);
+        page.value(fmt::format("{},backend_chain=\"{}\",is_persistent=\"false\"", chain, i), cores[i].sessions - cores[i].persistent_sessions);
+    }
+    page.family("aio_broker_store_connected_sessions", "gauge", "Sessions with a connection.");
+    for (std::size_t i = 0; i < cores.size(); ++i)
+        page.value(fmt::format("{},backend_chain=\"{}\",is_persistent=\"false\"", chain, i), cores[i].connected_sessions);
+    page.family("aio_broker_buffer_pool_used_percent", "gauge", "Message memory in use, of the memory profile's pool.");
+    page.value(base + ",name=\"messages\"", plan.config.pool_bytes > 0 ? 100.0 * static_cast<double>(pool_used) / static_cast<double>(plan.config.pool_bytes) : 0.0);
+    page.family("aio_broker_backpressure_packets_rejected_memory", "counter", "PUBLISH packets refused for memory.");
+    page.value(base, sum.rejected_memory);
+    page.family("aio_broker_backpressure_packets_rejected_disk", "counter", "PUBLISH packets refused for disk.");
+    page.value(chain + ",backend_chain=\"0\"", 0);
+    auto gauge = [&](const char* name, const char* help, std::int64_t value) {
+        page.family(name, "gauge", help);
+        page.value(base, value);
+    };
+    gauge("aio_broker_backend_partitions", "spec.cardinality.backendChain.partitions.", plan.backend_partitions);
+    gauge("aio_broker_backend_replicas", "spec.cardinality.backendChain.redundancyFactor.", plan.redundancy_factor);
+    gauge("aio_broker_backend_workers", "spec.cardinality.backendChain.workers.", plan.backend_workers);
+    gauge("aio_broker_frontend_replicas", "spec.cardinality.frontend.replicas.", plan.frontend_replicas);
+    gauge("aio_broker_frontend_workers", "spec.cardinality.frontend.workers.", plan.frontend_workers);
+    gauge("penstock_workers", "Worker threads that run.", static_cast<std::int64_t>(cores.size()));
+    page.family("aio_broker_version", "counter", "Version.");
+    page.value(fmt::format("version=\"{}\"", escaped(version)), 1);
+    by_core("penstock_connections", "gauge", "Open connections.", [](F f) { return f.connections; });
+    by_core("penstock_queued_messages", "gauge", "Messages queued for subscribers.", [](F f) { return f.queued; });
+    by_core("penstock_in_flight_messages", "gauge", "QoS 1 and 2 deliveries not yet acknowledged.", [](F f) { return f.in_flight; });
+    by_core("penstock_packets_received", "counter", "MQTT packets received.", [](F f) { return f.packets_received; });
+    by_core("penstock_bytes_received", "counter", "Bytes received.", [](F f) { return f.bytes_received; });
+    by_core("penstock_bytes_sent", "counter", "Bytes sent.", [](F f) { return f.bytes_sent; });
+    by_core("penstock_mailbox_full", "counter", "QoS 0 messages dropped because another worker was far behind.", [](F f) { return f.mailbox_full; });
+    page.family("penstock_disconnects", "counter", "Connections the server ended, by reason.");
+    for (std::size_t i = 0; i < 256; ++i)
+        if (sum.disconnects[i] > 0) page.value(fmt::format("{},reason=\"{}\"", base, mqtt::reason_name(static_cast<mqtt::ReasonCode>(i))), sum.disconnects[i]);
+    page.family("penstock_connects_refused", "counter", "CONNECTs refused, by reason.");
+    for (std::size_t i = 0; i < 256; ++i)
+        if (sum.refusals[i] > 0) page.value(fmt::format("{},reason=\"{}\"", base, mqtt::reason_name(static_cast<mqtt::ReasonCode>(i))), sum.refusals[i]);
+    page.family("penstock_connects", "counter", "CONNECTs accepted.");
+    page.value(base, sum.connections_total);
+
+    // Self-test: one route per listener.
+    auto by_route = [&](const std::string& name, const char* help, auto&& pick) {
+        page.family(name.c_str(), "gauge", help);
+        for (std::size_t i = 0; i < selftest.latest.size(); ++i)
+            page.value(fmt::format("frontend=\"{}\",backend_chain=\"0\",listener=\"{}\"", i, escaped(selftest.latest[i].target.listener)), pick(selftest.latest[i]));
+    };
+    auto correct = [](std::size_t step) { return [step](const SelftestResult& r) { return r.steps[step].done ? 1 : 0; }; };
+    auto latency = [](std::size_t step) { return [step](const SelftestResult& r) { return r.steps[step].milliseconds; }; };
+    by_route("aio_broker_connect_route_replication_correctness", "1: CONNECT works.", correct(0));
+    by_route("aio_broker_ping_correctness", "1: PING works.", correct(1));
+    by_route("aio_broker_subscribe_route_replication_correctness", "1: SUBSCRIBE works.", correct(2));
+    by_route("aio_broker_publish_route_replication_correctness", "1: PUBLISH works.", correct(3));
+    by_route("aio_broker_unsubscribe_route_replication_correctness", "1: UNSUBSCRIBE works.", correct(5));
+    by_route("aio_broker_connect_latency_route_ms", "CONNECT.", latency(0));
+    by_route("aio_broker_ping_latency_route_ms", "PING.", latency(1));
+    by_route("aio_broker_subscribe_latency_route_ms", "SUBSCRIBE.", latency(2));
+    by_route("aio_broker_publish_latency_route_ms", "PUBLISH.", latency(3));
+    by_route("aio_broker_message_delivery_check_latency_route_ms", "Delivery.", latency(4));
+    by_route("aio_broker_unsubscribe_latency_route_ms", "UNSUBSCRIBE.", latency(5));
+    auto checks = [&](const char* name, const char* type, const char* help, const std::map<std::string, std::uint64_t>& values) {
+        page.family(name, type, help);
+        std::size_t i = 0;
+        for (const auto& [listener, count] : values) page.value(fmt::format("frontend=\"{}\",backend_chain=\"0\",listener=\"{}\"", i++, escaped(listener)), count);
+    };
+    checks("aio_broker_message_delivery_check_total_messages_sent", "counter", "Delivery checks begun.", selftest.sent);
+    checks("aio_broker_message_delivery_check_total_messages_received", "counter", "Delivery checks that came back.", selftest.received);
+    checks("aio_broker_message_delivery_check_total_timeouts", "gauge", "Delivery checks that did not come back.", selftest.timeouts);
+    for (std::size_t i = 0; i < selftest_steps.size(); ++i) {
+        const auto& s = selftest.steps[i];
+        for (const auto& [suffix, number] : {std::pair{"last_value", s.last}, std::pair{"mu", s.mean}, std::pair{"sigma", s.deviation()}}) {
+            const auto name = fmt::format("aio_broker_{}_latency_{}_ms", selftest_steps[i], suffix);
+            page.out += fmt::format("# HELP {} Self-test.\n# TYPE {} gauge\n{} {}\n", name, name, name, number);
+        }
+    }
+    return std::move(page.out);
+}
+
+}  // namespace penstock::control

@@ -1,0 +1,110 @@
+#include "control/plan.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "base/text.h"
+
+namespace penstock::control {
+
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+namespace {
+
+std::int64_t number_at(const Json& object, std::string_view path, std::int64_t fallback) {
+    const auto& value = at_path(object, path);
+    return value.is_number_integer() ? value.get<std::int64_t>() : fallback;
+}
+
+std::string annotation(const Json& object, const char* key) {
+    const auto& all = at_path(object, "metadata.annotations");
+    return all.is_object() && all.contains(key) && all[key].is_string() ? all[key].get<std::string>() : std::string();
+}
+
+std::string blocked_reason(const Json& port) {
+    std::vector<std::string> wants;
+    if (at_path(port, "tls").is_object()) wants.emplace_back("tls");
+    if (!text_at(port, "authenticationRef").empty()) wants.emplace_back("authenticationRef");
+    if (!text_at(port, "authorizationRef").empty()) wants.emplace_back("authorizationRef");
+    if (wants.empty()) return {};
+    std::string list;
+    for (std::size_t i = 0; i < wants.size(); ++i) list += (i == 0 ? "" : i + 1 == wants.size() ? " and " : ", ") + wants[i];
+    return fmt::format("it asks for {}, which this release does not have; a port that asks for security never opens without it", list);
+}
+
+}  // namespace
+
+ProfileBounds bounds_of(const std::string& profile) {
+    constexpr std::int64_t mib = 1 << 20;
+    if (equal_no_case(profile, "Tiny")) return {4u << 20, 16 * mib};
+    if (equal_no_case(profile, "Low")) return {16u << 20, 64 * mib};
+    // The protocol ends at 256 MiB and a few bytes; High means all of it.
+    if (equal_no_case(profile, "High")) return {256u << 20, 2048 * mib};
+    return {64u << 20, 576 * mib};
+}
+
+Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigned cores) {
+    Plan out;
+    const auto bounds = bounds_of(text_at(broker, "spec.memoryProfile", "Medium"));
+    auto& c = out.config;
+    out.frontend_workers = static_cast<int>(number_at(broker, "spec.cardinality.frontend.workers", 2));
+    out.frontend_replicas = static_cast<int>(number_at(broker, "spec.cardinality.frontend.replicas", 1));
+    out.backend_partitions = static_cast<int>(number_at(broker, "spec.cardinality.backendChain.partitions", 1));
+    out.backend_workers = static_cast<int>(number_at(broker, "spec.cardinality.backendChain.workers", 1));
+    out.redundancy_factor = static_cast<int>(number_at(broker, "spec.cardinality.backendChain.redundancyFactor", 1));
+    cores = std::clamp(cores, 1u, 64u);
+    out.workers = cores;
+    if (at_path(broker, "spec.cardinality").is_object())
+        out.workers = std::min(cores, static_cast<std::uint32_t>(out.frontend_replicas * out.frontend_workers));
+    c.pool_bytes = bounds.pool_bytes * out.backend_partitions * out.backend_workers;
+    c.packet_size_max = static_cast<std::uint32_t>(std::min<std::int64_t>(bounds.packet_bytes, number_at(broker, "spec.advanced.clients.maxPacketSizeBytes", bounds.packet_bytes)));
+    c.session_expiry_max = static_cast<std::uint32_t>(number_at(broker, "spec.advanced.clients.maxSessionExpirySeconds", 86'400));
+    c.message_expiry_max = static_cast<std::uint32_t>(number_at(broker, "spec.advanced.clients.maxMessageExpirySeconds", 0));
+    c.queue_length_max = static_cast<std::uint64_t>(number_at(broker, "spec.advanced.clients.subscriberQueueLimit.length", 0));
+    c.queue_drop_oldest = equal_no_case(text_at(broker, "spec.advanced.clients.subscriberQueueLimit.strategy"), "DropOldest");
+    c.client_receive_maximum = static_cast<std::uint16_t>(number_at(broker, "spec.advanced.clients.maxReceiveMaximum", 65'535));
+    c.keep_alive_max = static_cast<std::uint16_t>(number_at(broker, "spec.advanced.clients.maxKeepAliveSeconds", 0));
+    c.high_priority_passes = !equal_no_case(text_at(broker, "spec.highPriorityMessagesBackpressureHandling"), "Reject");
+    c.aio_compatible = equal_no_case(annotation(broker, "penstock.io/compatibility"), "AIO");
+    c.sys_topics = !c.aio_compatible && !equal_no_case(annotation(broker, "penstock.io/sys-topics"), "Disabled");
+    c.hide_selftest = equal_no_case(annotation(broker, "penstock.io/hide-selftest"), "Enabled");
+    out.debug_clients = annotation(broker, "penstock.io/debug-clients");
+    out.log_level = text_at(broker, "spec.diagnostics.logs.level", "info");
+    out.prometheus_port = static_cast<int>(number_at(broker, "spec.diagnostics.metrics.prometheusPort", 9600));
+    out.self_check = !equal_no_case(text_at(broker, "spec.diagnostics.selfCheck.mode"), "Disabled");
+    out.self_check_interval = static_cast<int>(number_at(broker, "spec.diagnostics.selfCheck.intervalSeconds", 30));
+    out.self_check_timeout = static_cast<int>(number_at(broker, "spec.diagnostics.selfCheck.timeoutSeconds", 15));
+
+    if (const auto* kind = resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker")) out.notes = resources::notes(*kind, broker);
+    if (out.redundancy_factor > 1)
+        out.notes.push_back({"spec.cardinality.backendChain.redundancyFactor", "NoEffect", "one machine keeps one copy of the state"});
+    if (at_path(broker, "spec.cardinality").is_object() && static_cast<std::uint32_t>(out.frontend_replicas * out.frontend_workers) > cores)
+        out.notes.push_back({"spec.cardinality.frontend", "Capped", fmt::format("{} workers are wanted, this machine has {} cores", out.frontend_replicas * out.frontend_workers, cores)});
+
+    for (const auto& listener : listeners) {
+        const auto type = resources::canonical({"ClusterIp", "LoadBalancer", "NodePort"}, text_at(listener, "spec.serviceType", "ClusterIp"));
+        for (const auto& port : at_path(listener, "spec.ports")) {
+            PlannedPort planned{.name_space = text_at(listener, "metadata.namespace"), .listener = text_at(listener, "metadata.name"), .service_type = type};
+            planned.port = static_cast<int>(number_at(port, "port", 0));
+            planned.blocked = blocked_reason(port);
+            auto& config = planned.config;
+            config.resource = planned.name_space + "/" + planned.listener;
+            config.protocol = equal_no_case(text_at(port, "protocol"), "WebSockets") ? broker::Protocol::websockets : broker::Protocol::mqtt;
+            config.loopback_only = type == "ClusterIp";
+            config.port = static_cast<std::uint16_t>(planned.port);
+            if (type == "NodePort") {
+                auto node_port = static_cast<int>(number_at(port, "nodePort", 0));
+                // Without a nodePort one in Kubernetes' range is derived from the port, the same at every start.
+                if (node_port == 0) node_port = planned.port >= 30'000 && planned.port <= 32'767 ? planned.port : 30'000 + planned.port % 2768;
+                config.port = static_cast<std::uint16_t>(node_port);
+            }
+            out.ports.push_back(std::move(planned));
+        }
+    }
+    return out;
+}
+
+}  // namespace penstock::control

@@ -1,0 +1,45 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "broker/config.h"
+#include "resources/schema.h"
+
+namespace penstock::control {
+
+/// One port of one listener as the resources want it.
+struct PlannedPort {
+    std::string name_space;
+    std::string listener;
+    std::string service_type;            ///< canonical
+    int port = 0;                        ///< as in spec.ports[].port
+    broker::ListenerConfig config;       ///< what to bind
+    std::string blocked;                 ///< not empty: must not open; why
+};
+
+/// What the data plane has to do, derived from a Broker and its listeners. Pure data.
+struct Plan {
+    broker::BrokerConfig config;
+    std::uint32_t workers = 1;
+    std::vector<PlannedPort> ports;
+    std::string log_level = "info";
+    std::string debug_clients;
+    int prometheus_port = 9600;
+    bool self_check = true;
+    int self_check_interval = 30;        ///< seconds
+    int self_check_timeout = 15;         ///< seconds
+    int backend_partitions = 1, backend_workers = 1, redundancy_factor = 1, frontend_replicas = 1, frontend_workers = 1;
+    std::vector<resources::Fault> notes; ///< fields that are set and have no effect here
+};
+
+/// Bytes of one packet and of all messages for a memory profile (fact sheet 2.4).
+struct ProfileBounds {
+    std::uint32_t packet_bytes = 0;
+    std::int64_t pool_bytes = 0;
+};
+ProfileBounds bounds_of(const std::string& memory_profile);
+
+/// `cores` is how many the machine has.
+Plan plan_broker(const resources::Json& broker, const std::vector<resources::Json>& listeners, unsigned cores);
+
+}  // namespace penstock::control

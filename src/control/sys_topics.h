@@ -1,0 +1,31 @@
+#pragma once
+#include <array>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "broker/core.h"
+
+namespace penstock::control {
+
+/// `$SYS` as Mosquitto's users know it: topics and values, with the load averages over 1, 5 and 15 minutes.
+class SysTopics {
+  public:
+    /// Values that changed since the last call (all of them the first time). `now` is monotonic ms.
+    std::vector<std::pair<std::string, std::string>> update(const std::vector<broker::CoreFigures>& cores, std::int64_t pool_used,
+                                                            std::int64_t now, const std::string& version);
+
+  private:
+    struct Load {
+        std::uint64_t last = 0;
+        std::array<double, 3> average{};
+    };
+    std::int64_t started_ = 0;
+    std::int64_t last_ = 0;
+    std::uint64_t maximum_ = 0;
+    std::vector<std::pair<std::string, Load>> loads_;
+    std::vector<std::pair<std::string, std::string>> previous_;
+};
+
+}  // namespace penstock::control

@@ -1,0 +1,189 @@
+#include "io/socket.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include <fmt/format.h>
+
+namespace penstock::io {
+namespace {
+
+union Address {
+    sockaddr any;
+    sockaddr_in v4;
+    sockaddr_in6 v6;
+    sockaddr_storage storage;
+};
+
+std::string error_text(int code) { return std::strerror(code); }
+
+Result<int> listen_one(const Address& address, socklen_t size, bool dual_stack) {
+    const int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return fail(error_text(errno));
+    const int on = 1, off = 0;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (address.any.sa_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? &off : &on, sizeof on);
+    if (bind(fd, &address.any, size) != 0 || listen(fd, 4096) != 0) {
+        const int code = errno;
+        close(fd);
+        return fail(error_text(code));
+    }
+    return fd;
+}
+
+}  // namespace
+
+Result<std::vector<int>> listen_tcp(bool loopback_only, std::uint16_t port, std::uint16_t& bound_port) {
+    std::vector<int> out;
+    Address v4{}, v6{};
+    v4.v4.sin_family = AF_INET;
+    v4.v4.sin_port = htons(port);
+    v4.v4.sin_addr.s_addr = htonl(loopback_only ? INADDR_LOOPBACK : INADDR_ANY);
+    v6.v6.sin6_family = AF_INET6;
+    v6.v6.sin6_port = htons(port);
+    v6.v6.sin6_addr = loopback_only ? in6addr_loopback : in6addr_any;
+    if (!loopback_only) {
+        // One dual-stack socket where IPv6 exists; else IPv4 alone.
+        if (auto both = listen_one(v6, sizeof v6.v6, true)) {
+            out.push_back(*both);
+            bound_port = local_port(*both);
+            return out;
+        }
+    }
+    auto first = listen_one(v4, sizeof v4.v4, false);
+    if (!first) return fail(fmt::format("port {} cannot be opened: {}", port, first.error().message));
+    out.push_back(*first);
+    bound_port = local_port(*first);
+    if (loopback_only) {
+        v6.v6.sin6_port = htons(bound_port);
+        // A machine without IPv6 has no ::1; its clients use 127.0.0.1.
+        if (auto second = listen_one(v6, sizeof v6.v6, false)) out.push_back(*second);
+    }
+    return out;
+}
+
+Accepted accept_tcp(int listener, int& out) noexcept {
+    out = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (out >= 0) {
+        const int on = 1;
+        setsockopt(out, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        return Accepted::ok;
+    }
+    return errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM ? Accepted::no_descriptors : Accepted::none;
+}
+
+Result<int> connect_tcp(const std::string& host, std::uint16_t port, int timeout_ms) {
+    addrinfo hints{};
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* list = nullptr;
+    if (const int code = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list); code != 0)
+        return fail(fmt::format("{}: {}", host, gai_strerror(code)));
+    std::string why = "no address";
+    for (auto* at = list; at != nullptr; at = at->ai_next) {
+        const int fd = socket(at->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (fd < 0) {
+            why = error_text(errno);
+            continue;
+        }
+        int code = connect(fd, at->ai_addr, at->ai_addrlen) == 0 ? 0 : errno;
+        if (code == EINPROGRESS) {
+            pollfd waiting{.fd = fd, .events = POLLOUT, .revents = 0};
+            code = poll(&waiting, 1, timeout_ms) == 1 ? 0 : ETIMEDOUT;
+            socklen_t size = sizeof code;
+            if (code == 0) getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &size);
+        }
+        if (code == 0) {
+            const int on = 1;
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+            freeaddrinfo(list);
+            return fd;
+        }
+        why = error_text(code);
+        close(fd);
+    }
+    freeaddrinfo(list);
+    return fail(fmt::format("{}:{}: {}", host, port, why));
+}
+
+long read_some(int fd, char* into, std::size_t size) noexcept {
+    const auto got = recv(fd, into, size, 0);
+    if (got > 0) return got;
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return 0;
+    return -1;
+}
+
+long write_some(int fd, const std::string_view* pieces, std::size_t count) noexcept {
+    if (count == 1) {
+        const auto sent = send(fd, pieces[0].data(), pieces[0].size(), MSG_NOSIGNAL);
+        if (sent >= 0) return sent;
+    } else {
+        iovec vectors[64];
+        std::size_t used = 0;
+        for (; used < count && used < 64; ++used)
+            vectors[used] = {.iov_base = const_cast<char*>(pieces[used].data()), .iov_len = pieces[used].size()};
+        msghdr message{};
+        message.msg_iov = vectors;
+        message.msg_iovlen = used;
+        const auto sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+        if (sent >= 0) return sent;
+    }
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
+}
+
+void close_gracefully(int fd) noexcept {
+    shutdown(fd, SHUT_WR);
+    char rest[16'384];
+    for (int i = 0; i < 16 && recv(fd, rest, sizeof rest, 0) > 0; ++i) {
+    }
+    close(fd);
+}
+
+void close_now(int fd) noexcept { close(fd); }
+
+int open_spare() noexcept { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
+
+std::string peer_name(int fd) {
+    Address address{};
+    socklen_t size = sizeof address;
+    if (fd < 0 || getpeername(fd, &address.any, &size) != 0) return "-";
+    char text[INET6_ADDRSTRLEN] = {};
+    if (address.any.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &address.v4.sin_addr, text, sizeof text);
+        return fmt::format("{}:{}", text, ntohs(address.v4.sin_port));
+    }
+    if (IN6_IS_ADDR_V4MAPPED(&address.v6.sin6_addr)) {
+        inet_ntop(AF_INET, &address.v6.sin6_addr.s6_addr[12], text, sizeof text);
+        return fmt::format("{}:{}", text, ntohs(address.v6.sin6_port));
+    }
+    inet_ntop(AF_INET6, &address.v6.sin6_addr, text, sizeof text);
+    return fmt::format("[{}]:{}", text, ntohs(address.v6.sin6_port));
+}
+
+std::uint16_t local_port(int fd) noexcept {
+    Address address{};
+    socklen_t size = sizeof address;
+    if (getsockname(fd, &address.any, &size) != 0) return 0;
+    return ntohs(address.any.sa_family == AF_INET ? address.v4.sin_port : address.v6.sin6_port);
+}
+
+std::size_t raise_descriptor_limit() noexcept {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    getrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_cur;
+}
+
+}  // namespace penstock::io

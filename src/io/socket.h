@@ -1,0 +1,37 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace penstock::io {
+
+/// Non-blocking TCP. Descriptors are plain ints; -1 is none. Errors of the environment are results, never exceptions.
+
+/// Listens on `port` of the loopback interfaces, or of all; IPv4 and IPv6 where the machine has it.
+/// Port 0 picks one, told in `bound_port`. Several descriptors may come back.
+Result<std::vector<int>> listen_tcp(bool loopback_only, std::uint16_t port, std::uint16_t& bound_port);
+enum class Accepted : std::uint8_t { ok, none, no_descriptors };
+Accepted accept_tcp(int listener, int& out) noexcept;
+/// Starts or completes a connection; blocking up to `timeout_ms`. The result is non-blocking.
+Result<int> connect_tcp(const std::string& host, std::uint16_t port, int timeout_ms);
+
+/// Bytes read; 0: nothing now; -1: closed or failed.
+long read_some(int fd, char* into, std::size_t size) noexcept;
+/// Bytes written; 0: the socket is full; -1: failed. At most 64 pieces are looked at.
+long write_some(int fd, const std::string_view* pieces, std::size_t count) noexcept;
+/// Tells the peer that nothing more comes, takes what it already sent (a close with unread bytes would reset the
+/// connection and could destroy our last packet in flight), then closes.
+void close_gracefully(int fd) noexcept;
+void close_now(int fd) noexcept;
+/// A descriptor held back for the moment when there are no others.
+int open_spare() noexcept;
+/// `address:port` of the peer.
+std::string peer_name(int fd);
+std::uint16_t local_port(int fd) noexcept;
+/// Raises the soft limit of open descriptors to the hard one; returns it.
+std::size_t raise_descriptor_limit() noexcept;
+
+}  // namespace penstock::io

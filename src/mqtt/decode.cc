@@ -1,0 +1,333 @@
+#include "mqtt/packets.h"
+
+namespace penstock::mqtt {
+namespace {
+
+std::unexpected<ProtocolError> malformed(const char* statement, const char* text) {
+    return std::unexpected(ProtocolError{ReasonCode::malformed_packet, statement, text});
+}
+std::unexpected<ProtocolError> protocol_error(const char* statement, const char* text) {
+    return std::unexpected(ProtocolError{ReasonCode::protocol_error, statement, text});
+}
+
+/// Length and content of a property block; nothing below version 5.
+std::string_view property_block(WireReader& in, Version version) {
+    return version == Version::v5 ? in.bytes(in.varint()) : std::string_view{};
+}
+
+Decoded<WillView> decode_will(WireReader& in, std::uint8_t flags, Version version) {
+    WillView will;
+    will.qos = static_cast<Qos>(flags >> 3 & 3);
+    will.retain = (flags & 0x20) != 0;
+    const auto block = property_block(in, version);
+    PropertyReader properties(block, will_place);
+    for (Property p; properties.next(p);) {
+        if (p.id == PropertyId::will_delay_interval) will.delay_interval = p.number;
+        else if (p.id == PropertyId::message_expiry_interval) will.message_expiry = p.number;
+        else if (p.id == PropertyId::user_property) write_user_property(will.properties, p.text, p.value);
+        else if (p.id == PropertyId::payload_format_indicator) write_property(will.properties, p.id, p.number);
+        else write_property(will.properties, p.id, p.text);
+    }
+    if (properties.failure()) return std::unexpected(*properties.failure());
+    will.topic = in.utf8();
+    will.payload = in.binary();
+    return will;
+}
+
+}  // namespace
+
+std::optional<std::uint8_t> peek_connect_version(std::string_view body) noexcept {
+    WireReader in(body);
+    const auto name = in.binary();
+    const auto version = in.u8();
+    if (in.failure() || (name != "MQTT" && name != "MQIsdp")) return std::nullopt;
+    return version;
+}
+
+Decoded<ConnectView> decode_connect(std::string_view body) {
+    WireReader in(body);
+    const auto name = in.utf8();
+    const auto version = in.u8();
+    const auto flags = in.u8();
+    ConnectView out;
+    out.keep_alive = in.u16();
+    if (in.failure()) return std::unexpected(*in.failure());
+    if (!((name == "MQTT" && (version == 4 || version == 5)) || (name == "MQIsdp" && version == 3)))
+        return std::unexpected(ProtocolError{ReasonCode::unsupported_protocol_version, "MQTT-3.1.2-2",
+                                             "the protocol name or version is not one this server speaks"});
+    out.version = static_cast<Version>(version);
+    if ((flags & 1) != 0) return malformed("MQTT-3.1.2-3", "the reserved flag of CONNECT is set");
+    out.clean_start = (flags & 2) != 0;
+    const bool has_will = (flags & 4) != 0;
+    if (!has_will && (flags & 0x38) != 0) return malformed("MQTT-3.1.2-11", "will QoS or will retain without a will");
+    if ((flags >> 3 & 3) == 3) return malformed("MQTT-3.1.2-12", "will QoS 3");
+    if (out.version != Version::v5 && (flags & 0x80) == 0 && (flags & 0x40) != 0)
+        return malformed("MQTT311-3.1.2-22", "a password without a user name");
+
+    PropertyReader properties(property_block(in, out.version), place(PacketType::connect));
+    for (Property p; properties.next(p);) {
+        switch (p.id) {
+            case PropertyId::session_expiry_interval: out.session_expiry_interval = p.number; break;
+            case PropertyId::receive_maximum: out.receive_maximum = static_cast<std::uint16_t>(p.number); break;
+            case PropertyId::maximum_packet_size: out.maximum_packet_size = p.number; break;
+            case PropertyId::topic_alias_maximum: out.topic_alias_maximum = static_cast<std::uint16_t>(p.number); break;
+            case PropertyId::request_response_information: out.request_response_information = p.number == 1; break;
+            case PropertyId::request_problem_information: out.request_problem_information = p.number == 1; break;
+            case PropertyId::authentication_method: out.authentication_method = p.text; break;
+            case PropertyId::authentication_data: out.authentication_data = p.text; break;
+            case PropertyId::user_property:
+                if (p.text == "metriccategory") out.metric_category = p.value;
+                else if (p.text == "aio-persistence") out.persistence_requested = p.value == "true";
+                break;
+            default: break;
+        }
+    }
+    if (properties.failure()) return std::unexpected(*properties.failure());
+    if (out.authentication_data.data() != nullptr && !out.authentication_method)
+        return protocol_error("MQTT-3.1.2-11.10", "authentication data without a method");
+
+    out.client_id = in.utf8();
+    if (has_will) {
+        auto will = decode_will(in, flags, out.version);
+        if (!will) return std::unexpected(in.failure() ? *in.failure() : will.error());
+        out.will = std::move(*will);
+    }
+    if ((flags & 0x80) != 0) out.user_name = in.utf8();
+    if ((flags & 0x40) != 0) out.password = in.binary();
+    if (in.failure()) return std::unexpected(*in.failure());
+    if (!in.empty()) return malformed("MQTT-3.1.3-1", "bytes are left after the last field of CONNECT");
+    return out;
+}
+
+Decoded<PublishView> decode_publish(std::uint8_t flags, std::string_view body, Version version, bool from_client) {
+    PublishView out;
+    if ((flags & 6) == 6) return malformed("MQTT-3.3.1-4", "both QoS bits are set");
+    out.dup = (flags & 8) != 0;
+    out.retain = (flags & 1) != 0;
+    out.qos = static_cast<Qos>(flags >> 1 & 3);
+    if (out.dup && out.qos == Qos::at_most_once) return malformed("MQTT-3.3.1-2", "DUP is set on a QoS 0 message");
+
+    WireReader in(body);
+    out.topic = in.utf8();
+    if (out.qos != Qos::at_most_once) out.packet_id = in.u16();
+    out.properties = property_block(in, version);
+    out.payload = in.rest();
+    if (in.failure()) return std::unexpected(*in.failure());
+    if (out.qos != Qos::at_most_once && out.packet_id == packet_id_none)
+        return malformed("MQTT-2.2.1-3", "the packet identifier is zero");
+    if (out.properties.empty()) return out;
+
+    PropertyReader properties(out.properties, place(PacketType::publish));
+    bool has_alias = false;
+    for (Property p; properties.next(p);) {
+        switch (p.id) {
+            case PropertyId::message_expiry_interval:
+                out.message_expiry = p.number;
+                out.has_expiry = out.has_volatile_properties = true;
+                break;
+            case PropertyId::topic_alias:
+                out.topic_alias = static_cast<std::uint16_t>(p.number);
+                has_alias = out.has_volatile_properties = true;
+                break;
+            case PropertyId::subscription_identifier:
+                if (from_client) return protocol_error("MQTT-3.3.4-6", "a client sent a subscription identifier");
+                out.subscription_ids.push_back(p.number);
+                out.has_volatile_properties = true;
+                break;
+            case PropertyId::response_topic: out.response_topic = p.text; break;
+            case PropertyId::payload_format_indicator: out.payload_is_utf8 = p.number == 1; break;
+            case PropertyId::user_property:
+                if (p.text == "$partition") out.partition = p.value, out.has_partition = true;
+                else if (p.text == "$high_priority") out.high_priority = true;
+                else if (p.text == "aio-persistence") out.persistence_requested = p.value == "true";
+                break;
+            default: break;
+        }
+    }
+    if (properties.failure()) return std::unexpected(*properties.failure());
+    if (has_alias && out.topic_alias == 0)
+        return std::unexpected(ProtocolError{ReasonCode::topic_alias_invalid, "MQTT-3.3.2-8", "topic alias 0"});
+    return out;
+}
+
+void copy_forwarded_properties(std::string_view block, std::string& out) {
+    PropertyReader properties(block, place(PacketType::publish));
+    for (Property p; properties.next(p);) {
+        switch (p.id) {
+            case PropertyId::message_expiry_interval:
+            case PropertyId::topic_alias:
+            case PropertyId::subscription_identifier: break;
+            case PropertyId::user_property: write_user_property(out, p.text, p.value); break;
+            case PropertyId::payload_format_indicator: write_property(out, p.id, p.number); break;
+            default: write_property(out, p.id, p.text); break;
+        }
+    }
+}
+
+Decoded<AckView> decode_ack(PacketType type, std::uint8_t flags, std::string_view body, Version version) {
+    if (flags != (type == PacketType::pubrel ? 2 : 0)) return malformed("MQTT-2.1.3-1", "the packet's flags are not those of its type");
+    WireReader in(body);
+    AckView out;
+    out.packet_id = in.u16();
+    if (version == Version::v5 && !in.empty()) {
+        out.reason = static_cast<ReasonCode>(in.u8());
+        if (!in.empty()) {
+            PropertyReader properties(in.bytes(in.varint()), place(type));
+            for (Property p; properties.next(p);)
+                if (p.id == PropertyId::reason_string) out.reason_string = p.text;
+            if (properties.failure()) return std::unexpected(*properties.failure());
+        }
+    }
+    if (in.failure()) return std::unexpected(*in.failure());
+    if (!in.empty()) return malformed("MQTT-2.1.4", "bytes are left after the last field");
+    if (out.packet_id == packet_id_none) return malformed("MQTT-2.2.1-3", "the packet identifier is zero");
+    const auto reason = out.reason;
+    using enum ReasonCode;
+    const bool known = type == PacketType::puback || type == PacketType::pubrec
+                           ? reason == success || reason == no_matching_subscribers || reason == unspecified_error ||
+                                 reason == implementation_specific_error || reason == not_authorized ||
+                                 reason == topic_name_invalid || reason == packet_identifier_in_use ||
+                                 reason == quota_exceeded || reason == payload_format_invalid
+                           : reason == success || reason == packet_identifier_not_found;
+    if (!known) return malformed("MQTT-3.4.2-1", "the reason code is not one of this packet's");
+    return out;
+}
+
+Decoded<SubscribeView> decode_subscribe(std::uint8_t flags, std::string_view body, Version version) {
+    if (flags != 2) return malformed("MQTT-3.8.1-1", "the flags of SUBSCRIBE are not 0010");
+    WireReader in(body);
+    SubscribeView out;
+    out.packet_id = in.u16();
+    PropertyReader properties(property_block(in, version), place(PacketType::subscribe));
+    for (Property p; properties.next(p);)
+        if (p.id == PropertyId::subscription_identifier) out.subscription_id = p.number;
+    if (properties.failure()) return std::unexpected(*properties.failure());
+    while (!in.empty() && !in.failure()) {
+        SubscriptionView entry;
+        entry.filter = in.utf8();
+        const auto options = in.u8();
+        if (in.failure()) break;
+        if ((options & 3) == 3) return malformed("MQTT-3.8.3-4", "subscription QoS 3");
+        if (version == Version::v5) {
+            if ((options & 0xC0) != 0) return malformed("MQTT-3.8.3-5", "reserved bits of the subscription options are set");
+            entry.no_local = (options & 4) != 0;
+            entry.retain_as_published = (options & 8) != 0;
+            entry.retain_handling = options >> 4 & 3;
+            if (entry.retain_handling == 3) return protocol_error("MQTT-3.8.3-5", "retain handling 3");
+        } else if ((options & 0xFC) != 0) {
+            return malformed("MQTT311-3.8.3-4", "reserved bits of the requested QoS are set");
+        }
+        entry.qos = static_cast<Qos>(options & 3);
+        out.entries.push_back(entry);
+    }
+    if (in.failure()) return std::unexpected(*in.failure());
+    if (out.packet_id == packet_id_none) return malformed("MQTT-2.2.1-3", "the packet identifier is zero");
+    if (out.entries.empty()) return protocol_error("MQTT-3.8.3-2", "SUBSCRIBE without a topic filter");
+    return out;
+}
+
+Decoded<UnsubscribeView> decode_unsubscribe(std::uint8_t flags, std::string_view body, Version version) {
+    if (flags != 2) return malformed("MQTT-3.10.1-1", "the flags of UNSUBSCRIBE are not 0010");
+    WireReader in(body);
+    UnsubscribeView out;
+    out.packet_id = in.u16();
+    PropertyReader properties(property_block(in, version), place(PacketType::unsubscribe));
+    for (Property p; properties.next(p);) {
+    }
+    if (properties.failure()) return std::unexpected(*properties.failure());
+    while (!in.empty() && !in.failure()) out.filters.push_back(in.utf8());
+    if (in.failure()) return std::unexpected(*in.failure());
+    if (out.packet_id == packet_id_none) return malformed("MQTT-2.2.1-3", "the packet identifier is zero");
+    if (out.filters.empty()) return protocol_error("MQTT-3.10.3-2", "UNSUBSCRIBE without a topic filter");
+    return out;
+}
+
+Decoded<DisconnectView> decode_disconnect(std::uint8_t flags, std::string_view body, Version version) {
+    if (flags != 0) return malformed("MQTT-3.14.1-1", "the flags of DISCONNECT are not zero");
+    DisconnectView out;
+    WireReader in(body);
+    if (version == Version::v5 && !in.empty()) {
+        out.reason = static_cast<ReasonCode>(in.u8());
+        if (!in.empty()) {
+            PropertyReader properties(in.bytes(in.varint()), place(PacketType::disconnect));
+            for (Property p; properties.next(p);) {
+                if (p.id == PropertyId::session_expiry_interval) out.session_expiry_interval = p.number;
+                else if (p.id == PropertyId::reason_string) out.reason_string = p.text;
+                else if (p.id == PropertyId::server_reference) out.server_reference = p.text;
+            }
+            if (properties.failure()) return std::unexpected(*properties.failure());
+        }
+    }
+    if (in.failure()) return std::unexpected(*in.failure());
+    if (!in.empty()) return malformed("MQTT-2.1.4", "bytes are left after the last field");
+    return out;
+}
+
+Decoded<AuthView> decode_auth(std::uint8_t flags, std::string_view body) {
+    if (flags != 0) return malformed("MQTT-3.15.1-1", "the flags of AUTH are not zero");
+    AuthView out;
+    WireReader in(body);
+    if (!in.empty()) {
+        out.reason = static_cast<ReasonCode>(in.u8());
+        if (!in.empty()) {
+            PropertyReader properties(in.bytes(in.varint()), place(PacketType::auth));
+            for (Property p; properties.next(p);) {
+                if (p.id == PropertyId::authentication_method) out.method = p.text;
+                else if (p.id == PropertyId::authentication_data) out.data = p.text;
+                else if (p.id == PropertyId::reason_string) out.reason_string = p.text;
+            }
+            if (properties.failure()) return std::unexpected(*properties.failure());
+        }
+    }
+    if (in.failure()) return std::unexpected(*in.failure());
+    if (!in.empty()) return malformed("MQTT-2.1.4", "bytes are left after the last field");
+    if (out.reason != ReasonCode::success && out.reason != ReasonCode::continue_authentication &&
+        out.reason != ReasonCode::reauthenticate)
+        return malformed("MQTT-3.15.2-1", "the reason code is not one of AUTH's");
+    return out;
+}
+
+Decoded<ConnackView> decode_connack(std::string_view body, Version version) {
+    WireReader in(body);
+    ConnackView out;
+    const auto flags = in.u8();
+    out.code = in.u8();
+    if ((flags & 0xFE) != 0) return malformed("MQTT-3.2.2-1", "reserved bits of the acknowledge flags are set");
+    out.session_present = (flags & 1) != 0;
+    out.reason = static_cast<ReasonCode>(out.code);
+    PropertyReader properties(property_block(in, version), place(PacketType::connack));
+    for (Property p; properties.next(p);) {
+        switch (p.id) {
+            case PropertyId::session_expiry_interval: out.session_expiry_interval = p.number, out.has_session_expiry = true; break;
+            case PropertyId::receive_maximum: out.receive_maximum = static_cast<std::uint16_t>(p.number); break;
+            case PropertyId::maximum_qos: out.maximum_qos = static_cast<std::uint8_t>(p.number); break;
+            case PropertyId::retain_available: out.retain_available = p.number == 1; break;
+            case PropertyId::maximum_packet_size: out.maximum_packet_size = p.number; break;
+            case PropertyId::assigned_client_identifier: out.assigned_client_id = p.text; break;
+            case PropertyId::topic_alias_maximum: out.topic_alias_maximum = static_cast<std::uint16_t>(p.number); break;
+            case PropertyId::reason_string: out.reason_string = p.text; break;
+            case PropertyId::server_keep_alive: out.server_keep_alive = static_cast<std::uint16_t>(p.number); break;
+            case PropertyId::response_information: out.response_information = p.text; break;
+            case PropertyId::subscription_identifier_available: out.subscription_ids_available = p.number == 1; break;
+            default: break;
+        }
+    }
+    if (properties.failure()) return std::unexpected(*properties.failure());
+    if (in.failure()) return std::unexpected(*in.failure());
+    return out;
+}
+
+Decoded<SubackView> decode_suback(std::string_view body, Version version, bool unsuback) {
+    WireReader in(body);
+    SubackView out;
+    out.packet_id = in.u16();
+    PropertyReader properties(property_block(in, version), place(unsuback ? PacketType::unsuback : PacketType::suback));
+    for (Property p; properties.next(p);)
+        if (p.id == PropertyId::reason_string) out.reason_string = p.text;
+    if (properties.failure()) return std::unexpected(*properties.failure());
+    while (!in.empty() && !in.failure()) out.reasons.push_back(static_cast<ReasonCode>(in.u8()));
+    if (in.failure()) return std::unexpected(*in.failure());
+    return out;
+}
+
+}  // namespace penstock::mqtt

@@ -1,0 +1,142 @@
+#include "mqtt/wire.h"
+
+#include <cstring>
+
+namespace penstock::mqtt {
+
+bool is_valid_utf8(std::string_view text) noexcept {
+    std::size_t i = 0;
+    const auto size = text.size();
+    auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
+    while (i < size) {
+        // Eight ASCII bytes at a time: none has its top bit set and none is zero.
+        while (i + 8 <= size) {
+            std::uint64_t block = 0;
+            std::memcpy(&block, text.data() + i, 8);
+            constexpr std::uint64_t high = 0x8080808080808080u, low = 0x0101010101010101u;
+            if ((block & high) != 0 || ((block - low) & ~block & high) != 0) break;
+            i += 8;
+        }
+        if (i >= size) return true;
+        const auto first = byte(i);
+        if (first == 0) return false;
+        if (first < 0x80) {
+            ++i;
+            continue;
+        }
+        std::size_t extra = 0;
+        std::uint32_t point = 0;
+        if (first >= 0xC2 && first <= 0xDF) extra = 1, point = first & 0x1Fu;
+        else if (first >= 0xE0 && first <= 0xEF) extra = 2, point = first & 0x0Fu;
+        else if (first >= 0xF0 && first <= 0xF4) extra = 3, point = first & 0x07u;
+        else return false;
+        if (i + extra >= size) return false;
+        for (std::size_t k = 1; k <= extra; ++k) {
+            if ((byte(i + k) & 0xC0) != 0x80) return false;
+            point = point << 6 | (byte(i + k) & 0x3Fu);
+        }
+        if (extra == 2 && point < 0x800) return false;
+        if (extra == 3 && (point < 0x10000 || point > 0x10FFFF)) return false;
+        if (point >= 0xD800 && point <= 0xDFFF) return false;
+        i += extra + 1;
+    }
+    return true;
+}
+
+namespace {
+constexpr ProtocolError short_packet{ReasonCode::malformed_packet, "MQTT-2.1.4", "the packet ends inside a field"};
+}
+
+std::uint8_t WireReader::u8() noexcept {
+    if (rest_.empty()) {
+        fail(short_packet);
+        return 0;
+    }
+    const auto value = static_cast<std::uint8_t>(rest_[0]);
+    rest_.remove_prefix(1);
+    return value;
+}
+
+std::uint16_t WireReader::u16() noexcept {
+    const auto high = u8();
+    return static_cast<std::uint16_t>(high << 8 | u8());
+}
+
+std::uint32_t WireReader::u32() noexcept {
+    const std::uint32_t high = u16();
+    return high << 16 | u16();
+}
+
+std::uint32_t WireReader::varint() noexcept {
+    std::uint32_t value = 0;
+    for (unsigned shift = 0; shift <= 21; shift += 7) {
+        const auto byte = u8();
+        value |= static_cast<std::uint32_t>(byte & 0x7F) << shift;
+        if ((byte & 0x80) == 0) {
+            if (shift > 0 && byte == 0)
+                fail({ReasonCode::malformed_packet, "MQTT-1.5.5-1", "a variable byte integer is longer than needed"});
+            return value;
+        }
+    }
+    fail({ReasonCode::malformed_packet, "MQTT-1.5.5-1", "a variable byte integer has more than four bytes"});
+    return 0;
+}
+
+std::string_view WireReader::bytes(std::size_t size) noexcept {
+    if (size > rest_.size()) {
+        fail(short_packet);
+        return {};
+    }
+    const auto out = rest_.substr(0, size);
+    rest_.remove_prefix(size);
+    return out;
+}
+
+std::string_view WireReader::binary() noexcept { return bytes(u16()); }
+
+std::string_view WireReader::utf8() noexcept {
+    const auto out = binary();
+    if (!is_valid_utf8(out)) {
+        fail({ReasonCode::malformed_packet, "MQTT-1.5.4-1", "a text field is not well-formed UTF-8 or holds U+0000"});
+        return {};
+    }
+    return out;
+}
+
+std::string_view WireReader::rest() noexcept {
+    const auto out = rest_;
+    rest_ = {};
+    return out;
+}
+
+void WireWriter::varint(std::uint32_t value) {
+    do {
+        auto byte = static_cast<std::uint8_t>(value & 0x7F);
+        value >>= 7;
+        if (value > 0) byte |= 0x80;
+        u8(byte);
+    } while (value > 0);
+}
+
+FrameState cut_frame(std::string_view bytes, std::uint32_t size_max, Frame& out) noexcept {
+    if (bytes.size() < 2) return FrameState::need_more;
+    std::uint32_t length = 0;
+    std::size_t at = 1;
+    for (unsigned shift = 0;; shift += 7) {
+        if (at >= bytes.size()) return FrameState::need_more;
+        const auto byte = static_cast<std::uint8_t>(bytes[at++]);
+        length |= static_cast<std::uint32_t>(byte & 0x7F) << shift;
+        if ((byte & 0x80) == 0) break;
+        if (shift == 21) return FrameState::malformed;
+    }
+    const auto first = static_cast<std::uint8_t>(bytes[0]);
+    out.type = static_cast<PacketType>(first >> 4);
+    out.flags = first & 0x0F;
+    out.size = at + length;
+    if (out.size > size_max) return FrameState::too_large;
+    if (out.size > bytes.size()) return FrameState::need_more;
+    out.body = bytes.substr(at, length);
+    return FrameState::complete;
+}
+
+}  // namespace penstock::mqtt

@@ -1,0 +1,215 @@
+#include "resources/json.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "base/text.h"
+
+namespace penstock::resources {
+namespace {
+
+constexpr int depth_max = 100;
+
+/// YAML 1.2 core schema plus the booleans of 1.1 that kubectl's parser (YAML 1.1 with JSON booleans) takes.
+Json scalar(const YAML::Node& node) {
+    const auto& text = node.Scalar();
+    if (node.Tag() == "!" || node.Tag() == "tag:yaml.org,2002:str") return text;
+    if (text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL") return nullptr;
+    if (text == "true" || text == "True" || text == "TRUE") return true;
+    if (text == "false" || text == "False" || text == "FALSE") return false;
+    if (const auto number = parse_number<std::int64_t>(text[0] == '+' ? std::string_view(text).substr(1) : std::string_view(text))) return *number;
+    if (text.starts_with("0x") && text.size() > 2) {
+        std::int64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data() + 2, text.data() + text.size(), value, 16);
+        if (error == std::errc{} && end == text.data() + text.size()) return value;
+    }
+    const bool numeric = text.find_first_not_of("0123456789+-.eE") == std::string::npos && text.find_first_of("0123456789") != std::string::npos;
+    if (numeric)
+        if (const auto number = parse_number<double>(text)) return *number;
+    return text;
+}
+
+Result<Json> convert(const YAML::Node& node, int depth) {
+    if (depth > depth_max) return fail(fmt::format("line {}: nested deeper than {} levels", node.Mark().line + 1, depth_max));
+    switch (node.Type()) {
+        case YAML::NodeType::Scalar: return scalar(node);
+        case YAML::NodeType::Sequence: {
+            Json out = Json::array();
+            for (const auto& item : node) {
+                auto value = convert(item, depth + 1);
+                if (!value) return value;
+                out.push_back(std::move(*value));
+            }
+            return out;
+        }
+        case YAML::NodeType::Map: {
+            Json out = Json::object();
+            for (const auto& entry : node) {
+                if (!entry.first.IsScalar()) return fail(fmt::format("line {}: a key must be plain text", entry.first.Mark().line + 1));
+                const auto key = entry.first.Scalar();
+                if (out.contains(key)) return fail(fmt::format("line {}: the key \"{}\" is given twice", entry.first.Mark().line + 1, key));
+                auto value = convert(entry.second, depth + 1);
+                if (!value) return value;
+                out[key] = std::move(*value);
+            }
+            return out;
+        }
+        default: return Json(nullptr);
+    }
+}
+
+bool needs_quotes(const std::string& text) {
+    if (text.empty() || text.front() == ' ' || text.back() == ' ') return true;
+    if (std::string_view("-?:,[]{}#&*!|>'\"%@`~").find(text.front()) != std::string_view::npos &&
+        !(text.front() == '-' && text.size() > 1 && text[1] != ' ' && text.find_first_not_of("0123456789.-") != std::string::npos))
+        return true;
+    if (text.find(": ") != std::string::npos || text.find(" #") != std::string::npos || text.back() == ':') return true;
+    for (const char c : text)
+        if (static_cast<unsigned char>(c) < 0x20) return true;
+    YAML::Node probe(text);
+    const auto value = scalar(probe);
+    if (!value.is_string()) return true;
+    const auto lower = to_lower(text);
+    if (lower == "yes" || lower == "no" || lower == "on" || lower == "off" || lower == "y" || lower == "n") return true;
+    // Times and the like: quoted so that no reader takes them for another type.
+    return text.find_first_not_of("0123456789-:.TZ+ ") == std::string::npos;
+}
+
+void emit_scalar(const Json& value, std::string& out) {
+    if (!value.is_string()) {
+        out += value.dump();
+        return;
+    }
+    const auto& text = value.get_ref<const std::string&>();
+    out += needs_quotes(text) ? Json(text).dump(-1, ' ', false, Json::error_handler_t::replace) : text;
+}
+
+void emit(const Json& value, int indent, std::string& out) {
+    const std::string pad(static_cast<std::size_t>(indent), ' ');
+    if (value.is_object()) {
+        bool first = true;
+        for (const auto& [key, item] : value.items()) {
+            if (!first) out += pad;
+            first = false;
+            out += needs_quotes(key) ? Json(key).dump() : key;
+            out += ':';
+            if ((item.is_object() || item.is_array()) && !item.empty()) {
+                const bool list = item.is_array();
+                out += '\n';
+                out += list ? pad : pad + "  ";
+                emit(item, list ? indent : indent + 2, out);
+            } else if (item.is_string() && item.get_ref<const std::string&>().find('\n') != std::string::npos &&
+                       item.get_ref<const std::string&>().find('\r') == std::string::npos && item.get_ref<const std::string&>().front() != ' ') {
+                const auto& text = item.get_ref<const std::string&>();
+                out += text.back() == '\n' ? " |\n" : " |-\n";
+                for (const auto line : split(text.back() == '\n' ? std::string_view(text).substr(0, text.size() - 1) : std::string_view(text), '\n'))
+                    out += line.empty() ? "\n" : pad + "  " + std::string(line) + "\n";
+            } else {
+                out += ' ';
+                if (item.is_object()) out += "{}";
+                else if (item.is_array()) out += "[]";
+                else emit_scalar(item, out);
+                out += '\n';
+            }
+        }
+    } else if (value.is_array()) {
+        bool first = true;
+        for (const auto& item : value) {
+            if (!first) out += pad;
+            first = false;
+            out += "- ";
+            if ((item.is_object() || item.is_array()) && !item.empty()) {
+                emit(item, indent + 2, out);
+            } else {
+                if (item.is_object()) out += "{}";
+                else if (item.is_array()) out += "[]";
+                else emit_scalar(item, out);
+                out += '\n';
+            }
+        }
+    } else {
+        emit_scalar(value, out);
+        out += '\n';
+    }
+}
+
+const Json null_json;
+
+}  // namespace
+
+Result<std::vector<Document>> parse_documents(std::string_view text, const std::string& file) {
+    std::vector<Document> out;
+    try {
+        int index = 0;
+        for (const auto& node : YAML::LoadAll(std::string(text))) {
+            ++index;
+            if (!node.IsDefined() || node.IsNull()) continue;
+            auto value = convert(node, 0);
+            if (!value) return fail(fmt::format("{}: {}", file, value.error().message));
+            Document document{.object = std::move(*value), .file = file, .index = index, .line = node.Mark().line + 1};
+            if (!document.object.is_object())
+                return fail(fmt::format("{}: document {} (line {}): a resource object is needed, with apiVersion, kind and metadata", file, index, document.line));
+            if (text_at(document.object, "kind") == "List" && at_path(document.object, "items").is_array()) {
+                for (auto& item : document.object["items"]) out.push_back({.object = item, .file = file, .index = index, .line = document.line});
+            } else {
+                out.push_back(std::move(document));
+            }
+        }
+    } catch (const YAML::Exception& error) {
+        return fail(fmt::format("{}: line {}, column {}: {}", file, error.mark.line + 1, error.mark.column + 1, error.msg));
+    }
+    return out;
+}
+
+Result<Json> parse_json(std::string_view text) {
+    auto depth_ok = true;
+    const auto out = Json::parse(
+        text,
+        [&](int depth, Json::parse_event_t, Json&) {
+            if (depth > depth_max) depth_ok = false;
+            return depth_ok;
+        },
+        false);
+    if (!depth_ok) return fail(fmt::format("nested deeper than {} levels", depth_max));
+    if (out.is_discarded()) {
+        try {
+            [[maybe_unused]] const auto again = Json::parse(text);
+        } catch (const Json::exception& error) {
+            return fail(error.what());
+        }
+        return fail("not JSON");
+    }
+    return out;
+}
+
+std::string to_yaml(const Json& value) {
+    std::string out;
+    if ((value.is_object() || value.is_array()) && value.empty()) return value.is_object() ? "{}\n" : "[]\n";
+    emit(value, 0, out);
+    return out;
+}
+
+const Json& at_path(const Json& object, std::string_view path) {
+    const auto* at = &object;
+    while (!path.empty()) {
+        const auto dot = path.find('.');
+        const auto key = path.substr(0, dot);
+        path = dot == std::string_view::npos ? std::string_view{} : path.substr(dot + 1);
+        if (!at->is_object()) return null_json;
+        const auto found = at->find(key);
+        if (found == at->end()) return null_json;
+        at = &*found;
+    }
+    return *at;
+}
+
+std::string text_at(const Json& object, std::string_view path, std::string fallback) {
+    const auto& value = at_path(object, path);
+    return value.is_string() ? value.get<std::string>() : fallback;
+}
+
+}  // namespace penstock::resources

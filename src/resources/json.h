@@ -1,0 +1,33 @@
+#pragma once
+#include <nlohmann/json.hpp>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace penstock::resources {
+
+using Json = nlohmann::json;
+
+/// One resource object found in a file.
+struct Document {
+    Json object;
+    std::string file;
+    int index = 0;                       ///< 1 for the first document of the file
+    int line = 0;                        ///< where it begins
+};
+
+/// Parses any number of YAML (or JSON) documents; empty ones are skipped, `kind: List` is unfolded.
+/// The error names file, line and column.
+Result<std::vector<Document>> parse_documents(std::string_view text, const std::string& file);
+Result<Json> parse_json(std::string_view text);
+/// Block-style YAML, as kubectl prints it.
+std::string to_yaml(const Json& value);
+/// Value at a dotted path such as `spec.ports`, or null when absent.
+const Json& at_path(const Json& object, std::string_view path);
+/// Text at a path, or `fallback` when absent or no text.
+std::string text_at(const Json& object, std::string_view path, std::string fallback = {});
+
+}  // namespace penstock::resources

@@ -1,0 +1,240 @@
+// Every kind is declared here, once.
+#include <algorithm>
+
+#include "resources/schema.h"
+
+namespace penstock::resources {
+namespace {
+
+const std::vector<std::string> modes{"Enabled", "Disabled"};
+const std::vector<std::string> key_algorithms{"Ec256", "Ec384", "Ec521", "Ed25519", "Rsa2048", "Rsa4096", "Rsa8192"};
+const std::vector<std::string> rotation_policies{"Always", "Never"};
+constexpr const char* duration_pattern = "([0-9]+(\\.[0-9]+)?(h|m|s))+";
+constexpr const char* duration_hint = "a duration in h, m and s, such as 240h or 45m";
+constexpr std::int64_t u32_max = 4'294'967'295;
+
+Field text(std::string name, std::string doc) { return {.name = std::move(name), .type = Type::string, .doc = std::move(doc)}; }
+Field required_text(std::string name, std::string doc) {
+    auto out = text(std::move(name), std::move(doc));
+    out.required = true;
+    return out;
+}
+Field choice(std::string name, std::vector<std::string> values, Json fallback, std::string doc) {
+    return {.name = std::move(name), .type = Type::string, .doc = std::move(doc), .values = std::move(values), .default_value = std::move(fallback)};
+}
+Field number(std::string name, std::int64_t low, std::int64_t high, Json fallback, std::string doc) {
+    return {.name = std::move(name), .type = Type::integer, .doc = std::move(doc), .minimum = low, .maximum = high, .default_value = std::move(fallback)};
+}
+Field object(std::string name, std::vector<Field> fields, std::string doc) {
+    return {.name = std::move(name), .type = Type::object, .doc = std::move(doc), .fields = std::move(fields)};
+}
+Field texts(std::string name, std::string doc) {
+    return {.name = std::move(name), .type = Type::array, .doc = std::move(doc), .items = {text("", "")}};
+}
+Field list(std::string name, std::vector<Field> fields, std::string doc) {
+    return {.name = std::move(name), .type = Type::array, .doc = std::move(doc), .items = {object("", std::move(fields), "")}};
+}
+Field text_map(std::string name, std::string doc) {
+    return {.name = std::move(name), .type = Type::map, .doc = std::move(doc), .items = {text("", "")}};
+}
+Field duration(std::string name, std::string doc) {
+    return {.name = std::move(name), .type = Type::string, .doc = std::move(doc), .pattern = duration_pattern, .pattern_hint = duration_hint};
+}
+Field open(std::string name, std::string doc) { return {.name = std::move(name), .type = Type::any, .doc = std::move(doc)}; }
+Field required(Field field) {
+    field.required = true;
+    return field;
+}
+Field with_note(Field field, std::string note) {
+    field.note = std::move(note);
+    return field;
+}
+/// Defaults of an object that is itself filled in when absent.
+Field filled(Field field) {
+    field.default_value = Json::object();
+    return field;
+}
+
+constexpr const char* one_process = "there is one process and no traffic between broker pods";
+
+Field private_key() {
+    return object("privateKey",
+                  {choice("algorithm", key_algorithms, nullptr, "Algorithm and size of the key."),
+                   choice("rotationPolicy", rotation_policies, nullptr, "Whether renewal makes a new key.")},
+                  "Private key of the certificate.");
+}
+
+Kind broker() {
+    auto backend = required(object("backendChain",
+        {required(number("partitions", 1, 16, nullptr, "Shards. On one machine it multiplies the message pool of the memory profile.")),
+         required(number("redundancyFactor", 1, 5, nullptr, "Replicas of a shard. One machine keeps one copy; a value above 1 is reported in the status.")),
+         number("workers", 1, 16, 1, "Backend workers per pod. On one machine it multiplies the message pool of the memory profile.")},
+        "The stateful part."));
+    auto frontend = required(object("frontend",
+        {required(number("replicas", 1, 16, nullptr, "Frontend pods. On one machine replicas × workers is the number of worker threads, at most one per core.")),
+         number("workers", 1, 16, 2, "Worker threads per pod.")},
+        "The part that terminates client connections."));
+    auto clients = object("clients",
+        {number("maxSessionExpirySeconds", 1, u32_max, 86'400, "Upper bound of the Session Expiry Interval; exactly this for 3.1.1 sessions with clean session 0."),
+         number("maxMessageExpirySeconds", 1, u32_max, nullptr, "Upper bound of the Message Expiry Interval of every PUBLISH, retained ones included."),
+         number("maxPacketSizeBytes", 1, 268'435'456, nullptr, "Largest packet taken; the smaller of this and the memory profile's bound is advertised."),
+         object("subscriberQueueLimit",
+                {number("length", 1, INT64_MAX, nullptr, "QoS 1 and 2 messages queued or in flight per subscriber."),
+                 choice("strategy", {"None", "DropOldest"}, "None", "What happens at the limit: grow until the session expires, or discard the oldest.")},
+                "Bound of each subscriber's queue."),
+         number("maxReceiveMaximum", 1, 65'535, 65'535, "Caps the Receive Maximum a client asks for."),
+         number("maxKeepAliveSeconds", 0, 65'535, nullptr, "Longest keep alive; told to version 5 clients as Server Keep Alive. 0: no bound.")},
+        "Bounds for MQTT clients.");
+    auto internal = object("internalCerts",
+        {required(duration("duration", "Lifetime.")), required(duration("renewBefore", "Renewal ahead of the end.")), required(private_key())},
+        "Certificates between broker pods.");
+    auto logs = filled(object("logs",
+        {{.name = "level", .type = Type::string, .doc = "trace, debug, info, warn or error; or a list such as `info,broker=debug`. Changes act at once.", .default_value = "info"},
+         with_note(open("opentelemetryExportConfig", "OTLP export of logs."), "logs go to standard error and to the resource API"),
+         with_note(open("openTelemetryExportConfig", "Older spelling."), "logs go to standard error and to the resource API"),
+         with_note(open("exportIntervalSeconds", "Older field."), "it belonged to a removed exporter"),
+         with_note(open("exportLevel", "Older field."), "it belonged to a removed exporter")},
+        "Log output."));
+    auto metrics = filled(object("metrics",
+        {number("prometheusPort", 0, 65'535, 9600, "Port of the Prometheus endpoint `/metrics` (and `/healthz`, `/readyz`); 0 switches it off."),
+         with_note(open("mode", "Older field."), "metrics are always counted; prometheusPort 0 closes the endpoint"),
+         with_note(open("exportIntervalSeconds", "Older field."), "Prometheus decides when it reads"),
+         with_note(open("opentelemetryExportConfig", "OTLP export of metrics."), "metrics are served to Prometheus only")},
+        "Metrics."));
+    auto self_check = filled(object("selfCheck",
+        {choice("mode", modes, "Enabled", "Whether the probe runs."),
+         number("intervalSeconds", 30, 300, 30, "Seconds between two probes."),
+         number("timeoutSeconds", 5, 120, 15, "Seconds after which a step counts as failed.")},
+        "The self-test probe: a client of its own that connects, subscribes, publishes and receives on every listener."));
+    auto traces = with_note(object("traces",
+        {choice("mode", modes, nullptr, "Whether spans are kept."), number("cacheSizeMegabytes", 1, 128, nullptr, "Memory for spans."),
+         object("selfTracing", {choice("mode", modes, nullptr, "Whether the probe is traced."), number("intervalSeconds", 1, 300, nullptr, "Seconds between two traces.")}, "Tracing of the probe."),
+         number("spanChannelCapacity", 1000, 100'000, nullptr, "Spans waiting to be kept.")},
+        "OpenTelemetry traces."), "this release records no spans");
+    auto disk = object("diskBackedMessageBuffer", {}, "Overflow of queues to disk.");
+    disk.refused = "queues cannot spill to disk in this release; remove the field, and bound queues with advanced.clients.subscriberQueueLimit";
+    auto persistence = object("persistence", {}, "Durable sessions, retained messages and state store.");
+    persistence.refused = "messages and sessions are kept in memory in this release; remove the field";
+    return {
+        .group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "Broker", .plural = "brokers", .singular = "broker",
+        .doc = "An MQTT broker: its size, its limits for clients and its diagnostics. All fields may be changed while it runs; "
+               "`cardinality.frontend` acts at the next start.\n\n"
+               "Annotations switch what AIO's resource has no field for: `penstock.io/compatibility: AIO` answers CONNACK and QoS 2 exactly as AIO does; "
+               "`penstock.io/sys-topics: Disabled` silences `$SYS`; `penstock.io/hide-selftest: Enabled` hides the probe's topics from wildcards; "
+               "`penstock.io/debug-clients: id,id` logs every packet of these clients.",
+        .fields = {required(object("spec",
+            {choice("memoryProfile", {"Tiny", "Low", "Medium", "High"}, "Medium", "Bounds of packet size and message memory: Tiny 4 MB and 16 MiB, Low 16 MB and 64 MiB, Medium 64 MB and 576 MiB, High 256 MB and 2 GiB. Above 75 % of the memory PUBLISH is refused with 0x97."),
+             object("cardinality", {backend, frontend}, "Number of workers; one per core when absent."),
+             with_note(object("generateResourceLimits", {choice("cpu", modes, nullptr, "CPU requests and limits on pods.")}, "Resource limits."), "there are no pods whose CPU could be limited"),
+             object("advanced",
+                    {clients, with_note(choice("encryptInternalTraffic", modes, nullptr, "TLS between broker pods."), one_process),
+                     with_note(internal, one_process)},
+                    "Advanced settings."),
+             filled(object("diagnostics", {logs, metrics, self_check, traces}, "Logs, metrics and self-test.")),
+             disk, persistence,
+             choice("highPriorityMessagesBackpressureHandling", {"Accept", "Reject"}, "Accept", "Whether messages with the user property `$high_priority` are taken while others are refused for memory.")},
+            "Desired state."))},
+        .columns = {{"Profile", "spec.memoryProfile"}, {"Status", "status.runtimeStatus.status"}, {"Health", "status.healthState.status"},
+                    {"Message", "status.runtimeStatus.description", "string", 1}}};
+}
+
+Kind broker_listener() {
+    auto spec_issuer = object("issuerRef",
+        {required_text("name", "Name of the issuer."), required(choice("kind", {"Issuer", "ClusterIssuer"}, nullptr, "Kind of the issuer.")),
+         {.name = "group", .type = Type::string, .doc = "API group of the issuer.", .default_value = "cert-manager.io"}},
+        "Who issues.");
+    auto automatic = object("certManagerCertificateSpec",
+        {required(spec_issuer), duration("duration", "Lifetime; 2160h when absent."), duration("renewBefore", "Renewal ahead of the end."), private_key(),
+         object("san", {texts("dns", "Names."), texts("ip", "Addresses.")}, "Names and addresses beyond the Service's own."),
+         text("secretName", "Secret to keep the certificate in; generated when absent.")},
+        "A certificate issued and renewed automatically.");
+    auto tls = object("tls",
+        {required(choice("mode", {"Automatic", "Manual"}, nullptr, "Which of the two sub-objects counts.")), automatic,
+         object("manual", {required_text("secretRef", "Secret of type kubernetes.io/tls.")}, "A certificate brought along.")},
+        "TLS of the port; absent: plaintext.");
+    auto ports = required(list("ports",
+        {required(number("port", 0, 65'535, nullptr, "Port number; unique across all listeners of the broker. 0 picks a free one, shown in the status.")),
+         number("nodePort", 0, 65'535, nullptr, "Port on all interfaces for NodePort listeners; `port` itself when absent."),
+         choice("protocol", {"Mqtt", "WebSockets"}, "Mqtt", "Transport."),
+         text("authenticationRef", "Name of a BrokerAuthentication; absent: anybody may connect."),
+         text("authorizationRef", "Name of a BrokerAuthorization; absent: everything is allowed."), tls},
+        "Ports of the listener."));
+    ports.items_min = 1;
+    ports.list_key = "port";
+    return {
+        .group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "BrokerListener", .plural = "brokerlisteners", .singular = "brokerlistener",
+        .doc = "Where clients reach a broker. On one machine `ClusterIp` binds the loopback interfaces at `port`, `NodePort` all interfaces at `nodePort`, "
+               "`LoadBalancer` all interfaces at `port`. Changes act at once; only connections of ports that go away end, with reason 0x98.\n\n"
+               "A port with `tls`, `authenticationRef` or `authorizationRef` does not open in this release; its status says so.",
+        .fields = {required(object("spec",
+            {text("brokerRef", "Name of the Broker; or an owner reference of kind Broker."),
+             choice("serviceType", {"ClusterIp", "LoadBalancer", "NodePort"}, "ClusterIp", "Which interfaces are bound. One listener per type, unless the Broker has annotation `penstock.io/listeners-per-service-type: Any`."),
+             text("serviceName", "Name of the Service; the listener's own name when absent."), ports},
+            "Desired state."))},
+        .columns = {{"Type", "spec.serviceType"}, {"Ports", "status.ports"}, {"Status", "status.runtimeStatus.status"},
+                    {"Message", "status.runtimeStatus.description", "string", 1}}};
+}
+
+Kind broker_authentication() {
+    auto methods = required(list("authenticationMethods",
+        {required(choice("method", {"ServiceAccountToken", "X509", "Custom"}, nullptr, "Kind of credential.")),
+         object("serviceAccountTokenSettings", {required(texts("audiences", "Audiences, any of which a token must have."))}, "Settings of ServiceAccountToken."),
+         object("x509Settings", {text("trustedClientCaCert", "ConfigMap with the CA certificates."), open("authorizationAttributes", "Attributes by certificate subject."),
+                                 choice("additionalValidation", {"None", "AzureDeviceRegistry"}, nullptr, "Further check of the leaf's name.")}, "Settings of X509."),
+         object("customSettings", {{.name = "endpoint", .type = Type::string, .doc = "HTTPS address of the server.", .required = true, .pattern = "https://.*", .pattern_hint = "an https:// address"},
+                                   text("caCertConfigMap", "ConfigMap with the server's CA."),
+                                   object("auth", {object("x509", {required_text("secretRef", "Secret with the client certificate.")}, "Client certificate.")}, "What is shown to the server."),
+                                   text_map("headers", "Further request headers.")}, "Settings of Custom.")},
+        "Methods, tried in order."));
+    methods.items_min = 1;
+    return {.group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "BrokerAuthentication", .plural = "brokerauthentications", .singular = "brokerauthentication",
+            .doc = "How clients of a port prove who they are. The resource is stored and validated; a port that refers to one does not open in this release.",
+            .fields = {required(object("spec", {text("brokerRef", "Name of the Broker."), methods}, "Desired state."))}, .columns = {}};
+}
+
+Kind broker_authorization() {
+    auto rules = list("rules",
+        {required(object("principals", {texts("clientIds", "Client ids, exact."), texts("usernames", "User names, exact."),
+                                        {.name = "attributes", .type = Type::array, .doc = "Attribute sets; one must match as a whole.", .items = {text_map("", "")}}}, "Whom the rule is about; any part suffices.")),
+         required(list("brokerResources", {required(choice("method", {"Connect", "Publish", "Subscribe"}, nullptr, "What is allowed.")), texts("clientIds", "Client id patterns, with Connect."), texts("topics", "Topic filters, with Publish and Subscribe.")}, "What is allowed.")),
+         list("stateStoreResources", {required(choice("method", {"Read", "Write", "ReadWrite"}, nullptr, "What is allowed.")), choice("keyType", {"Pattern", "String", "Binary"}, "Pattern", "How keys are written."), required(texts("keys", "Keys."))}, "State store keys.")},
+        "Allow rules.");
+    return {.group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "BrokerAuthorization", .plural = "brokerauthorizations", .singular = "brokerauthorization",
+            .doc = "What clients of a port may do. The resource is stored and validated; a port that refers to one does not open in this release.",
+            .fields = {required(object("spec", {text("brokerRef", "Name of the Broker."),
+                                                required(object("authorizationPolicies", {choice("cache", modes, "Enabled", "Whether decisions are kept."), rules}, "The policy."))}, "Desired state."))}, .columns = {}};
+}
+
+Kind core(std::string kind, std::string plural, std::vector<std::string> short_names, bool namespaced, std::vector<Field> fields, std::vector<Column> columns, std::string doc) {
+    Kind out{.group = "", .version = "v1", .kind = std::move(kind), .plural = std::move(plural), .short_names = std::move(short_names), .namespaced = namespaced,
+             .is_open = true, .doc = std::move(doc), .fields = std::move(fields), .columns = std::move(columns)};
+    out.singular = out.kind;
+    for (auto& c : out.singular) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    return out;
+}
+
+std::vector<Kind> make_kinds() {
+    std::vector<Kind> out;
+    out.push_back(core("Namespace", "namespaces", {"ns"}, false, {}, {{"Status", "status.phase"}}, "A scope for names."));
+    out.back().has_status = true;
+    out.push_back(core("ConfigMap", "configmaps", {"cm"}, true, {text_map("data", "Texts."), text_map("binaryData", "Bytes in base64.")}, {{"Data", "#data", "integer"}}, "Configuration as plain data."));
+    out.back().has_status = false;
+    out.push_back(core("Service", "services", {"svc"}, true, {open("spec", "Desired state.")},
+                       {{"Type", "spec.type"}, {"Cluster-IP", "spec.clusterIP"}, {"External-IP", "#external-ip"}, {"Port(s)", "#ports"}},
+                       "How a listener is reached; written by Penstock for each BrokerListener."));
+    out.back().categories = {"all"};
+    out.push_back(broker());
+    out.push_back(broker_listener());
+    out.push_back(broker_authentication());
+    out.push_back(broker_authorization());
+    return out;
+}
+
+}  // namespace
+
+const std::vector<Kind>& all_kinds() {
+    static const std::vector<Kind> kinds = make_kinds();
+    return kinds;
+}
+
+}  // namespace penstock::resources

@@ -1,0 +1,91 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "resources/json.h"
+
+namespace penstock::resources {
+
+enum class Type : std::uint8_t { object, array, map, string, integer, boolean, any };
+
+/// One field of a kind: the only place where its name, type, bounds, default and meaning are written down. Validation,
+/// defaulting, OpenAPI and the reference page are made from it.
+struct Field {
+    std::string name;
+    Type type = Type::object;
+    std::string doc;
+    bool required = false;
+    std::optional<std::int64_t> minimum, maximum;
+    std::vector<std::string> values;             ///< canonical enumeration values; matched without regard to case
+    std::string pattern;                         ///< anchored extended regular expression, for texts
+    std::string pattern_hint;                    ///< what the pattern means, for the message
+    Json default_value;                          ///< written back when the parent object exists; null: none
+    std::vector<Field> fields;                   ///< of an object
+    std::vector<Field> items;                    ///< one entry: the shape of an array's items or a map's values
+    std::size_t items_min = 0;
+    std::string list_key;                        ///< items are unique by this field
+    std::string refused;                         ///< not empty: the field is known and not taken, for this reason
+    std::string note;                            ///< not empty: the field is taken without effect on one machine; why
+};
+
+struct Column {
+    std::string name;
+    std::string path;                            ///< dotted path into the object
+    std::string type = "string";                 ///< `string`, `integer` or `date`
+    int priority = 0;                            ///< above 0: only with -o wide
+    std::string doc;
+};
+
+struct Kind {
+    std::string group;                           ///< empty for the core group
+    std::string version;
+    std::string kind;
+    std::string plural;
+    std::string singular;
+    std::vector<std::string> short_names;
+    std::vector<std::string> categories;
+    bool namespaced = true;
+    bool has_status = true;                      ///< status is a subresource of its own
+    bool is_open = false;                        ///< core kinds: fields beyond those declared are kept as they are
+    std::string doc;
+    std::vector<Field> fields;                   ///< top level, without apiVersion, kind, metadata, status
+    std::vector<Column> columns;                 ///< between Name and Age
+
+    [[nodiscard]] std::string api_version() const { return group.empty() ? version : group + "/" + version; }
+    /// `brokers.mqttbroker.iotoperations.azure.com`, as in error messages.
+    [[nodiscard]] std::string qualified_plural() const { return group.empty() ? plural : plural + "." + group; }
+    [[nodiscard]] std::string qualified_kind() const { return group.empty() ? kind : kind + "." + group; }
+};
+
+/// One fault of an object, with the reason word of the Kubernetes API.
+struct Fault {
+    std::string path;
+    std::string reason;                          ///< FieldValueRequired, FieldValueInvalid, FieldValueNotSupported, ...
+    std::string message;
+};
+
+/// All kinds this build serves.
+const std::vector<Kind>& all_kinds();
+const Kind* find_kind(std::string_view api_version, std::string_view kind);
+/// By plural, singular, short name or kind, with or without `.group`; any case.
+const Kind* find_kind_by_word(std::string_view word);
+
+/// All faults of an object against its declaration; names, types, bounds, enumerations, duplicate list keys.
+std::vector<Fault> validate(const Kind& kind, const Json& object);
+/// Paths of fields that the declaration does not know, with the nearest known name in the message.
+std::vector<Fault> unknown_fields(const Kind& kind, const Json& object);
+/// Writes defaults into the object where their parents exist.
+void apply_defaults(const Kind& kind, Json& object);
+/// Fields the object sets that have no effect here, with the reason.
+std::vector<Fault> notes(const Kind& kind, const Json& object);
+/// The canonical spelling of an enumeration value; the text itself when it is none of them.
+std::string canonical(const std::vector<std::string>& values, std::string_view text);
+/// The kind's OpenAPI v3 schema.
+Json openapi_schema(const Kind& kind);
+/// The reference page in Markdown.
+std::string reference_page(const Kind& kind);
+
+}  // namespace penstock::resources

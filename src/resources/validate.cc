@@ -1,0 +1,315 @@
+#include <algorithm>
+#include <map>
+#include <regex>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "base/text.h"
+#include "resources/schema.h"
+
+namespace penstock::resources {
+namespace {
+
+std::string type_name(Type type) {
+    switch (type) {
+        case Type::object:
+        case Type::map: return "object";
+        case Type::array: return "array";
+        case Type::string: return "string";
+        case Type::integer: return "integer";
+        case Type::boolean: return "boolean";
+        case Type::any: return "any value";
+    }
+    return "";
+}
+
+std::string json_type(const Json& value) {
+    return value.is_number_integer() ? "integer" : value.is_number() ? "number" : std::string(value.type_name());
+}
+
+bool has_type(const Json& value, Type type) {
+    switch (type) {
+        case Type::object:
+        case Type::map: return value.is_object();
+        case Type::array: return value.is_array();
+        case Type::string: return value.is_string();
+        case Type::integer: return value.is_number_integer();
+        case Type::boolean: return value.is_boolean();
+        case Type::any: return true;
+    }
+    return false;
+}
+
+std::string quoted_list(const std::vector<std::string>& values) {
+    std::string out;
+    for (const auto& v : values) out += fmt::format("{}\"{}\"", out.empty() ? "" : ", ", v);
+    return out;
+}
+
+const std::regex& compiled(const std::string& pattern) {
+    static thread_local std::map<std::string, std::regex> cache;
+    const auto found = cache.find(pattern);
+    if (found != cache.end()) return found->second;
+    return cache.emplace(pattern, std::regex(pattern, std::regex::extended)).first->second;
+}
+
+void check(const Field& field, const Json& value, const std::string& path, std::vector<Fault>& out);
+
+void check_fields(const std::vector<Field>& fields, const Json& object, const std::string& path, std::vector<Fault>& out) {
+    for (const auto& field : fields) {
+        const auto at = path.empty() ? field.name : path + "." + field.name;
+        const auto found = object.find(field.name);
+        // null means absent, as kubectl writes it into generated files.
+        if (found == object.end() || found->is_null()) {
+            if (field.required) out.push_back({at, "FieldValueRequired", "Required value: " + field.doc});
+            continue;
+        }
+        check(field, *found, at, out);
+    }
+}
+
+void check(const Field& field, const Json& value, const std::string& path, std::vector<Fault>& out) {
+    if (!field.refused.empty()) {
+        out.push_back({path, "FieldValueForbidden", "Forbidden: " + field.refused});
+        return;
+    }
+    if (!has_type(value, field.type)) {
+        out.push_back({path, "FieldValueTypeInvalid", fmt::format("Invalid value: {}: must be of type {}, not {}", value.dump(), type_name(field.type), json_type(value))});
+        return;
+    }
+    switch (field.type) {
+        case Type::object: check_fields(field.fields, value, path, out); break;
+        case Type::map:
+            if (!field.items.empty())
+                for (const auto& [key, item] : value.items()) check(field.items[0], item, fmt::format("{}[{}]", path, key), out);
+            break;
+        case Type::array: {
+            if (value.size() < field.items_min)
+                out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: {}: at least {} item{} needed", value.dump(), field.items_min, field.items_min == 1 ? " is" : "s are")});
+            std::set<std::string> seen;
+            for (std::size_t i = 0; i < value.size(); ++i) {
+                const auto at = fmt::format("{}[{}]", path, i);
+                if (!field.items.empty()) check(field.items[0], value[i], at, out);
+                if (!field.list_key.empty() && value[i].is_object() && value[i].contains(field.list_key) &&
+                    !seen.insert(value[i][field.list_key].dump()).second)
+                    out.push_back({at + "." + field.list_key, "FieldValueDuplicate", fmt::format("Duplicate value: {}", value[i][field.list_key].dump())});
+            }
+            break;
+        }
+        case Type::string: {
+            const auto& text = value.get_ref<const std::string&>();
+            if (!field.values.empty()) {
+                if (std::ranges::none_of(field.values, [&](const auto& v) { return equal_no_case(v, text); }))
+                    out.push_back({path, "FieldValueNotSupported", fmt::format("Unsupported value: \"{}\": supported values: {}", text, quoted_list(field.values))});
+            } else if (!field.pattern.empty() && !std::regex_match(text, compiled(field.pattern))) {
+                out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: \"{}\": must be {}", text, field.pattern_hint)});
+            }
+            break;
+        }
+        case Type::integer: {
+            const auto number = value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX) ? INT64_MAX : value.get<std::int64_t>();
+            if (field.minimum && number < *field.minimum)
+                out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: {}: must be greater than or equal to {}", number, *field.minimum)});
+            else if (field.maximum && number > *field.maximum)
+                out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: {}: must be less than or equal to {}", number, *field.maximum)});
+            break;
+        }
+        default: break;
+    }
+}
+
+void collect_unknown(const std::vector<Field>& fields, const Json& object, const std::string& path, const std::vector<std::string>& also,
+                     std::vector<Fault>& out) {
+    if (!object.is_object()) return;
+    std::vector<std::string> names = also;
+    for (const auto& field : fields) names.push_back(field.name);
+    for (const auto& [key, value] : object.items()) {
+        const auto at = path.empty() ? key : path + "." + key;
+        const auto field = std::ranges::find(fields, key, &Field::name);
+        if (field == fields.end()) {
+            if (std::ranges::find(also, key) != also.end()) continue;
+            const auto near = nearest(key, names);
+            out.push_back({at, "FieldValueInvalid",
+                           fmt::format("unknown field \"{}\"{}", at, near.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", near))});
+            continue;
+        }
+        auto inside = [&](const Field& shape, const Json& item, const std::string& where) {
+            if (shape.type == Type::object && !shape.fields.empty()) collect_unknown(shape.fields, item, where, {}, out);
+        };
+        inside(*field, value, at);
+        if (field->type == Type::array && !field->items.empty() && value.is_array())
+            for (std::size_t i = 0; i < value.size(); ++i) inside(field->items[0], value[i], fmt::format("{}[{}]", at, i));
+        if (field->type == Type::map && !field->items.empty() && value.is_object())
+            for (const auto& [k, item] : value.items()) inside(field->items[0], item, fmt::format("{}[{}]", at, k));
+    }
+}
+
+void default_fields(const std::vector<Field>& fields, Json& object) {
+    for (const auto& field : fields) {
+        auto found = object.find(field.name);
+        if (found != object.end() && found->is_null()) object.erase(found), found = object.end();
+        if (found == object.end()) {
+            if (field.default_value.is_null()) continue;
+            object[field.name] = field.default_value;
+            found = object.find(field.name);
+        }
+        if (field.type == Type::object && found->is_object()) default_fields(field.fields, *found);
+        if (field.type == Type::array && !field.items.empty() && found->is_array() && field.items[0].type == Type::object)
+            for (auto& item : *found)
+                if (item.is_object()) default_fields(field.items[0].fields, item);
+    }
+}
+
+void collect_notes(const std::vector<Field>& fields, const Json& object, const std::string& path, std::vector<Fault>& out) {
+    for (const auto& field : fields) {
+        const auto found = object.find(field.name);
+        if (found == object.end()) continue;
+        const auto at = path.empty() ? field.name : path + "." + field.name;
+        if (!field.note.empty()) out.push_back({at, "NoEffect", field.note});
+        else if (field.type == Type::object && found->is_object()) collect_notes(field.fields, *found, at, out);
+    }
+}
+
+Json schema_of(const Field& field) {
+    Json out = Json::object();
+    if (!field.doc.empty()) out["description"] = field.doc;
+    if (field.type == Type::any) {
+        out["x-kubernetes-preserve-unknown-fields"] = true;
+        return out;
+    }
+    out["type"] = type_name(field.type);
+    if (field.minimum) out["minimum"] = *field.minimum;
+    if (field.maximum) out["maximum"] = *field.maximum;
+    if (!field.default_value.is_null()) out["default"] = field.default_value;
+    if (!field.pattern.empty()) out["pattern"] = field.pattern;
+    if (field.type == Type::object) {
+        Json properties = Json::object(), required = Json::array();
+        for (const auto& child : field.fields) {
+            properties[child.name] = schema_of(child);
+            if (child.required) required.push_back(child.name);
+        }
+        if (!properties.empty()) out["properties"] = std::move(properties);
+        else out["x-kubernetes-preserve-unknown-fields"] = true;
+        if (!required.empty()) out["required"] = std::move(required);
+    }
+    if (field.type == Type::array) out["items"] = field.items.empty() ? Json::object() : schema_of(field.items[0]);
+    if (field.type == Type::map) out["additionalProperties"] = field.items.empty() ? Json::object() : schema_of(field.items[0]);
+    return out;
+}
+
+void page_rows(const std::vector<Field>& fields, const std::string& path, std::string& out) {
+    for (const auto& field : fields) {
+        const auto at = path + field.name;
+        std::string shape = type_name(field.type);
+        if (!field.values.empty()) {
+            shape.clear();
+            for (const auto& v : field.values) shape += (shape.empty() ? "`" : ", `") + v + "`";
+        } else if (field.minimum || field.maximum) {
+            shape += fmt::format(" {}–{}", field.minimum ? std::to_string(*field.minimum) : "", field.maximum ? std::to_string(*field.maximum) : "");
+        }
+        std::string text = field.doc;
+        if (field.required) text += " **Required.**";
+        if (!field.note.empty()) text += " *No effect on one machine: " + field.note + "*";
+        if (!field.refused.empty()) text += " *Refused: " + field.refused + "*";
+        out += fmt::format("| `{}` | {} | {} | {} |\n", at, shape, field.default_value.is_null() ? "" : "`" + field.default_value.dump() + "`", text);
+        if (field.type == Type::object) page_rows(field.fields, at + ".", out);
+        if (!field.items.empty() && field.items[0].type == Type::object) page_rows(field.items[0].fields, at + (field.type == Type::array ? "[]." : "[*]."), out);
+    }
+}
+
+}  // namespace
+
+std::vector<Fault> validate(const Kind& kind, const Json& object) {
+    std::vector<Fault> out;
+    const auto name = text_at(object, "metadata.name");
+    static const std::regex subdomain("[a-z0-9]([-a-z0-9.]*[a-z0-9])?", std::regex::extended);
+    if (name.empty()) out.push_back({"metadata.name", "FieldValueRequired", "Required value: name or generateName is required"});
+    else if (name.size() > 253 || !std::regex_match(name, subdomain))
+        out.push_back({"metadata.name", "FieldValueInvalid", fmt::format("Invalid value: \"{}\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character", name)});
+    else if (kind.group == "mqttbroker.iotoperations.azure.com" && (name.size() < 3 || name.size() > 63 || name.find('.') != std::string::npos))
+        out.push_back({"metadata.name", "FieldValueInvalid", fmt::format("Invalid value: \"{}\": must be 3 to 63 characters of a-z, 0-9 and '-'", name)});
+    for (const char* map : {"metadata.labels", "metadata.annotations"}) {
+        const auto& values = at_path(object, map);
+        if (values.is_object())
+            for (const auto& [key, value] : values.items())
+                if (!value.is_string()) out.push_back({fmt::format("{}[{}]", map, key), "FieldValueTypeInvalid", fmt::format("Invalid value: {}: must be of type string", value.dump())});
+    }
+    check_fields(kind.fields, object, "", out);
+    return out;
+}
+
+std::vector<Fault> unknown_fields(const Kind& kind, const Json& object) {
+    std::vector<Fault> out;
+    if (kind.is_open) return out;
+    collect_unknown(kind.fields, object, "", {"apiVersion", "kind", "metadata", "status"}, out);
+    static const std::vector<std::string> metadata{"name", "generateName", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp",
+                                                   "deletionTimestamp", "deletionGracePeriodSeconds", "labels", "annotations", "ownerReferences",
+                                                   "finalizers", "managedFields", "selfLink"};
+    if (const auto& m = at_path(object, "metadata"); m.is_object()) {
+        for (const auto& [key, value] : m.items()) {
+            if (std::ranges::find(metadata, key) != metadata.end()) continue;
+            const auto near = nearest(key, metadata);
+            out.push_back({"metadata." + key, "FieldValueInvalid", fmt::format("unknown field \"metadata.{}\"{}", key, near.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", near))});
+        }
+    }
+    return out;
+}
+
+void apply_defaults(const Kind& kind, Json& object) { default_fields(kind.fields, object); }
+
+std::vector<Fault> notes(const Kind& kind, const Json& object) {
+    std::vector<Fault> out;
+    collect_notes(kind.fields, object, "", out);
+    return out;
+}
+
+std::string canonical(const std::vector<std::string>& values, std::string_view text) {
+    for (const auto& v : values)
+        if (equal_no_case(v, text)) return v;
+    return std::string(text);
+}
+
+const Kind* find_kind(std::string_view api_version, std::string_view name) {
+    for (const auto& kind : all_kinds())
+        if (kind.kind == name && kind.api_version() == api_version) return &kind;
+    return nullptr;
+}
+
+const Kind* find_kind_by_word(std::string_view word) {
+    const auto dot = word.find('.');
+    const auto name = to_lower(word.substr(0, dot));
+    const auto group = dot == std::string_view::npos ? std::string_view{} : word.substr(dot + 1);
+    for (const auto& kind : all_kinds()) {
+        if (!group.empty() && !equal_no_case(group, kind.group) && !equal_no_case(group, kind.version + "." + kind.group)) continue;
+        if (name == kind.plural || name == kind.singular || name == to_lower(kind.kind) || std::ranges::find(kind.short_names, name) != kind.short_names.end())
+            return &kind;
+    }
+    return nullptr;
+}
+
+Json openapi_schema(const Kind& kind) {
+    Field root{.name = {}, .type = Type::object, .doc = kind.doc, .fields = kind.fields};
+    auto out = schema_of(root);
+    auto& properties = out["properties"];
+    properties["apiVersion"] = {{"type", "string"}, {"description", "APIVersion defines the versioned schema of this representation of an object."}};
+    properties["kind"] = {{"type", "string"}, {"description", "Kind is a string value representing the REST resource this object represents."}};
+    properties["metadata"] = {{"type", "object"}, {"x-kubernetes-preserve-unknown-fields", true}};
+    if (kind.has_status) properties["status"] = {{"type", "object"}, {"x-kubernetes-preserve-unknown-fields", true}, {"description", "What happened; written by Penstock."}};
+    if (kind.is_open) out["x-kubernetes-preserve-unknown-fields"] = true;
+    out["x-kubernetes-group-version-kind"] = Json::array({{{"group", kind.group}, {"version", kind.version}, {"kind", kind.kind}}});
+    return out;
+}
+
+std::string reference_page(const Kind& kind) {
+    std::string out = fmt::format("# {}\n\n`apiVersion: {}`, plural `{}`{}.\n\n{}\n\nGenerated from the declaration in `src/resources/kinds.cc` by `./dev docs`; do not edit.\n\n", kind.kind,
+                                  kind.api_version(), kind.plural, kind.namespaced ? ", namespaced" : ", cluster-wide", kind.doc);
+    out += "| Field | Type | Default | Meaning |\n|---|---|---|---|\n";
+    page_rows(kind.fields, "", out);
+    out += "\nColumns of `get`: Name";
+    for (const auto& c : kind.columns) out += fmt::format(", {}{}", c.name, c.priority > 0 ? " (wide)" : "");
+    out += ", Age.\n";
+    return out;
+}
+
+}  // namespace penstock::resources

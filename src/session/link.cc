@@ -1,0 +1,103 @@
+#include "session/link.h"
+
+#include <algorithm>
+
+namespace penstock::session {
+namespace {
+
+char* put(char* at, std::string_view bytes) noexcept {
+    if (!bytes.empty()) std::memcpy(at, bytes.data(), bytes.size());
+    return at + bytes.size();
+}
+char* put_u16(char* at, std::uint16_t value) noexcept {
+    *at++ = static_cast<char>(value >> 8);
+    *at++ = static_cast<char>(value);
+    return at;
+}
+char* put_varint(char* at, std::uint32_t value) noexcept {
+    while (value >= 128) {
+        *at++ = static_cast<char>((value & 0x7F) | 0x80);
+        value >>= 7;
+    }
+    *at++ = static_cast<char>(value);
+    return at;
+}
+
+/// Sets or uses an alias of the server's choice: each topic gets one until the client's maximum is reached.
+/// True when the topic itself need not be sent again.
+bool use_alias(Link& link, std::string_view topic, std::uint16_t& alias) {
+    if (link.aliases == nullptr) link.aliases = std::make_unique<Link::Aliases>();
+    auto& known = link.aliases->outgoing;
+    if (const auto found = known.find(std::string(topic)); found != known.end()) {
+        alias = found->second;
+        return true;
+    }
+    if (known.size() >= link.alias_maximum) return false;
+    alias = static_cast<std::uint16_t>(known.size() + 1);
+    known.emplace(topic, alias);
+    return false;
+}
+
+}  // namespace
+
+Sent write_publish(Link& link, mqtt::Outgoing& message, mqtt::Qos qos, bool retain, bool dup, std::uint16_t packet_id,
+                   const std::uint32_t* ids, std::size_t id_count, std::int64_t now) {
+    const auto& view = message.view();
+    const bool v5 = link.version == mqtt::Version::v5;
+    std::string_view topic = view.topic;
+    std::string extra;
+    if (v5 && (view.expires_at != 0 || link.alias_maximum != 0 || id_count != 0)) {
+        if (view.expires_at != 0) {
+            const auto left = std::max<std::int64_t>(1, (view.expires_at - now + 999) / 1000);
+            mqtt::write_property(extra, mqtt::PropertyId::message_expiry_interval, static_cast<std::uint32_t>(left));
+        }
+        for (std::size_t i = 0; i < id_count; ++i)
+            mqtt::write_property(extra, mqtt::PropertyId::subscription_identifier, ids[i]);
+    }
+    const auto before_alias = [&](std::size_t topic_size, std::size_t extra_size) {
+        const auto properties = extra_size + view.properties.size();
+        return 2 + topic_size + (qos != mqtt::Qos::at_most_once ? 2u : 0u) +
+               (v5 ? mqtt::varint_size(static_cast<std::uint32_t>(properties)) + properties : 0u) + view.payload.size();
+    };
+    auto remaining = before_alias(topic.size(), extra.size());
+    // The bound is checked on the form without an alias, so that a message too large never defines one.
+    if (link.packet_size_max != 0 &&
+        1 + mqtt::varint_size(static_cast<std::uint32_t>(remaining)) + remaining > link.packet_size_max)
+        return Sent::too_large;
+    if (remaining > mqtt::remaining_length_max) return Sent::too_large;
+    if (v5 && link.alias_maximum != 0) {
+        std::uint16_t alias = 0;
+        const bool known = use_alias(link, topic, alias);
+        if (alias != 0) {
+            auto with_alias = extra;
+            mqtt::write_property(with_alias, mqtt::PropertyId::topic_alias, alias);
+            const auto size = before_alias(known ? 0 : topic.size(), with_alias.size());
+            if (link.packet_size_max == 0 || size + 5 <= link.packet_size_max) {
+                if (known) topic = {};
+                extra = std::move(with_alias);
+                remaining = size;
+            } else if (!known) {
+                link.aliases->outgoing.erase(std::string(topic));
+            }
+        }
+    }
+
+    const bool by_reference = view.payload.size() >= OutBuffer::by_reference_min;
+    const auto header = 1 + mqtt::varint_size(static_cast<std::uint32_t>(remaining));
+    char* at = link.out->grow(header + remaining - (by_reference ? view.payload.size() : 0));
+    *at++ = static_cast<char>(0x30u | (dup ? 8u : 0u) | static_cast<unsigned>(qos) << 1 | (retain ? 1u : 0u));
+    at = put_varint(at, static_cast<std::uint32_t>(remaining));
+    at = put_u16(at, static_cast<std::uint16_t>(topic.size()));
+    at = put(at, topic);
+    if (qos != mqtt::Qos::at_most_once) at = put_u16(at, packet_id);
+    if (v5) {
+        at = put_varint(at, static_cast<std::uint32_t>(extra.size() + view.properties.size()));
+        at = put(at, extra);
+        at = put(at, view.properties);
+    }
+    if (by_reference) link.out->append_payload(message.share());
+    else put(at, view.payload);
+    return Sent::written;
+}
+
+}  // namespace penstock::session

@@ -1,0 +1,39 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "mqtt/packets.h"
+#include "session/out_buffer.h"
+
+namespace penstock::session {
+
+/// The protocol's side of one network connection: what was negotiated and what waits to be sent. No socket, no clock.
+/// Core: home.
+struct Link {
+    mqtt::Version version = mqtt::Version::v311;
+    bool problem_information = true;              ///< the client wants reason strings and user properties [MQTT-3.1.2-29]
+    std::uint16_t receive_maximum = 65'535;       ///< of the client: deliveries in flight towards it
+    std::uint32_t packet_size_max = 0;            ///< of the client; 0: no limit
+    std::uint16_t alias_maximum = 0;              ///< of the client: aliases the server may set
+    OutBuffer* out = nullptr;                     ///< null while nothing waits; the owner provides it, see output()
+
+    /// Topic names behind the aliases of each direction; made on first use.
+    struct Aliases {
+        std::vector<std::string> incoming;
+        std::unordered_map<std::string, std::uint16_t> outgoing;
+    };
+    std::unique_ptr<Aliases> aliases;
+};
+
+/// What publish() made of a message.
+enum class Sent : std::uint8_t { written, too_large };
+
+/// Appends a PUBLISH to `link.out`. `now` (monotonic ms) gives the remaining message expiry [MQTT-3.3.2-6].
+/// A packet over the client's Maximum Packet Size is not sent [MQTT-3.1.2-24].
+Sent write_publish(Link& link, mqtt::Outgoing& message, mqtt::Qos qos, bool retain, bool dup, std::uint16_t packet_id,
+                   const std::uint32_t* subscription_ids, std::size_t subscription_id_count, std::int64_t now);
+
+}  // namespace penstock::session

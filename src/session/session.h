@@ -1,0 +1,106 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mqtt/message.h"
+#include "session/link.h"
+#include "store/engine.h"
+#include "topics/subscription_index.h"
+
+namespace penstock::session {
+
+/// A will that waits for its connection to end, MQTT 5.0 §3.1.2.5.
+struct Will {
+    mqtt::MessageRef message;
+    std::uint32_t delay_interval = 0;             ///< seconds
+    std::uint32_t message_expiry = 0;             ///< seconds from publication
+    bool has_expiry = false;
+    std::int64_t publish_at = 0;                  ///< monotonic ms once the connection ended; 0: connection is open
+};
+
+/// One subscription as the session remembers it; the index has it too.
+struct Subscription {
+    std::string text;                             ///< as the client wrote it, with `$share/`
+    topics::Options options;
+};
+
+/// Bounds that the Broker resource sets for every subscriber's queue.
+struct QueueLimits {
+    std::size_t length = 0;                       ///< messages above QoS 0; 0: no limit
+    bool drop_oldest = false;                     ///< false: grow (AIO's strategy None)
+    std::size_t qos0_length = 10'000;             ///< messages of QoS 0 kept for a connected client that reads slowly
+    std::size_t out_high_water = 256 * 1024;      ///< unsent bytes after which deliveries wait in the queue
+};
+
+/// What happened to messages handed to deliver() and pump(); the owner adds these to its metrics.
+struct DeliveryCounts {
+    std::uint64_t sent = 0;
+    std::uint64_t sent_bytes = 0;                 ///< payload
+    std::uint64_t queued = 0;
+    std::uint64_t dropped_qos0 = 0;
+    std::uint64_t dropped_queue_full = 0;
+    std::uint64_t dropped_too_large = 0;
+    std::uint64_t expired = 0;
+};
+
+/// The state of one MQTT session, MQTT 5.0 §4.1: bytes and time in, packets into the link's buffer out. No I/O, no clock.
+///
+/// Core: home. Lives from CONNECT until it expires, whether a link is attached or not.
+class Session : public topics::Subscriber {
+  public:
+    Session(std::string client_id, std::uint64_t id) : client_id_(std::move(client_id)), id_(id) {}
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+
+    [[nodiscard]] const std::string& client_id() const noexcept { return client_id_; }
+    /// Unique in the process, also across workers.
+    [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
+
+    /// A connection takes the session up. Deliveries in flight are sent again, in order, with DUP [MQTT-4.4.0-1].
+    void attach(Link& link, store::Engine& engine, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts);
+    void detach() noexcept;
+    [[nodiscard]] Link* link() const noexcept { return link_; }
+
+    /// One message for this subscriber at `qos` (already the minimum of publication and subscription).
+    void deliver(mqtt::Outgoing& message, mqtt::Qos qos, bool retain, const std::uint32_t* ids, std::size_t id_count,
+                 store::Engine& engine, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts);
+    /// Sends from the queue while the window and the buffer have room.
+    void pump(const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts);
+
+    /// PUBACK, PUBREC, PUBCOMP from the subscriber. False when the packet identifier is not in use.
+    bool on_puback(std::uint16_t packet_id);
+    /// Sends PUBREL; an error reason ends the delivery [MQTT-4.3.3-4].
+    void on_pubrec(std::uint16_t packet_id, mqtt::ReasonCode reason);
+    bool on_pubcomp(std::uint16_t packet_id);
+
+    /// Incoming QoS 2: true when the identifier is new and the message must be published [MQTT-4.3.3-10].
+    bool begin_incoming(std::uint16_t packet_id);
+    bool end_incoming(std::uint16_t packet_id);
+    [[nodiscard]] std::size_t incoming_count() const noexcept { return incoming_ ? incoming_->size() : 0; }
+    [[nodiscard]] bool has_incoming(std::uint16_t packet_id) const noexcept;
+
+    [[nodiscard]] std::size_t queued() const noexcept { return store_ ? store_->queued() : 0; }
+    [[nodiscard]] std::size_t in_flight() const noexcept { return store_ ? store_->in_flight() : 0; }
+    std::size_t drop_expired(std::int64_t now) { return store_ && store_->may_expire() ? store_->drop_expired(now) : 0; }
+
+    std::vector<Subscription> subscriptions;
+    std::unique_ptr<Will> will;
+    std::uint32_t expiry_interval = 0;            ///< seconds; 0xFFFFFFFF: never
+    std::int64_t ends_at = 0;                     ///< monotonic ms while no link is attached; 0: never
+
+  private:
+    bool window_open() const noexcept;
+    std::uint16_t take_packet_id() noexcept;
+    void write(store::InFlight& entry, bool dup, std::int64_t now, DeliveryCounts& counts);
+
+    std::string client_id_;
+    std::uint64_t id_;
+    Link* link_ = nullptr;
+    std::unique_ptr<store::SessionStore> store_;                 ///< opened when first needed
+    std::unique_ptr<std::vector<std::uint16_t>> incoming_;       ///< QoS 2 identifiers between PUBLISH and PUBREL
+    std::uint16_t last_packet_id_ = 0;
+};
+
+}  // namespace penstock::session

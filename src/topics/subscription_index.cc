@@ -1,0 +1,253 @@
+#include "topics/subscription_index.h"
+
+#include <algorithm>
+
+namespace penstock::topics {
+namespace {
+
+constexpr std::size_t cache_slots = 8192;             // power of two
+constexpr std::size_t cached_targets_max = 1u << 20;  // about 24 MiB at the worst; then the cache starts anew
+constexpr std::uint32_t plus_child = 1, hash_child = 2;
+
+std::uint64_t mix(std::uint64_t h) noexcept {
+    h ^= h >> 33;
+    h *= 0xFF51AFD7ED558CCDu;
+    h ^= h >> 33;
+    return h;
+}
+
+}  // namespace
+
+Member* Group::pick_round_robin() noexcept {
+    const auto count = members.size();
+    if (count == 0) return nullptr;
+    for (std::size_t i = 0; i < count; ++i) {
+        auto& member = members[(cursor + i) % count];
+        if (!member.is_connected) continue;
+        cursor = (cursor + i + 1) % count;
+        return &member;
+    }
+    auto& member = members[cursor % count];
+    cursor = (cursor + 1) % count;
+    return &member;
+}
+
+Member* Group::pick_by_hash(std::string_view key) noexcept {
+    const auto hash = std::hash<std::string_view>{}(key);
+    Member* best = nullptr;
+    std::uint64_t best_weight = 0;
+    for (auto& member : members) {
+        const auto weight = mix(hash ^ mix(member.session));
+        const bool better = best == nullptr || (member.is_connected != best->is_connected ? member.is_connected : weight > best_weight);
+        if (better) best = &member, best_weight = weight;
+    }
+    return best;
+}
+
+SubscriptionIndex::SubscriptionIndex() : cache_(cache_slots) {}
+SubscriptionIndex::~SubscriptionIndex() = default;
+
+SubscriptionIndex::Node* SubscriptionIndex::make_node(std::string_view filter) {
+    auto* node = table_.root();
+    for (bool more = true; more;) {
+        const auto level = take_level(filter, more);
+        if (level == "+") node->wildcard_children |= plus_child;
+        else if (level == "#") node->wildcard_children |= hash_child;
+        node = table_.find_or_add(node, level);
+    }
+    return node;
+}
+
+SubscriptionIndex::Node* SubscriptionIndex::find_node(std::string_view filter) const noexcept {
+    const auto* node = table_.root();
+    Node* found = nullptr;
+    for (bool more = true; more;) {
+        found = table_.find(node, take_level(filter, more));
+        if (found == nullptr) return nullptr;
+        node = found;
+    }
+    return found;
+}
+
+void SubscriptionIndex::prune(Node* node) noexcept {
+    while (node != table_.root() && node->first_child == nullptr && node->is_empty()) {
+        auto* parent = node->parent;
+        if (node->level() == "+") parent->wildcard_children &= ~plus_child;
+        else if (node->level() == "#") parent->wildcard_children &= ~hash_child;
+        table_.remove(node);
+        node = parent;
+    }
+}
+
+SubscriptionIndex::Added SubscriptionIndex::add(std::string_view filter, Subscriber* subscriber, const Options& options) {
+    ++generation_;
+    auto* node = make_node(filter);
+    for (auto& entry : node->entries) {
+        if (entry.subscriber != subscriber) continue;
+        entry.options = options;
+        return {.is_new = false, .first = false};
+    }
+    const bool first = node->entries.empty();
+    if (first) node->entries.reserve(1);
+    node->entries.push_back({subscriber, options});
+    ++plain_count_;
+    return {.is_new = true, .first = first};
+}
+
+SubscriptionIndex::Removed SubscriptionIndex::remove(std::string_view filter, Subscriber* subscriber) {
+    auto* node = find_node(filter);
+    if (node == nullptr) return {};
+    const auto at = std::ranges::find(node->entries, subscriber, &Entry::subscriber);
+    if (at == node->entries.end()) return {};
+    ++generation_;
+    *at = node->entries.back();
+    node->entries.pop_back();
+    --plain_count_;
+    const bool last = node->entries.empty();
+    prune(node);
+    return {.existed = true, .last = last};
+}
+
+void SubscriptionIndex::set_remote(std::string_view filter, std::uint32_t worker, bool present) {
+    ++generation_;
+    if (present) {
+        make_node(filter)->remote |= std::uint64_t{1} << worker;
+    } else if (auto* node = find_node(filter)) {
+        node->remote &= ~(std::uint64_t{1} << worker);
+        prune(node);
+    }
+}
+
+Group* SubscriptionIndex::find_group(std::string_view filter, std::string_view group) noexcept {
+    auto* node = find_node(filter);
+    if (node == nullptr || node->extra == nullptr) return nullptr;
+    for (auto& candidate : node->extra->groups)
+        if (candidate->name == group) return candidate.get();
+    return nullptr;
+}
+
+bool SubscriptionIndex::add_member(std::string_view filter, std::string_view group, const Member& member) {
+    ++generation_;
+    auto* node = make_node(filter);
+    if (node->extra == nullptr) node->extra = std::make_unique<Extra>();
+    auto* found = find_group(filter, group);
+    if (found == nullptr) {
+        auto fresh = std::make_unique<Group>();
+        fresh->name = group;
+        fresh->filter = filter;
+        fresh->filter_has_wildcard = has_wildcard(filter);
+        found = node->extra->groups.emplace_back(std::move(fresh)).get();
+    }
+    for (auto& existing : found->members) {
+        if (existing.session != member.session) continue;
+        existing = member;
+        return false;
+    }
+    found->members.push_back(member);
+    ++shared_count_;
+    return true;
+}
+
+bool SubscriptionIndex::remove_member(std::string_view filter, std::string_view group, std::uint64_t session) {
+    auto* node = find_node(filter);
+    auto* found = find_group(filter, group);
+    if (found == nullptr) return false;
+    const auto erased = std::erase_if(found->members, [&](const Member& m) { return m.session == session; });
+    if (erased == 0) return false;
+    ++generation_;
+    --shared_count_;
+    if (found->members.empty()) {
+        std::erase_if(node->extra->groups, [&](const auto& g) { return g.get() == found; });
+        if (node->extra->groups.empty()) node->extra.reset();
+        prune(node);
+    }
+    return true;
+}
+
+void SubscriptionIndex::set_member_connected(std::string_view filter, std::string_view group, std::uint64_t session, bool connected) {
+    if (auto* found = find_group(filter, group))
+        for (auto& member : found->members)
+            if (member.session == session) member.is_connected = connected;
+}
+
+void SubscriptionIndex::take(const Node* node, Match& out) {
+    out.remote_workers |= node->remote;
+    for (const auto& entry : node->entries) {
+        Target target{.subscriber = entry.subscriber,
+                      .ids_begin = static_cast<std::uint32_t>(out.ids.size()),
+                      .ids_count = 0,
+                      .qos = entry.options.qos,
+                      .no_local = entry.options.no_local,
+                      .retain_as_published = entry.options.retain_as_published};
+        if (entry.options.id != 0) {
+            out.ids.push_back(entry.options.id);
+            target.ids_count = 1;
+        }
+        out.targets.push_back(target);
+    }
+    if (node->extra != nullptr)
+        for (const auto& group : node->extra->groups) out.groups.push_back(group.get());
+}
+
+void SubscriptionIndex::collect(const Node* node, std::string_view rest, bool more, bool skip_wildcards, Match& out) const {
+    if (!skip_wildcards && (node->wildcard_children & hash_child) != 0) take(table_.find(node, "#"), out);
+    if (!more) {
+        take(node, out);
+        return;
+    }
+    const auto level = take_level(rest, more);
+    if (const auto* child = table_.find(node, level)) collect(child, rest, more, false, out);
+    if (!skip_wildcards && (node->wildcard_children & plus_child) != 0) collect(table_.find(node, "+"), rest, more, false, out);
+}
+
+void SubscriptionIndex::merge(Match& out) {
+    std::ranges::stable_sort(out.targets, [](const Target& a, const Target& b) {
+        return a.subscriber != b.subscriber ? std::less<>{}(a.subscriber, b.subscriber) : a.no_local < b.no_local;
+    });
+    std::vector<std::uint32_t> ids;
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < out.targets.size(); ++i) {
+        const auto& t = out.targets[i];
+        // No Local subscriptions stay apart: the publisher itself must still get the message through the other one.
+        const bool joins = kept > 0 && out.targets[kept - 1].subscriber == t.subscriber && out.targets[kept - 1].no_local == t.no_local;
+        const auto begin = static_cast<std::uint32_t>(ids.size());
+        ids.insert(ids.end(), out.ids.begin() + t.ids_begin, out.ids.begin() + t.ids_begin + t.ids_count);
+        if (joins) {
+            auto& into = out.targets[kept - 1];
+            into.qos = std::max(into.qos, t.qos);
+            into.retain_as_published |= t.retain_as_published;
+            into.ids_count = static_cast<std::uint16_t>(into.ids_count + t.ids_count);
+        } else {
+            auto copy = t;
+            copy.ids_begin = begin;
+            out.targets[kept++] = copy;
+        }
+    }
+    out.targets.resize(kept);
+    out.ids = std::move(ids);
+}
+
+const Match& SubscriptionIndex::match(std::string_view topic, bool hidden) {
+    auto& slot = cache_[mix(std::hash<std::string_view>{}(topic)) & (cache_slots - 1)];
+    if (slot == nullptr) slot = std::make_unique<CacheSlot>();
+    if (slot->generation == generation_ && slot->hidden == hidden && slot->topic == topic) return slot->match;
+
+    if (cached_targets_ > cached_targets_max) {
+        for (auto& other : cache_)
+            if (other != nullptr && other != slot) other.reset();
+        cached_targets_ = 0;
+    }
+    slot->topic = topic;
+    slot->generation = generation_;
+    slot->hidden = hidden;
+    auto& out = slot->match;
+    const auto before = std::min(cached_targets_, out.targets.size());
+    out.clear();
+    const bool skip_wildcards = hidden || (!topic.empty() && topic[0] == '$');
+    collect(table_.root(), topic, true, skip_wildcards, out);
+    if (out.targets.size() > 1) merge(out);
+    cached_targets_ += out.targets.size() - before;
+    return out;
+}
+
+}  // namespace penstock::topics
