@@ -1,0 +1,188 @@
+#pragma once
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "broker/core.h"
+
+namespace penstock::test {
+
+/// A broker of N cores in one thread, with a clock that the test turns: the same Core as in production, without sockets.
+class MemoryNet {
+  public:
+    /// One client's end of a connection.
+    struct End {
+        broker::Connection* connection = nullptr;
+        std::uint32_t core = 0;
+        std::string received;            ///< bytes from the broker not yet looked at
+        bool is_closed = false;
+        bool reads = true;               ///< false: a reader that stopped; the broker's buffer stays full
+    };
+
+    explicit MemoryNet(std::uint32_t cores, const broker::BrokerConfig& config = {}, std::shared_ptr<broker::Authenticator> authenticator = nullptr) {
+        auto listener = std::make_shared<broker::ListenerConfig>();
+        listener->resource = "test/memory";
+        listener->authenticator = std::move(authenticator);
+        listener_ = listener;
+        for (std::uint32_t i = 0; i <= cores; ++i) shared_.pools.push_back(std::make_unique<mqtt::MessageBytes>());
+        mqtt::MessageBytes::use(*shared_.pools[0]);
+        for (std::uint32_t i = 0; i < cores; ++i) {
+            drivers_.push_back(std::make_unique<Driver>(*this, i));
+            cores_.push_back(std::make_unique<broker::Core>(i, cores, *drivers_.back(), shared_, store::make_memory_engine()));
+            cores_.back()->configure(config);
+        }
+    }
+    ~MemoryNet() {
+        for (auto& [connection, end] : owned_) {
+            delete connection->out;
+            delete connection;
+        }
+        cores_.clear();
+        // Messages of this net are gone; whatever the thread makes next is counted elsewhere.
+        static mqtt::MessageBytes after;
+        mqtt::MessageBytes::use(after);
+    }
+
+    End* open(std::uint32_t core = 0) {
+        auto end = std::make_unique<End>();
+        auto* connection = new broker::Connection;
+        connection->listener = listener_;
+        end->connection = connection;
+        end->core = core % static_cast<std::uint32_t>(cores_.size());
+        owned_[connection] = end.get();
+        cores_[end->core]->on_accepted(*connection, now_);
+        ends_.push_back(std::move(end));
+        return ends_.back().get();
+    }
+
+    void send(End& end, std::string_view bytes) {
+        if (end.is_closed) return;
+        auto& connection = *end.connection;
+        std::string all = connection.in ? std::move(*connection.in) : std::string();
+        connection.in.reset();
+        all += bytes;
+        feed(end, all);
+        settle();
+    }
+    /// The network fails without a word.
+    void drop(End& end) {
+        if (end.is_closed) return;
+        cores_[end.core]->on_lost(*end.connection, now_);
+        forget(*end.connection);
+        settle();
+    }
+    void advance(std::int64_t milliseconds) {
+        const auto until = now_ + milliseconds;
+        while (now_ < until) {
+            now_ = std::min(until, now_ + 1000);
+            for (auto& core : cores_) core->on_tick(now_);
+            settle();
+        }
+    }
+    void settle() {
+        for (bool work = true; work;) {
+            work = false;
+            while (!mails_.empty()) {
+                work = true;
+                auto [to, mail] = std::move(mails_.front());
+                mails_.pop_front();
+                if (mail.kind == broker::Mail::Kind::connection) adopt(to, std::move(mail.body->connection));
+                else cores_[to]->on_mail(mail, now_);
+            }
+            for (auto& end : ends_) {
+                if (end->is_closed) continue;
+                auto* c = end->connection;
+                if (c->out != nullptr && end->reads && !c->out->empty()) {
+                    work = true;
+                    take(*end);
+                    if (c->state == broker::ConnectionState::connected) cores_[end->core]->on_room(*c, now_);
+                }
+                if (c->is_paused && !cores_[end->core]->under_pressure()) {
+                    c->is_paused = false;
+                    work = true;
+                    if (c->in) {
+                        auto bytes = std::move(*c->in);
+                        c->in.reset();
+                        feed(*end, bytes);
+                        continue;
+                    }
+                }
+                if (c->state == broker::ConnectionState::closing) forget(*c), work = true;
+            }
+        }
+    }
+
+    [[nodiscard]] std::int64_t now() const noexcept { return now_; }
+    broker::Core& core(std::size_t i) { return *cores_[i]; }
+    [[nodiscard]] std::size_t cores() const noexcept { return cores_.size(); }
+    broker::Shared& shared() noexcept { return shared_; }
+
+  private:
+    class Driver final : public broker::Driver {
+      public:
+        Driver(MemoryNet& net, std::uint32_t id) : net_(net), id_(id) {}
+        void make_dirty(broker::Connection& c) override {
+            // Stays "dirty" for ever: the net looks at every buffer anyway.
+            c.is_dirty = true;
+            if (c.out == nullptr) c.out = new session::OutBuffer;
+        }
+        void close(broker::Connection& c) override { c.state = broker::ConnectionState::closing; }
+        std::unique_ptr<broker::Connection> detach(broker::Connection& c) override { return std::unique_ptr<broker::Connection>(&c); }
+        void post(std::uint32_t worker, broker::Mail mail) override { net_.mails_.emplace_back(worker, std::move(mail)); }
+        void pause(broker::Connection& c) override { c.is_paused = true; }
+        std::string peer(const broker::Connection&) override { return "memory"; }
+
+      private:
+        MemoryNet& net_;
+        std::uint32_t id_;
+    };
+
+    void feed(End& end, const std::string& bytes) {
+        auto* connection = end.connection;
+        const auto used = cores_[end.core]->on_data(*connection, bytes, now_);
+        if (used == broker::Core::gone) return;
+        if (used < bytes.size()) connection->in = std::make_unique<std::string>(bytes.substr(used));
+    }
+    void adopt(std::uint32_t core, std::unique_ptr<broker::Connection> owned) {
+        auto* connection = owned.release();
+        auto& end = *owned_[connection];
+        end.core = core;
+        cores_[core]->on_accepted(*connection, now_);
+        if (connection->in) {
+            const auto bytes = std::move(*connection->in);
+            connection->in.reset();
+            feed(end, bytes);
+        }
+    }
+    static void take(End& end) {
+        std::size_t size = 0;
+        end.connection->out->pieces([&](std::string_view piece) {
+            end.received += piece;
+            size += piece.size();
+            return true;
+        });
+        end.connection->out->consume(size);
+    }
+    void forget(broker::Connection& connection) {
+        auto& end = *owned_[&connection];
+        if (connection.out != nullptr) take(end);
+        end.is_closed = true;
+        owned_.erase(&connection);
+        delete connection.out;
+        delete &connection;
+        end.connection = nullptr;
+    }
+
+    broker::Shared shared_;
+    std::shared_ptr<const broker::ListenerConfig> listener_;
+    std::vector<std::unique_ptr<Driver>> drivers_;
+    std::vector<std::unique_ptr<broker::Core>> cores_;
+    std::deque<std::pair<std::uint32_t, broker::Mail>> mails_;
+    std::map<broker::Connection*, End*> owned_;
+    std::vector<std::unique_ptr<End>> ends_;
+    std::int64_t now_ = 1'000'000;
+};
+
+}  // namespace penstock::test
