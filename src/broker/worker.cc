@@ -71,8 +71,10 @@ void Worker::run() {
             }
             auto& connection = *std::bit_cast<Connection*>(r.tag);
             if (r.writable && connection.wants_write) on_writable(connection);
-            if (r.readable && connection.state != ConnectionState::closing) read_from(connection);
-            else if (r.readable && connection.state == ConnectionState::closing) lose(connection);
+            if (!r.readable) continue;
+            if (connection.state != ConnectionState::closing) read_from(connection);
+            // Ended by us, with bytes that the peer has not taken yet: what it still sends is not for anybody.
+            else if (io::read_some(connection.fd, scratch_.get(), scratch_size) < 0 && connection.wants_write) lose(connection);
         }
         if (now_ >= next_tick_) {
             next_tick_ = now_ + 1000;
@@ -134,8 +136,7 @@ void Worker::shut_down() {
     for (auto* connection : all)
         if (connection->state != ConnectionState::closing)
             core_.disconnect(*connection, mqtt::ReasonCode::server_shutting_down, "MQTT-3.14.2", "the server is shutting down", now_);
-    flush_dirty();
-    reap();
+    // The end of this turn flushes and frees them; events of this turn may still point to them.
 }
 
 void Worker::accept_from(ListenerSocket& listener) {
@@ -256,7 +257,8 @@ void Worker::feed(Connection& connection, std::string_view bytes) {
     auto& ws = *connection.websocket;
     std::string payload;
     if (connection.in != nullptr) payload = std::move(*connection.in), connection.in.reset();
-    const bool open = websocket_receive(ws, bytes, core_.config().packet_size_max, payload);
+    // One frame may carry several packets; a packet over the bound is then refused as MQTT wants it.
+    const bool open = websocket_receive(ws, bytes, std::size_t{core_.config().packet_size_max} + 65'536, payload);
     if (!ws.out.empty() && !connection.is_dirty) make_dirty(connection);
     if (!payload.empty() && !feed_mqtt(connection, payload)) return;
     if (!open) {
