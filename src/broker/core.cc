@@ -203,7 +203,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
     const bool repeated = publish.qos == Qos::exactly_once && session.has_incoming(publish.packet_id);
     if (publish.qos == Qos::exactly_once && !repeated && connection.version == Version::v5 &&
         session.incoming_count() >= (config_.aio_compatible ? 100 : config_.receive_maximum))
-        return fault(ReasonCode::receive_maximum_exceeded, "MQTT-3.3.4-9", "more QoS 2 messages in flight than the receive maximum");
+        return fault(ReasonCode::receive_maximum_exceeded, "MQTT-3.3.4-7", "more QoS 2 messages in flight than the receive maximum");
 
     const auto ack_type = publish.qos == Qos::exactly_once ? PacketType::pubrec : PacketType::puback;
     auto answer = [&](ReasonCode reason, std::string_view text = {}) {

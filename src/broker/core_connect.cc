@@ -266,7 +266,8 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     std::string properties;
     if (v5) properties = connack_properties(connection, connect, assigned_id, verdict, granted);
     if (connection.packet_size_max != 0 && properties.size() + 10 > connection.packet_size_max) {
-        // Not even CONNACK fits; [MQTT-3.1.2-24] leaves nothing to send.
+        // Not even CONNACK fits: [MQTT-3.1.2-24] leaves nothing to send, and nothing may be sent before it [MQTT-3.14.0-1].
+        connection.state = ConnectionState::wait_connect;
         disconnect(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "the client's maximum packet size is below that of CONNACK", now_);
         return Next::gone;
     }

@@ -1,0 +1,202 @@
+"""What a person types: run, get, apply, delete, validate, pub, sub, metrics, and what bad input gets."""
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+import unittest
+import urllib.request
+
+from support import Penstock, broker, free_port, listener, wait_until
+
+BINARY = sys.argv.pop(1)
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+
+
+def page(port, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return answer.read().decode()
+
+
+class Run(unittest.TestCase):
+    def test_files_are_applied_followed_and_pruned(self):
+        first, second, metrics = free_port(), free_port(), free_port()
+        p = Penstock(BINARY)
+        folder = p.folder / "manifests"
+        p.write("manifests/a.yaml", broker(f"{{diagnostics: {{metrics: {{prometheusPort: {metrics}}}}}}}") + "---\n" + listener("one", [f"port: {first}"]))
+        p.files = [str(folder)]
+        with p:
+            p.wait_running("one")
+            watcher = subprocess.Popen([p.binary, "sub", "-p", str(first), "-t", "stay/#", "-C", "1"], stdout=subprocess.PIPE, text=True, env=p.env)
+            p.write("manifests/b.yaml", listener("two", [f"port: {second}", "port: 0\n      protocol: websockets"], "loadBalancer"))
+            p.wait_running("two")
+            self.assertEqual(p.run("pub", "-p", str(second), "-t", "x", "-m", "y", "-q", "2").returncode, 0)
+            # A fault keeps everything as it is.
+            p.write("manifests/b.yaml", listener("two", [f"port: {second}", "prot: 1"], "Sideways"))
+            wait_until(lambda: "stays as it was" in p.logs(), "the refusal")
+            self.assertIn("manifests/b.yaml: document 1 (line 1): spec.serviceType: Unsupported value: \"Sideways\"", p.logs())
+            self.assertIn("did you mean \"port\"?", p.logs())
+            self.assertEqual(p.run("pub", "-p", str(second), "-t", "x", "-m", "y", "-q", "1").returncode, 0)
+            (folder / "b.yaml").unlink()
+            wait_until(lambda: p.get("brokerlistener", "two") is None, "the listener that left the files is deleted")
+            wait_until(lambda: p.run("pub", "-p", str(second), "-t", "x", "-m", "y", "-q", "1").returncode != 0, "its port is closed")
+            # The subscriber on the other listener noticed nothing.
+            self.assertEqual(p.run("pub", "-p", str(first), "-t", "stay/1", "-m", "still here").returncode, 0)
+            self.assertEqual(watcher.communicate(timeout=10)[0].strip(), "still here")
+            for name in ("aio_broker_publishes_received", "aio_broker_store_total_sessions", "aio_broker_buffer_pool_used_percent", "aio_broker_connect_latency_mu_ms",
+                         "aio_broker_backpressure_packets_rejected_memory", "aio_broker_authorization_deny", "aio_broker_ping_correctness"):
+                self.assertIn(name, page(metrics, "/metrics"))
+            self.assertEqual(page(metrics, "/healthz"), "ok\n")
+            self.assertEqual(page(metrics, "/readyz"), "ok\n")
+        self.assertEqual(p.process.returncode, 0)
+
+    def test_port_taken_is_told_and_retried(self):
+        taken, free = free_port(), free_port()
+        with socket.socket() as holder:
+            holder.bind(("127.0.0.1", taken))
+            holder.listen()
+            p = Penstock(BINARY)
+            p.files = [p.write("m.yaml", broker("{diagnostics: {metrics: {prometheusPort: 0}}}") + "---\n" + listener("held", [f"port: {taken}"]) + "---\n" + listener("open", [f"port: {free}"], "LoadBalancer"))]
+            p.start()
+            try:
+                p.wait_running("open")
+                status = wait_until(lambda: p.status("brokerlistener", "held"), "a status")
+                self.assertEqual(status["runtimeStatus"]["status"], "Recovering")
+                self.assertIn(f"port {taken} cannot be opened: Address already in use", status["runtimeStatus"]["description"])
+                self.assertEqual(p.status("broker", "default")["healthState"]["status"], "Degraded")
+                holder.close()
+                p.wait_running("held")
+                wait_until(lambda: p.status("broker", "default")["healthState"]["status"] == "Available", "health")
+            finally:
+                p.stop()
+
+    def test_a_port_that_asks_for_security_never_opens(self):
+        port = free_port()
+        p = Penstock(BINARY)
+        p.files = [p.write("m.yaml", broker("{diagnostics: {metrics: {prometheusPort: 0}}}") + "---\n" + listener("secure", [f"port: {port}\n      authenticationRef: x"]))]
+        with p:
+            status = wait_until(lambda: p.status("brokerlistener", "secure"), "a status")
+            self.assertEqual(status["runtimeStatus"]["status"], "Failed")
+            self.assertIn("authenticationRef", status["runtimeStatus"]["description"])
+            with self.assertRaises(OSError):
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+
+    def test_apply_get_watch_delete(self):
+        port = free_port()
+        with Penstock(BINARY, extra=[]) as p:
+            p.run("delete", "brokerlistener", "default")
+            file = p.write("l.yaml", listener("plant", [f"port: {port}"]))
+            self.assertEqual(p.run("apply", "-f", file).stdout, "brokerlistener.mqttbroker.iotoperations.azure.com/plant created\n")
+            self.assertEqual(p.run("apply", "-f", file).stdout, "brokerlistener.mqttbroker.iotoperations.azure.com/plant unchanged\n")
+            p.wait_running("plant")
+            watch = subprocess.Popen([p.binary, "get", "brokerlistener", "-w", "--no-headers"], stdout=subprocess.PIPE, text=True, env=p.env)
+            self.assertIn("plant", watch.stdout.readline())
+            other = free_port()
+            p.write("l.yaml", listener("plant", [f"port: {other}"]))
+            self.assertIn("configured", p.run("apply", "-f", file).stdout)
+            wait_until(lambda: f"{other}/tcp" in watch.stdout.readline(), "the watch shows the new port")
+            watch.terminate()
+            watch.wait()
+            watch.stdout.close()
+            table = p.run("get", "brokerlisteners").stdout.splitlines()
+            self.assertEqual(table[0].split(), ["NAME", "TYPE", "PORTS", "STATUS", "AGE"])
+            self.assertEqual(p.run("get", "brokerlistener/plant", "-o", "jsonpath={.spec.ports[0].port}").stdout, str(other))
+            self.assertEqual(p.run("get", "brokerlistener", "-o", "name").stdout, "brokerlistener.mqttbroker.iotoperations.azure.com/plant\n")
+            self.assertIn("kind: BrokerListener", p.run("get", "brokerlistener", "plant", "-o", "yaml").stdout)
+            owner = p.get("brokerlistener", "plant")["metadata"]["ownerReferences"][0]
+            self.assertEqual((owner["kind"], owner["name"]), ("Broker", "default"))
+            self.assertIn("ClusterIP", p.run("get", "svc").stdout)
+            self.assertEqual(p.run("delete", "-f", file).stdout, "brokerlistener.mqttbroker.iotoperations.azure.com/plant deleted\n")
+            self.assertIn("not found", p.run("get", "brokerlistener", "plant").stderr)
+            wait_until(lambda: "plant" not in p.run("get", "svc").stdout, "its Service goes too")
+            wrong = p.write("w.yaml", listener("plant", ["port: 70000"]))
+            refused = p.run("apply", "-f", wrong)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn("spec.ports[0].port: Invalid value: 70000: must be less than or equal to 65535", refused.stderr)
+            self.assertIn("did you mean brokers?", p.run("get", "broekrs").stderr)
+
+    def test_validate_names_every_fault(self):
+        p = Penstock(BINARY)
+        file = p.write("w.yaml", broker("{memoryProfil: Low, cardinality: {frontend: {replicas: 0}}}") + "---\nkind: Broke\napiVersion: v1\n")
+        answer = p.run("validate", "-f", file)
+        self.assertEqual(answer.returncode, 1)
+        for text in ("document 1 (line 1): spec.memoryProfil: unknown field", "did you mean \"memoryProfile\"?", "spec.cardinality.backendChain: Required value",
+                     "spec.cardinality.frontend.replicas: Invalid value: 0", "document 2", "did you mean Broker?", "4 faults in 2 documents"):
+            self.assertIn(text, answer.stderr)
+        self.assertEqual(p.run("validate", "-f", str(SOURCE / "examples")).returncode, 0)
+        broken = p.write("b.yaml", "a: [1\n")
+        self.assertIn("line 2", p.run("validate", "-f", broken).stderr)
+
+    def test_broker_changes_act_live(self):
+        port = free_port()
+        p = Penstock(BINARY)
+        p.files = [p.write("m.yaml", broker("{diagnostics: {metrics: {prometheusPort: 0}}}") + "---\n" + listener("one", [f"port: {port}"]))]
+        with p:
+            p.wait_running("one")
+            keeps = subprocess.Popen([p.binary, "sub", "-p", str(port), "-t", "t", "-C", "1"], stdout=subprocess.PIPE, text=True, env=p.env)
+            big = p.run("pub", "-p", str(port), "-t", "big", "-m", "x" * 5000, "-q", "1")
+            self.assertEqual(big.returncode, 0, big.stderr)
+            p.write("m.yaml", broker("{advanced: {clients: {maxPacketSizeBytes: 1000}}, persistence: {}}") + "---\n" + listener("one", [f"port: {port}"]))
+            wait_until(lambda: "spec.persistence: Forbidden" in p.logs(), "the refusal names the field")
+            p.write("m.yaml", broker("{advanced: {clients: {maxPacketSizeBytes: 1000}}, diagnostics: {metrics: {prometheusPort: 0}}}", "{penstock.io/compatibility: aio}") + "---\n" + listener("one", [f"port: {port}"]))
+            wait_until(lambda: "the broker takes 1000" in p.run("pub", "-p", str(port), "-t", "big", "-m", "x" * 5000, "-q", "1").stderr, "the new limit")
+            self.assertIn("at most QoS 1", p.run("pub", "-p", str(port), "-t", "t2", "-m", "x", "-q", "2").stderr)
+            p.run("pub", "-p", str(port), "-t", "t", "-m", "same connection")
+            self.assertEqual(keeps.communicate(timeout=10)[0].strip(), "same connection")
+
+    def test_default_without_files(self):
+        with Penstock(BINARY) as p:
+            p.wait_running("default")
+            self.assertEqual(p.get("brokerlistener", "default")["spec"]["serviceName"], "aio-broker")
+            self.assertIn("no authentication", p.status("brokerlistener", "default")["runtimeStatus"]["description"])
+            wait_until(lambda: p.status("broker", "default").get("selfCheck", {}).get("status") == "Passed", "the self-test", 20)
+
+    def test_second_process_on_the_same_data_is_refused(self):
+        with Penstock(BINARY) as p:
+            again = subprocess.run([p.binary, "run", "--data-dir", str(p.data), "--api-port", "0"], capture_output=True, text=True, timeout=20, env=p.env)
+            self.assertEqual(again.returncode, 1)
+            self.assertIn("is another penstock running", again.stderr)
+
+    def test_restart_keeps_resources(self):
+        port = free_port()
+        p = Penstock(BINARY)
+        p.start()
+        p.run("apply", "-f", "-", stdin=listener("kept", [f"port: {port}"], "LoadBalancer"))
+        uid = p.get("brokerlistener", "kept")["metadata"]["uid"]
+        p.stop(9)
+        p.start()
+        self.assertEqual(p.get("brokerlistener", "kept")["metadata"]["uid"], uid)
+        p.wait_running("kept")
+        p.stop()
+
+    def test_pub_and_sub_options(self):
+        port, metrics = free_port(), free_port()
+        p = Penstock(BINARY)
+        settings = f"{{diagnostics: {{metrics: {{prometheusPort: {metrics}}}, selfCheck: {{mode: Disabled}}}}}}"
+        p.files = [p.write("m.yaml", broker(settings) + "---\n" + listener("one", [f"port: {port}", f"port: {free_port()}\n      protocol: WebSockets"]))]
+        with p:
+            p.wait_running("one")
+            web = p.get("brokerlistener", "one")["spec"]["ports"][1]["port"]
+            sub = subprocess.Popen([p.binary, "sub", "-p", str(web), "--ws", "-t", "a/#", "-q", "2", "-C", "2", "-F", "%t|%p|%q|%r|%P|%C"], stdout=subprocess.PIPE, text=True, env=p.env)
+            wait_until(lambda: "aio_broker_store_subscriptions" in page(metrics, "/metrics") and self.subscriptions(metrics) >= 1, "the subscription")
+            self.assertEqual(p.run("pub", "-p", str(port), "-t", "a/1", "-m", "x", "-q", "2", "-D", "publish", "user-property", "k", "v", "-D", "publish", "content-type", "text/plain").returncode, 0)
+            self.assertEqual(p.run("pub", "-p", str(port), "-t", "a/2", "-n", "-q", "1", "-V", "311").returncode, 0)
+            self.assertEqual(sub.communicate(timeout=10)[0].splitlines(), ["a/1|x|2|0|k:v|text/plain", "a/2||1|0||"])
+            self.assertEqual(p.run("pub", "-p", str(port), "-t", "a/+", "-m", "x").returncode, 1)
+            self.assertEqual(p.run("sub", "-p", str(port), "-t", "none", "-W", "1").returncode, 27)
+            self.assertEqual(p.run("pub", "-p", str(port), "-t", "kept", "-m", "r", "-r", "-q", "1").returncode, 0)
+            self.assertEqual(p.run("sub", "-p", str(port), "-t", "kept", "-C", "1", "-v").stdout, "kept r\n")
+            mosquitto = subprocess.run(["mosquitto_sub", "-p", str(port), "-t", "kept", "-C", "1", "-V", "mqttv5", "-W", "5"], capture_output=True, text=True)
+            self.assertEqual(mosquitto.stdout, "r\n")
+            bench = p.run("bench", "p2p", "-p", str(port), "--pairs", "2", "--seconds", "0.3", "--warm-up", "0.1", "--json", "-q", "1", timeout=60)
+            report = json.loads(bench.stdout)
+            self.assertEqual(report["error"], "")
+            self.assertGreater(report["delivered"], 100)
+
+    @staticmethod
+    def subscriptions(metrics):
+        return sum(int(line.rsplit(" ", 1)[1]) for line in page(metrics, "/metrics").splitlines() if line.startswith("aio_broker_store_subscriptions{"))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=0)

@@ -1,0 +1,106 @@
+"""Starts `penstock run` on free ports in a folder of its own; standard library only."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_until(check, what, seconds=15):
+    end = time.monotonic() + seconds
+    last = None
+    while time.monotonic() < end:
+        try:
+            last = check()
+            if last:
+                return last
+        except Exception as error:  # what is awaited may not be there yet
+            last = error
+        time.sleep(0.05)  # between two looks at the condition
+    raise AssertionError(f"{what} did not happen within {seconds} s (last: {last})")
+
+
+class Penstock:
+    def __init__(self, binary, files=(), extra=()):
+        self.binary = str(pathlib.Path(binary).resolve())
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="penstock-e2e-"))
+        self.data = self.folder / "data"
+        self.api_port = free_port()
+        self.files = list(files)
+        self.extra = list(extra)
+        self.env = {**os.environ, "KUBECONFIG": str(self.data / "kubeconfig.yaml"), "HOME": str(self.folder)}
+        self.process = None
+
+    def write(self, name, text):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    def start(self):
+        command = [self.binary, "run", "--data-dir", str(self.data), "--api-port", str(self.api_port), *self.extra]
+        for file in self.files:
+            command += ["-f", file]
+        self.log = open(self.folder / "log", "ab")
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=self.env)
+        wait_until(lambda: self.run("get", "namespace", "default").returncode == 0, "the resource API")
+        return self
+
+    def logs(self):
+        return (self.folder / "log").read_text()
+
+    def stop(self, how=signal.SIGTERM):
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(how)
+            self.process.wait(timeout=20)
+        code = self.process.returncode if self.process else None
+        self.log.close()
+        return code
+
+    def run(self, *words, stdin=None, timeout=30):
+        return subprocess.run([self.binary, *words], capture_output=True, text=True, env=self.env, input=stdin, timeout=timeout)
+
+    def get(self, kind, name):
+        answer = self.run("get", kind, name, "-o", "json")
+        return json.loads(answer.stdout) if answer.returncode == 0 else None
+
+    def status(self, kind, name):
+        found = self.get(kind, name)
+        return (found or {}).get("status", {})
+
+    def wait_running(self, name, seconds=15):
+        wait_until(lambda: self.status("brokerlistener", name).get("runtimeStatus", {}).get("status") == "Running", f"listener {name} running", seconds)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, kind, value, trace):
+        try:
+            self.stop()
+        finally:
+            if kind is not None:
+                print("--- log of penstock ---\n" + self.logs()[-4000:])
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def listener(name, ports, service_type="ClusterIp", broker="default"):
+    lines = [f"apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: BrokerListener\nmetadata: {{name: {name}, namespace: azure-iot-operations}}\n"
+             f"spec:\n  brokerRef: {broker}\n  serviceType: {service_type}\n  ports:\n"]
+    for port in ports:
+        lines.append(f"    - {port}\n")
+    return "".join(lines)
+
+
+def broker(body="{}", annotations="{}"):
+    return (f"apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata: {{name: default, namespace: azure-iot-operations, "
+            f"annotations: {annotations}}}\nspec: {body}\n")

@@ -1,0 +1,243 @@
+#include <gtest/gtest.h>
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <map>
+
+#include "api/handler.h"
+#include "client/apply.h"
+#include "control/plan.h"
+#include "registry/registry.h"
+
+namespace penstock {
+namespace {
+
+using registry::Registry;
+using resources::Json;
+
+const resources::Kind& broker_kind() { return *resources::find_kind_by_word("broker"); }
+const resources::Kind& listener_kind() { return *resources::find_kind_by_word("brokerlisteners"); }
+const std::string space = "azure-iot-operations";
+
+Json listener(const std::string& name, const std::string& type, int port) {
+    return {{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "BrokerListener"}, {"metadata", {{"name", name}}},
+            {"spec", {{"brokerRef", "default"}, {"serviceType", type}, {"ports", Json::array({{{"port", port}}})}}}};
+}
+
+TEST(Yaml, documents_types_and_faults) {
+    const auto good = resources::parse_documents("a: 1\nb: 'x'\nc: [true, 1.5, null, \"12\"]\n---\n---\nd: 0x10\n", "f.yaml");
+    ASSERT_TRUE(good);
+    ASSERT_EQ(good->size(), 2u);
+    EXPECT_EQ((*good)[0].object, (Json{{"a", 1}, {"b", "x"}, {"c", {true, 1.5, nullptr, "12"}}}));
+    EXPECT_EQ((*good)[1].object["d"], 16);
+    EXPECT_EQ((*good)[1].line, 6);
+    const auto bad = resources::parse_documents("a: [1\nb: 2\n", "f.yaml");
+    ASSERT_FALSE(bad);
+    EXPECT_NE(bad.error().message.find("f.yaml: line"), std::string::npos);
+    EXPECT_NE(resources::parse_documents("a: 1\na: 2\n", "f.yaml").error().message.find("\"a\" is given twice"), std::string::npos);
+}
+
+TEST(Yaml, what_is_written_reads_back) {
+    const Json object = {{"text", "plain"}, {"number_like", "012"}, {"yes", "yes"}, {"empty", ""}, {"lines", "a\nb\n"}, {"colon", "a: b"}, {"list", {{{"a", 1}, {"b", {1, 2}}}, "x"}},
+                         {"time", "2026-01-01T00:00:00Z"}, {"none", nullptr}, {"map", Json::object()}, {"array", Json::array()}, {"quote", "it's \"x\""}, {"dash", "- x"}};
+    const auto again = resources::parse_documents(resources::to_yaml(object), "x");
+    ASSERT_TRUE(again) << resources::to_yaml(object);
+    EXPECT_EQ(again->front().object, object) << resources::to_yaml(object);
+}
+
+TEST(Validation, all_faults_with_their_paths) {
+    const Json object = {{"metadata", {{"name", "Bad_Name"}}},
+                         {"spec", {{"memoryProfile", "Huge"}, {"cardinality", {{"frontend", {{"replicas", 99}}}}}, {"advanced", {{"clients", {{"maxPacketSizeBytes", "x"}}}}}, {"persistence", {{"maxSize", "1G"}}}}}};
+    std::map<std::string, std::string> faults;
+    for (const auto& f : resources::validate(broker_kind(), object)) faults[f.path] = f.reason;
+    EXPECT_EQ(faults["metadata.name"], "FieldValueInvalid");
+    EXPECT_EQ(faults["spec.memoryProfile"], "FieldValueNotSupported");
+    EXPECT_EQ(faults["spec.cardinality.backendChain"], "FieldValueRequired");
+    EXPECT_EQ(faults["spec.cardinality.frontend.replicas"], "FieldValueInvalid");
+    EXPECT_EQ(faults["spec.advanced.clients.maxPacketSizeBytes"], "FieldValueTypeInvalid");
+    EXPECT_EQ(faults["spec.persistence"], "FieldValueForbidden");
+    EXPECT_EQ(faults.size(), 6u);
+}
+
+TEST(Validation, unknown_fields_name_the_nearest) {
+    auto object = listener("plant", "ClusterIp", 1883);
+    object["spec"]["servicetype"] = "ClusterIp";
+    object["spec"]["ports"][0]["protcol"] = "Mqtt";
+    const auto faults = resources::unknown_fields(listener_kind(), object);
+    ASSERT_EQ(faults.size(), 2u);
+    EXPECT_NE(faults[0].message.find("did you mean \"protocol\"?"), std::string::npos) << faults[0].message;
+    EXPECT_NE(faults[1].message.find("did you mean \"serviceType\"?"), std::string::npos) << faults[1].message;
+}
+
+TEST(Validation, enumerations_in_any_case) {
+    auto object = listener("plant", "loadBALANCER", 1883);
+    object["spec"]["ports"][0]["protocol"] = "websockets";
+    EXPECT_TRUE(resources::validate(listener_kind(), object).empty());
+}
+
+TEST(Registry, versions_defaults_and_generation) {
+    auto registry = Registry::open(":memory:");
+    ASSERT_TRUE(registry) << registry.error().message;
+    auto& r = **registry;
+    auto made = r.create(listener_kind(), space, listener("plant", "ClusterIp", 1883));
+    ASSERT_TRUE(made) << made.error().message;
+    EXPECT_EQ((**made)["spec"]["serviceName"], "plant");
+    EXPECT_EQ((**made)["spec"]["ports"][0]["protocol"], "Mqtt");
+    EXPECT_EQ((**made)["metadata"]["generation"], 1);
+    const auto version = r.version();
+    auto same = r.patch(listener_kind(), space, "plant", registry::PatchType::merge, {{"spec", {{"serviceName", "plant"}}}}, false);
+    ASSERT_TRUE(same);
+    EXPECT_EQ(r.version(), version) << "a write that changes nothing has no version";
+    auto changed = r.patch(listener_kind(), space, "plant", registry::PatchType::merge, {{"spec", {{"ports", Json::array({{{"port", 1999}}})}}}}, false);
+    ASSERT_TRUE(changed);
+    EXPECT_EQ((**changed)["metadata"]["generation"], 2);
+    r.put_status(listener_kind(), space, "plant", {{"x", 1}});
+    EXPECT_EQ((**r.get(listener_kind(), space, "plant"))["metadata"]["generation"], 2);
+    auto stale = **made;
+    const auto refused = r.update(listener_kind(), space, "plant", stale, false);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, 409);
+}
+
+TEST(Registry, rules_between_listeners) {
+    auto registry = Registry::open(":memory:");
+    auto& r = **registry;
+    ASSERT_TRUE(r.create(listener_kind(), space, listener("one", "ClusterIp", 1883)));
+    const auto type = r.create(listener_kind(), space, listener("two", "clusterip", 1884));
+    ASSERT_FALSE(type);
+    EXPECT_NE(type.error().message.find("one listener per service type"), std::string::npos);
+    const auto port = r.create(listener_kind(), space, listener("two", "LoadBalancer", 1883));
+    ASSERT_FALSE(port);
+    EXPECT_NE(port.error().message.find("listener one has this port"), std::string::npos);
+    EXPECT_TRUE(r.create(listener_kind(), space, listener("two", "LoadBalancer", 1884)));
+    EXPECT_FALSE(r.create(listener_kind(), "nowhere", listener("three", "NodePort", 1885)));
+    auto node_port = listener("three", "NodePort", 1886);
+    node_port["spec"]["ports"][0]["nodePort"] = 80;
+    EXPECT_FALSE(r.create(listener_kind(), space, node_port));
+    EXPECT_FALSE(r.create(broker_kind(), space, {{"metadata", {{"name", "default"}, {"annotations", {{"penstock.io/compatibility", "Mosquitto"}}}}}, {"spec", Json::object()}}));
+}
+
+TEST(Registry, watch_sees_each_commit_once_and_old_history_is_gone) {
+    auto registry = Registry::open(":memory:");
+    auto& r = **registry;
+    const auto before = r.version();
+    r.create(listener_kind(), space, listener("plant", "ClusterIp", 1883)).value();
+    r.remove(listener_kind(), space, "plant").value();
+    std::vector<registry::Event> events;
+    ASSERT_TRUE(r.events_since(before, &listener_kind(), "", events));
+    ASSERT_EQ(events.size(), 2u);
+    EXPECT_EQ(events[0].type, registry::Event::Type::added);
+    EXPECT_EQ(events[1].type, registry::Event::Type::deleted);
+    EXPECT_LT(events[0].version, events[1].version);
+    const auto& maps = *resources::find_kind_by_word("cm");
+    r.create(maps, space, {{"metadata", {{"name", "counter"}}}}).value();
+    for (int i = 0; i < 10'100; ++i) r.patch(maps, space, "counter", registry::PatchType::merge, {{"data", {{"i", std::to_string(i)}}}}, false).value();
+    EXPECT_FALSE(r.events_since(before, nullptr, "", events));
+}
+
+TEST(Registry, survives_a_restart_and_refuses_a_newer_file) {
+    const auto folder = std::filesystem::temp_directory_path() / ("penstock-registry-" + std::to_string(::getpid()));
+    std::filesystem::create_directories(folder);
+    const auto path = (folder / "registry.sqlite").string();
+    std::uint64_t version = 0;
+    {
+        auto r = Registry::open(path);
+        ASSERT_TRUE(r) << r.error().message;
+        (*r)->create(listener_kind(), space, listener("plant", "ClusterIp", 1883)).value();
+        version = (*r)->version();
+        EXPECT_FALSE(Registry::open(path)) << "two processes on one file";
+    }
+    {
+        auto r = Registry::open(path);
+        ASSERT_TRUE(r) << r.error().message;
+        EXPECT_EQ((*r)->version(), version);
+        EXPECT_TRUE((*r)->get(listener_kind(), space, "plant"));
+        std::vector<registry::Event> events;
+        EXPECT_FALSE((*r)->events_since(version - 1, nullptr, "", events)) << "history from before the restart must be told as gone";
+    }
+    std::filesystem::remove_all(folder);
+}
+
+TEST(Api, paths_forms_and_errors) {
+    auto registry = Registry::open(":memory:");
+    api::Handler handler(**registry, "test");
+    const api::User admin{.name = "system:admin", .groups = {"system:masters"}};
+    auto call = [&](const std::string& method, const std::string& path, const std::string& body = {}, const std::string& media = "application/json", std::map<std::string, std::string> query = {},
+                    const std::string& accept = "application/json") { return handler.handle({.method = method, .path = path, .query = std::move(query), .accept = accept, .content_type = media, .body = body, .user = admin}); };
+    const std::string base = "/apis/mqttbroker.iotoperations.azure.com/v1/namespaces/azure-iot-operations/brokerlisteners";
+    EXPECT_EQ(handler.handle({.method = "GET", .path = base}).status, 403) << "anonymous";
+    EXPECT_EQ(handler.handle({.method = "GET", .path = base, .authorization = "Bearer x", .user = admin}).status, 401) << "a wrong token is never anonymous";
+    EXPECT_EQ(call("POST", base, listener("plant", "ClusterIp", 1883).dump()).status, 201);
+    EXPECT_EQ(call("POST", base, listener("plant", "ClusterIp", 1883).dump()).status, 409);
+    EXPECT_EQ(call("POST", base, "{not json").status, 400);
+    EXPECT_EQ(call("POST", base, "x", "text/plain").status, 415);
+    EXPECT_EQ(call("PATCH", base + "/plant", "{}", "application/strategic-merge-patch+json").status, 415);
+    EXPECT_EQ(call("GET", base + "/none").status, 404);
+    EXPECT_EQ(call("GET", "/apis/none/v1/things").status, 404);
+    EXPECT_EQ(call("GET", base, {}, {}, {{"labelSelector", "a in x"}}).status, 200);
+    EXPECT_EQ(call("GET", base, {}, {}, {{"fieldSelector", "spec.port=1"}}).status, 400);
+    EXPECT_EQ(call("GET", base, {}, {}, {}, "application/xml").status, 406);
+    auto strict = listener("other", "LoadBalancer", 1885);
+    strict["spec"]["typo"] = 1;
+    EXPECT_EQ(call("POST", base, strict.dump(), "application/json", {{"fieldValidation", "Strict"}}).status, 400);
+    const auto table = call("GET", base, {}, {}, {}, "application/json;as=Table;v=v1;g=meta.k8s.io");
+    EXPECT_NE(table.body.find("\"kind\":\"Table\""), std::string::npos);
+    EXPECT_EQ(call("DELETE", base + "/plant").status, 200);
+    for (const char* path : {"/api", "/apis", "/api/v1", "/apis/mqttbroker.iotoperations.azure.com", "/apis/mqttbroker.iotoperations.azure.com/v1", "/version", "/openapi/v2", "/openapi/v3"})
+        EXPECT_EQ(call("GET", path).status, 200) << path;
+    for (const char* path : {"/", "//", "/api/", "/api/v1/namespaces/x/", "/apis/a/b/c/d/e/f/g", "/api/v1/namespaces/../x"}) EXPECT_LT(call("GET", path).status, 500) << path;
+}
+
+TEST(Api, watch_lines_follow_the_selector) {
+    auto registry = Registry::open(":memory:");
+    auto& r = **registry;
+    api::Handler handler(r, "test");
+    const auto& maps = *resources::find_kind_by_word("configmap");
+    const auto before = r.version();
+    r.create(maps, space, {{"metadata", {{"name", "m"}, {"labels", {{"a", "1"}}}}}}).value();
+    r.patch(maps, space, "m", registry::PatchType::merge, {{"metadata", {{"labels", {{"a", "2"}}}}}}, false).value();
+    std::vector<registry::Event> events;
+    ASSERT_TRUE(r.events_since(before, nullptr, "", events));
+    const api::Watch watch{.kind = &maps, .label_selector = "a=1"};
+    ASSERT_EQ(events.size(), 2u);
+    EXPECT_NE(handler.watch_line(watch, events[0], true).find("ADDED"), std::string::npos);
+    EXPECT_NE(handler.watch_line(watch, events[1], false).find("DELETED"), std::string::npos) << "it stopped matching";
+}
+
+TEST(Apply, three_way_patch) {
+    const Json last = {{"spec", {{"a", 1}, {"b", 2}}}}, wanted = {{"spec", {{"a", 5}, {"c", 3}}}}, live = {{"spec", {{"a", 1}, {"b", 2}, {"d", 4}}}, {"status", 1}};
+    EXPECT_EQ(client::three_way_patch(last, wanted, live), (Json{{"spec", {{"a", 5}, {"b", nullptr}, {"c", 3}}}}));
+    EXPECT_TRUE(client::three_way_patch(wanted, wanted, wanted).empty());
+}
+
+TEST(Labels, selectors) {
+    const Json object = {{"metadata", {{"labels", {{"app", "mqtt"}, {"tier", "edge"}}}}}};
+    for (const char* yes : {"", "app", "app=mqtt", "app==mqtt", "app!=x", "!none", "none!=x", "app in (a,mqtt)", "app notin (a)", "app=mqtt,tier"}) EXPECT_TRUE(api::matches_labels(yes, object).value()) << yes;
+    for (const char* no : {"none", "app=x", "!app", "app in (a,b)", "app notin (mqtt)", "app,none"}) EXPECT_FALSE(api::matches_labels(no, object).value()) << no;
+    EXPECT_FALSE(api::matches_labels("app near (x)", object));
+}
+
+TEST(Plan, profiles_workers_and_service_types) {
+    const Json broker = {{"spec", {{"memoryProfile", "tiny"}, {"cardinality", {{"frontend", {{"replicas", 2}, {"workers", 2}}}, {"backendChain", {{"partitions", 2}, {"redundancyFactor", 2}}}}},
+                                   {"advanced", {{"clients", {{"maxPacketSizeBytes", 1000}, {"subscriberQueueLimit", {{"length", 5}, {"strategy", "dropoldest"}}}}}, {"encryptInternalTraffic", "Enabled"}}}}}};
+    auto node = listener("node", "nodeport", 1884);
+    node["spec"]["ports"][0]["nodePort"] = 31'883;
+    auto secure = listener("secure", "LoadBalancer", 8883);
+    secure["spec"]["ports"][0]["tls"] = {{"mode", "Manual"}, {"manual", {{"secretRef", "x"}}}};
+    const auto plan = control::plan_broker(broker, {listener("local", "ClusterIp", 1883), node, secure}, 2);
+    EXPECT_EQ(plan.workers, 2u);
+    EXPECT_EQ(plan.config.packet_size_max, 1000u);
+    EXPECT_EQ(plan.config.pool_bytes, 2 * (std::int64_t{16} << 20));
+    EXPECT_TRUE(plan.config.queue_drop_oldest);
+    ASSERT_EQ(plan.ports.size(), 3u);
+    EXPECT_TRUE(plan.ports[0].config.loopback_only);
+    EXPECT_EQ(plan.ports[1].config.port, 31'883);
+    EXPECT_FALSE(plan.ports[1].config.loopback_only);
+    EXPECT_TRUE(plan.ports[1].blocked.empty());
+    EXPECT_NE(plan.ports[2].blocked.find("never opens without"), std::string::npos);
+    EXPECT_EQ(plan.notes.size(), 3u) << "encryptInternalTraffic, redundancyFactor and the capped workers are told";
+}
+
+}  // namespace
+}  // namespace penstock

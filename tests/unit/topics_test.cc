@@ -1,0 +1,166 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "topics/retained_index.h"
+#include "topics/subscription_index.h"
+
+namespace penstock::topics {
+namespace {
+
+/// A small generator with a seed that a failure prints; std::mt19937's results are not the same everywhere.
+struct Dice {
+    std::uint64_t state;
+    std::size_t roll(std::size_t sides) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        return static_cast<std::size_t>(state >> 33) % sides;
+    }
+};
+
+TEST(Topic, names) {
+    EXPECT_TRUE(is_valid_name("a"));
+    EXPECT_TRUE(is_valid_name("/"));
+    EXPECT_TRUE(is_valid_name("a//b"));
+    EXPECT_FALSE(is_valid_name(""));
+    EXPECT_FALSE(is_valid_name("a/+"));
+    EXPECT_FALSE(is_valid_name(std::string(300, '/')));
+    EXPECT_TRUE(is_valid_name(std::string(65'535, 'x')));
+    EXPECT_FALSE(is_valid_name(std::string(65'536, 'x')));
+}
+
+TEST(Topic, filters) {
+    for (const char* good : {"#", "+", "a/#", "+/a/+", "/", "a//+", "$SYS/#"}) EXPECT_TRUE(is_valid_filter(good)) << good;
+    for (const char* bad : {"", "a#", "#/a", "a+", "+a", "a/b#", "a/#/b"}) EXPECT_FALSE(is_valid_filter(bad)) << bad;
+}
+
+TEST(Topic, shared_filters) {
+    EXPECT_FALSE(split_shared("a/b").is_shared);
+    const auto good = split_shared("$share/group/a/+/b");
+    EXPECT_TRUE(good.is_shared && good.is_valid);
+    EXPECT_EQ(good.group, "group");
+    EXPECT_EQ(good.filter, "a/+/b");
+    for (const char* bad : {"$share/", "$share//a", "$share/g", "$share/g/", "$share/g+/a", "$share/#/a"}) EXPECT_FALSE(split_shared(bad).is_valid) << bad;
+}
+
+std::string random_path(Dice& dice, bool filter) {
+    std::string out;
+    const auto levels = 1 + dice.roll(4);
+    for (std::size_t i = 0; i < levels; ++i) {
+        if (i > 0) out += '/';
+        const auto pick = dice.roll(filter ? 6 : 4);
+        if (pick == 5 && i + 1 == levels) out += '#';
+        else if (pick >= 4) out += '+';
+        else if (pick == 3 && i == 0) out += "$s";
+        else out += static_cast<char>('a' + static_cast<char>(pick));
+    }
+    return out;
+}
+
+TEST(SubscriptionIndex, agrees_with_matching_one_by_one) {
+    for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+        Dice dice{seed};
+        SubscriptionIndex index;
+        std::vector<Subscriber> subscribers(8);
+        std::map<std::pair<std::string, std::size_t>, Options> model;
+        for (int step = 0; step < 2000; ++step) {
+            const auto who = dice.roll(subscribers.size());
+            const auto filter = random_path(dice, true);
+            if (dice.roll(3) > 0) {
+                const Options options{.qos = static_cast<std::uint8_t>(dice.roll(3)), .no_local = dice.roll(5) == 0, .id = static_cast<std::uint32_t>(dice.roll(3))};
+                EXPECT_EQ(index.add(filter, &subscribers[who], options).is_new, !model.contains({filter, who}));
+                model[{filter, who}] = options;
+            } else {
+                EXPECT_EQ(index.remove(filter, &subscribers[who]).existed, model.erase({filter, who}) > 0) << "seed=" << seed;
+            }
+            const auto topic = random_path(dice, false);
+            const auto& match = index.match(topic, false);
+            // Per subscriber and No Local flag: the highest QoS and all identifiers.
+            std::map<std::pair<const Subscriber*, bool>, std::pair<int, std::multiset<std::uint32_t>>> wanted, got;
+            for (const auto& [key, options] : model) {
+                if (!matches(key.first, topic)) continue;
+                auto& entry = wanted[{&subscribers[key.second], options.no_local}];
+                entry.first = std::max(entry.first, static_cast<int>(options.qos));
+                if (options.id != 0) entry.second.insert(options.id);
+            }
+            for (const auto& t : match.targets) {
+                auto& entry = got[{t.subscriber, t.no_local}];
+                EXPECT_TRUE(entry.second.empty()) << "two targets for one subscriber, seed=" << seed;
+                entry.first = t.qos;
+                for (std::uint16_t i = 0; i < t.ids_count; ++i) entry.second.insert(match.ids[t.ids_begin + i]);
+            }
+            ASSERT_EQ(got, wanted) << "seed=" << seed << " step=" << step << " topic=" << topic;
+        }
+        EXPECT_EQ(index.plain_count(), model.size());
+        for (const auto& [key, options] : model) EXPECT_TRUE(index.remove(key.first, &subscribers[key.second]).existed);
+        EXPECT_TRUE(index.match("a", false).targets.empty());
+        EXPECT_EQ(index.plain_count(), 0u);
+    }
+}
+
+TEST(SubscriptionIndex, remote_workers_are_bits) {
+    SubscriptionIndex index;
+    index.set_remote("a/+", 3, true);
+    index.set_remote("a/b", 5, true);
+    EXPECT_EQ(index.match("a/b", false).remote_workers, (1u << 3) | (1u << 5));
+    EXPECT_EQ(index.match("a/c", false).remote_workers, 1u << 3);
+    index.set_remote("a/+", 3, false);
+    EXPECT_EQ(index.match("a/b", false).remote_workers, 1u << 5);
+}
+
+TEST(SubscriptionIndex, hidden_topics_are_not_seen_by_leading_wildcards) {
+    SubscriptionIndex index;
+    Subscriber a, b;
+    index.add("#", &a, {});
+    index.add("azedge/#", &b, {});
+    EXPECT_EQ(index.match("azedge/x", false).targets.size(), 2u);
+    EXPECT_EQ(index.match("azedge/x", true).targets.size(), 1u);
+}
+
+TEST(Group, hash_keeps_keys_with_their_member) {
+    SubscriptionIndex index;
+    for (std::uint64_t i = 1; i <= 4; ++i) index.add_member("t", "g", {.session = i, .is_connected = true});
+    auto* group = index.find_group("t", "g");
+    ASSERT_NE(group, nullptr);
+    std::map<std::string, std::uint64_t> before;
+    std::set<std::uint64_t> used;
+    for (int i = 0; i < 200; ++i) {
+        const auto key = std::to_string(i);
+        before[key] = group->pick_by_hash(key)->session;
+        used.insert(before[key]);
+    }
+    EXPECT_EQ(used.size(), 4u);
+    index.remove_member("t", "g", 2);
+    for (const auto& [key, member] : before) {
+        if (member == 2) continue;
+        EXPECT_EQ(group->pick_by_hash(key)->session, member);
+    }
+}
+
+TEST(RetainedIndex, agrees_with_matching_one_by_one) {
+    for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+        Dice dice{seed};
+        RetainedIndex<int> index;
+        std::map<std::string, int> model;
+        for (int step = 1; step < 1500; ++step) {
+            const auto topic = random_path(dice, false);
+            if (dice.roll(3) > 0) index[topic] = model[topic] = step;
+            else {
+                if (auto* slot = index.find(topic)) *slot = 0, index.erase(topic);
+                model.erase(topic);
+            }
+            const auto filter = random_path(dice, true);
+            std::multiset<int> wanted, got;
+            for (const auto& [name, value] : model)
+                if (matches(filter, name)) wanted.insert(value);
+            index.match(filter, {}, [&](int& value) { got.insert(value); });
+            ASSERT_EQ(got, wanted) << "seed=" << seed << " filter=" << filter;
+        }
+        for (const auto& [topic, value] : model) *index.find(topic) = 0, index.erase(topic);
+        EXPECT_EQ(index.nodes(), 0u) << "nodes are left behind";
+    }
+}
+
+}  // namespace
+}  // namespace penstock::topics
