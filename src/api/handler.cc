@@ -226,7 +226,8 @@ Reply Handler::read(const Request& request, const Route& route) const {
     }
 
     std::string only_name = route.name;
-    for (const auto part : split(query_of(request, "fieldSelector"), ',')) {
+    const auto fields = query_of(request, "fieldSelector");   // named: the parts are views into it
+    for (const auto part : split(fields, ',')) {
         const auto term = trim(part);
         if (term.empty()) continue;
         const auto equal = term.find('=');
