@@ -277,9 +277,6 @@ int run(const RunOptions& options) {
         follower = std::make_unique<FileFollower>(*access, options.files);
         follower->sync();
     }
-    create_defaults(**registry, options.files.empty());
-    controller.start();
-
     api::PageServer pages([&](const std::string& path) -> api::Reply {
         if (path == "/metrics") return {.content_type = "text/plain; version=0.0.4", .body = controller.metrics_page()};
         if (path == "/healthz" || path == "/livez") return {.content_type = "text/plain", .body = "ok\n"};
@@ -289,6 +286,13 @@ int run(const RunOptions& options) {
         }
         return {.status = 404, .content_type = "text/plain", .body = "here are /metrics, /healthz and /readyz\n"};
     });
+
+    controller.on_metrics_port([&](int wanted) {
+        const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
+        return listening ? std::string() : listening.error().message;
+    });
+    create_defaults(**registry, options.files.empty());
+    controller.start();
 
     log::info("app", "penstock {} runs data={} api=https://{}:{} descriptors={}", version, options.data_folder, options.api_address, *port, descriptors);
     std::cout << fmt::format("Penstock {} is running; Ctrl-C stops it.\n  resources   penstock get broker,brokerlistener -A      (or kubectl, with the file below)\n"
@@ -300,23 +304,14 @@ int run(const RunOptions& options) {
     std::thread following;
     auto pause = [&](int milliseconds) { (*registry)->wait_stop(milliseconds); };
     if (follower) following = std::thread([&] { follower->follow(stopping, pause); });
-    std::string metrics_fault;
-    while (true) {
-        if (const int wanted = controller.prometheus_port(); wanted >= 0) {
-            const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
-            const auto fault = listening ? std::string() : listening.error().message;
-            if (fault != metrics_fault && !fault.empty()) log::warn("app", "{}; it is tried again", fault);
-            metrics_fault = fault;
-        }
-        timespec half_a_second{.tv_sec = 0, .tv_nsec = 500'000'000};
-        if (sigtimedwait(&signals, nullptr, &half_a_second) > 0) break;
-    }
+    int signal_number = 0;
+    sigwait(&signals, &signal_number);
     log::info("app", "stopping");
     stopping = true;
     (*registry)->stop();
     if (following.joinable()) following.join();
-    pages.stop();
     controller.stop();
+    pages.stop();
     server.stop();
     return 0;
 }

@@ -132,7 +132,7 @@ bool BrokerController::reconcile() {
     }
     if (const auto why = log::set_levels(plan.log_level); !why.empty()) log::warn("control", "log level kept: {}", why);
     log::set_debug_clients(plan.debug_clients);
-    prometheus_port_ = plan.prometheus_port;
+    const auto metrics_fault = open_metrics_port_ ? open_metrics_port_(plan.prometheus_port) : std::string();
 
     std::vector<broker::ListenerConfig> wanted;
     for (const auto& port : plan.ports)
@@ -153,6 +153,8 @@ bool BrokerController::reconcile() {
             else if (!states[i].is_open && !known_error)
                 log::warn("control", "listener not open listener={} port={} why=\"{}\"", states[i].config.resource, states[i].config.port, states[i].error);
         }
+        if (!metrics_fault.empty() && metrics_fault != metrics_fault_) log::warn("control", "{}; it is tried again", metrics_fault);
+        metrics_fault_ = metrics_fault;
         plan_ = plan;
         states_ = states;
         if (chosen != nullptr) {
@@ -170,7 +172,7 @@ bool BrokerController::reconcile() {
         registry_.put_status(kind_of("Broker"), name_space_, broker_name_, broker_status(*chosen, plan, states));
     }
     report(plan, states);
-    bool complete = true;
+    bool complete = metrics_fault.empty();
     for (std::size_t i = 0; i < states.size(); ++i) complete &= states[i].is_open || !plan.ports[i].blocked.empty();
     return complete;
 }
@@ -187,9 +189,10 @@ Json BrokerController::broker_status(const Json& broker, const Plan& plan, const
     }
     Json health_state;
     if (failed > 0) {
-        const auto word = to_lower(first_fault);
         health_state = health(broker, failed == probed ? "Unavailable" : "Degraded", "BrokerProbeFailed",
                               fmt::format("the self-test failed on {}/{} listeners; {}", failed, probed, first_fault));
+    } else if (!metrics_fault_.empty()) {
+        health_state = health(broker, "Degraded", "MetricsPortNotOpen", metrics_fault_);
     } else if (!closed.empty()) {
         health_state = health(broker, "Degraded", "ListenerNotOpen", "not open: " + closed);
     } else {

@@ -1,5 +1,6 @@
 #pragma once
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -29,8 +30,9 @@ class BrokerController {
     std::string metrics_page();
     /// Empty when every wanted port is open or knowingly blocked; else what is missing. Any thread.
     std::string not_ready();
-    /// The port of the Prometheus endpoint that the resources want; 0: none. Any thread.
-    [[nodiscard]] int prometheus_port() const noexcept { return prometheus_port_.load(); }
+    /// Opens the Prometheus endpoint at a port (0: closes it) and returns why it could not, or nothing. Set before start();
+    /// called on the controller's thread.
+    void on_metrics_port(std::function<std::string(int)> open) { open_metrics_port_ = std::move(open); }
     /// Runs the probe at once (tests).
     void probe_now();
 
@@ -56,7 +58,8 @@ class BrokerController {
     SysTopics sys_;
     std::int64_t next_sys_ = 0;
     std::uint64_t probes_ = 0;
-    std::atomic<int> prometheus_port_{0};
+    std::function<std::string(int)> open_metrics_port_;
+    std::string metrics_fault_;                    ///< guarded by guard_
     std::atomic<bool> stopping_{false};
     std::atomic<bool> probe_now_{false};
     std::thread loop_;

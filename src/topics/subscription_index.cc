@@ -201,8 +201,9 @@ void SubscriptionIndex::collect(const Node* node, std::string_view rest, bool mo
 }
 
 void SubscriptionIndex::merge(Match& out) {
-    std::ranges::stable_sort(out.targets, [](const Target& a, const Target& b) {
-        return a.subscriber != b.subscriber ? std::less<>{}(a.subscriber, b.subscriber) : a.no_local < b.no_local;
+    std::ranges::sort(out.targets, [](const Target& a, const Target& b) {
+        if (a.subscriber != b.subscriber) return std::less<>{}(a.subscriber, b.subscriber);
+        return a.no_local != b.no_local ? a.no_local < b.no_local : a.ids_begin < b.ids_begin;   // identifiers keep their order
     });
     std::vector<std::uint32_t> ids;
     std::size_t kept = 0;

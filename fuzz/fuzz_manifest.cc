@@ -1,0 +1,23 @@
+// Manifests: YAML and JSON in, validated, defaulted and written again.
+#include <cstdint>
+
+#include "resources/schema.h"
+
+using namespace penstock::resources;
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    const std::string_view text(static_cast<const char*>(static_cast<const void*>(data)), size);
+    const auto documents = parse_documents(text, "fuzz");
+    if (!documents) return 0;
+    for (const auto& document : *documents) {
+        for (const auto& kind : all_kinds()) {
+            auto object = document.object;
+            [[maybe_unused]] const auto unknown = unknown_fields(kind, object);
+            apply_defaults(kind, object);
+            [[maybe_unused]] const auto faults = validate(kind, object);
+            [[maybe_unused]] const auto no_effect = notes(kind, object);
+        }
+        [[maybe_unused]] const auto yaml = to_yaml(document.object);
+    }
+    return 0;
+}
