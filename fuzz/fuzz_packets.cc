@@ -12,8 +12,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     while (cut_frame(rest, 0xFFFF'FFFF, frame) == FrameState::complete) {
         for (const auto version : {Version::v311, Version::v5}) {
             switch (frame.type) {
-                case PacketType::connect: [[maybe_unused]] const auto connect = decode_connect(frame.body); break;
-                case PacketType::connack: [[maybe_unused]] const auto connack = decode_connack(frame.body, version); break;
+                case PacketType::connect: static_cast<void>(decode_connect(frame.body)); break;
+                case PacketType::connack: static_cast<void>(decode_connack(frame.body, version)); break;
                 case PacketType::publish:
                     for (const bool from_client : {true, false})
                         if (const auto p = decode_publish(frame.flags, frame.body, version, from_client)) {
@@ -29,13 +29,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                 case PacketType::puback:
                 case PacketType::pubrec:
                 case PacketType::pubrel:
-                case PacketType::pubcomp: [[maybe_unused]] const auto ack = decode_ack(frame.type, frame.flags, frame.body, version); break;
-                case PacketType::subscribe: [[maybe_unused]] const auto subscribe = decode_subscribe(frame.flags, frame.body, version); break;
-                case PacketType::unsubscribe: [[maybe_unused]] const auto unsubscribe = decode_unsubscribe(frame.flags, frame.body, version); break;
-                case PacketType::suback: [[maybe_unused]] const auto suback = decode_suback(frame.body, version, false); break;
-                case PacketType::unsuback: [[maybe_unused]] const auto unsuback = decode_suback(frame.body, version, true); break;
-                case PacketType::disconnect: [[maybe_unused]] const auto disconnect = decode_disconnect(frame.flags, frame.body, version); break;
-                case PacketType::auth: [[maybe_unused]] const auto auth = decode_auth(frame.flags, frame.body); break;
+                case PacketType::pubcomp: static_cast<void>(decode_ack(frame.type, frame.flags, frame.body, version)); break;
+                case PacketType::subscribe: static_cast<void>(decode_subscribe(frame.flags, frame.body, version)); break;
+                case PacketType::unsubscribe: static_cast<void>(decode_unsubscribe(frame.flags, frame.body, version)); break;
+                case PacketType::suback: static_cast<void>(decode_suback(frame.body, version, false)); break;
+                case PacketType::unsuback: static_cast<void>(decode_suback(frame.body, version, true)); break;
+                case PacketType::disconnect: static_cast<void>(decode_disconnect(frame.flags, frame.body, version)); break;
+                case PacketType::auth: static_cast<void>(decode_auth(frame.flags, frame.body)); break;
                 default: break;
             }
         }

@@ -219,7 +219,33 @@ void Worker::update_interest(Connection& connection) {
 
 // --- reading ---
 
+bool Worker::read_large(Connection& connection) {
+    if (connection.in == nullptr || connection.websocket != nullptr) return false;
+    auto& in = *connection.in;
+    mqtt::Frame frame;
+    if (mqtt::cut_frame(in, core_.config().packet_size_max, frame) != mqtt::FrameState::need_more || frame.size < in.size() + large_min) return false;
+    // A peer gets memory for what it sends, not for what it announces: at most one step ahead.
+    const auto old = in.size(), missing = frame.size - old, wanted = std::min(missing, large_step);
+    in.resize_and_overwrite(old + wanted, [](char*, std::size_t size) { return size; });
+    const auto got = io::read_two(connection.fd, in.data() + old, wanted, scratch_.get(), wanted == missing ? scratch_size : 0);
+    in.resize(old + std::min(wanted, static_cast<std::size_t>(std::max(got, 0L))));
+    if (got < 0) return lose(connection), true;
+    if (in.size() < frame.size) return true;
+    const auto whole = std::move(connection.in);
+    const auto behind = static_cast<std::size_t>(got) - missing;
+    const auto used = core_.on_data(connection, *whole, now_);
+    if (used == Core::gone) return true;
+    if (used < whole->size()) {
+        // Paused: the packet waits as a whole, with what came behind it.
+        connection.in = std::make_unique<std::string>(whole->substr(used) + std::string(scratch_.get(), behind));
+        return true;
+    }
+    if (behind > 0) feed_mqtt(connection, {scratch_.get(), behind});
+    return true;
+}
+
 void Worker::read_from(Connection& connection) {
+    if (read_large(connection)) return;
     // What is left of an incomplete packet goes in front, so that the core sees one piece.
     std::size_t kept = 0;
     const bool raw = connection.websocket == nullptr;

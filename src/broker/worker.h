@@ -55,12 +55,16 @@ class Worker final : public Driver {
   private:
     static constexpr std::size_t mailbox_size = 4096;
     static constexpr std::size_t scratch_size = 256 * 1024;
+    static constexpr std::size_t large_min = 16 * 1024;    ///< missing bytes of a packet that are read in place
+    static constexpr std::size_t large_step = 1u << 20;    ///< and how many of them at once
     static constexpr std::size_t outbox_max = 100'000;     ///< mails of QoS 0 waiting for a full mailbox; then dropped
     using Mailbox = io::Ring<Mail, mailbox_size>;
 
     void accept_from(ListenerSocket& listener);
     void adopt(std::unique_ptr<Connection> connection);
     void read_from(Connection& connection);
+    /// Continues a large packet in its own buffer; false when there is none under way.
+    bool read_large(Connection& connection);
     void feed(Connection& connection, std::string_view bytes);
     /// Hands bytes to the core; false when the connection is gone.
     bool feed_mqtt(Connection& connection, std::string_view bytes);

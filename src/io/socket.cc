@@ -123,6 +123,14 @@ long read_some(int fd, char* into, std::size_t size) noexcept {
     return -1;
 }
 
+long read_two(int fd, char* first, std::size_t first_size, char* second, std::size_t second_size) noexcept {
+    iovec vectors[2] = {{.iov_base = first, .iov_len = first_size}, {.iov_base = second, .iov_len = second_size}};
+    const auto got = readv(fd, vectors, 2);
+    if (got > 0) return got;
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return 0;
+    return -1;
+}
+
 long write_some(int fd, const std::string_view* pieces, std::size_t count) noexcept {
     if (count == 1) {
         const auto sent = send(fd, pieces[0].data(), pieces[0].size(), MSG_NOSIGNAL);

@@ -20,6 +20,8 @@ Result<int> connect_tcp(const std::string& host, std::uint16_t port, int timeout
 
 /// Bytes read; 0: nothing now; -1: closed or failed.
 long read_some(int fd, char* into, std::size_t size) noexcept;
+/// The same into two places, the first filled before the second.
+long read_two(int fd, char* first, std::size_t first_size, char* second, std::size_t second_size) noexcept;
 /// Bytes written; 0: the socket is full; -1: failed. At most 64 pieces are looked at.
 long write_some(int fd, const std::string_view* pieces, std::size_t count) noexcept;
 /// Tells the peer that nothing more comes, takes what it already sent (a close with unread bytes would reset the

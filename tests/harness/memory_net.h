@@ -29,7 +29,7 @@ class MemoryNet {
         for (std::uint32_t i = 0; i <= cores; ++i) shared_.pools.push_back(std::make_unique<mqtt::MessageBytes>());
         mqtt::MessageBytes::use(*shared_.pools[0]);
         for (std::uint32_t i = 0; i < cores; ++i) {
-            drivers_.push_back(std::make_unique<Driver>(*this, i));
+            drivers_.push_back(std::make_unique<Driver>(*this));
             cores_.push_back(std::make_unique<broker::Core>(i, cores, *drivers_.back(), shared_, store::make_memory_engine()));
             cores_.back()->configure(config);
         }
@@ -122,7 +122,7 @@ class MemoryNet {
   private:
     class Driver final : public broker::Driver {
       public:
-        Driver(MemoryNet& net, std::uint32_t id) : net_(net), id_(id) {}
+        explicit Driver(MemoryNet& net) : net_(net) {}
         void make_dirty(broker::Connection& c) override {
             // Stays "dirty" for ever: the net looks at every buffer anyway.
             c.is_dirty = true;
@@ -136,7 +136,6 @@ class MemoryNet {
 
       private:
         MemoryNet& net_;
-        std::uint32_t id_;
     };
 
     void feed(End& end, const std::string& bytes) {
