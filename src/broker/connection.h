@@ -32,6 +32,7 @@ struct Connection : session::Link {
     session::Session* session = nullptr;
     std::shared_ptr<const ListenerConfig> listener;
     std::unique_ptr<std::string> in;              ///< bytes of an incomplete packet
+    std::uint32_t in_counted = 0;                 ///< of these, what is counted in the message pool
     std::unique_ptr<WebSocketState> websocket;
 
     /// Enhanced authentication under way, or ready for re-authentication.

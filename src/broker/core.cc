@@ -500,6 +500,7 @@ void Core::store_retained(const mqtt::MessageRef& message, std::uint64_t sequenc
     if (slot) retained_bytes_ -= slot.message->payload_size();
     else ++retained_count_;
     retained_bytes_ += message->payload_size();
+    retained_may_expire_ |= message->expires_at() != 0;
     slot = {.message = message, .sequence = sequence};
 }
 

@@ -208,6 +208,7 @@ class Core {
     topics::RetainedIndex<Retained> retained_;
     std::uint64_t retained_count_ = 0;
     std::uint64_t retained_bytes_ = 0;
+    bool retained_may_expire_ = false;                             ///< some retained message has an expiry
     struct Cleared {
         std::string topic;
         std::uint64_t sequence = 0;

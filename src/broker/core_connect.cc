@@ -1,5 +1,6 @@
 // Core's connections: CONNECT, authentication, takeover, DISCONNECT, keep alive, wills and the end of sessions.
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 #include "base/random.h"
@@ -432,9 +433,12 @@ void Core::on_tick(std::int64_t now) {
     if (second % 10 == 0) {
         for (auto& [id, session] : sessions_) figures_.expired_messages += session->drop_expired(now);
         std::vector<std::string> expired;
-        retained_.for_each([&](Retained& value) {
-            if (const auto at = value.message->expires_at(); at != 0 && at <= now) expired.emplace_back(value.message->view().topic);
-        });
+        if (std::exchange(retained_may_expire_, false))
+            retained_.for_each([&](Retained& value) {
+                const auto at = value.message->expires_at();
+                if (at != 0 && at <= now) expired.emplace_back(value.message->view().topic);
+                else retained_may_expire_ |= at != 0;
+            });
         for (const auto& topic : expired) {
             auto* slot = retained_.find(topic);
             --retained_count_;

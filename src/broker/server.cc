@@ -2,6 +2,8 @@
 
 #include <latch>
 
+#include <fmt/format.h>
+
 #include "base/log.h"
 #include "io/socket.h"
 
@@ -38,26 +40,30 @@ std::vector<ListenerState> Server::apply(const BrokerConfig& config, const std::
     std::vector<std::shared_ptr<ListenerSocket>> added, removed;
     auto previous = std::move(open_);
     open_.clear();
+    std::vector<std::string> keys;
+    std::map<std::string, int> picked;
+    for (const auto& wanted : listeners)
+        keys.push_back(wanted.port != 0 ? std::to_string(wanted.port) : fmt::format("{}#{}", wanted.resource, picked[wanted.resource]++));
     // Ports that go away or change are closed first, so that a swap of two listeners can succeed in one step.
-    for (const auto& wanted : listeners) {
-        const auto found = previous.find(wanted.port);
-        if (wanted.port == 0 || found == previous.end() || !found->second->config->binds_like(wanted)) continue;
+    for (std::size_t i = 0; i < listeners.size(); ++i) {
+        const auto found = previous.find(keys[i]);
+        if (found == previous.end() || !found->second->config->binds_like(listeners[i])) continue;
         open_.insert(*found);
         previous.erase(found);
     }
-    for (auto& [port, socket] : previous) removed.push_back(socket);
-    for (auto& socket : ephemeral_) removed.push_back(socket);
-    ephemeral_.clear();
+    for (auto& [key, socket] : previous) removed.push_back(socket);
     on_all([&](Worker& worker) {
         worker.core().configure(config);
         for (const auto& socket : removed) worker.remove_listener(socket, false);
     });
     removed.clear();
     previous.clear();
-    for (const auto& wanted : listeners) {
+    for (std::size_t i = 0; i < listeners.size(); ++i) {
+        const auto& wanted = listeners[i];
         ListenerState state{.config = wanted, .is_open = false, .bound_port = wanted.port, .error = {}};
-        if (const auto kept = open_.find(wanted.port); wanted.port != 0 && kept != open_.end()) {
+        if (const auto kept = open_.find(keys[i]); kept != open_.end()) {
             state.is_open = true;
+            state.bound_port = kept->second->bound_port;
             out.push_back(std::move(state));
             continue;
         }
@@ -71,8 +77,7 @@ std::vector<ListenerState> Server::apply(const BrokerConfig& config, const std::
         socket->fds = std::move(*fds);
         socket->config = std::make_shared<const ListenerConfig>(wanted);
         socket->bound_port = state.bound_port;
-        if (wanted.port == 0) ephemeral_.push_back(socket);
-        else open_.emplace(wanted.port, socket);
+        open_.emplace(keys[i], socket);
         added.push_back(socket);
         state.is_open = true;
         out.push_back(std::move(state));
@@ -119,7 +124,6 @@ void Server::stop() {
     }
     for (auto& worker : workers_) worker->stop();
     for (auto& thread : threads_) thread.join();
-    ephemeral_.clear();
     open_.clear();
 }
 

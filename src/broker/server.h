@@ -44,8 +44,7 @@ class Server {
     Shared shared_;
     std::vector<std::unique_ptr<Worker>> workers_;
     std::vector<std::thread> threads_;
-    std::map<std::uint16_t, std::shared_ptr<ListenerSocket>> open_;   ///< by wanted port; 0 never shares
-    std::vector<std::shared_ptr<ListenerSocket>> ephemeral_;
+    std::map<std::string, std::shared_ptr<ListenerSocket>> open_;     ///< by port; those that pick one: by resource and place
     bool stopped_ = false;
 };
 

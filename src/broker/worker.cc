@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -184,6 +185,7 @@ std::unique_ptr<Connection> Worker::detach(Connection& connection) {
     connections_[connection.slot]->slot = connection.slot;
     connections_.pop_back();
     if (connection.is_dirty) std::erase(dirty_, &connection);
+    mqtt::MessageBytes::mine().add(-static_cast<std::int64_t>(std::exchange(connection.in_counted, 0u)));
     connection.is_dirty = connection.wants_write = false;
     if (connection.websocket == nullptr || connection.websocket->out.empty()) release_buffer(connection);
     return std::unique_ptr<Connection>(&connection);
@@ -230,7 +232,7 @@ bool Worker::read_large(Connection& connection) {
     const auto got = io::read_two(connection.fd, in.data() + old, wanted, scratch_.get(), wanted == missing ? scratch_size : 0);
     in.resize(old + std::min(wanted, static_cast<std::size_t>(std::max(got, 0L))));
     if (got < 0) return lose(connection), true;
-    if (in.size() < frame.size) return true;
+    if (in.size() < frame.size) return count_incomplete(connection), true;
     const auto whole = std::move(connection.in);
     const auto behind = static_cast<std::size_t>(got) - missing;
     const auto used = core_.on_data(connection, *whole, now_);
@@ -238,9 +240,9 @@ bool Worker::read_large(Connection& connection) {
     if (used < whole->size()) {
         // Paused: the packet waits as a whole, with what came behind it.
         connection.in = std::make_unique<std::string>(whole->substr(used) + std::string(scratch_.get(), behind));
-        return true;
+        return count_incomplete(connection), true;
     }
-    if (behind > 0) feed_mqtt(connection, {scratch_.get(), behind});
+    feed_mqtt(connection, {scratch_.get(), behind});
     return true;
 }
 
@@ -264,9 +266,11 @@ void Worker::read_from(Connection& connection) {
         const auto whole = std::move(connection.in);
         const auto used = core_.on_data(connection, *whole, now_);
         if (used == Core::gone) return;
-        if (used == whole->size()) return;
-        whole->erase(0, used);
-        connection.in = std::make_unique<std::string>(std::move(*whole));
+        if (used < whole->size()) {
+            whole->erase(0, used);
+            connection.in = std::make_unique<std::string>(std::move(*whole));
+        }
+        count_incomplete(connection);
         return;
     }
     feed_mqtt(connection, bytes);
@@ -276,7 +280,20 @@ bool Worker::feed_mqtt(Connection& connection, std::string_view bytes) {
     const auto used = core_.on_data(connection, bytes, now_);
     if (used == Core::gone) return false;
     if (used < bytes.size()) connection.in = std::make_unique<std::string>(bytes.substr(used));
-    return true;
+    return count_incomplete(connection);
+}
+
+bool Worker::count_incomplete(Connection& connection) {
+    // Small remainders are not worth the arithmetic; they are bounded by the number of connections.
+    constexpr std::size_t counted_min = 16 * 1024;
+    const auto size = connection.in != nullptr && connection.in->size() >= counted_min ? static_cast<std::uint32_t>(connection.in->size()) : 0u;
+    if (size == connection.in_counted) return true;
+    mqtt::MessageBytes::mine().add(static_cast<std::int64_t>(size) - static_cast<std::int64_t>(connection.in_counted));
+    const bool grew = size > connection.in_counted;
+    connection.in_counted = size;
+    if (!grew || connection.is_paused || shared_.pool_used() <= core_.config().pool_bytes) return true;
+    core_.disconnect(connection, mqtt::ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "the message pool is full; retry later", now_);
+    return false;
 }
 
 void Worker::feed(Connection& connection, std::string_view bytes) {
@@ -443,6 +460,7 @@ void Worker::reap() {
         if (connection->is_paused) std::erase(paused_, connection);
         const int fd = connection->fd;
         poller_.remove(fd);
+        mqtt::MessageBytes::mine().add(-static_cast<std::int64_t>(connection->in_counted));
         connection->is_dirty = false;
         release_buffer(*connection);
         connections_[connection->slot] = connections_.back();

@@ -68,6 +68,8 @@ class Worker final : public Driver {
     void feed(Connection& connection, std::string_view bytes);
     /// Hands bytes to the core; false when the connection is gone.
     bool feed_mqtt(Connection& connection, std::string_view bytes);
+    /// Counts an incomplete packet against the message pool; ends the connection when the pool is full. False: it is gone.
+    bool count_incomplete(Connection& connection);
     void on_writable(Connection& connection);
     /// Writes what is pending. False: the connection failed.
     bool write_out(Connection& connection);
