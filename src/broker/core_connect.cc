@@ -52,6 +52,11 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
             disconnect(connection, error.reason, "MQTT-3.1.2-1", "the protocol name is not MQTT", now_);
             return Next::gone;
         }
+        // Version 3 knows no code for a packet that breaks the rules: it is closed without CONNACK [MQTT311-3.1.4-1].
+        if (*version < 5 && error.reason != ReasonCode::unsupported_protocol_version) {
+            disconnect(connection, error.reason, error.statement, error.text, now_);
+            return Next::gone;
+        }
         return refuse(connection, *version >= 5 ? Version::v5 : Version::v311, error.reason, error.statement, error.text);
     }
     auto& connect = *decoded;

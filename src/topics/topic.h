@@ -5,7 +5,7 @@
 namespace penstock::topics {
 
 /// Levels of one topic name or filter. Bounds the depth of every tree walk.
-inline constexpr std::size_t levels_max = 200;
+inline constexpr std::size_t levels_max = 201;
 
 /// Topic name of a PUBLISH: 1..65,535 bytes, no wildcard, at most levels_max levels. UTF-8 was checked by the decoder.
 /// Spec: MQTT 5.0 §4.7.1, §4.7.3; [MQTT-3.3.2-2], [MQTT-4.7.3-1].
