@@ -15,7 +15,7 @@ const web = `ws://127.0.0.1:${process.env.WS_PORT}/mqtt`;
 
 for (const [transport, url] of [['tcp', tcp], ['websocket', web]]) {
   for (const protocolVersion of [4, 5]) {
-    test(`MQTT.js over ${transport}, version ${protocolVersion}`, async () => {
+    test(`MQTT.js over ${transport}, version ${protocolVersion}`, { timeout: 60000 }, async () => {
       const subscriber = await mqtt.connectAsync(url, { protocolVersion });
       const publisher = await mqtt.connectAsync(tcp, { protocolVersion: 5 });
       const topic = `js/${transport}/${protocolVersion}`;
@@ -38,7 +38,7 @@ for (const [transport, url] of [['tcp', tcp], ['websocket', web]]) {
   }
 }
 
-test('MQTT.js: topic aliases, will and resumed session', async () => {
+test('MQTT.js: topic aliases, will and resumed session', { timeout: 60000 }, async () => {
   const watcher = await mqtt.connectAsync(web, { protocolVersion: 5 });
   await watcher.subscribeAsync('js/will');
   const will = once(watcher, 'message');
@@ -61,7 +61,7 @@ test('MQTT.js: topic aliases, will and resumed session', async () => {
   await publisher.endAsync();
 });
 
-test('Node-RED: mqtt in, change and mqtt out over TCP and WebSocket', async () => {
+test('Node-RED: mqtt in, change and mqtt out over TCP and WebSocket', { timeout: 120000 }, async () => {
   const RED = require('node-red');
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'penstock-red-'));
   const brokerNode = (id, broker, port) => ({ id, type: 'mqtt-broker', name: '', broker, port: String(port), clientid: '', autoConnect: true, usetls: false,
