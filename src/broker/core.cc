@@ -275,15 +275,20 @@ Core::Next Core::on_ack(Connection& connection, const mqtt::Frame& frame) {
     auto& session = *connection.session;
     auto& counts = figures_.categories[connection.category].delivery;
     output(connection);
+    bool in_order = true;
     switch (frame.type) {
-        case PacketType::puback: session.on_puback(decoded->packet_id); break;
-        case PacketType::pubrec: session.on_pubrec(decoded->packet_id, decoded->reason); break;
-        case PacketType::pubcomp: session.on_pubcomp(decoded->packet_id); break;
+        case PacketType::puback: in_order = session.on_puback(decoded->packet_id); break;
+        case PacketType::pubrec: in_order = session.on_pubrec(decoded->packet_id, decoded->reason); break;
+        case PacketType::pubcomp: in_order = session.on_pubcomp(decoded->packet_id); break;
         default:
             // PUBREL: an unknown identifier is answered too, so that a client that lost our PUBCOMP can go on.
             send_ack(connection, PacketType::pubcomp, decoded->packet_id,
                      session.end_incoming(decoded->packet_id) ? ReasonCode::success : ReasonCode::packet_identifier_not_found);
             return Next::go_on;
+    }
+    if (!in_order) {
+        disconnect(connection, ReasonCode::protocol_error, "MQTT-3.3.4-1", "this acknowledgement is not the next packet of its exchange", now_);
+        return Next::gone;
     }
     session.pump(queue_limits(), now_, counts);
     return Next::go_on;

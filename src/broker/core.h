@@ -154,7 +154,7 @@ class Core {
     Next open_session(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Verdict& verdict);
     Next apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Verdict& verdict);
     std::string connack_properties(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id,
-                                   const Verdict& verdict, std::uint32_t granted_expiry);
+                                   const Verdict& verdict, std::uint32_t granted_expiry, bool essential_only);
     std::uint16_t category_of(std::string_view name);
 
     // sessions

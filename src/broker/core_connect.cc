@@ -187,7 +187,7 @@ Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
 }
 
 std::string Core::connack_properties(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id,
-                                     const Verdict& verdict, std::uint32_t granted_expiry) {
+                                     const Verdict& verdict, std::uint32_t granted_expiry, bool essential_only) {
     std::string out;
     if (granted_expiry != connect.session_expiry_interval) mqtt::write_property(out, PropertyId::session_expiry_interval, granted_expiry);
     if (!assigned_id.empty()) mqtt::write_property(out, PropertyId::assigned_client_identifier, assigned_id);
@@ -196,15 +196,15 @@ std::string Core::connack_properties(Connection& connection, const mqtt::Connect
         mqtt::write_property(out, PropertyId::authentication_method, connection.auth->method);
         if (!verdict.data.empty()) mqtt::write_property(out, PropertyId::authentication_data, verdict.data);
     }
-    if (!config_.aio_compatible && connect.request_response_information)
+    if (!config_.aio_compatible && connect.request_response_information && !essential_only)
         mqtt::write_property(out, PropertyId::response_information, fmt::format("response/{}/", connection.session->client_id()));
     mqtt::write_property(out, PropertyId::receive_maximum, config_.aio_compatible ? 100u : config_.receive_maximum);
     if (config_.aio_compatible) {
         mqtt::write_property(out, PropertyId::maximum_qos, 1u);
-    } else {
+    } else if (!essential_only) {
         mqtt::write_property(out, PropertyId::topic_alias_maximum, config_.topic_alias_maximum);
     }
-    mqtt::write_property(out, PropertyId::maximum_packet_size, config_.packet_size_max);
+    if (!essential_only) mqtt::write_property(out, PropertyId::maximum_packet_size, config_.packet_size_max);
     if (config_.aio_compatible) mqtt::write_property(out, PropertyId::subscription_identifier_available, 0u);
     return out;
 }
@@ -270,15 +270,21 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     ++figures_.connections_total;
 
     std::string properties;
-    if (v5) properties = connack_properties(connection, connect, assigned_id, verdict, granted);
-    if (connection.packet_size_max != 0 && properties.size() + 10 > connection.packet_size_max) {
+    // Fixed header, flags, reason and the length of the properties, at their largest.
+    constexpr std::size_t connack_overhead = 5 + 2 + 4;
+    auto too_large = [&] { return connection.packet_size_max != 0 && properties.size() + connack_overhead > connection.packet_size_max; };
+    if (v5) properties = connack_properties(connection, connect, assigned_id, verdict, granted, false);
+    // A small client gets what it must know; what is left out is an offer or checked by the server anyway.
+    if (v5 && too_large()) properties = connack_properties(connection, connect, assigned_id, verdict, granted, true);
+    if (v5 && too_large()) {
         // Not even CONNACK fits: [MQTT-3.1.2-24] leaves nothing to send, and nothing may be sent before it [MQTT-3.14.0-1].
         connection.state = ConnectionState::wait_connect;
         disconnect(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "the client's maximum packet size is below that of CONNACK", now_);
         return Next::gone;
     }
     scratch_.clear();
-    mqtt::encode_connack(scratch_, connect.version, session_present, ReasonCode::success, properties);
+    // MQTT 3.1 has no session present flag; its byte is reserved.
+    mqtt::encode_connack(scratch_, connect.version, session_present && connect.version != Version::v31, ReasonCode::success, properties);
     output(connection).append(scratch_);
     log::debug("broker", "client connected client=\"{}\" peer={} listener={} version={} session_present={}", client_id,
                driver_.peer(connection), connection.listener->resource, static_cast<unsigned>(connect.version), session_present);

@@ -114,7 +114,7 @@ Decoded<PublishView> decode_publish(std::uint8_t flags, std::string_view body, V
     out.payload = in.rest();
     if (in.failure()) return std::unexpected(*in.failure());
     if (out.qos != Qos::at_most_once && out.packet_id == packet_id_none)
-        return malformed("MQTT-2.2.1-3", "the packet identifier is zero");
+        return protocol_error("MQTT-2.2.1-3", "the packet identifier is zero");
     if (out.properties.empty()) return out;
 
     PropertyReader properties(out.properties, place(PacketType::publish));
@@ -180,7 +180,7 @@ Decoded<AckView> decode_ack(PacketType type, std::uint8_t flags, std::string_vie
     }
     if (in.failure()) return std::unexpected(*in.failure());
     if (!in.empty()) return malformed("MQTT-2.1.4", "bytes are left after the last field");
-    if (out.packet_id == packet_id_none) return malformed("MQTT-2.2.1-3", "the packet identifier is zero");
+    if (out.packet_id == packet_id_none) return protocol_error("MQTT-2.2.1-3", "the packet identifier is zero");
     const auto reason = out.reason;
     using enum ReasonCode;
     const bool known = type == PacketType::puback || type == PacketType::pubrec
@@ -221,7 +221,7 @@ Decoded<SubscribeView> decode_subscribe(std::uint8_t flags, std::string_view bod
         out.entries.push_back(entry);
     }
     if (in.failure()) return std::unexpected(*in.failure());
-    if (out.packet_id == packet_id_none) return malformed("MQTT-2.2.1-3", "the packet identifier is zero");
+    if (out.packet_id == packet_id_none) return protocol_error("MQTT-2.2.1-3", "the packet identifier is zero");
     if (out.entries.empty()) return protocol_error("MQTT-3.8.3-2", "SUBSCRIBE without a topic filter");
     return out;
 }
@@ -237,7 +237,7 @@ Decoded<UnsubscribeView> decode_unsubscribe(std::uint8_t flags, std::string_view
     if (properties.failure()) return std::unexpected(*properties.failure());
     while (!in.empty() && !in.failure()) out.filters.push_back(in.utf8());
     if (in.failure()) return std::unexpected(*in.failure());
-    if (out.packet_id == packet_id_none) return malformed("MQTT-2.2.1-3", "the packet identifier is zero");
+    if (out.packet_id == packet_id_none) return protocol_error("MQTT-2.2.1-3", "the packet identifier is zero");
     if (out.filters.empty()) return protocol_error("MQTT-3.10.3-2", "UNSUBSCRIBE without a topic filter");
     return out;
 }

@@ -117,30 +117,35 @@ void Session::pump(const QueueLimits& limits, std::int64_t now, DeliveryCounts& 
 
 bool Session::on_puback(std::uint16_t packet_id) {
     auto* entry = store_ ? store_->find(packet_id) : nullptr;
-    if (entry == nullptr || entry->step != store::Step::wait_puback) return false;
+    if (entry == nullptr) return true;
+    if (entry->step != store::Step::wait_puback) return false;
     store_->finish(packet_id);
     return true;
 }
 
-void Session::on_pubrec(std::uint16_t packet_id, mqtt::ReasonCode reason) {
+bool Session::on_pubrec(std::uint16_t packet_id, mqtt::ReasonCode reason) {
     auto* entry = store_ ? store_->find(packet_id) : nullptr;
     std::string packet;
-    if (entry == nullptr || entry->step == store::Step::wait_puback) {
+    if (entry == nullptr) {
         mqtt::encode_ack(packet, mqtt::PacketType::pubrel, link_->version, packet_id, mqtt::ReasonCode::packet_identifier_not_found);
+    } else if (entry->step == store::Step::wait_puback) {
+        return false;
     } else if (mqtt::is_error(reason)) {
         store_->finish(packet_id);
-        return;
+        return true;
     } else {
         entry->step = store::Step::wait_pubcomp;
         entry->item = {};
         mqtt::encode_ack(packet, mqtt::PacketType::pubrel, link_->version, packet_id, mqtt::ReasonCode::success);
     }
     link_->out->append(packet);
+    return true;
 }
 
 bool Session::on_pubcomp(std::uint16_t packet_id) {
     auto* entry = store_ ? store_->find(packet_id) : nullptr;
-    if (entry == nullptr || entry->step != store::Step::wait_pubcomp) return false;
+    if (entry == nullptr) return true;
+    if (entry->step != store::Step::wait_pubcomp) return false;
     store_->finish(packet_id);
     return true;
 }

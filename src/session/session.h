@@ -69,11 +69,12 @@ class Session : public topics::Subscriber {
     /// Sends from the queue while the window and the buffer have room.
     void pump(const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts);
 
-    /// PUBACK, PUBREC, PUBCOMP from the subscriber. False when the packet identifier is not in use.
-    bool on_puback(std::uint16_t packet_id);
+    /// PUBACK, PUBREC, PUBCOMP from the subscriber. An identifier that is not in use is tolerated (a client may repeat
+    /// itself after a reconnect); false: the identifier is in use, but this packet is not the next of its exchange.
+    [[nodiscard]] bool on_puback(std::uint16_t packet_id);
     /// Sends PUBREL; an error reason ends the delivery [MQTT-4.3.3-4].
-    void on_pubrec(std::uint16_t packet_id, mqtt::ReasonCode reason);
-    bool on_pubcomp(std::uint16_t packet_id);
+    [[nodiscard]] bool on_pubrec(std::uint16_t packet_id, mqtt::ReasonCode reason);
+    [[nodiscard]] bool on_pubcomp(std::uint16_t packet_id);
 
     /// Incoming QoS 2: true when the identifier is new and the message must be published [MQTT-4.3.3-10].
     bool begin_incoming(std::uint16_t packet_id);
