@@ -82,8 +82,10 @@ void Worker::run() {
             core_.on_tick(now_);
         }
         if (!paused_.empty()) resume_paused();
-        core_.commit([this] { flush_dirty(); });
+        // Mails leave before answers do: a client that was told SUBACK or PUBACK may speak to another worker at once.
         push_outboxes();
+        core_.commit([this] { flush_dirty(); });
+        push_outboxes();   // a connection that failed while it was flushed may have published its will
         reap();
     }
 }

@@ -69,6 +69,9 @@ Result<std::vector<resources::Document>> read_manifests(const std::string& path)
 
 namespace {
 
+/// A file's own path may hold bytes that are no text; they are replaced rather than thrown over.
+std::string body_of(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
 std::string place_of(const resources::Document& d) { return fmt::format("{}: document {} (line {})", d.file, d.index, d.line); }
 
 Result<const resources::Kind*> kind_of(const Json& object) {
@@ -126,7 +129,7 @@ Applied apply_document(Client& client, const resources::Document& document, cons
     const auto space = k.namespaced ? text_at(wanted, "metadata.namespace", default_namespace) : std::string();
     if (k.namespaced) wanted["metadata"]["namespace"] = space;
     if (at_path(wanted, "metadata.annotations").is_object()) wanted["metadata"]["annotations"].erase(last_applied_key);
-    const auto record = wanted.dump() + "\n";
+    const auto record = body_of(wanted) + "\n";
     wanted["metadata"]["annotations"][last_applied_key] = record;
     const std::string query = fmt::format("?fieldManager=penstock-apply&fieldValidation=Strict{}", dry_run ? "&dryRun=All" : "");
     auto refuse = [&](const Result<Response>& r) {
@@ -137,7 +140,7 @@ Applied apply_document(Client& client, const resources::Document& document, cons
     const auto live = client.request("GET", target);
     if (!live) return refuse(live);
     if (live->status == 404) {
-        const auto made = client.request("POST", path_of(k, space) + query, wanted.dump());
+        const auto made = client.request("POST", path_of(k, space) + query, body_of(wanted));
         if (!made || !made->ok()) return refuse(made);
         out.outcome = "created";
         return out;
@@ -150,7 +153,7 @@ Applied apply_document(Client& client, const resources::Document& document, cons
         out.outcome = "unchanged";
         return out;
     }
-    const auto done = client.request("PATCH", target + query, patch.dump(), "application/merge-patch+json");
+    const auto done = client.request("PATCH", target + query, body_of(patch), "application/merge-patch+json");
     if (!done || !done->ok()) return refuse(done);
     out.outcome = text_at(done->body, "metadata.resourceVersion") == text_at(live->body, "metadata.resourceVersion") ? "unchanged" : "configured";
     return out;

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "base/utf8.h"
 
 namespace penstock::resources {
 namespace {
@@ -36,7 +37,10 @@ Json scalar(const YAML::Node& node) {
 Result<Json> convert(const YAML::Node& node, int depth) {
     if (depth > depth_max) return fail(fmt::format("line {}: nested deeper than {} levels", node.Mark().line + 1, depth_max));
     switch (node.Type()) {
-        case YAML::NodeType::Scalar: return scalar(node);
+        case YAML::NodeType::Scalar:
+            // Bytes, and escapes such as "\ud800", that are no text in any encoding a resource may have.
+            if (utf8_fault(node.Scalar()) != std::string::npos) return fail(fmt::format("line {}: a text is not well-formed UTF-8", node.Mark().line + 1));
+            return scalar(node);
         case YAML::NodeType::Sequence: {
             Json out = Json::array();
             for (const auto& item : node) {
@@ -51,6 +55,7 @@ Result<Json> convert(const YAML::Node& node, int depth) {
             for (const auto& entry : node) {
                 if (!entry.first.IsScalar()) return fail(fmt::format("line {}: a key must be plain text", entry.first.Mark().line + 1));
                 const auto key = entry.first.Scalar();
+                if (utf8_fault(key) != std::string::npos) return fail(fmt::format("line {}: a key is not well-formed UTF-8", entry.first.Mark().line + 1));
                 if (out.contains(key)) return fail(fmt::format("line {}: the key \"{}\" is given twice", entry.first.Mark().line + 1, key));
                 auto value = convert(entry.second, depth + 1);
                 if (!value) return value;

@@ -38,6 +38,15 @@ TEST(Yaml, documents_types_and_faults) {
     EXPECT_NE(resources::parse_documents("a: 1\na: 2\n", "f.yaml").error().message.find("\"a\" is given twice"), std::string::npos);
 }
 
+TEST(Yaml, bytes_that_are_no_text_are_refused_by_line) {
+    // Found by fuzz_manifest: such a text was taken and thrown over when it was written again.
+    for (const char* text : {"a: 1\nb: \"x\xff\"\n", "a: 1\n\xc3\x28: x\n", "a: 1\nb: \"\\ud800\"\n"}) {
+        const auto bad = resources::parse_documents(text, "f.yaml");
+        ASSERT_FALSE(bad) << text;
+        EXPECT_NE(bad.error().message.find("f.yaml: line 2"), std::string::npos) << bad.error().message;
+    }
+}
+
 TEST(Yaml, what_is_written_reads_back) {
     const Json object = {{"text", "plain"}, {"number_like", "012"}, {"yes", "yes"}, {"empty", ""}, {"lines", "a\nb\n"}, {"colon", "a: b"}, {"list", {{{"a", 1}, {"b", {1, 2}}}, "x"}},
                          {"time", "2026-01-01T00:00:00Z"}, {"none", nullptr}, {"map", Json::object()}, {"array", Json::array()}, {"quote", "it's \"x\""}, {"dash", "- x"}};

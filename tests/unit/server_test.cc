@@ -88,16 +88,22 @@ TEST(Server, incomplete_packets_count_against_the_pool) {
         const auto welcome = witness.connect({.port = states[0].bound_port}, connect_as("w"));
         EXPECT_TRUE(!welcome || answers_ping(witness));
     }
-    for (auto& client : clients) {
-        const auto next = client->next(300);
-        ended += !next || (*next && (*next)->type == mqtt::PacketType::disconnect) ? 1 : 0;
-    }
+    for (int round = 0; round < 100 && ended == 0; ++round)
+        for (auto& client : clients) {
+            const auto next = client->next(50);
+            ended += !next || (*next && (*next)->type == mqtt::PacketType::disconnect) ? 1 : 0;
+        }
     EXPECT_GE(ended, 1) << "four half packets of 2 MiB do not fit into 4 MiB";
     EXPECT_LE(server.pool_used(), 6 << 20);
     clients.clear();
-    for (int i = 0; i < 100 && server.pool_used() > 0; ++i) server.collect();
-    mqttc::Client after;
-    EXPECT_TRUE(after.connect({.port = states[0].bound_port}, connect_as("after")));
+    // Once the broker has seen them go, the memory is there for others.
+    Result<void> welcome = fail("not tried");
+    for (int round = 0; round < 1000 && !welcome; ++round) {
+        server.collect();
+        mqttc::Client after;
+        welcome = after.connect({.port = states[0].bound_port}, connect_as("after"));
+    }
+    EXPECT_TRUE(welcome);
 }
 
 }  // namespace
