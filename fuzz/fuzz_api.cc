@@ -1,5 +1,6 @@
 // The resource API's handler: method, path, query, media type and body from the input, one request per line group.
 #include <cstdint>
+#include <memory>
 
 #include "api/handler.h"
 #include "base/text.h"
@@ -7,7 +8,10 @@
 using namespace penstock;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    static auto registry = registry::Registry::open(":memory:").value();
+    // Objects that requests make stay for later requests to meet, but not for ever.
+    static std::unique_ptr<registry::Registry> registry;
+    static int uses = 0;
+    if (uses++ % 1000 == 0) registry = registry::Registry::open(":memory:").value();
     api::Handler handler(*registry, "fuzz");
     const std::string text(static_cast<const char*>(static_cast<const void*>(data)), size);
     const auto parts = split(text, '\x01');

@@ -14,6 +14,7 @@ namespace penstock::resources {
 namespace {
 
 constexpr int depth_max = 100;
+constexpr int values_max = 500'000;   // of one file; aliases count each time they are used, or ten lines could fill the memory
 
 /// YAML 1.2 core schema plus the booleans of 1.1 that kubectl's parser (YAML 1.1 with JSON booleans) takes.
 Json scalar(const YAML::Node& node) {
@@ -34,7 +35,8 @@ Json scalar(const YAML::Node& node) {
     return text;
 }
 
-Result<Json> convert(const YAML::Node& node, int depth) {
+Result<Json> convert(const YAML::Node& node, int depth, int& budget) {
+    if (--budget < 0) return fail(fmt::format("line {}: more than {} values, aliases included", node.Mark().line + 1, values_max));
     if (depth > depth_max) return fail(fmt::format("line {}: nested deeper than {} levels", node.Mark().line + 1, depth_max));
     switch (node.Type()) {
         case YAML::NodeType::Scalar:
@@ -44,7 +46,7 @@ Result<Json> convert(const YAML::Node& node, int depth) {
         case YAML::NodeType::Sequence: {
             Json out = Json::array();
             for (const auto& item : node) {
-                auto value = convert(item, depth + 1);
+                auto value = convert(item, depth + 1, budget);
                 if (!value) return value;
                 out.push_back(std::move(*value));
             }
@@ -57,7 +59,7 @@ Result<Json> convert(const YAML::Node& node, int depth) {
                 const auto key = entry.first.Scalar();
                 if (utf8_fault(key) != std::string::npos) return fail(fmt::format("line {}: a key is not well-formed UTF-8", entry.first.Mark().line + 1));
                 if (out.contains(key)) return fail(fmt::format("line {}: the key \"{}\" is given twice", entry.first.Mark().line + 1, key));
-                auto value = convert(entry.second, depth + 1);
+                auto value = convert(entry.second, depth + 1, budget);
                 if (!value) return value;
                 out[key] = std::move(*value);
             }
@@ -149,11 +151,11 @@ const Json null_json;
 Result<std::vector<Document>> parse_documents(std::string_view text, const std::string& file) {
     std::vector<Document> out;
     try {
-        int index = 0;
+        int index = 0, budget = values_max;
         for (const auto& node : YAML::LoadAll(std::string(text))) {
             ++index;
             if (!node.IsDefined() || node.IsNull()) continue;
-            auto value = convert(node, 0);
+            auto value = convert(node, 0, budget);
             if (!value) return fail(fmt::format("{}: {}", file, value.error().message));
             Document document{.object = std::move(*value), .file = file, .index = index, .line = node.Mark().line + 1};
             if (!document.object.is_object())

@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <map>
 
@@ -45,6 +47,18 @@ TEST(Yaml, bytes_that_are_no_text_are_refused_by_line) {
         ASSERT_FALSE(bad) << text;
         EXPECT_NE(bad.error().message.find("f.yaml: line 2"), std::string::npos) << bad.error().message;
     }
+}
+
+TEST(Yaml, aliases_cannot_fill_the_memory) {
+    std::string text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n";
+    for (int i = 1; i < 12; ++i) {
+        text += fmt::format("a{}: &a{} [", i, i);
+        for (int k = 0; k < 9; ++k) text += fmt::format("{}*a{}", k == 0 ? "" : ", ", i - 1);
+        text += "]\n";
+    }
+    const auto bad = resources::parse_documents(text, "f.yaml");
+    ASSERT_FALSE(bad);
+    EXPECT_NE(bad.error().message.find("aliases included"), std::string::npos) << bad.error().message;
 }
 
 TEST(Yaml, what_is_written_reads_back) {
