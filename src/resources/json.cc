@@ -1,9 +1,10 @@
 #include "resources/json.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <cmath>
+#include <sstream>
 
 #include <fmt/format.h>
 
@@ -14,7 +15,28 @@ namespace penstock::resources {
 namespace {
 
 constexpr int depth_max = 100;
+constexpr int events_max = 1'000'000;
 constexpr int values_max = 500'000;   // of one file; aliases count each time they are used, or ten lines could fill the memory
+
+/// Counts what the parser says and ends it at a bound: on some broken texts yaml-cpp 0.7 makes documents without end.
+class EventBound final : public YAML::EventHandler {
+  public:
+    void OnDocumentStart(const YAML::Mark& mark) override { count(mark); }
+    void OnDocumentEnd() override {}
+    void OnNull(const YAML::Mark& mark, YAML::anchor_t) override { count(mark); }
+    void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { count(mark); }
+    void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t, const std::string&) override { count(mark); }
+    void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override { count(mark); }
+    void OnSequenceEnd() override {}
+    void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override { count(mark); }
+    void OnMapEnd() override {}
+
+  private:
+    void count(const YAML::Mark& mark) {
+        if (--left_ < 0) throw YAML::ParserException(mark, "too many values, or a text that has no end");
+    }
+    int left_ = events_max;
+};
 
 /// YAML 1.2 core schema plus the booleans of 1.1 that kubectl's parser (YAML 1.1 with JSON booleans) takes.
 Json scalar(const YAML::Node& node) {
@@ -152,6 +174,11 @@ Result<std::vector<Document>> parse_documents(std::string_view text, const std::
     std::vector<Document> out;
     try {
         int index = 0, budget = values_max;
+        std::istringstream stream{std::string(text)};
+        YAML::Parser parser(stream);
+        EventBound bound;
+        while (parser.HandleNextDocument(bound)) {
+        }
         for (const auto& node : YAML::LoadAll(std::string(text))) {
             ++index;
             if (!node.IsDefined() || node.IsNull()) continue;
