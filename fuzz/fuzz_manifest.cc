@@ -12,7 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const auto& document : *documents) {
         for (const auto& kind : all_kinds()) {
             auto object = document.object;
-            [[maybe_unused]] const auto unknown = unknown_fields(kind, object);
+            [[maybe_unused]] const auto unknown = prune_unknown(kind, object);
             apply_defaults(kind, object);
             [[maybe_unused]] const auto faults = validate(kind, object);
             [[maybe_unused]] const auto no_effect = notes(kind, object);

@@ -1,20 +1,17 @@
 #pragma once
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "api/authorizer.h"
+#include "api/selector.h"
+#include "api/tokens.h"
 #include "registry/registry.h"
 
 namespace penstock::api {
-
-/// Who asks: from the client certificate (CN and O).
-struct User {
-    std::string name = "system:anonymous";
-    std::vector<std::string> groups{"system:unauthenticated"};
-    [[nodiscard]] bool is_master() const;
-};
 
 struct Request {
     std::string method;                  ///< upper case
@@ -23,22 +20,40 @@ struct Request {
     std::string accept;
     std::string content_type;
     std::string authorization;
+    std::string user_agent;
+    std::string if_none_match;
+    /// `Impersonate-*` headers, names in lower case; several values of one name in order.
+    std::vector<std::pair<std::string, std::string>> impersonation;
+    std::string upgrade;                 ///< the protocol of an `Upgrade`
     std::string body;
-    User user;
+    User user;                           ///< by the client certificate
 };
 
 /// What a watch asks for; the server streams it.
 struct Watch {
     const resources::Kind* kind = nullptr;
     std::string name_space;
-    std::string name;                    ///< from fieldSelector metadata.name; empty: all
-    std::string label_selector;
+    Selector selector;
     std::uint64_t from = 0;
     bool initial_state = false;          ///< begin with the present objects as ADDED
-    bool as_table = false;
+    enum class Form : std::uint8_t { plain, table, metadata } form = Form::plain;
     bool bookmarks = false;
     bool mark_initial_end = false;       ///< sendInitialEvents
     int timeout_s = 0;                   ///< 0: the server's choice
+};
+
+/// A Pod's log; the server streams it when it is followed.
+struct LogRequest {
+    std::vector<std::string> modules;    ///< whose lines the container's log is
+    std::uint64_t after = 0;             ///< number of the last line already sent
+    bool timestamps = false;
+    std::size_t bytes_left = SIZE_MAX;
+};
+
+/// Ports of a Pod that may be reached through an upgraded connection.
+struct PortForward {
+    std::string host;
+    std::vector<int> ports;
 };
 
 struct Reply {
@@ -47,13 +62,17 @@ struct Reply {
     std::string body;
     std::vector<std::pair<std::string, std::string>> headers;
     std::optional<Watch> watch;
+    std::optional<LogRequest> follow;
+    std::optional<PortForward> forward;
 };
 
 /// The resource API without the network: requests in, replies out. Paths, verbs, media types and errors as the
-/// Kubernetes API has them. Any control thread.
+/// Kubernetes API has them. Core: the API's thread.
 class Handler {
   public:
-    Handler(registry::Registry& registry, std::string version) : registry_(registry), version_(std::move(version)) {}
+    /// `ca`: the API's CA, PEM, for those who ask where it is kept.
+    Handler(registry::Registry& registry, const Tokens& tokens, std::string version)
+        : registry_(registry), tokens_(tokens), authorizer_(registry), version_(std::move(version)) {}
 
     Reply handle(const Request& request);
     /// `/readyz`: empty text is ready.
@@ -63,26 +82,61 @@ class Handler {
     std::string watch_line(const Watch& watch, const registry::Event& event, bool first) const;
     std::string bookmark_line(const Watch& watch, std::uint64_t version, bool initial_end) const;
     static std::string expired_line(std::uint64_t asked, std::uint64_t oldest);
+    /// The next lines of a log; `request.after` moves on.
+    static std::string log_lines(LogRequest& request);
     [[nodiscard]] registry::Registry& registry() noexcept { return registry_; }
 
   private:
-    struct Route;
-    Reply discovery(const Request& request) const;
-    Reply openapi(const Request& request) const;
-    Reply resource(const Request& request, const Route& route);
+    struct Route {
+        const resources::Kind* kind = nullptr;
+        std::string name_space;
+        std::string name;
+        std::string subresource;
+    };
+    Reply dispatch(const Request& request, const User& user);
+    std::optional<Reply> impersonate(const Request& request, User& user) const;
+    Reply refuse_anonymous(const User& user, const Access& access, const resources::Kind* kind) const;
+
+    // discovery.cc
+    Reply discovery(const Request& request, const std::vector<std::string>& parts) const;
+    Reply openapi(const Request& request);
+
+    // resource.cc
     Reply read(const Request& request, const Route& route) const;
-    Reply write(const Request& request, const Route& route);
+    Reply write(const Request& request, const Route& route, const User& user);
+    Reply remove(const Request& request, const Route& route, const registry::WriteOptions& options);
+    Result<resources::Json> body_of(const Request& request, int& status) const;
+    std::optional<registry::Failure> escalation(const User& user, const resources::Kind& kind, const std::string& name_space, const resources::Json& object) const;
+
+    // reviews.cc
+    Reply review(const Request& request, const Route& route, const User& user);
+    Reply issue_token(const Request& request, const Route& route);
+
+    // pods.cc
+    Reply pod_log(const Request& request, const Route& route) const;
+    Reply port_forward(const Request& request, const Route& route) const;
 
     registry::Registry& registry_;
+    const Tokens& tokens_;
+    Authorizer authorizer_;
     std::string version_;
     std::function<std::string()> ready_check_;
+    std::uint64_t openapi_of_ = 0;       ///< kinds_version() the texts below were made from
+    std::map<std::string, std::string> openapi_texts_;
 };
 
-/// `k=v`, `k!=v`, `k in (a,b)`, `k notin (a,b)`, `k`, `!k`, joined by commas. The error names the faulty part.
-Result<bool> matches_labels(const std::string& selector, const resources::Json& object);
 /// The Table form of objects: one row each, cells as text, ages computed now.
-resources::Json make_table(const resources::Kind& kind, const std::vector<registry::ObjectRef>& items, std::uint64_t version, bool whole_objects, bool with_columns);
+resources::Json make_table(const resources::Kind& kind, const std::vector<registry::ObjectRef>& items, const std::string& version, const std::string& include_object, bool with_columns);
 /// `5s`, `3m12s`, `2d4h`: as kubectl shows ages.
 std::string age_text(std::int64_t seconds);
+
+// Shared by the parts of the handler.
+Reply json_reply(int status, const resources::Json& body);
+Reply failure_reply(const registry::Failure& failure);
+Reply failure_reply(int code, std::string reason, std::string message);
+std::string query_of(const Request& request, const char* key);
+/// The form an Accept header asks for: the first clause that can be served.
+enum class Form : std::uint8_t { plain, table, metadata, unacceptable };
+Form form_of(const std::string& accept);
 
 }  // namespace penstock::api

@@ -13,11 +13,15 @@
 #include <boost/beast/http.hpp>
 #include <boost/beast/ssl.hpp>
 
+#include <algorithm>
+#include <array>
+#include <map>
 #include <set>
 #include <thread>
 
 #include <fmt/format.h>
 
+#include "api/spdy.h"
 #include "base/log.h"
 #include "base/text.h"
 
@@ -38,6 +42,9 @@ constexpr auto idle_time = std::chrono::minutes(5);
 constexpr auto request_time = std::chrono::seconds(30);
 constexpr int watch_seconds = 1800;
 constexpr auto bookmark_every = std::chrono::seconds(60);
+constexpr std::size_t forwarded_max = 256;           // TCP connections of one port-forward
+constexpr std::size_t forward_waiting_max = 8 * 1024 * 1024;
+constexpr auto log_poll = std::chrono::milliseconds(200);
 
 std::string percent_decoded(std::string_view text, bool plus_is_space) {
     std::string out;
@@ -68,6 +75,13 @@ Request request_of(const http::request<http::string_body>& message, const User& 
     out.accept = std::string(message[http::field::accept]);
     out.content_type = std::string(message[http::field::content_type]);
     out.authorization = std::string(message[http::field::authorization]);
+    out.user_agent = std::string(message[http::field::user_agent]);
+    out.if_none_match = std::string(message[http::field::if_none_match]);
+    out.upgrade = std::string(message[http::field::upgrade]);
+    for (const auto& field : message) {
+        const auto name = to_lower(std::string_view(field.name_string().data(), field.name_string().size()));
+        if (name.starts_with("impersonate-")) out.impersonation.emplace_back(name, std::string(field.value()));
+    }
     out.body = message.body();
     out.user = user;
     return out;
@@ -176,11 +190,19 @@ struct Server::Impl {
             if (error) break;
             const auto message = parser.release();
             const auto request = request_of(message, user);
-            const auto reply = handler.handle(request);
+            const auto reply = answer(request);
             log::debug("api", "request user={} {} {} status={}", user.name, request.method, request.path, reply.status);
             beast::get_lowest_layer(*stream).expires_after(request_time);
             if (reply.watch) {
                 co_await stream_watch(stream, *reply.watch);
+                break;
+            }
+            if (reply.follow) {
+                co_await stream_log(stream, *reply.follow);
+                break;
+            }
+            if (reply.forward) {
+                co_await forward_ports(stream, *reply.forward);
                 break;
             }
             auto response = response_of(reply, message.version(), message.keep_alive());
@@ -190,6 +212,191 @@ struct Server::Impl {
         error_code error;
         beast::get_lowest_layer(*stream).expires_after(std::chrono::seconds(5));
         co_await stream->async_shutdown(asio::redirect_error(asio::use_awaitable, error));
+    }
+
+    /// No request may end the server: what is thrown while one is answered becomes its answer.
+    Reply answer(const Request& request) {
+        try {
+            return handler.handle(request);
+        } catch (const std::exception& failure) {
+            log::error("api", "request failed {} {} why=\"{}\"", request.method, request.path, failure.what());
+            return failure_reply(500, "InternalError", fmt::format("Internal error occurred: {}", failure.what()));
+        }
+    }
+
+    asio::awaitable<void> stream_log(std::shared_ptr<Stream> stream, LogRequest wanted) {
+        error_code error;
+        http::response<http::empty_body> head{http::status::ok, 11};
+        head.set(http::field::content_type, "text/plain");
+        head.chunked(true);
+        http::response_serializer<http::empty_body> serializer{head};
+        co_await http::async_write_header(*stream, serializer, asio::redirect_error(asio::use_awaitable, error));
+        asio::steady_timer pause(context);
+        while (!error && wanted.bytes_left > 0) {
+            const auto lines = Handler::log_lines(wanted);
+            if (!lines.empty()) {
+                beast::get_lowest_layer(*stream).expires_after(request_time);
+                co_await asio::async_write(*stream, http::make_chunk(asio::buffer(lines)), asio::redirect_error(asio::use_awaitable, error));
+                continue;
+            }
+            beast::get_lowest_layer(*stream).expires_never();
+            pause.expires_after(log_poll);
+            error_code waited;
+            co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, waited));
+            // Whoever has gone away is noticed here, not at the next line.
+            std::array<char, 1> peek{};
+            error_code gone;
+            auto& socket = beast::get_lowest_layer(*stream).socket();
+            socket.non_blocking(true, gone);
+            if (socket.receive(asio::buffer(peek), asio::socket_base::message_peek, gone) == 0 && gone != asio::error::would_block) break;
+        }
+        if (!error) co_await asio::async_write(*stream, http::make_chunk_last(), asio::redirect_error(asio::use_awaitable, error));
+    }
+
+    /// One forwarded TCP connection: bytes of the local port go to the data stream.
+    struct Forwarded {
+        explicit Forwarded(asio::io_context& c) : socket(c) {}
+        tcp::socket socket;
+        std::uint32_t data = 0, error = 0;
+        std::string waiting;                     ///< for the port, while a write is going on
+        bool writing = false, peer_ended = false;
+    };
+    struct Forwarding {
+        Forwarding(std::shared_ptr<Stream> s, asio::io_context& c) : stream(std::move(s)), wake(c) {}
+        std::shared_ptr<Stream> stream;
+        Spdy spdy;
+        asio::steady_timer wake;                 ///< output is waiting, or the connection is over
+        std::map<std::uint32_t, std::shared_ptr<Forwarded>> by_stream;
+        std::map<std::string, std::uint32_t> error_streams;      ///< by request id, until its data stream comes
+        bool over = false;
+    };
+
+    asio::awaitable<void> write_forwarded(std::shared_ptr<Forwarding> all) {
+        error_code error;
+        while (!error) {
+            auto bytes = all->spdy.take_output();
+            if (bytes.empty()) {
+                if (all->over) break;
+                all->wake.expires_at(asio::steady_timer::time_point::max());
+                error_code waited;
+                co_await all->wake.async_wait(asio::redirect_error(asio::use_awaitable, waited));
+                continue;
+            }
+            co_await asio::async_write(*all->stream, asio::buffer(bytes), asio::redirect_error(asio::use_awaitable, error));
+        }
+        all->over = true;
+        for (auto& [id, one] : all->by_stream) one->socket.close(error);
+        beast::get_lowest_layer(*all->stream).close();
+    }
+
+    asio::awaitable<void> read_port(std::shared_ptr<Forwarding> all, std::shared_ptr<Forwarded> one) {
+        std::array<char, 16 * 1024> buffer{};
+        error_code error;
+        while (!all->over) {
+            const auto size = co_await one->socket.async_read_some(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
+            if (error) break;
+            all->spdy.send(one->data, {buffer.data(), size}, false);
+            all->wake.cancel();
+        }
+        all->spdy.send(one->data, {}, true);
+        all->spdy.send(one->error, {}, true);
+        all->wake.cancel();
+    }
+
+    asio::awaitable<void> write_port(std::shared_ptr<Forwarding> all, std::shared_ptr<Forwarded> one) {
+        error_code error;
+        one->writing = true;
+        while (!one->waiting.empty() && !error) {
+            const auto bytes = std::exchange(one->waiting, {});
+            co_await asio::async_write(one->socket, asio::buffer(bytes), asio::redirect_error(asio::use_awaitable, error));
+        }
+        one->writing = false;
+        if (one->peer_ended) one->socket.shutdown(tcp::socket::shutdown_send, error);
+        if (error) all->wake.cancel();
+    }
+
+    asio::awaitable<void> connect_port(std::shared_ptr<Forwarding> all, std::shared_ptr<Forwarded> one, std::string host, int port) {
+        error_code error;
+        co_await one->socket.async_connect({asio::ip::make_address(host), static_cast<std::uint16_t>(port)}, asio::redirect_error(asio::use_awaitable, error));
+        if (error) {
+            all->spdy.send(one->error, fmt::format("port {}: {}", port, error.message()), true);
+            all->spdy.send(one->data, {}, true);
+            all->wake.cancel();
+            co_return;
+        }
+        asio::co_spawn(context, read_port(all, one), asio::detached);
+        if (!one->waiting.empty() || one->peer_ended) asio::co_spawn(context, write_port(all, one), asio::detached);
+    }
+
+    void forwarded_event(const std::shared_ptr<Forwarding>& all, const PortForward& allowed, const Spdy::Event& event) {
+        if (event.type == Spdy::Event::Type::opened) {
+            auto header = [&](const char* name) {
+                const auto at = event.headers.find(name);
+                return at == event.headers.end() ? std::string() : at->second;
+            };
+            const auto request = header("requestid");
+            if (header("streamtype") == "error") {
+                all->error_streams[request] = event.stream;
+                return;
+            }
+            const auto port = parse_number<int>(header("port")).value_or(0);
+            auto one = std::make_shared<Forwarded>(context);
+            one->data = event.stream;
+            one->error = all->error_streams[request];
+            all->error_streams.erase(request);
+            if (std::ranges::find(allowed.ports, port) == allowed.ports.end() || all->by_stream.size() >= forwarded_max) {
+                all->spdy.send(one->error, all->by_stream.size() >= forwarded_max ? "too many connections at a time" : fmt::format("port {} is no port of this pod", port), true);
+                all->spdy.send(one->data, {}, true);
+                return;
+            }
+            all->by_stream[event.stream] = one;
+            asio::co_spawn(context, connect_port(all, one, allowed.host, port), asio::detached);
+            return;
+        }
+        const auto found = all->by_stream.find(event.stream);
+        if (found == all->by_stream.end()) return;
+        const auto one = found->second;
+        if (event.type == Spdy::Event::Type::reset) {
+            error_code ignored;
+            one->socket.close(ignored);
+            all->by_stream.erase(found);
+            return;
+        }
+        one->waiting += event.bytes;
+        one->peer_ended |= event.is_last;
+        if (one->waiting.size() > forward_waiting_max) {
+            // The port does not take what it is sent; holding more would be without bound.
+            error_code ignored;
+            one->socket.close(ignored);
+            all->spdy.reset(event.stream);
+        } else if (!one->writing && one->socket.is_open()) {
+            asio::co_spawn(context, write_port(all, one), asio::detached);
+        }
+        if (event.is_last) all->by_stream.erase(event.stream);
+    }
+
+    asio::awaitable<void> forward_ports(std::shared_ptr<Stream> stream, PortForward allowed) {
+        error_code error;
+        const std::string head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: portforward.k8s.io\r\n\r\n";
+        co_await asio::async_write(*stream, asio::buffer(head), asio::redirect_error(asio::use_awaitable, error));
+        beast::get_lowest_layer(*stream).expires_never();
+        const auto all = std::make_shared<Forwarding>(stream, context);
+        asio::co_spawn(context, write_forwarded(all), asio::detached);
+        std::array<char, 16 * 1024> buffer{};
+        while (!error && !all->over) {
+            const auto size = co_await stream->async_read_some(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
+            if (error) break;
+            auto events = all->spdy.feed({buffer.data(), size});
+            if (!events) {
+                log::debug("api", "port-forward ended: {}", events.error().message);
+                break;
+            }
+            for (const auto& event : *events) forwarded_event(all, allowed, event);
+            all->wake.cancel();
+        }
+        all->over = true;
+        for (auto& [id, one] : all->by_stream) one->socket.close(error);
+        all->wake.cancel();
     }
 
     asio::awaitable<void> stream_watch(std::shared_ptr<Stream> stream, Watch watch) {

@@ -291,7 +291,7 @@ int write_reference(const std::string& folder) {
     std::error_code error;
     std::filesystem::create_directories(folder, error);
     for (const auto& kind : resources::all_kinds()) {
-        if (kind.is_open) continue;
+        if (!kind.stored) continue;
         std::ofstream out(folder + "/" + to_lower(kind.kind) + ".md");
         out << resources::reference_page(kind);
         if (!out) return problem(fmt::format("{} cannot be written", folder));

@@ -21,6 +21,8 @@
 #include "base/text.h"
 #include "client/apply.h"
 #include "control/broker_controller.h"
+#include "control/housekeeper.h"
+#include "crypto/signature.h"
 #include "io/socket.h"
 #include "io/wait.h"
 #include "registry/registry.h"
@@ -57,6 +59,28 @@ Result<void> write_private(const fs::path& path, const std::string& content) {
     fs::rename(beside, path, error);
     if (error) return fail(fmt::format("{}: {}", path.string(), error.message()));
     return {};
+}
+
+/// Keys that sign service-account tokens, newest first. The first start makes one.
+Result<std::vector<std::string>> open_token_keys(const fs::path& folder) {
+    std::vector<fs::path> files;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder, error))
+        if (entry.path().filename().string().starts_with("service-account") && entry.path().extension() == ".key") files.push_back(entry.path());
+    std::ranges::sort(files, std::greater{});
+    if (files.empty()) {
+        auto made = crypto::make_signing_key();
+        if (!made) return std::unexpected(made.error());
+        files.push_back(folder / "service-account.key");
+        if (auto written = write_private(files.back(), *made); !written) return std::unexpected(written.error());
+    }
+    std::vector<std::string> out;
+    for (const auto& file : files) {
+        auto text = read_file(file);
+        if (!text) return std::unexpected(text.error());
+        out.push_back(std::move(*text));
+    }
+    return out;
 }
 
 /// The API's own CA and certificates: made at the first start, leaves made anew when they near their end or when the
@@ -140,7 +164,12 @@ class FileFollower {
             const auto kind = text_at(d.object, "kind");
             return kind == "Namespace" ? 0 : kind == "Broker" ? 1 : 2;
         };
-        std::ranges::stable_sort(documents, {}, rank);
+        // By rank, then as they stand in the files.
+        std::vector<resources::Document> sorted;
+        for (int wanted = 0; wanted <= 2; ++wanted)
+            for (auto& document : documents)
+                if (rank(document) == wanted) sorted.push_back(document);
+        documents = std::move(sorted);
         bool good = true;
         std::vector<std::string> present;
         // What left the files goes first: a port or service type may have moved to another listener.
@@ -266,8 +295,19 @@ int run(const RunOptions& options) {
     auto registry = registry::Registry::open((fs::path(options.data_folder) / "registry.sqlite").string());
     if (!registry) return give_up(registry.error().message);
 
+    const auto token_keys = open_token_keys(fs::path(options.data_folder) / "pki");
+    if (!token_keys) return give_up(token_keys.error().message);
+    const api::Tokens tokens(**registry, "https://kubernetes.default.svc.cluster.local", *token_keys);
+    api::Authorizer::bootstrap(**registry);
+
     control::BrokerController controller(**registry, version);
-    api::Handler handler(**registry, version);
+    control::Housekeeper housekeeper(**registry, {.api_ca = identity->ca.certificate, .make_token = [&](const Json& account, const Json& secret) {
+                                                      const auto made = tokens.issue(account, {}, 0, secret);
+                                                      return made ? made->token : std::string();
+                                                  },
+                                                  .version = version,
+                                                  .roles = [&] { return controller.roles(); }});
+    api::Handler handler(**registry, tokens, version);
     handler.set_ready_check([&] { return controller.not_ready(); });
     api::Server server(handler, {.address = options.api_address, .port = static_cast<std::uint16_t>(options.api_port), .certificate = identity->server, .client_ca = identity->ca.certificate});
     const auto port = server.start();
@@ -297,6 +337,7 @@ int run(const RunOptions& options) {
         return listening ? std::string() : listening.error().message;
     });
     create_defaults(**registry, options.files.empty());
+    housekeeper.start();
     controller.start();
 
     log::info("app", "penstock {} runs data={} api=https://{}:{} descriptors={}", version, options.data_folder, options.api_address, *port, descriptors);
@@ -316,6 +357,7 @@ int run(const RunOptions& options) {
     (*registry)->stop();
     if (following.joinable()) following.join();
     controller.stop();
+    housekeeper.stop();
     pages.stop();
     server.stop();
     return 0;

@@ -23,7 +23,8 @@ std::array<std::atomic<Level>, module_names.size()> levels{Level::info, Level::i
 std::atomic<bool> any_debug_client{false};
 std::mutex guard;
 std::set<std::string, std::less<>> debug_clients;
-std::deque<std::string> kept;
+std::deque<Line> kept;
+std::uint64_t written_lines = 0;
 std::function<void(std::string_view)> sink;
 thread_local int thread_number = 0;
 
@@ -102,7 +103,8 @@ void write(std::string_view module, Level level, std::string_view text) {
     constexpr std::array words{"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"};
     constexpr std::array priorities{7, 7, 6, 4, 3, 3};
     const auto at = static_cast<std::size_t>(level);
-    auto line = fmt::format("<{}>{} [{}] [{}] - {}: {}\n", priorities[at], rfc3339_ms(wall_ms()), words[at],
+    const auto now = wall_ms();
+    auto line = fmt::format("<{}>{} [{}] [{}] - {}: {}\n", priorities[at], rfc3339_ms(now), words[at],
                             thread_number, module, text);
     const std::lock_guard lock(guard);
     if (sink) {
@@ -111,7 +113,7 @@ void write(std::string_view module, Level level, std::string_view text) {
         // A log line that cannot be written has nowhere to be reported; the ring below still keeps it.
         [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
     }
-    kept.push_back(std::move(line));
+    kept.push_back({.number = ++written_lines, .wall_ms = now, .module = std::string(module), .text = std::move(line)});
     if (kept.size() > kept_lines_max) kept.pop_front();
 }
 
@@ -122,12 +124,17 @@ void set_sink(std::function<void(std::string_view)> replacement) {
     sink = std::move(replacement);
 }
 
-std::string recent(std::size_t lines_max) {
+std::vector<Line> lines_after(std::uint64_t number, const std::vector<std::string>& modules) {
     const std::lock_guard lock(guard);
-    std::string out;
-    const auto skip = kept.size() > lines_max ? kept.size() - lines_max : 0;
-    for (std::size_t i = skip; i < kept.size(); ++i) out += kept[i];
+    std::vector<Line> out;
+    for (const auto& line : kept)
+        if (line.number > number && (modules.empty() || std::ranges::find(modules, line.module) != modules.end())) out.push_back(line);
     return out;
+}
+
+std::uint64_t last_number() {
+    const std::lock_guard lock(guard);
+    return written_lines;
 }
 
 bool RateLimit::allow(std::int64_t now_ms, std::uint64_t& suppressed) noexcept {

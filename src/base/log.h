@@ -6,6 +6,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace penstock::log {
 
@@ -26,8 +27,16 @@ void write(std::string_view module, Level level, std::string_view text);
 void set_thread_number(int number) noexcept;
 /// Replaces standard error as the destination (tests).
 void set_sink(std::function<void(std::string_view line)> sink);
-/// The newest lines, oldest first, for `penstock logs` and the Pod's log endpoint. Bounded.
-std::string recent(std::size_t lines_max);
+/// A kept line; `number` counts all lines since the start, from 1.
+struct Line {
+    std::uint64_t number = 0;
+    std::int64_t wall_ms = 0;
+    std::string module;
+    std::string text;
+};
+/// Kept lines after a number, of the named modules (none: all), oldest first. The newest 5,000 lines are kept. Any thread.
+std::vector<Line> lines_after(std::uint64_t number, const std::vector<std::string>& modules);
+std::uint64_t last_number();
 
 /// A call site's budget: at most `per_second` lines each second; tells how many it swallowed.
 class RateLimit {

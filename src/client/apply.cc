@@ -106,7 +106,7 @@ std::vector<std::string> validate_documents(const std::vector<resources::Documen
             continue;
         }
         auto object = document.object;
-        auto faults = resources::unknown_fields(**kind, object);
+        auto faults = resources::prune_unknown(**kind, object);
         resources::apply_defaults(**kind, object);
         std::ranges::move(resources::validate(**kind, object), std::back_inserter(faults));
         for (const auto& fault : faults) out.push_back(fmt::format("{}: {}: {}", place_of(document), fault.path, fault.message));

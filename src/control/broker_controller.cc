@@ -289,14 +289,17 @@ void BrokerController::put_service(const Json& listener, const Plan& plan, const
                    {"metadata", {{"name", service_name}, {"namespace", space},
                                  {"labels", {{"app.kubernetes.io/name", "microsoft-iotoperations-mqttbroker"}}},
                                  {"ownerReferences", Json::array({{{"apiVersion", text_at(listener, "apiVersion")}, {"kind", "BrokerListener"}, {"name", name}, {"uid", text_at(listener, "metadata.uid")}, {"controller", true}}})}}},
-                   {"spec", {{"type", type}, {"clusterIP", "127.0.0.1"}, {"ports", ports}}},
+                   {"spec", {{"type", type}, {"clusterIP", "127.0.0.1"}, {"ports", ports}, {"selector", {{"app.kubernetes.io/name", "microsoft-iotoperations-mqttbroker"}, {"tier", "frontend"}}}}},
                    {"status", {{"loadBalancer", type == "LoadBalancer" ? Json{{"ingress", Json::array({{{"ip", host}}})}} : Json::object()}}}};
+    // Clients reach a LoadBalancer's port itself; there is no second port behind it.
+    if (type == "LoadBalancer") object["spec"]["allocateLoadBalancerNodePorts"] = false;
     const auto current = registry_.get(service_kind(), space, service_name);
     if (!current) {
         const auto status = object["status"];
         object.erase("status");
         if (registry_.create(service_kind(), space, object)) registry_.put_status(service_kind(), space, service_name, status);
-    } else if ((**current)["spec"] != object["spec"] || (**current)["status"] != object["status"]) {
+    } else {
+        // The rest of the spec is defaults; a patch that changes nothing is no write.
         const Json patch = {{"spec", object["spec"]}};
         if (registry_.patch(service_kind(), space, service_name, registry::PatchType::merge, patch, false)) registry_.put_status(service_kind(), space, service_name, object["status"]);
     }
@@ -317,6 +320,27 @@ void BrokerController::publish_sys(std::int64_t now) {
     }
     if (!enabled) return;
     for (auto& [topic, value] : sys_.update(server_->collect(), server_->pool_used(), now, version_)) server_->publish(topic, value, true);
+}
+
+std::vector<Role> BrokerController::roles() {
+    const auto missing = not_ready();
+    const std::lock_guard lock(guard_);
+    Role broker{.pod = "aio-broker-frontend-0", .container = "broker", .component = "frontend", .log_modules = {"broker", "session", "mqtt", "topics", "store", "io"}, .ports = {}, .ready = missing.empty() && server_ != nullptr, .why_not = missing};
+    for (const auto& state : states_)
+        if (state.is_open) broker.ports.emplace_back(fmt::format("mqtt-{}", state.bound_port), state.bound_port);
+    if (server_ == nullptr) broker.why_not = "there is no Broker resource";
+    std::vector<Role> out{broker};
+    out.push_back({.pod = "aio-broker-operator-0", .container = "operator", .component = "operator", .log_modules = {"control", "app"}, .ports = {}, .why_not = {}});
+    out.push_back({.pod = "penstock-api-0", .container = "api", .component = "api", .log_modules = {"api", "registry", "client"}, .ports = {}, .why_not = {}});
+    if (plan_.self_check) {
+        const auto fault = std::ranges::find_if(selftest_.latest, [](const auto& result) { return !result.ok(); });
+        const bool good = fault == selftest_.latest.end();
+        out.push_back({.pod = "aio-broker-diagnostics-probe-0", .container = "diagnostics-probe", .component = "diagnostics-probe", .log_modules = {"mqttc", "control"}, .ports = {}, .ready = good, .why_not = good ? "" : fault->fault});
+    }
+    if (plan_.prometheus_port != 0)
+        out.push_back({.pod = "aio-broker-diagnostics-service-0", .container = "diagnostics-service", .component = "diagnostics-service", .log_modules = {"control"}, .ports = {{"metrics", plan_.prometheus_port}},
+                       .ready = metrics_fault_.empty(), .why_not = metrics_fault_});
+    return out;
 }
 
 void BrokerController::probe_now() { probe_now_ = true; }

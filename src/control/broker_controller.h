@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "broker/server.h"
+#include "control/housekeeper.h"
 #include "control/metrics.h"
 #include "control/plan.h"
 #include "control/sys_topics.h"
@@ -30,6 +31,8 @@ class BrokerController {
     std::string metrics_page();
     /// Empty when every wanted port is open or knowingly blocked; else what is missing. Any thread.
     std::string not_ready();
+    /// The parts of this process that are shown as Pods. Any thread.
+    std::vector<Role> roles();
     /// Opens the Prometheus endpoint at a port (0: closes it) and returns why it could not, or nothing. Set before start();
     /// called on the controller's thread.
     void on_metrics_port(std::function<std::string(int)> open) { open_metrics_port_ = std::move(open); }

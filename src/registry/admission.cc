@@ -19,9 +19,11 @@ std::string broker_of(const Json& object) {
     return text_at(object, "spec.brokerRef");
 }
 
-void admit_defaults(const resources::Kind& kind, Json& object) {
-    if (kind.kind != "BrokerListener" || !object.contains("spec") || !object["spec"].is_object()) return;
-    if (text_at(object, "spec.serviceName").empty()) object["spec"]["serviceName"] = text_at(object, "metadata.name");
+Answer<void> admit_defaults(const resources::Kind& kind, Json& object, const Json* previous, const Peers& peers) {
+    if (kind.built_in) return admit_core_defaults(kind, object, previous, peers);
+    if (kind.kind == "BrokerListener" && object.contains("spec") && object["spec"].is_object() && text_at(object, "spec.serviceName").empty())
+        object["spec"]["serviceName"] = text_at(object, "metadata.name");
+    return {};
 }
 
 namespace {
@@ -90,9 +92,17 @@ void admit_broker(const Json& object, const std::vector<ObjectRef>& peers, std::
 
 }  // namespace
 
-void admit(const resources::Kind& kind, const Json& object, const std::vector<ObjectRef>& peers, const std::vector<ObjectRef>& brokers, std::vector<Fault>& faults) {
-    if (kind.kind == "BrokerListener") admit_listener(object, peers, brokers, faults);
-    if (kind.kind == "Broker") admit_broker(object, peers, faults);
+void admit(const resources::Kind& kind, const Json& object, const Json* previous, const Peers& peers, std::vector<Fault>& faults) {
+    if (kind.built_in) return admit_core(kind, object, previous, peers, faults);
+    if (kind.group != "mqttbroker.iotoperations.azure.com" || !faults.empty()) return;
+    const auto space = text_at(object, "metadata.namespace");
+    auto nearby = [&](const char* name) {
+        auto out = peers.list("mqttbroker.iotoperations.azure.com/v1", name);
+        std::erase_if(out, [&](const auto& peer) { return text_at(*peer, "metadata.namespace") != space; });
+        return out;
+    };
+    if (kind.kind == "BrokerListener") admit_listener(object, nearby("BrokerListener"), nearby("Broker"), faults);
+    if (kind.kind == "Broker") admit_broker(object, nearby("Broker"), faults);
 }
 
 }  // namespace penstock::registry

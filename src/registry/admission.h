@@ -1,18 +1,31 @@
 #pragma once
+#include <functional>
 #include <vector>
 
-#include "registry/registry.h"
+#include "registry/status.h"
 
 namespace penstock::registry {
 
-/// Defaults that need more than the field's own declaration: a listener's serviceName is its name.
-void admit_defaults(const resources::Kind& kind, resources::Json& object);
+using ObjectRef = std::shared_ptr<const resources::Json>;
 
-/// Rules between objects. `peers` are the other objects of the kind in the namespace.
-void admit(const resources::Kind& kind, const resources::Json& object, const std::vector<ObjectRef>& peers, const std::vector<ObjectRef>& brokers,
-           std::vector<resources::Fault>& faults);
+/// What the rules between objects may look at.
+struct Peers {
+    /// All stored objects of a kind, other than the one being written.
+    std::function<std::vector<ObjectRef>(const char* api_version, const char* kind)> list;
+};
+
+/// Completes an object: defaults that need more than the field's own declaration, addresses and ports of Services, texts of
+/// Secrets. `previous` is null at creation. A refusal is one of the reading itself (bad base64).
+Answer<void> admit_defaults(const resources::Kind& kind, resources::Json& object, const resources::Json* previous, const Peers& peers);
+
+/// Rules between fields, against the previous version, and between objects.
+void admit(const resources::Kind& kind, const resources::Json& object, const resources::Json* previous, const Peers& peers, std::vector<resources::Fault>& faults);
 
 /// The Broker a listener belongs to: its owner reference of kind Broker, else `spec.brokerRef`; empty when neither.
 std::string broker_of(const resources::Json& object);
+
+// The kinds of Kubernetes itself; called by the two above.
+Answer<void> admit_core_defaults(const resources::Kind& kind, resources::Json& object, const resources::Json* previous, const Peers& peers);
+void admit_core(const resources::Kind& kind, const resources::Json& object, const resources::Json* previous, const Peers& peers, std::vector<resources::Fault>& faults);
 
 }  // namespace penstock::registry

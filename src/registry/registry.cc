@@ -1,84 +1,53 @@
 #include "registry/registry.h"
 
-#include <sqlite3.h>
-
 #include <algorithm>
+#include <set>
 
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/random.h"
-#include "registry/admission.h"
+#include "base/text.h"
+#include "resources/definition.h"
+#include "resources/merge.h"
 
 namespace penstock::registry {
 
+using resources::at_path;
 using resources::Fault;
 using resources::Json;
 using resources::Kind;
+using resources::text_at;
 
 namespace {
 
-constexpr int format_version = 1;             // of the file; frozen with the tables below, see docs/internals/formats.md
 constexpr std::size_t history_max = 10'000;
-constexpr std::size_t object_bytes_max = 1536 * 1024;
+constexpr std::size_t object_bytes_max = 3 * 1024 * 1024;
+constexpr std::size_t made_kinds_max = 10'000;
+/// Written into an object that the rules of this version refuse, when it is read from the file; gone with the next write.
+constexpr const char* refused_annotation = "penstock.io/refused-by-validation";
 
 Failure internal(std::string message) { return {.code = 500, .reason = "InternalError", .message = "Internal error occurred: " + std::move(message)}; }
 
-std::string version_of(const Json& object) { return resources::text_at(object, "metadata.resourceVersion"); }
+std::string version_of(const Json& object) { return text_at(object, "metadata.resourceVersion"); }
 
-/// A prepared statement that ends with its scope.
-class Statement {
-  public:
-    Statement(sqlite3* db, const char* text) { sqlite3_prepare_v2(db, text, -1, &statement_, nullptr); }
-    ~Statement() { sqlite3_finalize(statement_); }
-    Statement(const Statement&) = delete;
-    Statement& operator=(const Statement&) = delete;
-    Statement& bind(int at, const std::string& text) {
-        sqlite3_bind_text(statement_, at, text.data(), static_cast<int>(text.size()), SQLITE_STATIC);
-        return *this;
-    }
-    Statement& bind(int at, std::uint64_t number) {
-        sqlite3_bind_int64(statement_, at, static_cast<sqlite3_int64>(number));
-        return *this;
-    }
-    int step() { return statement_ == nullptr ? SQLITE_ERROR : sqlite3_step(statement_); }
-    [[nodiscard]] std::string text(int column) const {
-        const auto* bytes = static_cast<const char*>(sqlite3_column_blob(statement_, column));
-        return bytes == nullptr ? std::string() : std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
-    }
-    [[nodiscard]] std::uint64_t number(int column) const { return static_cast<std::uint64_t>(sqlite3_column_int64(statement_, column)); }
+bool has_generation(const Kind& kind) { return !kind.built_in || kind.kind == "CustomResourceDefinition"; }
 
-  private:
-    sqlite3_stmt* statement_ = nullptr;
-};
+bool is_protected_namespace(const std::string& name) { return name == "default" || name == "kube-system" || name == "kube-public" || name == "kube-node-lease"; }
 
-void merge_patch(Json& target, const Json& patch) {
-    if (!patch.is_object()) {
-        target = patch;
-        return;
-    }
-    if (!target.is_object()) target = Json::object();
-    for (const auto& [key, value] : patch.items()) {
-        if (value.is_null()) target.erase(key);
-        else merge_patch(target[key], value);
-    }
+std::string text_of(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+/// Desired state alone: what counts for the generation.
+Json desired(Json object) {
+    object.erase("metadata");
+    object.erase("status");
+    return object;
 }
 
-/// Strategic merge of the built-in kinds served here: none of their lists is merged by key except Service ports, so that
-/// a merge patch without the directives is the same. False: the patch needs more than that.
-bool strip_directives(Json& patch) {
-    if (!patch.is_object()) return true;
-    if (patch.contains("$patch") || patch.contains("$retainKeys")) return false;
-    for (auto at = patch.begin(); at != patch.end();) {
-        if (at.key().starts_with("$deleteFromPrimitiveList/")) return false;
-        if (at.key().starts_with("$setElementOrder/")) {
-            at = patch.erase(at);
-            continue;
-        }
-        if (!strip_directives(*at)) return false;
-        ++at;
-    }
-    return true;
+bool has_finalizers(const Json& object) {
+    const auto& finalizers = at_path(object, "metadata.finalizers");
+    return finalizers.is_array() && !finalizers.empty();
 }
 
 }  // namespace
@@ -89,40 +58,42 @@ Result<std::unique_ptr<Registry>> Registry::open(const std::string& path) {
     return out;
 }
 
-Registry::~Registry() { sqlite3_close(db_); }
-
 Result<void> Registry::load(const std::string& path) {
-    if (sqlite3_open(path.c_str(), &db_) != SQLITE_OK) return fail(fmt::format("{}: cannot be opened: {}", path, sqlite3_errmsg(db_)));
-    sqlite3_busy_timeout(db_, 2000);
-    auto run = [&](const char* text) { return sqlite3_exec(db_, text, nullptr, nullptr, nullptr) == SQLITE_OK; };
-    if (!run("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA locking_mode=EXCLUSIVE;"
-             "CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL);"
-             "CREATE TABLE IF NOT EXISTS objects(kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL,"
-             " body BLOB NOT NULL, PRIMARY KEY(kind, namespace, name)) WITHOUT ROWID;"))
-        return fail(fmt::format("{}: {}; is another penstock running on this data directory, or is it not writable?", path, sqlite3_errmsg(db_)));
-    {
-        Statement format(db_, "SELECT value FROM meta WHERE key='format'");
-        if (format.step() == SQLITE_ROW) {
-            if (format.number(0) > format_version)
-                return fail(fmt::format("{}: written by a newer penstock (format {}, this one reads up to {}); use that version", path, format.number(0), format_version));
-        } else if (!run(fmt::format("INSERT INTO meta VALUES('format', {}),('version', 1)", format_version).c_str())) {
-            return fail(fmt::format("{}: {}", path, sqlite3_errmsg(db_)));
+    if (auto opened = database_.open(path); !opened) return opened;
+    auto last = database_.last_version();
+    if (!last) return std::unexpected(last.error());
+    version_ = *last;
+    for (const auto& kind : resources::all_kinds()) kinds_.push_back(&kind);
+
+    struct Row {
+        std::string kind;
+        Key key;
+        Json object;
+    };
+    std::vector<Row> rows;
+    auto read = database_.each([&](const std::string& kind, const std::string& space, const std::string& name, const std::string& body) {
+        auto object = resources::parse_json(body);
+        if (object) rows.push_back({kind, {space, name}, std::move(*object)});
+        else log::error("registry", "an object in the registry file is no JSON and is left out kind={} namespace={} name={} why=\"{}\"", kind, space, name, object.error().message);
+    });
+    if (!read) return read;
+    // Definitions first: they say how the objects of their kinds are read.
+    std::ranges::sort(rows, {}, [](const Row& row) { return row.kind != "customresourcedefinitions.apiextensions.k8s.io"; });
+    for (auto& row : rows) {
+        if (row.kind == "customresourcedefinitions.apiextensions.k8s.io") serve_definition(nullptr, &row.object);
+        const auto* kind = kind_by_id(row.kind);
+        if (kind == nullptr) continue;   // a kind this build does not serve stays in the file, untouched
+        if (const auto faults = resources::validate(*kind, row.object); !faults.empty()) {
+            std::string text;
+            for (const auto& f : faults) text += fmt::format("{}{}: {}", text.empty() ? "" : "; ", f.path, f.message);
+            row.object["metadata"]["annotations"][refused_annotation] = text;
+            log::warn("registry", "a stored object does not satisfy this version's rules kind={} namespace={} name={} why=\"{}\"", kind->kind, row.key.first, row.key.second, text);
         }
+        tables_[row.kind][row.key] = std::make_shared<const Json>(std::move(row.object));
     }
-    Statement last(db_, "SELECT value FROM meta WHERE key='version'");
-    if (last.step() == SQLITE_ROW) version_ = last.number(0);
-    Statement all(db_, "SELECT kind, namespace, name, body FROM objects");
-    int code = 0;
-    while ((code = all.step()) == SQLITE_ROW) {
-        const auto* kind = resources::find_kind_by_word(all.text(0));
-        auto object = resources::parse_json(all.text(3));
-        if (kind == nullptr || !object) continue;   // a kind this build does not serve stays in the file, untouched
-        tables_[kind][{all.text(1), all.text(2)}] = std::make_shared<const Json>(std::move(*object));
-    }
-    if (code != SQLITE_DONE) return fail(fmt::format("{}: cannot be read: {}", path, sqlite3_errmsg(db_)));
     oldest_ = version_;
     const auto& namespaces = *resources::find_kind("v1", "Namespace");
-    for (const char* name : {"default", "kube-system", "kube-public", "azure-iot-operations"}) {
+    for (const char* name : {"default", "kube-system", "kube-public", "kube-node-lease", "azure-iot-operations"}) {
         if (find(namespaces, "", name) != nullptr) continue;
         if (auto made = create(namespaces, "", {{"apiVersion", "v1"}, {"kind", "Namespace"}, {"metadata", {{"name", name}}}}); !made)
             return fail(fmt::format("{}: {}", path, made.error().message));
@@ -130,8 +101,55 @@ Result<void> Registry::load(const std::string& path) {
     return {};
 }
 
+// --- kinds ---
+
+std::vector<const Kind*> Registry::kinds() const {
+    const std::lock_guard lock(guard_);
+    return kinds_;
+}
+
+const Kind* Registry::find_kind(const std::string& api_version, const std::string& name) const {
+    const std::lock_guard lock(guard_);
+    for (const auto* kind : kinds_)
+        if (kind->kind == name && kind->api_version() == api_version) return kind;
+    return nullptr;
+}
+
+const Kind* Registry::find_plural(const std::string& api_version, const std::string& plural) const {
+    const std::lock_guard lock(guard_);
+    for (const auto* kind : kinds_)
+        if (kind->plural == plural && kind->api_version() == api_version) return kind;
+    return nullptr;
+}
+
+std::uint64_t Registry::kinds_version() const {
+    const std::lock_guard lock(guard_);
+    return kinds_version_;
+}
+
+const Kind* Registry::kind_by_id(const std::string& id) const {
+    for (const auto* kind : kinds_)
+        if (kind->qualified_plural() == id) return kind;
+    return nullptr;
+}
+
+void Registry::serve_definition(const Json* before, const Json* definition) {
+    if (before != nullptr && definition != nullptr && at_path(*before, "spec") == at_path(*definition, "spec")) return;
+    ++kinds_version_;
+    const auto& any = definition != nullptr ? *definition : *before;
+    const auto id = text_at(any, "spec.names.plural") + "." + text_at(any, "spec.group");
+    std::erase_if(kinds_, [&](const Kind* kind) { return kind->dynamic && kind->qualified_plural() == id; });
+    if (definition == nullptr) return;
+    for (auto& kind : resources::kinds_of_definition(*definition)) {
+        made_kinds_.push_back(std::make_unique<const Kind>(std::move(kind)));
+        kinds_.push_back(made_kinds_.back().get());
+    }
+}
+
+// --- reading ---
+
 ObjectRef Registry::find(const Kind& kind, const std::string& name_space, const std::string& name) const {
-    const auto table = tables_.find(&kind);
+    const auto table = tables_.find(kind.qualified_plural());
     if (table == tables_.end()) return nullptr;
     const auto at = table->second.find({name_space, name});
     return at == table->second.end() ? nullptr : at->second;
@@ -144,136 +162,191 @@ Answer<ObjectRef> Registry::get(const Kind& kind, const std::string& name_space,
     return found;
 }
 
-Listing Registry::list(const Kind& kind, const std::string& name_space) const {
-    const std::lock_guard lock(guard_);
-    Listing out{.items = {}, .version = version_};
-    const auto table = tables_.find(&kind);
-    if (table == tables_.end()) return out;
-    for (const auto& [key, object] : table->second)
-        if (name_space.empty() || key.first == name_space) out.items.push_back(object);
+Listing Registry::list(const Kind& kind, const std::string& name_space) const { return *list_page(kind, name_space, 0, ""); }
+
+Registry::Table Registry::snapshot(const Kind& kind, std::uint64_t version) const {
+    const auto id = kind.qualified_plural();
+    const auto table = tables_.find(id);
+    Table out = table == tables_.end() ? Table() : table->second;
+    for (auto at = history_.rbegin(); at != history_.rend() && at->version > version; ++at) {
+        if (at->kind->qualified_plural() != id) continue;
+        const Key key{at->name_space, text_at(*at->object, "metadata.name")};
+        if (at->type == Event::Type::added) out.erase(key);
+        else out[key] = at->previous;
+    }
     return out;
 }
 
-std::vector<Fault> Registry::check(const Kind& kind, const std::string& name_space, Json& object, const WriteOptions& options) {
-    std::vector<Fault> unknown = resources::unknown_fields(kind, object);
-    resources::apply_defaults(kind, object);
-    admit_defaults(kind, object);
-    auto faults = resources::validate(kind, object);
-    std::vector<ObjectRef> peers;
-    if (const auto table = tables_.find(&kind); table != tables_.end())
-        for (const auto& [key, peer] : table->second)
-            if (key.first == name_space && key.second != resources::text_at(object, "metadata.name")) peers.push_back(peer);
-    std::vector<ObjectRef> brokers;
-    for (const auto& [other, table] : tables_)
-        if (other->kind == "Broker")
-            for (const auto& [key, broker] : table)
-                if (key.first == name_space) brokers.push_back(broker);
-    if (faults.empty()) admit(kind, object, peers, brokers, faults);
-    for (const auto& fault : unknown) {
-        if (options.validation == FieldValidation::strict) faults.push_back(fault);
-        else if (options.validation == FieldValidation::warn && options.warnings != nullptr) options.warnings->push_back(fault.message);
+Answer<Listing> Registry::list_page(const Kind& kind, const std::string& name_space, std::size_t limit, const std::string& token) const {
+    const std::lock_guard lock(guard_);
+    Listing out{.items = {}, .version = version_};
+    Key after;
+    bool resumes = false;
+    Table old;
+    const auto found = tables_.find(kind.qualified_plural());
+    const Table* table = found == tables_.end() ? &old : &found->second;
+    if (!token.empty()) {
+        const auto text = base64_decode(token);
+        const auto parsed = text ? resources::parse_json(*text) : Result<Json>(fail(""));
+        if (!parsed || !parsed->is_object() || !parsed->contains("v") || !(*parsed)["v"].is_number_unsigned())
+            return std::unexpected(bad_request("continue: the token is not one of this server"));
+        out.version = (*parsed)["v"].get<std::uint64_t>();
+        after = {text_at(*parsed, "s"), text_at(*parsed, "n")};
+        resumes = true;
+        if (out.version < oldest_ || out.version > version_)
+            return std::unexpected(Failure{.code = 410, .reason = "Expired", .message = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter."});
+        if (out.version != version_) {
+            old = snapshot(kind, out.version);
+            table = &old;
+        }
     }
-    if (object.dump().size() > object_bytes_max)
-        faults.push_back({"", "FieldValueTooLong", fmt::format("Too long: may not be more than {} bytes", object_bytes_max)});
-    return faults;
+    for (auto at = resumes ? table->upper_bound(after) : table->begin(); at != table->end(); ++at) {
+        if (!name_space.empty() && at->first.first != name_space) continue;
+        if (limit != 0 && out.items.size() == limit) {
+            if (out.next.empty()) {
+                const auto& last = *out.items.back();
+                out.next = base64_encode(Json{{"v", out.version}, {"s", text_at(last, "metadata.namespace")}, {"n", text_at(last, "metadata.name")}}.dump());
+            }
+            ++out.remaining;
+            continue;
+        }
+        out.items.push_back(at->second);
+    }
+    return out;
+}
+
+// --- writing ---
+
+Peers Registry::peers_of(const Kind& kind, const Key& key) const {
+    return {.list = [this, &kind, key](const char* api_version, const char* name) {
+        std::vector<ObjectRef> out;
+        const auto* wanted = resources::find_kind(api_version, name);
+        const auto table = wanted == nullptr ? tables_.end() : tables_.find(wanted->qualified_plural());
+        if (table == tables_.end()) return out;
+        for (const auto& [at, object] : table->second)
+            if (wanted->qualified_plural() != kind.qualified_plural() || at != key) out.push_back(object);
+        return out;
+    }};
+}
+
+Answer<Json> Registry::prepared(const Kind& kind, const std::string& name, Json object, const ObjectRef& previous, const WriteOptions& options) {
+    if (auto annotations = at_path(object, "metadata.annotations"); annotations.is_object() && annotations.contains(refused_annotation)) {
+        object["metadata"]["annotations"].erase(refused_annotation);
+        if (object["metadata"]["annotations"].empty()) object["metadata"].erase("annotations");
+    }
+    const auto unknown = resources::prune_unknown(kind, object);
+    const auto peers = peers_of(kind, {text_at(object, "metadata.namespace"), name});
+    resources::apply_defaults(kind, object);
+    if (auto good = admit_defaults(kind, object, previous.get(), peers); !good) return std::unexpected(good.error());
+    auto faults = resources::validate(kind, object);
+    admit(kind, object, previous.get(), peers, faults);
+    if (auto managers = read_managers(object); !managers) faults.push_back({"metadata.managedFields", "FieldValueInvalid", "Invalid value: " + managers.error().message});
+    if (previous != nullptr && at_path(*previous, "metadata.deletionTimestamp").is_string()) {
+        const auto& before = at_path(*previous, "metadata.finalizers");
+        if (const auto& now = at_path(object, "metadata.finalizers"); now.is_array())
+            for (const auto& finalizer : now)
+                if (!before.is_array() || std::ranges::find(before, finalizer) == before.end())
+                    faults.push_back({"metadata.finalizers", "FieldValueForbidden", fmt::format("Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers [{}]", text_of(finalizer))});
+    }
+    if (text_of(object).size() > object_bytes_max) faults.push_back({"", "FieldValueTooLong", fmt::format("Too long: may not be more than {} bytes", object_bytes_max)});
+    if (!unknown.empty() && options.validation == FieldValidation::strict) {
+        // With other faults beside them, all are told at once.
+        if (!faults.empty()) {
+            faults.insert(faults.begin(), unknown.begin(), unknown.end());
+            return std::unexpected(invalid(kind, name, faults));
+        }
+        std::string text;
+        for (const auto& f : unknown) text += (text.empty() ? "" : ", ") + f.message;
+        return std::unexpected(bad_request(fmt::format("{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}", kind.kind, kind.version, kind.kind, text)));
+    }
+    if (options.validation == FieldValidation::warn && options.warnings != nullptr)
+        for (const auto& f : unknown) options.warnings->push_back(f.message);
+    if (!faults.empty()) return std::unexpected(invalid(kind, name, faults));
+    return object;
 }
 
 Answer<ObjectRef> Registry::create(const Kind& kind, const std::string& name_space, Json object, const WriteOptions& options) {
-    std::unique_lock lock(guard_);
+    const std::lock_guard lock(guard_);
+    return create_locked(kind, name_space, std::move(object), options, false);
+}
+
+Answer<ObjectRef> Registry::create_locked(const Kind& kind, const std::string& name_space, Json object, const WriteOptions& options, bool applied) {
     if (!object.is_object()) return std::unexpected(bad_request("the body is not a JSON object"));
     auto& metadata = object["metadata"];
     if (!metadata.is_object()) metadata = Json::object();
+    if (!version_of(object).empty()) return std::unexpected(bad_request("resourceVersion should not be set on objects to be created"));
+    if (text_at(metadata, "name").empty() && !text_at(metadata, "generateName").empty()) {
+        for (int tries = 0; tries < 10; ++tries) {
+            metadata["name"] = text_at(metadata, "generateName") + random_text(5, "bcdfghjklmnpqrstvwxz2456789");
+            if (find(kind, name_space, text_at(metadata, "name")) == nullptr) break;
+        }
+    }
+    const auto name = text_at(metadata, "name");
     if (kind.namespaced) {
-        const auto given = resources::text_at(metadata, "namespace", name_space);
+        const auto given = text_at(metadata, "namespace", name_space);
         if (given != name_space) return std::unexpected(bad_request("the namespace of the provided object does not match the namespace sent on the request"));
-        if (find(*resources::find_kind("v1", "Namespace"), "", name_space) == nullptr)
-            return std::unexpected(not_found(*resources::find_kind("v1", "Namespace"), name_space));
+        const auto& namespaces = *resources::find_kind("v1", "Namespace");
+        const auto space = find(namespaces, "", name_space);
+        if (space == nullptr) return std::unexpected(not_found(namespaces, name_space));
+        if (text_at(*space, "status.phase") == "Terminating") {
+            auto failure = forbidden(kind, name, fmt::format("unable to create new content in namespace {} because it is being terminated", name_space));
+            failure.details["causes"] = Json::array({{{"reason", "NamespaceTerminating"}, {"message", fmt::format("namespace {} is being terminated", name_space)}, {"field", "metadata.namespace"}}});
+            return std::unexpected(failure);
+        }
         metadata["namespace"] = name_space;
     } else {
         metadata.erase("namespace");
     }
-    if (!version_of(object).empty()) return std::unexpected(bad_request("resourceVersion should not be set on objects to be created"));
-    if (resources::text_at(metadata, "name").empty() && !resources::text_at(metadata, "generateName").empty())
-        metadata["name"] = resources::text_at(metadata, "generateName") + random_text(5, "bcdfghjklmnpqrstvwxz2456789");
-    const auto name = resources::text_at(metadata, "name");
-    if (find(kind, name_space, name) != nullptr) return std::unexpected(already_exists(kind, name));
+    if (const auto there = find(kind, name_space, name); there != nullptr) {
+        auto failure = already_exists(kind, name);
+        if (at_path(*there, "metadata.deletionTimestamp").is_string()) failure.message = "object is being deleted: " + failure.message;
+        return std::unexpected(failure);
+    }
     for (const char* owned : {"uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink", "resourceVersion"}) metadata.erase(owned);
     metadata["uid"] = random_uuid();
     metadata["creationTimestamp"] = rfc3339(wall_ms());
-    if (kind.has_status && !kind.is_open) {
-        metadata["generation"] = 1;
-        object.erase("status");
-    }
-    if (kind.kind == "Namespace") {
-        object["spec"] = {{"finalizers", {"kubernetes"}}};
-        object["status"] = {{"phase", "Active"}};
-        metadata["labels"]["kubernetes.io/metadata.name"] = name;
-    }
+    if (has_generation(kind)) metadata["generation"] = 1;
+    if (kind.has_status && !(kind.kind == "CustomResourceDefinition" && kind.built_in)) object.erase("status");
     object["apiVersion"] = kind.api_version();
     object["kind"] = kind.kind;
-    return write(kind, name_space, name, std::move(object), nullptr, false, options);
+    auto ready = prepared(kind, name, std::move(object), nullptr, options);
+    if (!ready) return std::unexpected(ready.error());
+    if (!applied) {
+        (*ready)["metadata"].erase("managedFields");
+        track_update(kind, Json::object(), *ready, {.manager = options.manager});
+    }
+    return commit_object(kind, {name_space, name}, std::move(*ready), nullptr, options.dry_run);
 }
 
-Answer<ObjectRef> Registry::write(const Kind& kind, const std::string& name_space, const std::string& name, Json object,
-                                  const ObjectRef& previous, bool status, const WriteOptions& options) {
-    if (!status) {
-        const auto faults = check(kind, name_space, object, options);
-        if (!faults.empty()) {
-            // Unknown fields under strict validation are a 400 of their own in Kubernetes.
-            const bool only_unknown = std::ranges::all_of(faults, [](const Fault& f) { return f.message.starts_with("unknown field"); });
-            if (!only_unknown) return std::unexpected(invalid(kind, name, faults));
-            std::string text;
-            for (const auto& f : faults) text += (text.empty() ? "" : ", ") + f.message;
-            return std::unexpected(bad_request(fmt::format("{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}", kind.kind, kind.version, kind.kind, text)));
-        }
-    }
+Answer<ObjectRef> Registry::commit_object(const Kind& kind, const Key& key, Json object, const ObjectRef& previous, bool dry_run) {
     if (previous != nullptr) {
         auto before = *previous, after = object;
         before["metadata"].erase("resourceVersion");
         after["metadata"].erase("resourceVersion");
         if (before == after) return previous;   // nothing changed: no version, no event
     }
-    if (options.dry_run) {
-        object["metadata"].erase("resourceVersion");
+    if (dry_run) {
+        if (previous == nullptr) object["metadata"].erase("resourceVersion");
         return std::make_shared<const Json>(std::move(object));
     }
     const auto version = version_ + 1;
     object["metadata"]["resourceVersion"] = std::to_string(version);
-    Event event{.type = previous != nullptr ? Event::Type::modified : Event::Type::added, .kind = &kind, .name_space = name_space, .version = version,
+    Event event{.type = previous != nullptr ? Event::Type::modified : Event::Type::added, .kind = &kind, .name_space = key.first, .version = version,
                 .object = std::make_shared<const Json>(std::move(object)), .previous = previous};
     auto stored = event.object;
-    if (auto done = commit(std::move(event), name); !done) return std::unexpected(done.error());
+    if (auto done = commit(std::move(event), key.second); !done) return std::unexpected(done.error());
     return stored;
-}
-
-Answer<void> Registry::store(const Kind& kind, const std::string& name_space, const std::string& name, const Json* object, std::uint64_t version) {
-    auto run = [&](const char* text) { return sqlite3_exec(db_, text, nullptr, nullptr, nullptr) == SQLITE_OK; };
-    auto failed = [&] {
-        auto why = internal(fmt::format("the registry file cannot be written: {}", sqlite3_errmsg(db_)));
-        run("ROLLBACK");
-        return std::unexpected(why);
-    };
-    if (!run("BEGIN")) return failed();
-    const auto kind_key = kind.qualified_plural();
-    if (object != nullptr) {
-        const auto body = object->dump(-1, ' ', false, Json::error_handler_t::replace);
-        Statement put(db_, "INSERT INTO objects VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET version=excluded.version, body=excluded.body");
-        if (put.bind(1, kind_key).bind(2, name_space).bind(3, name).bind(4, version).bind(5, body).step() != SQLITE_DONE) return failed();
-    } else {
-        Statement erase(db_, "DELETE FROM objects WHERE kind=? AND namespace=? AND name=?");
-        if (erase.bind(1, kind_key).bind(2, name_space).bind(3, name).step() != SQLITE_DONE) return failed();
-    }
-    Statement count(db_, "UPDATE meta SET value=? WHERE key='version'");
-    if (count.bind(1, version).step() != SQLITE_DONE || !run("COMMIT")) return failed();
-    return {};
 }
 
 Answer<void> Registry::commit(Event event, const std::string& name) {
     const bool gone = event.type == Event::Type::deleted;
-    if (auto stored = store(*event.kind, event.name_space, name, gone ? nullptr : event.object.get(), event.version); !stored) return stored;
+    const auto id = event.kind->qualified_plural();
+    const auto body = gone ? std::string() : text_of(*event.object);
+    if (auto stored = database_.write(id, event.name_space, name, gone ? nullptr : &body, event.version); !stored) return std::unexpected(internal(stored.error().message));
     version_ = event.version;
-    if (gone) tables_[event.kind].erase({event.name_space, name});
-    else tables_[event.kind][{event.name_space, name}] = event.object;
+    if (gone) tables_[id].erase({event.name_space, name});
+    else tables_[id][{event.name_space, name}] = event.object;
+    if (event.kind->built_in && event.kind->kind == "CustomResourceDefinition") serve_definition(event.previous.get(), gone ? nullptr : event.object.get());
     history_.push_back(std::move(event));
     if (history_.size() > history_max) {
         oldest_ = history_.front().version;
@@ -284,63 +357,115 @@ Answer<void> Registry::commit(Event event, const std::string& name) {
     return {};
 }
 
-Answer<ObjectRef> Registry::update_locked(const Kind& kind, const std::string& name_space, const std::string& name, Json object, bool status,
-                                          const WriteOptions& options) {
+Answer<ObjectRef> Registry::update_locked(const Kind& kind, const std::string& name_space, const std::string& name, Json object, Part part,
+                                          const WriteOptions& options, bool applied) {
     const auto current = find(kind, name_space, name);
     if (!object.is_object() || !object["metadata"].is_object()) return std::unexpected(bad_request("the body has no metadata"));
-    const auto given = resources::text_at(object, "metadata.name");
+    const auto given = text_at(object, "metadata.name");
     if (given != name) return std::unexpected(bad_request(fmt::format("the name of the object ({}) does not match the name on the URL ({})", given, name)));
+    if (kind.namespaced && text_at(object, "metadata.namespace", name_space) != name_space)
+        return std::unexpected(bad_request("the namespace of the provided object does not match the namespace sent on the request"));
     if (current == nullptr) return std::unexpected(not_found(kind, name));
     const auto expected = version_of(object);
     if (!expected.empty() && expected != version_of(*current))
         return std::unexpected(conflict(kind, name, "the object has been modified; please apply your changes to the latest version and try again"));
-    if (expected.empty() && !kind.is_open && !status)
+    if (const auto uid = text_at(object, "metadata.uid"); !uid.empty() && uid != text_at(*current, "metadata.uid"))
+        return std::unexpected(conflict(kind, name, fmt::format("Precondition failed: UID in precondition: {}, UID in object meta: {}", uid, text_at(*current, "metadata.uid"))));
+    if (expected.empty() && !kind.built_in && part == Part::main)
         return std::unexpected(invalid(kind, name, {{"metadata.resourceVersion", "FieldValueInvalid", "Invalid value: 0: must be specified for an update"}}));
+    if (kind.dynamic && made_kinds_.size() > made_kinds_max) return std::unexpected(internal("too many versions of definitions since the start; restart penstock"));
+
     Json next;
-    if (status) {
+    const auto& sent_managers = at_path(object, "metadata.managedFields");
+    const bool keeps_managers = sent_managers.is_null();
+    if (part == Part::status) {
         next = *current;
-        if (object.contains("status")) next["status"] = object["status"];
+        if (object.contains("status") && !object["status"].is_null()) next["status"] = object["status"];
         else next.erase("status");
+        if (!keeps_managers) next["metadata"]["managedFields"] = sent_managers;
     } else {
         next = std::move(object);
         next["apiVersion"] = kind.api_version();
         next["kind"] = kind.kind;
+        auto& metadata = next["metadata"];
         for (const char* owned : {"uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "namespace", "resourceVersion"}) {
-            if (const auto& kept = (*current)["metadata"]; kept.contains(owned)) next["metadata"][owned] = kept[owned];
-            else next["metadata"].erase(owned);
+            if (const auto& kept = (*current)["metadata"]; kept.contains(owned)) metadata[owned] = kept[owned];
+            else metadata.erase(owned);
         }
-        next["metadata"].erase("selfLink");
+        metadata.erase("selfLink");
+        if (keeps_managers && (*current)["metadata"].contains("managedFields")) metadata["managedFields"] = (*current)["metadata"]["managedFields"];
         if (kind.has_status) {
             if (current->contains("status")) next["status"] = (*current)["status"];
             else next.erase("status");
         }
-        if (kind.has_status && !kind.is_open) {
-            resources::apply_defaults(kind, next);
-            admit_defaults(kind, next);
-            auto before = *current, after = next;
-            for (auto* side : {&before, &after}) side->erase("metadata"), side->erase("status");
-            if (before != after) next["metadata"]["generation"] = (*current)["metadata"].value("generation", 1) + 1;
+        if (kind.built_in && kind.kind == "Namespace") {
+            if (current->contains("spec")) next["spec"] = (*current)["spec"];
         }
     }
-    const auto& finalizers = resources::at_path(next, "metadata.finalizers");
-    if (next["metadata"].contains("deletionTimestamp") && (!finalizers.is_array() || finalizers.empty())) {
-        auto last = std::make_shared<const Json>(std::move(next));
+    auto ready = prepared(kind, name, std::move(next), current, options);
+    if (!ready) return std::unexpected(ready.error());
+    if (has_generation(kind) && part != Part::status && desired(*current) != desired(*ready)) (*ready)["metadata"]["generation"] = (*current)["metadata"].value("generation", 1) + 1;
+    if (!applied) track_update(kind, *current, *ready, {.manager = options.manager, .subresource = part == Part::status ? "status" : ""});
+    if ((*ready)["metadata"].contains("deletionTimestamp") && !has_finalizers(*ready) && at_path(*ready, "spec.finalizers").is_null()) {
+        auto last = std::make_shared<const Json>(std::move(*ready));
         if (!options.dry_run)
-            if (auto done = drop(kind, {name_space, name}); !done) return std::unexpected(done.error());
+            if (auto done = drop(kind, {name_space, name}, last); !done) return std::unexpected(done.error());
         return last;
     }
-    return write(kind, name_space, name, std::move(next), current, status, options);
+    return commit_object(kind, {name_space, name}, std::move(*ready), current, options.dry_run);
 }
 
-Answer<ObjectRef> Registry::update(const Kind& kind, const std::string& name_space, const std::string& name, Json object, bool status,
-                                   const WriteOptions& options) {
+Answer<ObjectRef> Registry::update(const Kind& kind, const std::string& name_space, const std::string& name, Json object, bool status, const WriteOptions& options) {
     const std::lock_guard lock(guard_);
-    return update_locked(kind, name_space, name, std::move(object), status, options);
+    return update_locked(kind, name_space, name, std::move(object), status ? Part::status : Part::main, options, false);
+}
+
+Answer<ObjectRef> Registry::apply_locked(const Kind& kind, const std::string& name_space, const std::string& name, Json applied, bool status, const WriteOptions& options, bool* created) {
+    if (options.manager.empty()) return std::unexpected(Failure{.code = 422, .reason = "Invalid", .message = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"});
+    if (!applied.is_object() || text_at(applied, "apiVersion").empty() || text_at(applied, "kind").empty())
+        return std::unexpected(bad_request(fmt::format("the applied configuration must carry apiVersion {} and kind {}", kind.api_version(), kind.kind)));
+    if (text_at(applied, "apiVersion") != kind.api_version() || text_at(applied, "kind") != kind.kind)
+        return std::unexpected(bad_request(fmt::format("the applied configuration is a {} of {}; the path is of {} of {}", text_at(applied, "kind"), text_at(applied, "apiVersion"), kind.kind, kind.api_version())));
+    if (const auto& managers = at_path(applied, "metadata.managedFields"); managers.is_array() && !managers.empty()) return std::unexpected(bad_request("metadata.managedFields must be nil"));
+    if (!applied["metadata"].is_object()) applied["metadata"] = Json::object();
+    auto& metadata = applied["metadata"];
+    if (text_at(metadata, "name", name) != name) return std::unexpected(bad_request(fmt::format("the name of the object ({}) does not match the name on the URL ({})", text_at(metadata, "name"), name)));
+    metadata["name"] = name;
+    metadata.erase("managedFields");
+    const auto current = find(kind, name_space, name);
+    const auto expected = version_of(applied);
+    if (!expected.empty() && (current == nullptr || expected != version_of(*current)))
+        return std::unexpected(conflict(kind, name, "the object has been modified; please apply your changes to the latest version and try again"));
+    metadata.erase("resourceVersion");
+    // Unknown fields are nobody's: told, then left out.
+    auto unknown = resources::prune_unknown(kind, applied);
+    if (!unknown.empty() && options.validation == FieldValidation::strict) {
+        std::string text;
+        for (const auto& f : unknown) text += (text.empty() ? "" : ", ") + f.message;
+        return std::unexpected(bad_request(fmt::format("failed to create typed patch object ({}/{}; {}, Kind={}): {}", name_space, name, kind.api_version(), kind.kind, text)));
+    }
+    if (options.warnings != nullptr && options.validation == FieldValidation::warn)
+        for (const auto& f : unknown) options.warnings->push_back(f.message);
+    // The values are compared as they are stored: texts of a Secret as bytes.
+    if (kind.built_in && kind.kind == "Secret" && applied.contains("stringData") && applied["stringData"].is_object()) {
+        for (const auto& [key, value] : applied["stringData"].items())
+            if (value.is_string()) applied["data"][key] = base64_encode(value.get_ref<const std::string&>());
+        applied.erase("stringData");
+    }
+    if (current == nullptr && status) return std::unexpected(not_found(kind, name));
+    const Writer writer{.manager = options.manager, .subresource = status ? "status" : "", .force = options.force};
+    const Json base = current != nullptr ? *current : Json{{"apiVersion", kind.api_version()}, {"kind", kind.kind}, {"metadata", {{"name", name}}}};
+    auto merged = apply_configuration(kind, name, base, applied, writer);
+    if (!merged) return std::unexpected(merged.error());
+    if (created != nullptr) *created = current == nullptr;
+    if (current == nullptr) return create_locked(kind, name_space, std::move(*merged), options, true);
+    return update_locked(kind, name_space, name, std::move(*merged), status ? Part::status : Part::main, options, true);
 }
 
 Answer<ObjectRef> Registry::patch(const Kind& kind, const std::string& name_space, const std::string& name, PatchType type, const Json& patch,
-                                  bool status, const WriteOptions& options) {
+                                  bool status, const WriteOptions& options, bool* created) {
     const std::lock_guard lock(guard_);
+    if (type == PatchType::apply) return apply_locked(kind, name_space, name, patch, status, options, created);
     const auto current = find(kind, name_space, name);
     if (current == nullptr) return std::unexpected(not_found(kind, name));
     Json next = *current;
@@ -353,84 +478,88 @@ Answer<ObjectRef> Registry::patch(const Kind& kind, const std::string& name_spac
         }
     } else {
         if (!patch.is_object()) return std::unexpected(bad_request("a merge patch is a JSON object"));
-        auto plain = patch;
-        if (type == PatchType::strategic && !strip_directives(plain))
-            return std::unexpected(bad_request("this strategic merge patch uses $patch, $retainKeys or $deleteFromPrimitiveList, which this server does not take; send a merge patch"));
-        merge_patch(next, plain);
+        if (type == PatchType::strategic) {
+            if (auto done = resources::strategic_patch(next, patch, kind.schema); !done) return std::unexpected(bad_request(fmt::format("the strategic merge patch cannot be carried out: {}", done.error().message)));
+        } else {
+            resources::merge_patch(next, patch);
+        }
         // A patch is conditional only when it names a version itself.
-        if (version_of(plain).empty()) next["metadata"]["resourceVersion"] = version_of(*current);
+        if (version_of(patch).empty() && next.is_object() && next["metadata"].is_object()) next["metadata"]["resourceVersion"] = version_of(*current);
     }
-    return update_locked(kind, name_space, name, std::move(next), status, options);
+    return update_locked(kind, name_space, name, std::move(next), status ? Part::status : Part::main, options, false);
 }
 
-Answer<Registry::Removed> Registry::remove(const Kind& kind, const std::string& name_space, const std::string& name, const Json& preconditions, bool dry_run) {
+Answer<Registry::Removed> Registry::remove(const Kind& kind, const std::string& name_space, const std::string& name, const RemoveOptions& options) {
     const std::lock_guard lock(guard_);
     const auto current = find(kind, name_space, name);
     if (current == nullptr) return std::unexpected(not_found(kind, name));
-    if (const auto uid = resources::text_at(preconditions, "uid"); !uid.empty() && uid != resources::text_at(*current, "metadata.uid"))
-        return std::unexpected(conflict(kind, name, fmt::format("the UID in the precondition ({}) does not match the UID in record ({})", uid, resources::text_at(*current, "metadata.uid"))));
-    if (const auto version = resources::text_at(preconditions, "resourceVersion"); !version.empty() && version != version_of(*current))
-        return std::unexpected(conflict(kind, name, fmt::format("the ResourceVersion in the precondition ({}) does not match the ResourceVersion in record ({})", version, version_of(*current))));
-    if (kind.kind == "Namespace" && (name == "default" || name == "kube-system" || name == "kube-public"))
-        return std::unexpected(forbidden(kind, name, "this namespace may not be deleted"));
-    const auto& finalizers = resources::at_path(*current, "metadata.finalizers");
-    if (finalizers.is_array() && !finalizers.empty()) {
-        if ((*current)["metadata"].contains("deletionTimestamp") || dry_run) return Removed{.object = current, .is_gone = false};
-        auto next = *current;
+    if (const auto uid = text_at(options.preconditions, "uid"); !uid.empty() && uid != text_at(*current, "metadata.uid"))
+        return std::unexpected(conflict(kind, name, fmt::format("the UID in the precondition ({}) does not match the UID in record ({}). The object might have been deleted and then recreated", uid, text_at(*current, "metadata.uid"))));
+    if (const auto version = text_at(options.preconditions, "resourceVersion"); !version.empty() && version != version_of(*current))
+        return std::unexpected(conflict(kind, name, fmt::format("the ResourceVersion in the precondition ({}) does not match the ResourceVersion in record ({}). The object might have been modified", version, version_of(*current))));
+    const bool is_namespace = kind.built_in && kind.kind == "Namespace";
+    if (is_namespace && is_protected_namespace(name)) return std::unexpected(forbidden(kind, name, "this namespace may not be deleted"));
+    auto next = *current;
+    const bool deleting = next["metadata"].contains("deletionTimestamp");
+    if (!deleting && options.propagation != Propagation::background) {
+        // The collector carries these out and takes its finalizer away.
+        auto& finalizers = next["metadata"]["finalizers"];
+        if (!finalizers.is_array()) finalizers = Json::array();
+        const char* word = options.propagation == Propagation::orphan ? "orphan" : "foregroundDeletion";
+        if (std::ranges::find(finalizers, Json(word)) == finalizers.end()) finalizers.push_back(word);
+    }
+    if (is_namespace || has_finalizers(next)) {
+        if (deleting || options.dry_run) return Removed{.object = current, .is_gone = false};
         next["metadata"]["deletionTimestamp"] = rfc3339(wall_ms());
-        next["metadata"]["deletionGracePeriodSeconds"] = 0;
+        if (!is_namespace) next["metadata"]["deletionGracePeriodSeconds"] = 0;
+        else next["status"]["phase"] = "Terminating";
         if (next["metadata"].contains("generation")) next["metadata"]["generation"] = next["metadata"]["generation"].get<int>() + 1;
-        auto lingering = write(kind, name_space, name, std::move(next), current, true, {});
+        auto lingering = commit_object(kind, {name_space, name}, std::move(next), current, false);
         if (!lingering) return std::unexpected(lingering.error());
         return Removed{.object = *lingering, .is_gone = false};
     }
-    if (!dry_run)
-        if (auto done = drop(kind, {name_space, name}); !done) return std::unexpected(done.error());
+    if (!options.dry_run)
+        if (auto done = drop(kind, {name_space, name}, current); !done) return std::unexpected(done.error());
     return Removed{.object = current, .is_gone = true};
 }
 
-Answer<void> Registry::drop(const Kind& kind, const Key& key) {
-    const auto current = find(kind, key.first, key.second);
-    if (current == nullptr) return {};
-    std::vector<std::pair<const Kind*, Key>> dependents;
-    collect_dependents(resources::text_at(*current, "metadata.uid"), dependents);
-    if (kind.kind == "Namespace")
-        for (const auto& [other, table] : tables_)
-            for (const auto& [other_key, object] : table)
-                if (other->namespaced && other_key.first == key.second) dependents.emplace_back(other, other_key);
+Answer<void> Registry::drop(const Kind& kind, const Key& key, const ObjectRef& current) {
+    // The objects of a definition go with it.
+    if (kind.built_in && kind.kind == "CustomResourceDefinition") {
+        const auto id = text_at(*current, "metadata.name");
+        if (const auto* made = kind_by_id(id); made != nullptr && made->dynamic) {
+            const auto copy = tables_[id];
+            for (const auto& [at, object] : copy)
+                if (auto done = drop(*made, at, object); !done) return done;
+        }
+    }
     const auto version = version_ + 1;
     auto last = *current;
     last["metadata"]["resourceVersion"] = std::to_string(version);
-    if (auto done = commit({.type = Event::Type::deleted, .kind = &kind, .name_space = key.first, .version = version,
-                            .object = std::make_shared<const Json>(std::move(last)), .previous = current},
-                           key.second);
-        !done)
-        return done;
-    for (const auto& [other, other_key] : dependents)
-        if (auto done = drop(*other, other_key); !done) return done;
-    return {};
+    return commit({.type = Event::Type::deleted, .kind = &kind, .name_space = key.first, .version = version, .object = std::make_shared<const Json>(std::move(last)), .previous = find(kind, key.first, key.second)},
+                  key.second);
 }
 
-void Registry::collect_dependents(const std::string& uid, std::vector<std::pair<const Kind*, Key>>& out) const {
-    for (const auto& [kind, table] : tables_) {
-        for (const auto& [key, object] : table) {
-            const auto& owners = resources::at_path(*object, "metadata.ownerReferences");
-            if (!owners.is_array() || owners.empty()) continue;
-            // Only what this owner alone keeps alive, and only children that Penstock made: a listener outlives its broker.
-            if (kind->kind == "Service" && owners.size() == 1 && resources::text_at(owners[0], "uid") == uid) out.emplace_back(kind, key);
-        }
-    }
+void Registry::finalize_namespace(const std::string& name) {
+    const std::lock_guard lock(guard_);
+    const auto& kind = *resources::find_kind("v1", "Namespace");
+    const auto current = find(kind, "", name);
+    if (current == nullptr || text_at(*current, "status.phase") != "Terminating" || has_finalizers(*current)) return;
+    if (auto done = drop(kind, {"", name}, current); !done) log::error("registry", "namespace {} could not be ended: {}", name, done.error().message);
 }
 
-void Registry::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const Json& status) {
+void Registry::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const Json& status, const std::string& manager) {
     const std::lock_guard lock(guard_);
     const auto current = find(kind, name_space, name);
-    if (current == nullptr) return;
+    if (current == nullptr || at_path(*current, "status") == status) return;
     auto next = *current;
     next["status"] = status;
+    track_update(kind, *current, next, {.manager = manager, .subresource = "status"});
     // The object may have been removed or the disk may be full: a status is derived and is written again later.
-    [[maybe_unused]] const auto written = write(kind, name_space, name, std::move(next), current, true, {});
+    if (auto written = commit_object(kind, {name_space, name}, std::move(next), current, false); !written) log::warn("registry", "a status was not written: {}", written.error().message);
 }
+
+// --- news ---
 
 std::uint64_t Registry::version() const {
     const std::lock_guard lock(guard_);
@@ -447,7 +576,7 @@ bool Registry::events_since(std::uint64_t version, const Kind* kind, const std::
     if (version < oldest_) return false;
     const auto first = std::ranges::upper_bound(history_, version, {}, &Event::version);
     for (auto at = first; at != history_.end(); ++at)
-        if ((kind == nullptr || at->kind == kind) && (name_space.empty() || at->name_space == name_space)) out.push_back(*at);
+        if ((kind == nullptr || at->kind->qualified_plural() == kind->qualified_plural()) && (name_space.empty() || at->name_space == name_space)) out.push_back(*at);
     return true;
 }
 
@@ -465,6 +594,11 @@ void Registry::stop() {
     const std::lock_guard lock(guard_);
     stopping_ = true;
     changed_.notify_all();
+}
+
+Result<void> Registry::copy_to(const std::string& path) {
+    const std::lock_guard lock(guard_);
+    return database_.copy_to(path);
 }
 
 }  // namespace penstock::registry

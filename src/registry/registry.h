@@ -9,15 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "registry/admission.h"
+#include "registry/database.h"
+#include "registry/ownership.h"
 #include "registry/status.h"
 #include "resources/schema.h"
 
-struct sqlite3;
-struct sqlite3_stmt;
-
 namespace penstock::registry {
-
-using ObjectRef = std::shared_ptr<const resources::Json>;
 
 struct Event {
     enum class Type : std::uint8_t { added, modified, deleted };
@@ -32,6 +30,8 @@ struct Event {
 struct Listing {
     std::vector<ObjectRef> items;        ///< ordered by namespace and name
     std::uint64_t version = 0;
+    std::string next;                    ///< `continue` of the next page; empty at the end
+    std::size_t remaining = 0;
 };
 
 /// What `fieldValidation` asks for.
@@ -41,41 +41,63 @@ struct WriteOptions {
     bool dry_run = false;
     FieldValidation validation = FieldValidation::warn;
     std::vector<std::string>* warnings = nullptr;    ///< unknown fields that were dropped
+    std::string manager = "penstock";                ///< who owns what is written
+    bool force = false;                              ///< server-side apply: take conflicting fields over
 };
 
-enum class PatchType : std::uint8_t { merge, json, strategic };
+enum class PatchType : std::uint8_t { merge, json, strategic, apply };
+
+enum class Propagation : std::uint8_t { background, foreground, orphan };
+
+struct RemoveOptions {
+    resources::Json preconditions;                   ///< `uid`, `resourceVersion`
+    bool dry_run = false;
+    Propagation propagation = Propagation::background;
+};
 
 /// The store of all resources: objects with versions, checked and defaulted on every write, kept in one SQLite file.
 ///
-/// Core: any control thread; one lock inside. Objects handed out are immutable.
+/// Core: any control thread; one lock inside. Objects and kinds handed out are immutable and live as long as the registry.
 /// Every committed write has a version of its own, in one sequence for the whole store that is never reused.
 class Registry {
   public:
     /// Opens or creates the file; `:memory:` for tests. The error names the file and the cure.
     static Result<std::unique_ptr<Registry>> open(const std::string& path);
-    ~Registry();
     Registry(const Registry&) = delete;
     Registry& operator=(const Registry&) = delete;
+
+    /// All kinds served now: the declared ones and those of CustomResourceDefinitions.
+    std::vector<const resources::Kind*> kinds() const;
+    const resources::Kind* find_kind(const std::string& api_version, const std::string& kind) const;
+    const resources::Kind* find_plural(const std::string& api_version, const std::string& plural) const;
+    /// Changes whenever the kinds do.
+    [[nodiscard]] std::uint64_t kinds_version() const;
 
     Answer<ObjectRef> get(const resources::Kind& kind, const std::string& name_space, const std::string& name) const;
     /// `name_space` empty: all of them.
     Listing list(const resources::Kind& kind, const std::string& name_space) const;
+    /// A page of at most `limit` objects; `token` is the `next` of the page before. All pages are of one version; 410 when
+    /// the history that would be needed for that is gone.
+    Answer<Listing> list_page(const resources::Kind& kind, const std::string& name_space, std::size_t limit, const std::string& token) const;
     Answer<ObjectRef> create(const resources::Kind& kind, const std::string& name_space, resources::Json object, const WriteOptions& options = {});
     /// `status`: only the status is taken from `object`; otherwise everything but the status.
     Answer<ObjectRef> update(const resources::Kind& kind, const std::string& name_space, const std::string& name, resources::Json object,
                              bool status, const WriteOptions& options = {});
+    /// With PatchType::apply the object is created when absent; `created` tells.
     Answer<ObjectRef> patch(const resources::Kind& kind, const std::string& name_space, const std::string& name, PatchType type,
-                            const resources::Json& patch, bool status, const WriteOptions& options = {});
+                            const resources::Json& patch, bool status, const WriteOptions& options = {}, bool* created = nullptr);
     /// The object as it was; with finalizers it lingers and is returned with its deletionTimestamp.
     struct Removed {
         ObjectRef object;
         bool is_gone = true;
     };
-    Answer<Removed> remove(const resources::Kind& kind, const std::string& name_space, const std::string& name,
-                           const resources::Json& preconditions = {}, bool dry_run = false);
+    Answer<Removed> remove(const resources::Kind& kind, const std::string& name_space, const std::string& name, const RemoveOptions& options = {});
+    /// Ends a namespace whose content is gone (the `kubernetes` finalizer of its spec).
+    void finalize_namespace(const std::string& name);
 
     /// Writes `status` when it differs from what is stored; no event, no version when it is the same.
-    void put_status(const resources::Kind& kind, const std::string& name_space, const std::string& name, const resources::Json& status);
+    void put_status(const resources::Kind& kind, const std::string& name_space, const std::string& name, const resources::Json& status,
+                    const std::string& manager = "penstock");
 
     [[nodiscard]] std::uint64_t version() const;
     /// Events after `version` for a kind (null: all) and namespace (empty: all). False: that history is gone (410).
@@ -91,33 +113,44 @@ class Registry {
     /// Blocks for the time, or until stop().
     void wait_stop(int timeout_ms) const;
     void stop();
+    /// A consistent copy of the file, while running.
+    Result<void> copy_to(const std::string& path);
 
   private:
     using Key = std::pair<std::string, std::string>;          // namespace, name
     using Table = std::map<Key, ObjectRef>;
+    enum class Part : std::uint8_t { main, status, both };
 
     Registry() = default;
     Result<void> load(const std::string& path);
-    std::vector<resources::Fault> check(const resources::Kind& kind, const std::string& name_space, resources::Json& object, const WriteOptions& options);
-    Answer<ObjectRef> write(const resources::Kind& kind, const std::string& name_space, const std::string& name, resources::Json object,
-                            const ObjectRef& previous, bool status, const WriteOptions& options);
+    Answer<resources::Json> prepared(const resources::Kind& kind, const std::string& name, resources::Json object, const ObjectRef& previous, const WriteOptions& options);
+    Answer<ObjectRef> create_locked(const resources::Kind& kind, const std::string& name_space, resources::Json object, const WriteOptions& options, bool applied);
     Answer<ObjectRef> update_locked(const resources::Kind& kind, const std::string& name_space, const std::string& name, resources::Json object,
-                                    bool status, const WriteOptions& options);
-    Answer<void> store(const resources::Kind& kind, const std::string& name_space, const std::string& name, const resources::Json* object, std::uint64_t version);
+                                    Part part, const WriteOptions& options, bool applied);
+    Answer<ObjectRef> apply_locked(const resources::Kind& kind, const std::string& name_space, const std::string& name, resources::Json applied, bool status,
+                                   const WriteOptions& options, bool* created);
+    /// Stores what is ready; an object that equals `previous` is no write.
+    Answer<ObjectRef> commit_object(const resources::Kind& kind, const Key& key, resources::Json object, const ObjectRef& previous, bool dry_run);
     Answer<void> commit(Event event, const std::string& name);
-    Answer<void> drop(const resources::Kind& kind, const Key& key);
-    void collect_dependents(const std::string& uid, std::vector<std::pair<const resources::Kind*, Key>>& out) const;
+    Answer<void> drop(const resources::Kind& kind, const Key& key, const ObjectRef& current);
+    Peers peers_of(const resources::Kind& kind, const Key& key) const;
     ObjectRef find(const resources::Kind& kind, const std::string& name_space, const std::string& name) const;
+    void serve_definition(const resources::Json* before, const resources::Json* definition);
+    const resources::Kind* kind_by_id(const std::string& id) const;
+    Table snapshot(const resources::Kind& kind, std::uint64_t version) const;
 
     mutable std::mutex guard_;
     mutable std::condition_variable changed_;
-    std::map<const resources::Kind*, Table> tables_;
+    std::map<std::string, Table, std::less<>> tables_;         ///< by the kind's qualified plural: versions of a kind share one
+    std::vector<const resources::Kind*> kinds_;
+    std::vector<std::unique_ptr<const resources::Kind>> made_kinds_;   ///< of definitions, old ones too: events refer to them
+    std::uint64_t kinds_version_ = 1;
     std::deque<Event> history_;
     std::uint64_t version_ = 0;
     std::uint64_t oldest_ = 0;                                 ///< versions up to here have no events any more
     std::function<void()> notify_;
     bool stopping_ = false;
-    sqlite3* db_ = nullptr;
+    Database database_;
 };
 
 }  // namespace penstock::registry

@@ -1,59 +1,17 @@
 // Every kind is declared here, once.
 #include <algorithm>
 
-#include "resources/schema.h"
+#include "resources/declare.h"
 
 namespace penstock::resources {
 namespace {
 
-const std::vector<std::string> modes{"Enabled", "Disabled"};
+using declare::choice, declare::duration, declare::filled, declare::list, declare::modes, declare::number, declare::object, declare::open,
+    declare::required, declare::required_text, declare::text, declare::text_map, declare::texts, declare::with_note;
+
 const std::vector<std::string> key_algorithms{"Ec256", "Ec384", "Ec521", "Ed25519", "Rsa2048", "Rsa4096", "Rsa8192"};
 const std::vector<std::string> rotation_policies{"Always", "Never"};
-constexpr const char* duration_pattern = "([0-9]+(\\.[0-9]+)?(h|m|s))+";
-constexpr const char* duration_hint = "a duration in h, m and s, such as 240h or 45m";
 constexpr std::int64_t u32_max = 4'294'967'295;
-
-Field text(std::string name, std::string doc) { return {.name = std::move(name), .type = Type::string, .doc = std::move(doc)}; }
-Field required_text(std::string name, std::string doc) {
-    auto out = text(std::move(name), std::move(doc));
-    out.required = true;
-    return out;
-}
-Field choice(std::string name, std::vector<std::string> values, Json fallback, std::string doc) {
-    return {.name = std::move(name), .type = Type::string, .doc = std::move(doc), .values = std::move(values), .default_value = std::move(fallback)};
-}
-Field number(std::string name, std::int64_t low, std::int64_t high, Json fallback, std::string doc) {
-    return {.name = std::move(name), .type = Type::integer, .doc = std::move(doc), .minimum = low, .maximum = high, .default_value = std::move(fallback)};
-}
-Field object(std::string name, std::vector<Field> fields, std::string doc) {
-    return {.name = std::move(name), .type = Type::object, .doc = std::move(doc), .fields = std::move(fields)};
-}
-Field texts(std::string name, std::string doc) {
-    return {.name = std::move(name), .type = Type::array, .doc = std::move(doc), .items = {text("", "")}};
-}
-Field list(std::string name, std::vector<Field> fields, std::string doc) {
-    return {.name = std::move(name), .type = Type::array, .doc = std::move(doc), .items = {object("", std::move(fields), "")}};
-}
-Field text_map(std::string name, std::string doc) {
-    return {.name = std::move(name), .type = Type::map, .doc = std::move(doc), .items = {text("", "")}};
-}
-Field duration(std::string name, std::string doc) {
-    return {.name = std::move(name), .type = Type::string, .doc = std::move(doc), .pattern = duration_pattern, .pattern_hint = duration_hint};
-}
-Field open(std::string name, std::string doc) { return {.name = std::move(name), .type = Type::any, .doc = std::move(doc)}; }
-Field required(Field field) {
-    field.required = true;
-    return field;
-}
-Field with_note(Field field, std::string note) {
-    field.note = std::move(note);
-    return field;
-}
-/// Defaults of an object that is itself filled in when absent.
-Field filled(Field field) {
-    field.default_value = Json::object();
-    return field;
-}
 
 constexpr const char* one_process = "there is one process and no traffic between broker pods";
 
@@ -205,28 +163,12 @@ Kind broker_authorization() {
                                                 required(object("authorizationPolicies", {choice("cache", modes, "Enabled", "Whether decisions are kept."), rules}, "The policy."))}, "Desired state."))}, .columns = {}};
 }
 
-Kind core(std::string kind, std::string plural, std::vector<std::string> short_names, bool namespaced, std::vector<Field> fields, std::vector<Column> columns, std::string doc) {
-    Kind out{.group = "", .version = "v1", .kind = std::move(kind), .plural = std::move(plural), .short_names = std::move(short_names), .namespaced = namespaced,
-             .is_open = true, .doc = std::move(doc), .fields = std::move(fields), .columns = std::move(columns)};
-    out.singular = out.kind;
-    for (auto& c : out.singular) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    return out;
-}
-
 std::vector<Kind> make_kinds() {
     std::vector<Kind> out;
-    out.push_back(core("Namespace", "namespaces", {"ns"}, false, {}, {{"Status", "status.phase"}}, "A scope for names."));
-    out.back().has_status = true;
-    out.push_back(core("ConfigMap", "configmaps", {"cm"}, true, {text_map("data", "Texts."), text_map("binaryData", "Bytes in base64.")}, {{"Data", "#data", "integer"}}, "Configuration as plain data."));
-    out.back().has_status = false;
-    out.push_back(core("Service", "services", {"svc"}, true, {open("spec", "Desired state.")},
-                       {{"Type", "spec.type"}, {"Cluster-IP", "spec.clusterIP"}, {"External-IP", "#external-ip"}, {"Port(s)", "#ports"}},
-                       "How a listener is reached; written by Penstock for each BrokerListener."));
-    out.back().categories = {"all"};
-    out.push_back(broker());
-    out.push_back(broker_listener());
-    out.push_back(broker_authentication());
-    out.push_back(broker_authorization());
+    add_core_kinds(out);
+    add_certificate_kinds(out);
+    for (auto make : {broker, broker_listener, broker_authentication, broker_authorization}) out.push_back(make());
+    for (auto& kind : out) kind.schema = schema_from_fields(kind);
     return out;
 }
 

@@ -9,7 +9,7 @@
 
 namespace penstock::resources {
 
-enum class Type : std::uint8_t { object, array, map, string, integer, boolean, any };
+enum class Type : std::uint8_t { object, array, map, string, integer, number, boolean, int_or_string, any };
 
 /// One field of a kind: the only place where its name, type, bounds, default and meaning are written down. Validation,
 /// defaulting, OpenAPI and the reference page are made from it.
@@ -26,7 +26,10 @@ struct Field {
     std::vector<Field> fields;                   ///< of an object
     std::vector<Field> items;                    ///< one entry: the shape of an array's items or a map's values
     std::size_t items_min = 0;
-    std::string list_key;                        ///< items are unique by this field
+    std::string list_key;                        ///< items are unique by this field; it is also their key in patches
+    std::vector<std::string> map_keys;           ///< keys of an item for server-side apply, where there is more than one
+    bool is_set = false;                         ///< a list of texts without order or repetition
+    bool is_atomic = false;                      ///< owned and replaced as a whole
     std::string refused;                         ///< not empty: the field is known and not taken, for this reason
     std::string note;                            ///< not empty: the field is taken without effect on one machine; why
 };
@@ -49,10 +52,15 @@ struct Kind {
     std::vector<std::string> categories;
     bool namespaced = true;
     bool has_status = true;                      ///< status is a subresource of its own
-    bool is_open = false;                        ///< core kinds: fields beyond those declared are kept as they are
+    bool built_in = false;                       ///< a kind of Kubernetes itself: strategic merge, unconditional update, no generation
+    bool dynamic = false;                        ///< declared by a CustomResourceDefinition: `schema` counts, `fields` are empty
+    bool read_only = false;                      ///< written by Penstock alone
+    bool stored = true;                          ///< false: only asked (reviews), never kept
     std::string doc;
     std::vector<Field> fields;                   ///< top level, without apiVersion, kind, metadata, status
     std::vector<Column> columns;                 ///< between Name and Age
+    std::vector<std::string> selectable;         ///< fields that a fieldSelector may name beyond metadata.name and metadata.namespace
+    Json schema;                                 ///< OpenAPI v3, made from the fields (or taken from the definition), metadata included
 
     [[nodiscard]] std::string api_version() const { return group.empty() ? version : group + "/" + version; }
     /// `brokers.mqttbroker.iotoperations.azure.com`, as in error messages.
@@ -67,24 +75,26 @@ struct Fault {
     std::string message;
 };
 
-/// All kinds this build serves.
+/// All kinds this build declares; those of CustomResourceDefinitions are known to the registry.
 const std::vector<Kind>& all_kinds();
+/// The verbs discovery shows for the kind.
+std::vector<std::string> verbs_of(const Kind& kind);
 const Kind* find_kind(std::string_view api_version, std::string_view kind);
 /// By plural, singular, short name or kind, with or without `.group`; any case.
 const Kind* find_kind_by_word(std::string_view word);
 
 /// All faults of an object against its declaration; names, types, bounds, enumerations, duplicate list keys.
 std::vector<Fault> validate(const Kind& kind, const Json& object);
-/// Paths of fields that the declaration does not know, with the nearest known name in the message.
-std::vector<Fault> unknown_fields(const Kind& kind, const Json& object);
+/// Removes the fields that the declaration does not know and names their paths, with the nearest known name in the message.
+std::vector<Fault> prune_unknown(const Kind& kind, Json& object);
 /// Writes defaults into the object where their parents exist.
 void apply_defaults(const Kind& kind, Json& object);
 /// Fields the object sets that have no effect here, with the reason.
 std::vector<Fault> notes(const Kind& kind, const Json& object);
 /// The canonical spelling of an enumeration value; the text itself when it is none of them.
 std::string canonical(const std::vector<std::string>& values, std::string_view text);
-/// The kind's OpenAPI v3 schema.
-Json openapi_schema(const Kind& kind);
+/// OpenAPI v3 schema of a kind that is declared by fields.
+Json schema_from_fields(const Kind& kind);
 /// The reference page in Markdown.
 std::string reference_page(const Kind& kind);
 

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "resources/json_schema.h"
 #include "resources/schema.h"
 
 namespace penstock::resources {
@@ -18,6 +19,8 @@ std::string type_name(Type type) {
         case Type::array: return "array";
         case Type::string: return "string";
         case Type::integer: return "integer";
+        case Type::number: return "number";
+        case Type::int_or_string: return "integer or string";
         case Type::boolean: return "boolean";
         case Type::any: return "any value";
     }
@@ -35,6 +38,8 @@ bool has_type(const Json& value, Type type) {
         case Type::array: return value.is_array();
         case Type::string: return value.is_string();
         case Type::integer: return value.is_number_integer();
+        case Type::number: return value.is_number();
+        case Type::int_or_string: return value.is_number_integer() || value.is_string();
         case Type::boolean: return value.is_boolean();
         case Type::any: return true;
     }
@@ -119,30 +124,31 @@ void check(const Field& field, const Json& value, const std::string& path, std::
     }
 }
 
-void collect_unknown(const std::vector<Field>& fields, const Json& object, const std::string& path, const std::vector<std::string>& also,
-                     std::vector<Fault>& out) {
+void prune_fields(const std::vector<Field>& fields, Json& object, const std::string& path, const std::vector<std::string>& also, std::vector<Fault>& out) {
     if (!object.is_object()) return;
     std::vector<std::string> names = also;
     for (const auto& field : fields) names.push_back(field.name);
-    for (const auto& [key, value] : object.items()) {
+    std::vector<std::string> unknown;
+    for (auto& [key, value] : object.items()) {
         const auto at = path.empty() ? key : path + "." + key;
         const auto field = std::ranges::find(fields, key, &Field::name);
         if (field == fields.end()) {
             if (std::ranges::find(also, key) != also.end()) continue;
             const auto near = nearest(key, names);
-            out.push_back({at, "FieldValueInvalid",
-                           fmt::format("unknown field \"{}\"{}", at, near.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", near))});
+            out.push_back({at, "FieldValueInvalid", fmt::format("unknown field \"{}\"{}", at, near.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", near))});
+            unknown.push_back(key);
             continue;
         }
-        auto inside = [&](const Field& shape, const Json& item, const std::string& where) {
-            if (shape.type == Type::object && !shape.fields.empty()) collect_unknown(shape.fields, item, where, {}, out);
+        auto inside = [&](const Field& shape, Json& item, const std::string& where) {
+            if (shape.type == Type::object && !shape.fields.empty()) prune_fields(shape.fields, item, where, {}, out);
         };
         inside(*field, value, at);
         if (field->type == Type::array && !field->items.empty() && value.is_array())
             for (std::size_t i = 0; i < value.size(); ++i) inside(field->items[0], value[i], fmt::format("{}[{}]", at, i));
         if (field->type == Type::map && !field->items.empty() && value.is_object())
-            for (const auto& [k, item] : value.items()) inside(field->items[0], item, fmt::format("{}[{}]", at, k));
+            for (auto& [k, item] : value.items()) inside(field->items[0], item, fmt::format("{}[{}]", at, k));
     }
+    for (const auto& key : unknown) object.erase(key);
 }
 
 void default_fields(const std::vector<Field>& fields, Json& object) {
@@ -178,11 +184,13 @@ Json schema_of(const Field& field) {
         out["x-kubernetes-preserve-unknown-fields"] = true;
         return out;
     }
-    out["type"] = type_name(field.type);
+    if (field.type == Type::int_or_string) out["x-kubernetes-int-or-string"] = true;
+    else out["type"] = type_name(field.type);
     if (field.minimum) out["minimum"] = *field.minimum;
     if (field.maximum) out["maximum"] = *field.maximum;
     if (!field.default_value.is_null()) out["default"] = field.default_value;
     if (!field.pattern.empty()) out["pattern"] = field.pattern;
+    if (field.is_atomic && field.type != Type::array) out["x-kubernetes-map-type"] = "atomic";
     if (field.type == Type::object) {
         Json properties = Json::object(), required = Json::array();
         for (const auto& child : field.fields) {
@@ -193,9 +201,43 @@ Json schema_of(const Field& field) {
         else out["x-kubernetes-preserve-unknown-fields"] = true;
         if (!required.empty()) out["required"] = std::move(required);
     }
-    if (field.type == Type::array) out["items"] = field.items.empty() ? Json::object() : schema_of(field.items[0]);
+    if (field.type == Type::array) {
+        out["items"] = field.items.empty() ? Json::object() : schema_of(field.items[0]);
+        if (!field.list_key.empty()) {
+            out["x-kubernetes-list-type"] = "map";
+            out["x-kubernetes-list-map-keys"] = field.map_keys.empty() ? std::vector<std::string>{field.list_key} : field.map_keys;
+            out["x-kubernetes-patch-merge-key"] = field.list_key;
+            out["x-kubernetes-patch-strategy"] = "merge";
+        } else if (field.is_set) {
+            out["x-kubernetes-list-type"] = "set";
+            out["x-kubernetes-patch-strategy"] = "merge";
+        } else {
+            out["x-kubernetes-list-type"] = "atomic";
+        }
+    }
     if (field.type == Type::map) out["additionalProperties"] = field.items.empty() ? Json::object() : schema_of(field.items[0]);
     return out;
+}
+
+/// ObjectMeta of every kind, as the Kubernetes API documents it.
+const std::vector<Field>& metadata_fields() {
+    auto text = [](const char* name, const char* doc) { return Field{.name = name, .type = Type::string, .doc = doc}; };
+    auto number = [](const char* name, const char* doc) { return Field{.name = name, .type = Type::integer, .doc = doc}; };
+    auto flag = [](const char* name, const char* doc) { return Field{.name = name, .type = Type::boolean, .doc = doc}; };
+    auto text_map = [](const char* name, const char* doc) { return Field{.name = name, .type = Type::map, .doc = doc, .items = {Field{.type = Type::string}}}; };
+    static const std::vector<Field> fields{
+        text("name", "Unique within a namespace."), text("generateName", "Prefix for a generated name."), text("namespace", "The scope of the name."),
+        text("selfLink", "Not used any more."), text("uid", "Unique in time and space; given by the server."), text("resourceVersion", "Changes with every write; opaque."),
+        number("generation", "Counts changes of the desired state."), text("creationTimestamp", "When the object was made."),
+        text("deletionTimestamp", "When deletion was asked for."), number("deletionGracePeriodSeconds", "Seconds until it goes."),
+        text_map("labels", "Words to select by."), text_map("annotations", "Unstructured remarks."),
+        Field{.name = "ownerReferences", .type = Type::array, .doc = "Objects this one depends on; when all are gone it goes too.",
+              .items = {Field{.type = Type::object, .fields = {text("apiVersion", "Of the owner."), text("kind", "Of the owner."), text("name", "Of the owner."), text("uid", "Of the owner."),
+                                                               flag("controller", "The owner manages this object."), flag("blockOwnerDeletion", "The owner waits in foreground deletion.")}}},
+              .list_key = "uid"},
+        Field{.name = "finalizers", .type = Type::array, .doc = "Who must finish before the object goes.", .items = {Field{.type = Type::string}}, .is_set = true},
+        Field{.name = "managedFields", .type = Type::array, .doc = "Who owns which field.", .items = {Field{.type = Type::any}}}};
+    return fields;
 }
 
 void page_rows(const std::vector<Field>& fields, const std::string& path, std::string& out) {
@@ -220,43 +262,101 @@ void page_rows(const std::vector<Field>& fields, const std::string& path, std::s
 
 }  // namespace
 
+namespace {
+
+const std::regex& subdomain() {
+    static const std::regex out("[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", std::regex::extended);
+    return out;
+}
+
+bool is_label_word(std::string_view word) {
+    if (word.empty() || word.size() > 63) return false;
+    auto alnum = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
+    if (!alnum(word.front()) || !alnum(word.back())) return false;
+    return std::ranges::all_of(word, [&](char c) { return alnum(c) || c == '-' || c == '_' || c == '.'; });
+}
+
+bool is_qualified_name(const std::string& key) {
+    const auto slash = key.find('/');
+    if (slash == std::string::npos) return is_label_word(key);
+    const auto prefix = key.substr(0, slash);
+    return !prefix.empty() && prefix.size() <= 253 && std::regex_match(prefix, subdomain()) && is_label_word(std::string_view(key).substr(slash + 1));
+}
+
+void check_name(const Kind& kind, const std::string& name, std::vector<Fault>& out) {
+    auto bad = [&](const char* why) { out.push_back({"metadata.name", "FieldValueInvalid", fmt::format("Invalid value: \"{}\": {}", name, why)}); };
+    constexpr const char* label_rule = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character, at most 63 of them";
+    static const std::regex label("[a-z0-9]([-a-z0-9]*[a-z0-9])?", std::regex::extended);
+    if (kind.group == "rbac.authorization.k8s.io") {
+        if (name == "." || name == ".." || name.find_first_of("/%") != std::string::npos) bad("may not be '.' or '..' and may not contain '/' or '%'");
+    } else if (kind.kind == "Namespace" && kind.group.empty()) {
+        if (name.size() > 63 || !std::regex_match(name, label)) bad(label_rule);
+    } else if (kind.kind == "Service" && kind.group.empty()) {
+        if (name.size() > 63 || !std::regex_match(name, label) || std::isdigit(static_cast<unsigned char>(name[0])) != 0)
+            bad("a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character, at most 63 of them");
+    } else if (kind.group == "mqttbroker.iotoperations.azure.com") {
+        if (name.size() < 3 || name.size() > 63 || !std::regex_match(name, label)) bad("must be 3 to 63 characters of a-z, 0-9 and '-', and start and end with a letter or digit");
+    } else if (name.size() > 253 || !std::regex_match(name, subdomain())) {
+        bad("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character");
+    }
+}
+
+void check_metadata(const Json& metadata, std::vector<Fault>& out) {
+    for (const auto& field : metadata_fields()) {
+        const auto found = metadata.find(field.name);
+        if (found != metadata.end() && !found->is_null()) check(field, *found, "metadata." + field.name, out);
+    }
+    if (!out.empty()) return;
+    auto each = [&](const char* map, auto&& fn) {
+        if (const auto found = metadata.find(map); found != metadata.end() && found->is_object())
+            for (const auto& [key, value] : found->items()) fn(key, value.template get_ref<const std::string&>());
+    };
+    auto bad_key = [&](const char* map, const std::string& key) {
+        out.push_back({fmt::format("metadata.{}", map), "FieldValueInvalid", fmt::format("Invalid value: \"{}\": name part must consist of alphanumeric characters, '-', '_' or '.', at most 63 of them, with an optional DNS subdomain prefix and '/'", key)});
+    };
+    each("labels", [&](const std::string& key, const std::string& value) {
+        if (!is_qualified_name(key)) bad_key("labels", key);
+        if (!value.empty() && !is_label_word(value))
+            out.push_back({"metadata.labels", "FieldValueInvalid", fmt::format("Invalid value: \"{}\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character, at most 63 of them", value)});
+    });
+    std::size_t total = 0;
+    each("annotations", [&](const std::string& key, const std::string& value) {
+        if (!is_qualified_name(to_lower(key))) bad_key("annotations", key);
+        total += key.size() + value.size();
+    });
+    if (total > 256 * 1024) out.push_back({"metadata.annotations", "FieldValueTooLong", "Too long: may not be more than 262144 bytes"});
+}
+
+}  // namespace
+
 std::vector<Fault> validate(const Kind& kind, const Json& object) {
     std::vector<Fault> out;
     const auto name = text_at(object, "metadata.name");
-    static const std::regex subdomain("[a-z0-9]([-a-z0-9.]*[a-z0-9])?", std::regex::extended);
     if (name.empty()) out.push_back({"metadata.name", "FieldValueRequired", "Required value: name or generateName is required"});
-    else if (name.size() > 253 || !std::regex_match(name, subdomain))
-        out.push_back({"metadata.name", "FieldValueInvalid", fmt::format("Invalid value: \"{}\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character", name)});
-    else if (kind.group == "mqttbroker.iotoperations.azure.com" && (name.size() < 3 || name.size() > 63 || name.find('.') != std::string::npos))
-        out.push_back({"metadata.name", "FieldValueInvalid", fmt::format("Invalid value: \"{}\": must be 3 to 63 characters of a-z, 0-9 and '-'", name)});
-    for (const char* map : {"metadata.labels", "metadata.annotations"}) {
-        const auto& values = at_path(object, map);
-        if (values.is_object())
-            for (const auto& [key, value] : values.items())
-                if (!value.is_string()) out.push_back({fmt::format("{}[{}]", map, key), "FieldValueTypeInvalid", fmt::format("Invalid value: {}: must be of type string", value.dump())});
-    }
-    check_fields(kind.fields, object, "", out);
+    else check_name(kind, name, out);
+    if (const auto metadata = object.find("metadata"); metadata != object.end() && metadata->is_object()) check_metadata(*metadata, out);
+    if (kind.dynamic) check_schema(kind.schema, object, "", out);
+    else check_fields(kind.fields, object, "", out);
     return out;
 }
 
-std::vector<Fault> unknown_fields(const Kind& kind, const Json& object) {
+std::vector<Fault> prune_unknown(const Kind& kind, Json& object) {
     std::vector<Fault> out;
-    if (kind.is_open) return out;
-    collect_unknown(kind.fields, object, "", {"apiVersion", "kind", "metadata", "status"}, out);
-    static const std::vector<std::string> metadata{"name", "generateName", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp",
-                                                   "deletionTimestamp", "deletionGracePeriodSeconds", "labels", "annotations", "ownerReferences",
-                                                   "finalizers", "managedFields", "selfLink"};
-    if (const auto& m = at_path(object, "metadata"); m.is_object()) {
-        for (const auto& [key, value] : m.items()) {
-            if (std::ranges::find(metadata, key) != metadata.end()) continue;
-            const auto near = nearest(key, metadata);
-            out.push_back({"metadata." + key, "FieldValueInvalid", fmt::format("unknown field \"metadata.{}\"{}", key, near.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", near))});
-        }
+    if (kind.dynamic) {
+        prune_schema(kind.schema, object, "", out);
+    } else {
+        std::vector<std::string> also{"apiVersion", "kind", "metadata"};
+        if (kind.has_status && std::ranges::find(kind.fields, "status", &Field::name) == kind.fields.end()) also.emplace_back("status");
+        prune_fields(kind.fields, object, "", also, out);
     }
+    if (auto metadata = object.find("metadata"); metadata != object.end()) prune_fields(metadata_fields(), *metadata, "metadata", {}, out);
     return out;
 }
 
-void apply_defaults(const Kind& kind, Json& object) { default_fields(kind.fields, object); }
+void apply_defaults(const Kind& kind, Json& object) {
+    if (kind.dynamic) default_schema(kind.schema, object);
+    else default_fields(kind.fields, object);
+}
 
 std::vector<Fault> notes(const Kind& kind, const Json& object) {
     std::vector<Fault> out;
@@ -288,15 +388,26 @@ const Kind* find_kind_by_word(std::string_view word) {
     return nullptr;
 }
 
-Json openapi_schema(const Kind& kind) {
+std::vector<std::string> verbs_of(const Kind& kind) {
+    if (!kind.stored) return {"create"};
+    if (kind.read_only) return {"get", "list", "watch"};
+    return {"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"};
+}
+
+Json metadata_schema() {
+    return schema_of(Field{.type = Type::object, .doc = "Standard object metadata.", .fields = metadata_fields()});
+}
+
+Json schema_from_fields(const Kind& kind) {
     Field root{.name = {}, .type = Type::object, .doc = kind.doc, .fields = kind.fields};
     auto out = schema_of(root);
     auto& properties = out["properties"];
     properties["apiVersion"] = {{"type", "string"}, {"description", "APIVersion defines the versioned schema of this representation of an object."}};
     properties["kind"] = {{"type", "string"}, {"description", "Kind is a string value representing the REST resource this object represents."}};
-    properties["metadata"] = {{"type", "object"}, {"x-kubernetes-preserve-unknown-fields", true}};
-    if (kind.has_status) properties["status"] = {{"type", "object"}, {"x-kubernetes-preserve-unknown-fields", true}, {"description", "What happened; written by Penstock."}};
-    if (kind.is_open) out["x-kubernetes-preserve-unknown-fields"] = true;
+    properties["metadata"] = metadata_schema();
+    if (kind.has_status && !properties.contains("status"))
+        properties["status"] = {{"type", "object"}, {"x-kubernetes-preserve-unknown-fields", true}, {"description", "What happened; written by Penstock."}};
+    out.erase("x-kubernetes-preserve-unknown-fields");
     out["x-kubernetes-group-version-kind"] = Json::array({{{"group", kind.group}, {"version", kind.version}, {"kind", kind.kind}}});
     return out;
 }

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "api/handler.h"
+#include "crypto/signature.h"
 #include "client/apply.h"
 #include "control/plan.h"
 #include "registry/registry.h"
@@ -95,7 +96,7 @@ TEST(Validation, unknown_fields_name_the_nearest) {
     auto object = listener("plant", "ClusterIp", 1883);
     object["spec"]["servicetype"] = "ClusterIp";
     object["spec"]["ports"][0]["protcol"] = "Mqtt";
-    const auto faults = resources::unknown_fields(listener_kind(), object);
+    const auto faults = resources::prune_unknown(listener_kind(), object);
     ASSERT_EQ(faults.size(), 2u);
     EXPECT_NE(faults[0].message.find("did you mean \"protocol\"?"), std::string::npos) << faults[0].message;
     EXPECT_NE(faults[1].message.find("did you mean \"serviceType\"?"), std::string::npos) << faults[1].message;
@@ -192,7 +193,8 @@ TEST(Registry, survives_a_restart_and_refuses_a_newer_file) {
 
 TEST(Api, paths_forms_and_errors) {
     auto registry = Registry::open(":memory:");
-    api::Handler handler(**registry, "test");
+    const api::Tokens tokens(**registry, "https://issuer", {crypto::make_signing_key().value()});
+    api::Handler handler(**registry, tokens, "test");
     const api::User admin{.name = "system:admin", .groups = {"system:masters"}};
     auto call = [&](const std::string& method, const std::string& path, const std::string& body = {}, const std::string& media = "application/json", std::map<std::string, std::string> query = {},
                     const std::string& accept = "application/json") { return handler.handle({.method = method, .path = path, .query = std::move(query), .accept = accept, .content_type = media, .body = body, .user = admin}); };
@@ -206,7 +208,8 @@ TEST(Api, paths_forms_and_errors) {
     EXPECT_EQ(call("PATCH", base + "/plant", "{}", "application/strategic-merge-patch+json").status, 415);
     EXPECT_EQ(call("GET", base + "/none").status, 404);
     EXPECT_EQ(call("GET", "/apis/none/v1/things").status, 404);
-    EXPECT_EQ(call("GET", base, {}, {}, {{"labelSelector", "a in x"}}).status, 200);
+    EXPECT_EQ(call("GET", base, {}, {}, {{"labelSelector", "a in x"}}).status, 400);
+    EXPECT_EQ(call("GET", base, {}, {}, {{"labelSelector", "a in (x)"}}).status, 200);
     EXPECT_EQ(call("GET", base, {}, {}, {{"fieldSelector", "spec.port=1"}}).status, 400);
     EXPECT_EQ(call("GET", base, {}, {}, {}, "application/xml").status, 406);
     auto strict = listener("other", "LoadBalancer", 1885);
@@ -223,14 +226,15 @@ TEST(Api, paths_forms_and_errors) {
 TEST(Api, watch_lines_follow_the_selector) {
     auto registry = Registry::open(":memory:");
     auto& r = **registry;
-    api::Handler handler(r, "test");
+    const api::Tokens tokens(r, "https://issuer", {});
+    api::Handler handler(r, tokens, "test");
     const auto& maps = *resources::find_kind_by_word("configmap");
     const auto before = r.version();
     r.create(maps, space, {{"metadata", {{"name", "m"}, {"labels", {{"a", "1"}}}}}}).value();
     r.patch(maps, space, "m", registry::PatchType::merge, {{"metadata", {{"labels", {{"a", "2"}}}}}}, false).value();
     std::vector<registry::Event> events;
     ASSERT_TRUE(r.events_since(before, nullptr, "", events));
-    const api::Watch watch{.kind = &maps, .label_selector = "a=1"};
+    const api::Watch watch{.kind = &maps, .selector = api::Selector::parse(maps, "a=1", "").value()};
     ASSERT_EQ(events.size(), 2u);
     EXPECT_NE(handler.watch_line(watch, events[0], true).find("ADDED"), std::string::npos);
     EXPECT_NE(handler.watch_line(watch, events[1], false).find("DELETED"), std::string::npos) << "it stopped matching";
@@ -243,10 +247,15 @@ TEST(Apply, three_way_patch) {
 }
 
 TEST(Labels, selectors) {
-    const Json object = {{"metadata", {{"labels", {{"app", "mqtt"}, {"tier", "edge"}}}}}};
-    for (const char* yes : {"", "app", "app=mqtt", "app==mqtt", "app!=x", "!none", "none!=x", "app in (a,mqtt)", "app notin (a)", "app=mqtt,tier"}) EXPECT_TRUE(api::matches_labels(yes, object).value()) << yes;
-    for (const char* no : {"none", "app=x", "!app", "app in (a,b)", "app notin (mqtt)", "app,none"}) EXPECT_FALSE(api::matches_labels(no, object).value()) << no;
-    EXPECT_FALSE(api::matches_labels("app near (x)", object));
+    const auto& maps = *resources::find_kind("v1", "ConfigMap");
+    const Json object = {{"metadata", {{"name", "m"}, {"labels", {{"app", "mqtt"}, {"tier", "edge"}}}}}};
+    auto matches = [&](const char* labels) { return api::Selector::parse(maps, labels, "").value().matches(object); };
+    for (const char* yes : {"", "app", "app=mqtt", "app==mqtt", "app!=x", "!none", "none!=x", "app in (a,mqtt)", "app notin (a)", "app=mqtt,tier"}) EXPECT_TRUE(matches(yes)) << yes;
+    for (const char* no : {"none", "app=x", "!app", "app in (a,b)", "app notin (mqtt)", "app,none"}) EXPECT_FALSE(matches(no)) << no;
+    for (const char* bad : {"app near (x)", "a b", "=x", "a in x", "app=mqtt,,tier", "a in (x"}) EXPECT_FALSE(api::Selector::parse(maps, bad, "")) << bad;
+    EXPECT_TRUE(api::Selector::parse(maps, "", "metadata.name=m").value().matches(object));
+    EXPECT_FALSE(api::Selector::parse(maps, "", "metadata.name!=m").value().matches(object));
+    EXPECT_FALSE(api::Selector::parse(maps, "", "data.x=1"));
 }
 
 TEST(Plan, profiles_workers_and_service_types) {

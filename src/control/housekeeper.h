@@ -1,0 +1,44 @@
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "control/engine.h"
+
+namespace penstock::control {
+
+/// A part of this process that is shown as a Pod.
+struct Role {
+    std::string pod;
+    std::string container;
+    std::string component;               ///< label `app.kubernetes.io/component`
+    std::vector<std::string> log_modules;
+    std::vector<std::pair<std::string, int>> ports;
+    bool ready = true;
+    std::string why_not;                 ///< when not ready
+};
+
+struct HousekeeperOptions {
+    std::string api_ca;                  ///< PEM; for ConfigMap kube-root-ca.crt and token Secrets
+    /// Token of a service account bound to its Secret, without end; empty when it cannot be made.
+    std::function<std::string(const resources::Json& account, const resources::Json& secret)> make_token;
+    std::string version;
+    std::string name_space = "azure-iot-operations";
+    std::function<std::vector<Role>()> roles;
+};
+
+/// The controllers a Kubernetes API needs to be one: namespaces, token Secrets, garbage collection, expiry of Events; and
+/// the Node and Pods that show what runs here.
+class Housekeeper {
+  public:
+    Housekeeper(registry::Registry& registry, HousekeeperOptions options);
+    void start() { engine_.start(); }
+    void stop() { engine_.stop(); }
+    [[nodiscard]] const Engine& engine() const { return engine_; }
+
+  private:
+    HousekeeperOptions options_;
+    Engine engine_;
+};
+
+}  // namespace penstock::control

@@ -1,0 +1,169 @@
+#include "control/projection.h"
+
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "io/wait.h"
+
+namespace penstock::control {
+
+using registry::Registry;
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+namespace {
+
+constexpr std::int64_t look_again_ms = 2000, heartbeat_ms = 300'000;
+constexpr const char* product_label = "microsoft-iotoperations-mqttbroker";
+
+std::string os_name() {
+    std::ifstream in("/etc/os-release");
+    std::string line;
+    while (std::getline(in, line))
+        if (line.starts_with("PRETTY_NAME=")) {
+            auto value = line.substr(12);
+            std::erase(value, '"');
+            return value;
+        }
+    return "Linux";
+}
+
+std::string first_line(const char* path) {
+    std::ifstream in(path);
+    std::string line;
+    std::getline(in, line);
+    return line;
+}
+
+/// A name that may be an object's: lower case, no other characters.
+std::string object_name(std::string_view text) {
+    auto out = to_lower(text);
+    for (auto& c : out)
+        if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '-' && c != '.') c = '-';
+    while (!out.empty() && (out.front() == '-' || out.front() == '.')) out.erase(0, 1);
+    while (!out.empty() && (out.back() == '-' || out.back() == '.')) out.pop_back();
+    return out.empty() ? "localhost" : out;
+}
+
+Json condition(const Json& before, const char* type, bool good, const std::string& reason, const std::string& message) {
+    const char* status = good ? "True" : "False";
+    auto since = rfc3339(wall_ms());
+    if (const auto& list = at_path(before, "status.conditions"); list.is_array())
+        for (const auto& c : list)
+            if (text_at(c, "type") == type && text_at(c, "status") == status) since = text_at(c, "lastTransitionTime", since);
+    Json out = {{"type", type}, {"status", status}, {"lastTransitionTime", since}};
+    if (!reason.empty()) out["reason"] = reason;
+    if (!message.empty()) out["message"] = message;
+    return out;
+}
+
+class Projection : public Reconciler {
+  public:
+    Projection(Registry& registry, const HousekeeperOptions& options) : registry_(registry), options_(options), node_name_(object_name(io::machine_name())), started_(rfc3339(wall_ms())) {}
+    const char* name() const override { return "projection"; }
+    std::vector<Key> all() override { return {{"machine", "", node_name_}}; }
+    std::vector<Key> concerned(const registry::Event& event) override {
+        // The broker's own news change what its Pods show; others are looked at in their turn.
+        if (event.kind->kind == "Broker" || event.kind->kind == "BrokerListener" || event.kind->kind == "Namespace") return all();
+        return {};
+    }
+    Outcome reconcile(const Key&) override {
+        const auto addresses = io::machine_addresses();
+        const auto address = addresses.empty() ? std::string("127.0.0.1") : addresses.front();
+        put(node_kind(), "", node_name_, node(address));
+        const auto roles = options_.roles();
+        for (const auto& role : roles) put_pod(role, address);
+        for (const auto& pod : registry_.list(pod_kind(), "").items) {
+            const auto name = text_at(*pod, "metadata.name");
+            if (std::ranges::find(roles, name, &Role::pod) == roles.end())
+                [[maybe_unused]] const auto gone = registry_.remove(pod_kind(), text_at(*pod, "metadata.namespace"), name);
+        }
+        return Outcome::after(look_again_ms);
+    }
+
+  private:
+    static const resources::Kind& node_kind() { return *resources::find_kind("v1", "Node"); }
+    static const resources::Kind& pod_kind() { return *resources::find_kind("v1", "Pod"); }
+
+    /// Creates or brings up to date: metadata and spec by patch, then the status.
+    void put(const resources::Kind& kind, const std::string& space, const std::string& name, Json object) {
+        const auto status = object["status"];
+        object.erase("status");
+        const registry::WriteOptions options{.manager = "penstock-projection"};
+        const auto current = registry_.get(kind, space, name);
+        if (!current) {
+            if (!registry_.create(kind, space, object, options)) return;   // the namespace is ending, or the disk is full: it is tried again
+        } else {
+            [[maybe_unused]] const auto done = registry_.patch(kind, space, name, registry::PatchType::merge, object, false, options);
+        }
+        registry_.put_status(kind, space, name, status, "penstock-projection");
+    }
+
+    Json node(const std::string& address) {
+        const auto current = registry_.get(node_kind(), "", node_name_);
+        const auto before = current ? **current : Json();
+        utsname system{};
+        uname(&system);
+        auto memory = first_line("/proc/meminfo");
+        memory = fmt::format("{}Ki", trim(memory.substr(std::min(memory.size(), std::string_view("MemTotal:").size()), memory.rfind(' ') == std::string::npos ? 0 : memory.rfind(' ') - 9)));
+        const Json resources = {{"cpu", std::to_string(sysconf(_SC_NPROCESSORS_ONLN))}, {"memory", memory}, {"pods", "110"}};
+        auto ready = condition(before, "Ready", true, "PenstockReady", "penstock is running");
+        // The heartbeat moves every five minutes: each step is a write.
+        std::string beat;
+        if (const auto& list = at_path(before, "status.conditions"); list.is_array() && !list.empty()) beat = text_at(list[0], "lastHeartbeatTime");
+        ready["lastHeartbeatTime"] = parse_rfc3339(beat) < wall_ms() - heartbeat_ms ? rfc3339(wall_ms()) : beat;
+        const std::string arch = std::string_view(system.machine) == "x86_64" ? "amd64" : std::string_view(system.machine) == "aarch64" ? "arm64" : system.machine;
+        return {{"metadata", {{"name", node_name_}, {"labels", {{"kubernetes.io/hostname", node_name_}, {"kubernetes.io/os", "linux"}, {"kubernetes.io/arch", arch}, {"node-role.kubernetes.io/control-plane", "true"}, {"node-role.kubernetes.io/master", "true"}}}}},
+                {"spec", Json::object()},
+                {"status", {{"conditions", Json::array({ready})}, {"addresses", Json::array({{{"type", "InternalIP"}, {"address", address}}, {{"type", "Hostname"}, {"address", node_name_}}})}, {"capacity", resources}, {"allocatable", resources},
+                            {"nodeInfo", {{"machineID", first_line("/etc/machine-id")}, {"systemUUID", ""}, {"bootID", first_line("/proc/sys/kernel/random/boot_id")}, {"kernelVersion", system.release}, {"osImage", os_name()}, {"operatingSystem", "linux"},
+                                          {"architecture", arch}, {"containerRuntimeVersion", "penstock://" + options_.version}, {"kubeletVersion", "v1.33.0+penstock"}, {"kubeProxyVersion", "v1.33.0+penstock"}}}}}};
+    }
+
+    void put_pod(const Role& role, const std::string& address) {
+        const auto current = registry_.get(pod_kind(), options_.name_space, role.pod);
+        const auto before = current ? **current : Json();
+        // Each start of the process counts as one of the container.
+        auto restarts = restarts_.find(role.pod);
+        if (restarts == restarts_.end()) {
+            int count = 0;
+            if (const auto& states = at_path(before, "status.containerStatuses"); states.is_array() && !states.empty()) count = states[0].value("restartCount", 0) + 1;
+            restarts = restarts_.emplace(role.pod, count).first;
+        }
+        Json ports = Json::array();
+        for (const auto& [name, port] : role.ports) ports.push_back({{"name", name}, {"containerPort", port}, {"protocol", "TCP"}});
+        std::string modules;
+        for (const auto& module : role.log_modules) modules += (modules.empty() ? "" : ",") + module;
+        const Json container = {{"name", role.container}, {"image", "penstock:" + options_.version}, {"imagePullPolicy", "Never"}, {"ports", ports}};
+        const auto why = role.ready ? std::string() : "ContainersNotReady";
+        Json object = {{"metadata", {{"name", role.pod}, {"namespace", options_.name_space},
+                                     {"labels", {{"app.kubernetes.io/name", product_label}, {"app.kubernetes.io/component", role.component}, {"app.kubernetes.io/instance", "default"}, {"tier", role.component}}},
+                                     {"annotations", {{"penstock.io/log-modules." + role.container, modules}}}}},
+                       {"spec", {{"nodeName", node_name_}, {"containers", Json::array({container})}, {"restartPolicy", "Always"}, {"hostNetwork", true}, {"serviceAccountName", "default"}, {"terminationGracePeriodSeconds", 30}}},
+                       {"status", {{"phase", "Running"}, {"podIP", address}, {"podIPs", Json::array({{{"ip", address}}})}, {"hostIP", address}, {"hostIPs", Json::array({{{"ip", address}}})}, {"startTime", started_}, {"qosClass", "BestEffort"},
+                                   {"conditions", Json::array({condition(before, "PodReadyToStartContainers", true, "", ""), condition(before, "Initialized", true, "", ""), condition(before, "Ready", role.ready, why, role.why_not),
+                                                               condition(before, "ContainersReady", role.ready, why, role.why_not), condition(before, "PodScheduled", true, "", "")})},
+                                   {"containerStatuses", Json::array({{{"name", role.container}, {"ready", role.ready}, {"started", true}, {"restartCount", restarts->second}, {"image", "penstock:" + options_.version}, {"imageID", ""}, {"containerID", ""},
+                                                                       {"state", {{"running", {{"startedAt", started_}}}}}, {"lastState", Json::object()}}})}}}};
+        put(pod_kind(), options_.name_space, role.pod, std::move(object));
+    }
+
+    Registry& registry_;
+    const HousekeeperOptions& options_;
+    std::string node_name_, started_;
+    std::map<std::string, int> restarts_;
+};
+
+}  // namespace
+
+std::unique_ptr<Reconciler> make_projection(Registry& registry, const HousekeeperOptions& options) { return std::make_unique<Projection>(registry, options); }
+
+}  // namespace penstock::control

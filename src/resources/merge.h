@@ -1,0 +1,16 @@
+#pragma once
+#include "resources/json.h"
+
+namespace penstock::resources {
+
+/// JSON merge patch, RFC 7386.
+void merge_patch(Json& target, const Json& patch);
+/// Strategic merge patch of the Kubernetes API: lists with `x-kubernetes-patch-merge-key` in the schema merge by it, sets
+/// unite, the directives `$patch`, `$retainKeys`, `$deleteFromPrimitiveList/F` and `$setElementOrder/F` are carried out.
+/// The error names the field; `target` is then in no certain state.
+Result<void> strategic_patch(Json& target, const Json& patch, const Json& schema);
+/// The schema of a member: from `properties`, else `additionalProperties`; an empty object when unknown.
+const Json& member_schema(const Json& schema, std::string_view key);
+const Json& items_schema(const Json& schema);
+
+}  // namespace penstock::resources

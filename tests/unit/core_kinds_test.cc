@@ -1,0 +1,385 @@
+// Rules of the kinds of Kubernetes itself, paging, definitions, deletion, rights and tokens.
+#include <gtest/gtest.h>
+
+#include "api/handler.h"
+#include "base/clock.h"
+#include "base/text.h"
+#include "control/housekeeper.h"
+#include "control/work_queue.h"
+#include "crypto/signature.h"
+#include "registry/registry.h"
+
+namespace penstock {
+namespace {
+
+using registry::Registry;
+using resources::Json;
+using resources::text_at;
+
+const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
+constexpr const char* space = "default";
+
+Json named(const char* name, Json rest = Json::object()) {
+    rest["metadata"]["name"] = name;
+    return rest;
+}
+
+class Core : public testing::Test {
+  protected:
+    std::unique_ptr<Registry> r = Registry::open(":memory:").value();
+    Json make(const char* kind, Json object) {
+        const auto made = r->create(core(kind), core(kind).namespaced ? space : "", std::move(object));
+        EXPECT_TRUE(made) << (made ? "" : made.error().message);
+        return made ? **made : Json();
+    }
+    std::string refused(const char* kind, Json object) {
+        const auto made = r->create(core(kind), core(kind).namespaced ? space : "", std::move(object));
+        return made ? "was taken" : made.error().message;
+    }
+    Json merge(const char* kind, const char* name, const Json& patch) {
+        const auto done = r->patch(core(kind), space, name, registry::PatchType::merge, patch, false);
+        EXPECT_TRUE(done) << (done ? "" : done.error().message);
+        return done ? **done : Json();
+    }
+};
+
+TEST_F(Core, secrets) {
+    const auto plain = make("Secret", named("s", {{"stringData", {{"a", "b"}}}}));
+    EXPECT_EQ(plain["data"]["a"], "Yg==");
+    EXPECT_FALSE(plain.contains("stringData"));
+    EXPECT_EQ(plain["type"], "Opaque");
+    EXPECT_NE(refused("Secret", named("x", {{"data", {{"a", "no base64!"}}}})).find("illegal base64 data"), std::string::npos);
+    EXPECT_NE(refused("Secret", named("x", {{"type", "kubernetes.io/tls"}})).find("data[tls.crt]: Required value"), std::string::npos);
+    EXPECT_NE(refused("Secret", named("x", {{"type", "kubernetes.io/dockerconfigjson"}, {"data", {{".dockerconfigjson", base64_encode("{")}}}})).find(".dockerconfigjson"), std::string::npos);
+    EXPECT_NE(refused("Secret", named("x", {{"type", "kubernetes.io/service-account-token"}})).find("kubernetes.io/service-account.name"), std::string::npos);
+    EXPECT_NE(refused("Secret", named("x", {{"data", {{"a", base64_encode(std::string(1'100'000, 'x'))}}}})).find("Too long"), std::string::npos);
+    EXPECT_FALSE(r->patch(core("Secret"), space, "s", registry::PatchType::merge, {{"type", "other"}}, false)) << "the type stays";
+    merge("Secret", "s", {{"immutable", true}});
+    EXPECT_FALSE(r->patch(core("Secret"), space, "s", registry::PatchType::merge, {{"data", {{"a", "Yw=="}}}}, false));
+}
+
+TEST_F(Core, config_maps) {
+    EXPECT_NE(refused("ConfigMap", named("m", {{"data", {{"a b", "x"}}}})).find("valid config key"), std::string::npos);
+    EXPECT_NE(refused("ConfigMap", named("m", {{"data", {{"a", "x"}}}, {"binaryData", {{"a", "eA=="}}}})).find("duplicate of key"), std::string::npos);
+    EXPECT_NE(refused("ConfigMap", named("Bad_Name")).find("RFC 1123"), std::string::npos);
+    EXPECT_NE(refused("ConfigMap", {{"metadata", {{"name", "m"}, {"labels", {{"a", "not a value"}}}}}}).find("a valid label"), std::string::npos);
+    const auto made = make("ConfigMap", {{"metadata", {{"generateName", "x-"}, {"uid", "mine"}, {"creationTimestamp", nullptr}}}, {"unknown", 1}});
+    EXPECT_TRUE(text_at(made, "metadata.name").starts_with("x-"));
+    EXPECT_NE(text_at(made, "metadata.uid"), "mine");
+    EXPECT_FALSE(made.contains("unknown")) << "unknown fields of built-in kinds are dropped";
+    EXPECT_FALSE(made["metadata"].contains("generation")) << "kinds without a status have none";
+}
+
+TEST_F(Core, services_are_given_addresses_and_ports) {
+    const Json ports = {{{"port", 80}}};
+    const auto one = make("Service", named("one", {{"spec", {{"type", "NodePort"}, {"ports", ports}}}}));
+    EXPECT_TRUE(text_at(one, "spec.clusterIP").starts_with("10.43."));
+    EXPECT_EQ(one["spec"]["ports"][0]["nodePort"], 30'000);
+    EXPECT_EQ(one["spec"]["ports"][0]["targetPort"], 80);
+    const auto two = make("Service", named("two", {{"spec", {{"type", "LoadBalancer"}, {"ports", ports}}}}));
+    EXPECT_EQ(two["spec"]["ports"][0]["nodePort"], 30'001);
+    EXPECT_NE(one["spec"]["clusterIP"], two["spec"]["clusterIP"]);
+    auto sent = one;
+    sent["spec"].erase("clusterIP");
+    sent["spec"]["ports"][0].erase("nodePort");
+    const auto kept = r->update(core("Service"), space, "one", sent, false);
+    ASSERT_TRUE(kept);
+    EXPECT_EQ((**kept)["spec"]["clusterIP"], one["spec"]["clusterIP"]) << "what is left out keeps what was allocated";
+    EXPECT_EQ((**kept)["spec"]["ports"][0]["nodePort"], 30'000);
+    const auto closed = merge("Service", "one", {{"spec", {{"type", "ClusterIP"}}}});
+    EXPECT_FALSE(closed["spec"]["ports"][0].contains("nodePort")) << "a type without node ports gives them up";
+    EXPECT_FALSE(closed["spec"].contains("externalTrafficPolicy"));
+    EXPECT_FALSE(r->patch(core("Service"), space, "one", registry::PatchType::merge, {{"spec", {{"clusterIP", "10.43.9.9"}}}}, false));
+    EXPECT_NE(refused("Service", named("three", {{"spec", {{"ports", {{{"port", 80}}, {{"port", 81}}}}}}})).find("spec.ports[0].name: Required value"), std::string::npos);
+    EXPECT_NE(refused("Service", named("three", {{"spec", {{"type", "NodePort"}, {"ports", {{{"port", 80}, {"nodePort", 30'001}}}}}}})).find("already allocated"), std::string::npos);
+    EXPECT_NE(refused("Service", named("9lives", {{"spec", {{"ports", ports}}}})).find("DNS-1035"), std::string::npos);
+}
+
+TEST_F(Core, deletion_with_finalizers) {
+    make("ConfigMap", {{"metadata", {{"name", "m"}, {"finalizers", {"a.b/c"}}}}});
+    const auto first = r->remove(core("ConfigMap"), space, "m");
+    ASSERT_TRUE(first);
+    EXPECT_FALSE(first->is_gone);
+    const auto version = r->version();
+    ASSERT_TRUE(r->remove(core("ConfigMap"), space, "m"));
+    EXPECT_EQ(r->version(), version) << "a second delete changes nothing";
+    EXPECT_NE(refused("ConfigMap", named("m")).find("object is being deleted: "), std::string::npos);
+    const auto more = r->patch(core("ConfigMap"), space, "m", registry::PatchType::merge, {{"metadata", {{"finalizers", {"a.b/c", "a.b/d"}}}}}, false);
+    ASSERT_FALSE(more);
+    EXPECT_NE(more.error().message.find("no new finalizers can be added"), std::string::npos);
+    std::vector<registry::Event> events;
+    const auto before = r->version();
+    ASSERT_TRUE(r->patch(core("ConfigMap"), space, "m", registry::PatchType::merge, {{"metadata", {{"finalizers", nullptr}}}}, false));
+    ASSERT_TRUE(r->events_since(before, nullptr, "", events));
+    ASSERT_EQ(events.size(), 1u) << "no MODIFIED for the last write";
+    EXPECT_EQ(events[0].type, registry::Event::Type::deleted);
+}
+
+TEST_F(Core, pages_are_of_one_version) {
+    for (int i = 0; i < 10; ++i) make("ConfigMap", named(("m" + std::to_string(i)).c_str()));
+    auto page = r->list_page(core("ConfigMap"), space, 4, "");
+    ASSERT_TRUE(page);
+    EXPECT_EQ(page->remaining, 6u);
+    r->remove(core("ConfigMap"), space, "m7").value();
+    make("ConfigMap", named("m55"));
+    merge("ConfigMap", "m8", {{"data", {{"a", "new"}}}});
+    std::vector<std::string> names;
+    std::string last_data;
+    while (true) {
+        for (const auto& item : page->items) {
+            names.push_back(text_at(*item, "metadata.name"));
+            if (names.back() == "m8") last_data = (*item).dump();
+        }
+        if (page->next.empty()) break;
+        page = r->list_page(core("ConfigMap"), space, 4, page->next);
+        ASSERT_TRUE(page) << page.error().message;
+    }
+    EXPECT_EQ(names, (std::vector<std::string>{"m0", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9"}));
+    EXPECT_EQ(last_data.find("new"), std::string::npos);
+    EXPECT_EQ(r->list_page(core("ConfigMap"), space, 4, "garbage").error().code, 400);
+    auto old = r->list_page(core("ConfigMap"), space, 2, "");
+    for (int i = 0; i < 10'010; ++i) merge("ConfigMap", "m1", {{"data", {{"i", std::to_string(i)}}}});
+    EXPECT_EQ(r->list_page(core("ConfigMap"), space, 2, old->next).error().code, 410);
+}
+
+TEST_F(Core, definitions_serve_kinds) {
+    Json schema = {{"type", "object"}, {"properties", {{"spec", {{"type", "object"}, {"required", {"opening"}}, {"properties", {{"opening", {{"type", "integer"}, {"minimum", 0}, {"maximum", 100}}}, {"mode", {{"type", "string"}, {"default", "auto"}}},
+                                                                                                                              {"tags", {{"type", "array"}, {"items", {{"type", "string"}}}, {"x-kubernetes-list-type", "set"}}}}}}}}}};
+    Json definition = {{"metadata", {{"name", "valves.example.com"}}},
+                       {"spec", {{"group", "example.com"}, {"scope", "Namespaced"}, {"names", {{"plural", "valves"}, {"kind", "Valve"}}},
+                                 {"versions", Json::array({{{"name", "v1"}, {"served", true}, {"storage", true}, {"schema", {{"openAPIV3Schema", schema}}}}, {{"name", "v2"}, {"served", true}, {"storage", false}, {"schema", {{"openAPIV3Schema", schema}}}}})}}}};
+    const auto& crd = *resources::find_kind("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+    const auto made = r->create(crd, "", definition);
+    ASSERT_TRUE(made) << made.error().message;
+    EXPECT_EQ((**made)["status"]["conditions"][1]["type"], "Established");
+    const auto* kind = r->find_kind("example.com/v1", "Valve");
+    ASSERT_NE(kind, nullptr);
+    ASSERT_NE(r->find_kind("example.com/v2", "Valve"), nullptr);
+    std::vector<std::string> warnings;
+    const auto valve = r->create(*kind, space, named("inlet", {{"spec", {{"opening", 30}, {"colour", "red"}}}}), {.warnings = &warnings});
+    ASSERT_TRUE(valve) << valve.error().message;
+    EXPECT_EQ((**valve)["spec"]["mode"], "auto");
+    EXPECT_FALSE((**valve)["spec"].contains("colour")) << "pruned";
+    ASSERT_EQ(warnings.size(), 1u);
+    EXPECT_EQ(warnings[0], "unknown field \"spec.colour\"");
+    EXPECT_EQ((**valve)["metadata"]["generation"], 1);
+    const auto bad = r->create(*kind, space, named("bad", {{"spec", {{"opening", 300}, {"tags", {"a", "a"}}, {"mode", 5}}}}));
+    ASSERT_FALSE(bad);
+    EXPECT_EQ(bad.error().details["causes"].size(), 3u) << bad.error().message;
+    EXPECT_EQ(r->update(*kind, space, "inlet", named("inlet", {{"spec", {{"opening", 1}}}}), false).error().code, 422) << "an update without a version is refused for custom kinds";
+    // The same objects under the other version.
+    EXPECT_EQ(r->list(*r->find_kind("example.com/v2", "Valve"), "").items.size(), 1u);
+    auto wrong = definition;
+    wrong["metadata"]["name"] = "wrong";
+    wrong["spec"]["versions"][1]["storage"] = true;
+    wrong["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["opening"]["type"] = "whole";
+    const auto faults = r->create(crd, "", wrong);
+    ASSERT_FALSE(faults);
+    EXPECT_EQ(faults.error().details["causes"].size(), 3u) << faults.error().message;
+    r->remove(crd, "", "valves.example.com").value();
+    EXPECT_EQ(r->find_kind("example.com/v1", "Valve"), nullptr);
+}
+
+TEST(Definitions, survive_a_restart_with_their_objects) {
+    const auto path = testing::TempDir() + "penstock-crd-" + std::to_string(::getpid()) + ".sqlite";
+    const auto& crd = *resources::find_kind("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+    {
+        auto r = Registry::open(path).value();
+        const Json version = {{"name", "v1"}, {"served", true}, {"storage", true}, {"schema", {{"openAPIV3Schema", {{"type", "object"}, {"x-kubernetes-preserve-unknown-fields", true}}}}}};
+        ASSERT_TRUE(r->create(crd, "", {{"metadata", {{"name", "pumps.example.com"}}}, {"spec", {{"group", "example.com"}, {"scope", "Cluster"}, {"names", {{"plural", "pumps"}, {"kind", "Pump"}}}, {"versions", {version}}}}}));
+        ASSERT_TRUE(r->create(*r->find_kind("example.com/v1", "Pump"), "", named("p", {{"spec", {{"any", {{"thing", 1}}}}}})));
+    }
+    auto r = Registry::open(path).value();
+    const auto* kind = r->find_kind("example.com/v1", "Pump");
+    ASSERT_NE(kind, nullptr);
+    EXPECT_EQ((**r->get(*kind, "", "p"))["spec"]["any"]["thing"], 1);
+    for (const char* tail : {"", "-wal", "-shm"}) std::remove((path + tail).c_str());
+}
+
+/// The API as one user sees it.
+class Rights : public testing::Test {
+  protected:
+    std::unique_ptr<Registry> r = Registry::open(":memory:").value();
+    api::Tokens tokens{*r, "https://issuer", {crypto::make_signing_key().value(), crypto::make_signing_key().value()}};
+    api::Handler handler{*r, tokens, "test"};
+    const api::User admin{.name = "admin", .uid = {}, .groups = {"system:masters", "system:authenticated"}, .extra = {}};
+    const api::User user{.name = "eve", .uid = {}, .groups = {"system:authenticated"}, .extra = {}};
+    void SetUp() override { api::Authorizer::bootstrap(*r); }
+    api::Reply call(const api::User& who, const std::string& method, const std::string& path, const Json& body = {}, const std::string& token = {}, std::vector<std::pair<std::string, std::string>> as = {}) {
+        return handler.handle({.method = method, .path = path, .query = {}, .accept = "", .content_type = method == "PATCH" ? "application/merge-patch+json" : "application/json", .authorization = token.empty() ? "" : "Bearer " + token,
+                               .user_agent = {}, .if_none_match = {}, .impersonation = std::move(as), .upgrade = {}, .body = body.is_null() ? "" : body.dump(), .user = who});
+    }
+};
+
+TEST_F(Rights, roles_and_bindings_limit) {
+    const std::string maps = "/api/v1/namespaces/default/configmaps", rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/";
+    EXPECT_EQ(call(user, "GET", "/apis").status, 200) << "discovery is for every authenticated user";
+    EXPECT_EQ(call({}, "GET", "/apis").status, 403);
+    EXPECT_EQ(call({}, "GET", "/version").status, 200);
+    auto refused = call(user, "GET", maps);
+    EXPECT_EQ(refused.status, 403);
+    EXPECT_NE(refused.body.find("configmaps is forbidden: User \\\"eve\\\" cannot list resource \\\"configmaps\\\" in API group \\\"\\\" in the namespace \\\"default\\\""), std::string::npos) << refused.body;
+    ASSERT_EQ(call(admin, "POST", rbac + "roles", {{"metadata", {{"name", "reader"}}}, {"rules", {{{"verbs", {"get", "list"}}, {"apiGroups", {""}}, {"resources", {"configmaps"}}, {"resourceNames", Json::array()}}}}}).status, 201);
+    ASSERT_EQ(call(admin, "POST", rbac + "rolebindings", {{"metadata", {{"name", "eve"}}}, {"roleRef", {{"kind", "Role"}, {"name", "reader"}}}, {"subjects", {{{"kind", "User"}, {"name", "eve"}}}}}).status, 201);
+    EXPECT_EQ(call(user, "GET", maps).status, 200);
+    EXPECT_EQ(call(user, "GET", "/api/v1/configmaps").status, 403) << "not in all namespaces";
+    EXPECT_EQ(call(user, "POST", maps, named("x")).status, 403);
+    EXPECT_EQ(call(user, "GET", "/api/v1/namespaces/default/secrets").status, 403);
+    ASSERT_EQ(call(admin, "POST", rbac + "roles", {{"metadata", {{"name", "granter"}}}, {"rules", {{{"verbs", {"*"}}, {"apiGroups", {"rbac.authorization.k8s.io"}}, {"resources", {"roles", "rolebindings"}}}}}}).status, 201);
+    // Without the verbs bind and escalate nobody gives what they do not have; `*` includes them.
+    ASSERT_EQ(call(admin, "PATCH", rbac + "roles/granter", {{"rules", {{{"verbs", {"create", "update", "patch", "get"}}, {"apiGroups", {"rbac.authorization.k8s.io"}}, {"resources", {"roles", "rolebindings"}}}}}}).status, 200);
+    ASSERT_EQ(call(admin, "POST", rbac + "rolebindings", {{"metadata", {{"name", "eve2"}}}, {"roleRef", {{"kind", "Role"}, {"name", "granter"}}}, {"subjects", {{{"kind", "User"}, {"name", "eve"}}}}}).status, 201);
+    refused = call(user, "POST", rbac + "roles", {{"metadata", {{"name", "more"}}}, {"rules", {{{"verbs", {"get"}}, {"apiGroups", {""}}, {"resources", {"secrets"}}}}}});
+    EXPECT_EQ(refused.status, 403);
+    EXPECT_NE(refused.body.find("attempting to grant RBAC permissions not currently held"), std::string::npos) << refused.body;
+    EXPECT_EQ(call(user, "PATCH", rbac + "roles/reader", {{"rules", {{{"verbs", {"*"}}, {"apiGroups", {"*"}}, {"resources", {"*"}}}}}}).status, 403) << "nor by a patch";
+    EXPECT_EQ(call(user, "POST", rbac + "rolebindings", {{"metadata", {{"name", "grab"}}}, {"roleRef", {{"kind", "ClusterRole"}, {"name", "cluster-admin"}}}, {"subjects", {{{"kind", "User"}, {"name", "eve"}}}}}).status, 403);
+    EXPECT_EQ(call(user, "POST", rbac + "roles", {{"metadata", {{"name", "same"}}}, {"rules", {{{"verbs", {"get"}}, {"apiGroups", {""}}, {"resources", {"configmaps"}}}}}}).status, 201) << "what one has, one may give";
+}
+
+TEST_F(Rights, impersonation_is_a_right_too) {
+    EXPECT_EQ(call(user, "GET", "/api", {}, {}, {{"impersonate-user", "admin"}, {"impersonate-group", "system:masters"}}).status, 403);
+    EXPECT_EQ(call(admin, "GET", "/api/v1/secrets", {}, {}, {{"impersonate-user", "eve"}}).status, 403) << "the impersonated one's rights count";
+    EXPECT_EQ(call(admin, "GET", "/api", {}, {}, {{"impersonate-user", "eve"}}).status, 200);
+    EXPECT_EQ(call(admin, "GET", "/api", {}, {}, {{"impersonate-group", "x"}}).status, 400);
+}
+
+TEST_F(Rights, tokens) {
+    ASSERT_TRUE(r->create(core("ServiceAccount"), space, named("arc-user")));
+    const auto asked = call(admin, "POST", "/api/v1/namespaces/default/serviceaccounts/arc-user/token", {{"spec", {{"audiences", {"aio-internal"}}, {"expirationSeconds", 600}}}});
+    ASSERT_EQ(asked.status, 201) << asked.body;
+    const auto token = text_at(resources::parse_json(asked.body).value(), "status.token");
+    const auto review = [&](const std::string& t, const Json& audiences) {
+        return resources::parse_json(call(admin, "POST", "/apis/authentication.k8s.io/v1/tokenreviews", {{"spec", {{"token", t}, {"audiences", audiences}}}}).body).value()["status"];
+    };
+    EXPECT_EQ(review(token, {"aio-internal", "x"})["audiences"], (Json{"aio-internal"}));
+    EXPECT_EQ(review(token, {"aio-internal"})["user"]["username"], "system:serviceaccount:default:arc-user");
+    EXPECT_FALSE(review(token, {"other"}).contains("authenticated"));
+    EXPECT_FALSE(review(token + "x", {"aio-internal"}).contains("authenticated"));
+    auto tampered = token;
+    tampered[token.find('.') + 5] ^= 1;
+    EXPECT_FALSE(review(tampered, {"aio-internal"}).contains("authenticated"));
+    EXPECT_EQ(call({}, "GET", "/api", {}, token).status, 401) << "the audience is not this API's";
+    const auto own = text_at(resources::parse_json(call(admin, "POST", "/api/v1/namespaces/default/serviceaccounts/arc-user/token", {{"spec", Json::object()}}).body).value(), "status.token");
+    EXPECT_EQ(call({}, "GET", "/api", {}, own).status, 200);
+    EXPECT_EQ(call({}, "GET", "/api/v1/secrets", {}, own).status, 403);
+    EXPECT_EQ(call(admin, "POST", "/api/v1/namespaces/default/serviceaccounts/arc-user/token", {{"spec", {{"expirationSeconds", 60}}}}).status, 422);
+    EXPECT_EQ(call(admin, "POST", "/api/v1/namespaces/default/serviceaccounts/nobody/token", {{"spec", Json::object()}}).status, 404);
+    r->remove(core("ServiceAccount"), space, "arc-user").value();
+    EXPECT_FALSE(review(token, {"aio-internal"}).contains("authenticated")) << "the account is gone";
+    ASSERT_TRUE(r->create(core("ServiceAccount"), space, named("arc-user")));
+    EXPECT_FALSE(review(token, {"aio-internal"}).contains("authenticated")) << "another of the same name is another";
+    EXPECT_EQ(tokens.key_set()["keys"].size(), 2u);
+}
+
+TEST_F(Rights, reviews) {
+    const auto ask = [&](const char* kind, const Json& spec) { return resources::parse_json(call(user, "POST", std::string("/apis/authorization.k8s.io/v1/") + kind, {{"spec", spec}}).body).value(); };
+    EXPECT_EQ(ask("selfsubjectaccessreviews", {{"resourceAttributes", {{"verb", "get"}, {"resource", "secrets"}}}})["status"]["allowed"], false);
+    EXPECT_EQ(ask("selfsubjectaccessreviews", {{"nonResourceAttributes", {{"verb", "get"}, {"path", "/api"}}}})["status"]["allowed"], true);
+    EXPECT_EQ(ask("selfsubjectaccessreviews", Json::object())["code"], 422);
+    EXPECT_EQ(ask("subjectaccessreviews", {{"user", "x"}})["code"], 403) << "about others only with the right to ask";
+    const auto who = resources::parse_json(call(user, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", Json::object()).body).value();
+    EXPECT_EQ(who["status"]["userInfo"]["username"], "eve");
+}
+
+// --- controllers ---
+
+class Housekeeping : public testing::Test {
+  protected:
+    std::unique_ptr<Registry> r = Registry::open(":memory:").value();
+    control::Housekeeper keeper{*r, {.api_ca = "CA", .make_token = [](const Json&, const Json&) { return "TOKEN"; }, .version = "test", .roles = {}}};
+    void SetUp() override { keeper.start(); }
+    void TearDown() override { keeper.stop(); }
+    bool wait(const std::function<bool()>& done) {
+        for (const auto end = monotonic_ms() + 10'000; monotonic_ms() < end;) {
+            if (done()) return true;
+            r->wait_change(r->version(), 50);
+        }
+        return done();
+    }
+    bool has(const char* kind, const std::string& name_space, const std::string& name) { return r->get(core(kind), name_space, name).has_value(); }
+};
+
+TEST_F(Housekeeping, a_namespace_begins_and_ends) {
+    ASSERT_TRUE(r->create(core("Namespace"), "", named("plant")));
+    EXPECT_TRUE(wait([&] { return has("ServiceAccount", "plant", "default") && has("ConfigMap", "plant", "kube-root-ca.crt"); }));
+    ASSERT_TRUE(r->create(core("ConfigMap"), "plant", {{"metadata", {{"name", "held"}, {"finalizers", {"a.b/c"}}}}}));
+    r->remove(core("ConfigMap"), "plant", "kube-root-ca.crt").value();
+    EXPECT_TRUE(wait([&] { return has("ConfigMap", "plant", "kube-root-ca.crt"); })) << "it comes back";
+    ASSERT_TRUE(r->remove(core("Namespace"), "", "plant"));
+    EXPECT_TRUE(wait([&] { return !has("ServiceAccount", "plant", "default"); }));
+    const auto late = r->create(core("ConfigMap"), "plant", named("late"));
+    ASSERT_FALSE(late);
+    EXPECT_EQ(late.error().code, 403);
+    EXPECT_TRUE(has("Namespace", "", "plant")) << "a finalizer of others holds it";
+    ASSERT_TRUE(r->patch(core("ConfigMap"), "plant", "held", registry::PatchType::merge, {{"metadata", {{"finalizers", nullptr}}}}, false));
+    EXPECT_TRUE(wait([&] { return !has("Namespace", "", "plant"); }));
+    EXPECT_EQ(r->remove(core("Namespace"), "", "kube-system").error().code, 403);
+}
+
+TEST_F(Housekeeping, token_secrets_come_and_go_with_their_account) {
+    ASSERT_TRUE(r->create(core("ServiceAccount"), space, named("arc-user")));
+    ASSERT_TRUE(r->create(core("Secret"), space, {{"metadata", {{"name", "t"}, {"annotations", {{"kubernetes.io/service-account.name", "arc-user"}}}}}, {"type", "kubernetes.io/service-account-token"}}));
+    EXPECT_TRUE(wait([&] { return text_at(**r->get(core("Secret"), space, "t"), "data.token") == base64_encode("TOKEN"); }));
+    r->remove(core("ServiceAccount"), space, "arc-user").value();
+    EXPECT_TRUE(wait([&] { return !has("Secret", space, "t"); }));
+}
+
+TEST_F(Housekeeping, what_has_lost_all_owners_is_collected) {
+    auto owner = [&](const char* name) {
+        const auto made = r->create(core("ConfigMap"), space, named(name)).value();
+        return Json{{"apiVersion", "v1"}, {"kind", "ConfigMap"}, {"name", name}, {"uid", text_at(*made, "metadata.uid")}, {"blockOwnerDeletion", true}};
+    };
+    const auto a = owner("a"), b = owner("b");
+    auto child = [&](const char* name, const Json& owners) { return r->create(core("ConfigMap"), space, {{"metadata", {{"name", name}, {"ownerReferences", owners}}}}).value(); };
+    child("of-both", {a, b});
+    child("of-a", Json::array({a}));
+    auto other = a;
+    other["uid"] = "another";
+    child("of-a-dead-uid", Json::array({other}));
+    EXPECT_TRUE(wait([&] { return !has("ConfigMap", space, "of-a-dead-uid"); })) << "by uid, not by name; also when the owner was gone before";
+    r->remove(core("ConfigMap"), space, "a").value();
+    EXPECT_TRUE(wait([&] { return !has("ConfigMap", space, "of-a"); }));
+    EXPECT_TRUE(has("ConfigMap", space, "of-both"));
+    r->remove(core("ConfigMap"), space, "b", {.preconditions = {}, .propagation = registry::Propagation::orphan}).value();
+    EXPECT_TRUE(wait([&] { return !has("ConfigMap", space, "b"); }));
+    EXPECT_TRUE(has("ConfigMap", space, "of-both")) << "orphaned, not collected";
+    const auto c = owner("c");
+    child("of-c", Json::array({c}));
+    r->remove(core("ConfigMap"), space, "c", {.preconditions = {}, .propagation = registry::Propagation::foreground}).value();
+    EXPECT_TRUE(wait([&] { return !has("ConfigMap", space, "c"); }));
+    EXPECT_FALSE(has("ConfigMap", space, "of-c")) << "the dependent goes first";
+}
+
+TEST(WorkQueue, keys_once_back_off_and_news) {
+    control::WorkQueue queue([] { return 0.5; });
+    const control::Key a{"k", "n", "a"}, b{"k", "n", "b"};
+    queue.add(a, 100);
+    queue.add(a, 100);
+    queue.add(b, 100);
+    EXPECT_EQ(queue.size(), 2u);
+    EXPECT_EQ(queue.take(100), a);
+    EXPECT_EQ(queue.take(100), b);
+    EXPECT_EQ(queue.take(100), std::nullopt);
+    std::int64_t now = 100, last = 0;
+    for (int i = 0; i < 30; ++i) {
+        queue.done(a, control::Outcome::retry("x"), now);
+        const auto due = queue.next_due().value();
+        EXPECT_GE(due - now, std::min<std::int64_t>(last, control::WorkQueue::longest_pause_ms));
+        EXPECT_LE(due - now, control::WorkQueue::longest_pause_ms);
+        last = due - now;
+        now = due;
+        EXPECT_EQ(queue.take(now), a);
+    }
+    queue.done(a, control::Outcome::retry("x"), now);
+    queue.add(a, now);
+    EXPECT_EQ(queue.take(now), a) << "news do not wait for the back-off";
+    queue.done(a, control::Outcome::settled(), now);
+    EXPECT_EQ(queue.failures(a), 0);
+    queue.done(b, control::Outcome::after(500), now);
+    EXPECT_EQ(queue.take(now + 499), std::nullopt);
+    EXPECT_EQ(queue.take(now + 500), b);
+}
+
+}  // namespace
+}  // namespace penstock
