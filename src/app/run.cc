@@ -300,7 +300,8 @@ int run(const RunOptions& options) {
     const api::Tokens tokens(**registry, "https://kubernetes.default.svc.cluster.local", *token_keys);
     api::Authorizer::bootstrap(**registry);
 
-    control::BrokerController controller(**registry, version);
+    control::LocalObjects objects(**registry);
+    control::BrokerController controller(objects, version);
     control::Housekeeper housekeeper(**registry, {.api_ca = identity->ca.certificate, .make_token = [&](const Json& account, const Json& secret) {
                                                       const auto made = tokens.issue(account, {}, 0, secret);
                                                       return made ? made->token : std::string();

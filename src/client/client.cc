@@ -3,16 +3,21 @@
 #include <boost/asio/connect.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/ssl.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/beast/ssl.hpp>
 
+#include <algorithm>
+#include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
 
 #include <fmt/format.h>
 
+#include "base/clock.h"
 #include "base/text.h"
 
 namespace penstock::client {
@@ -21,6 +26,9 @@ namespace asio = boost::asio;
 namespace beast = boost::beast;
 namespace http = beast::http;
 using boost::system::error_code;
+
+constexpr auto answer_time = std::chrono::seconds(60), silence_time = std::chrono::seconds(660);
+constexpr std::int64_t token_reread_ms = 60'000;
 using resources::at_path;
 using resources::Json;
 using resources::text_at;
@@ -42,7 +50,8 @@ Result<std::string> inline_or_file(const Json& object, const std::string& name, 
         if (!decoded) return fail(fmt::format("{}: {}-data is not base64", config, name));
         return *decoded;
     }
-    if (const auto path = text_at(object, name); !path.empty()) return read_file(path);
+    // Relative to the kubeconfig, as kubectl takes it.
+    if (const auto path = text_at(object, name); !path.empty()) return read_file(std::filesystem::path(config).parent_path() / path);
     return std::string();
 }
 
@@ -72,9 +81,15 @@ Result<Access> read_kubeconfig(const std::string& path) {
     if (!server.starts_with("https://")) return fail(fmt::format("{}: server \"{}\" is not an https:// address", path, server));
     auto address = server.substr(8);
     address = address.substr(0, address.find('/'));
-    const auto colon = address.rfind(':');
-    out.host = address.substr(0, colon);
-    out.port = colon == std::string::npos ? "443" : address.substr(colon + 1);
+    if (address.starts_with('[')) {
+        const auto end = address.find(']');
+        out.host = address.substr(1, end - 1);
+        out.port = end != std::string::npos && end + 2 < address.size() ? address.substr(end + 2) : "443";
+    } else {
+        const auto colon = address.rfind(':');
+        out.host = address.substr(0, colon);
+        out.port = colon == std::string::npos ? "443" : address.substr(colon + 1);
+    }
     auto take = [&](const Json& from, const char* name, std::string& into) -> Result<void> {
         auto value = inline_or_file(from, name, path);
         if (!value) return std::unexpected(value.error());
@@ -84,7 +99,25 @@ Result<Access> read_kubeconfig(const std::string& path) {
     if (auto r = take(at_path(*cluster, "cluster"), "certificate-authority", out.ca); !r) return std::unexpected(r.error());
     if (auto r = take(at_path(*user, "user"), "client-certificate", out.certificate); !r) return std::unexpected(r.error());
     if (auto r = take(at_path(*user, "user"), "client-key", out.key); !r) return std::unexpected(r.error());
+    const auto& user_entry = at_path(*user, "user");
+    out.token = text_at(user_entry, "token");
+    out.token_file = text_at(user_entry, "tokenFile");
+    if (user_entry.is_object() && (user_entry.contains("exec") || user_entry.contains("auth-provider")))
+        return fail(fmt::format("{}: user \"{}\" uses a credential plugin, which is not run here; use a token or a client certificate", path, text_at(*user, "name")));
+    out.server_name = text_at(*cluster, "cluster.tls-server-name");
+    if (const auto& skip = at_path(*cluster, "cluster.insecure-skip-tls-verify"); skip.is_boolean()) out.insecure = skip.get<bool>();
     out.name_space = text_at(*context, "context.namespace", out.name_space);
+    return out;
+}
+
+Result<Access> in_cluster(const std::string& host, const std::string& port, const std::string& folder) {
+    if (host.empty()) return fail("KUBERNETES_SERVICE_HOST is not set: this is no pod of a cluster");
+    Access out{.host = host, .port = port.empty() ? "443" : port};
+    const auto ca = read_file(folder + "/ca.crt");
+    if (!ca) return std::unexpected(ca.error());
+    out.ca = *ca;
+    out.token_file = folder + "/token";
+    if (const auto space = read_file(folder + "/namespace")) out.name_space = std::string(trim(*space));
     return out;
 }
 
@@ -99,6 +132,23 @@ struct Client::Impl {
     asio::ssl::context tls{asio::ssl::context::tls_client};
     std::unique_ptr<beast::ssl_stream<beast::tcp_stream>> stream;
     beast::flat_buffer buffer;
+    std::int64_t token_read_at = 0;
+
+    /// The token to show: from the file it is read anew every minute, and at once when it was refused.
+    std::string token(bool again) {
+        if (access.token_file.empty()) return access.token;
+        if (again || access.token.empty() || monotonic_ms() - token_read_at > token_reread_ms) {
+            if (const auto text = read_file(access.token_file)) access.token = std::string(trim(*text));
+            token_read_at = monotonic_ms();
+        }
+        return access.token;
+    }
+    /// Waits for what was begun; a read that never ends is ended by its deadline.
+    error_code finish(std::optional<error_code>& done) {
+        context.restart();
+        while (!done && context.run_one() > 0) {}
+        return done.value_or(asio::error::operation_aborted);
+    }
 
     Result<void> open() {
         if (stream) return {};
@@ -106,8 +156,8 @@ struct Client::Impl {
             asio::ip::tcp::resolver resolver(context);
             auto fresh = std::make_unique<beast::ssl_stream<beast::tcp_stream>>(context, tls);
             beast::get_lowest_layer(*fresh).connect(resolver.resolve(access.host, access.port));
-            fresh->set_verify_mode(asio::ssl::verify_peer);
-            fresh->set_verify_callback(asio::ssl::host_name_verification(access.host));
+            fresh->set_verify_mode(access.insecure ? asio::ssl::verify_none : asio::ssl::verify_peer);
+            if (!access.insecure) fresh->set_verify_callback(asio::ssl::host_name_verification(access.server_name.empty() ? access.host : access.server_name));
             fresh->handshake(asio::ssl::stream_base::client);
             stream = std::move(fresh);
             buffer.clear();
@@ -122,6 +172,7 @@ struct Client::Impl {
         out.set(http::field::user_agent, "penstock");
         out.set(http::field::accept, accept);
         if (!body.empty()) out.set(http::field::content_type, content_type);
+        if (const auto bearer = token(false); !bearer.empty()) out.set(http::field::authorization, "Bearer " + bearer);
         out.body() = body;
         out.prepare_payload();
         return out;
@@ -154,10 +205,18 @@ Result<Response> Client::request(const std::string& method, const std::string& t
         if (auto opened = s.open(); !opened) return std::unexpected(opened.error());
         error_code error;
         const auto message = s.make(method, target, body, content_type, accept);
-        http::write(*s.stream, message, error);
+        // The deadlines of Beast's streams hold for asynchronous operations only.
+        beast::get_lowest_layer(*s.stream).expires_after(answer_time);
+        std::optional<error_code> done;
+        http::async_write(*s.stream, message, [&](error_code e, std::size_t) { done = e; });
+        error = s.finish(done);
         http::response_parser<http::string_body> parser;
         parser.body_limit(256u << 20);
-        if (!error) http::read(*s.stream, s.buffer, parser, error);
+        if (!error) {
+            done.reset();
+            http::async_read(*s.stream, s.buffer, parser, [&](error_code e, std::size_t) { done = e; });
+            error = s.finish(done);
+        }
         if (error) {
             s.stream.reset();
             if (reused && attempt == 0) continue;
@@ -168,42 +227,101 @@ Result<Response> Client::request(const std::string& method, const std::string& t
         for (const auto& field : answer)
             if (field.name_string() == "Warning") out.warnings.emplace_back(field.value());
         if (auto parsed = resources::parse_json(out.text)) out.body = std::move(*parsed);
+        if (const auto after = answer.find(http::field::retry_after); after != answer.end()) out.retry_after_s = parse_number<int>(std::string_view(after->value().data(), after->value().size())).value_or(1);
         if (!answer.keep_alive()) s.stream.reset();
+        if (out.status == 401 && attempt == 0 && !s.access.token_file.empty()) {
+            const auto before = s.access.token;
+            if (s.token(true) != before) continue;
+        }
         return out;
     }
 }
 
-Result<void> Client::watch(const std::string& target, const std::string& accept, const std::function<bool(const Json&)>& on_line) {
+Result<int> Client::stream(const std::string& target, const std::string& accept, const std::function<bool(int status, std::string_view text)>& on_text) {
     auto& s = *impl_;
     s.stream.reset();
-    if (auto opened = s.open(); !opened) return opened;
-    error_code error;
-    http::write(*s.stream, s.make("GET", target, {}, {}, accept), error);
+    if (auto opened = s.open(); !opened) return std::unexpected(opened.error());
+    std::optional<error_code> done;
+    beast::get_lowest_layer(*s.stream).expires_after(answer_time);
+    const auto message = s.make("GET", target, {}, {}, accept);
+    http::async_write(*s.stream, message, [&](error_code e, std::size_t) { done = e; });
+    auto error = s.finish(done);
     http::response_parser<http::buffer_body> parser;
     parser.body_limit(boost::none);
-    if (!error) http::read_header(*s.stream, s.buffer, parser, error);
-    if (error) return fail(fmt::format("watch {}: {}", target, error.message()));
-    std::string pending;
-    char piece[16'384];
-    while (!parser.is_done()) {
-        parser.get().body().data = piece;
-        parser.get().body().size = sizeof piece;
-        http::read_some(*s.stream, s.buffer, parser, error);
+    if (!error) {
+        done.reset();
+        http::async_read_header(*s.stream, s.buffer, parser, [&](error_code e, std::size_t) { done = e; });
+        error = s.finish(done);
+    }
+    if (error) {
+        s.stream.reset();
+        return fail(fmt::format("{}: {}", target, error.message()));
+    }
+    const int status = static_cast<int>(parser.get().result_int());
+    std::vector<char> piece(16'384);
+    bool wanted = true;
+    while (wanted && !parser.is_done()) {
+        parser.get().body().data = piece.data();
+        parser.get().body().size = piece.size();
+        // Longer than any watch is asked to last: a connection that died unnoticed ends here.
+        beast::get_lowest_layer(*s.stream).expires_after(silence_time);
+        done.reset();
+        http::async_read_some(*s.stream, s.buffer, parser, [&](error_code e, std::size_t) { done = e; });
+        error = s.finish(done);
         if (error == http::error::need_buffer) error = {};
         if (error) break;
-        pending.append(piece, sizeof piece - parser.get().body().size);
+        const std::string_view text(piece.data(), piece.size() - parser.get().body().size);
+        if (!text.empty()) wanted = on_text(status, text);
+    }
+    s.stream.reset();
+    if (error && error != http::error::end_of_stream && error != asio::ssl::error::stream_truncated && error != http::error::partial_message) return fail(fmt::format("{}: {}", target, error.message()));
+    if (error == http::error::partial_message) return fail(fmt::format("{}: the stream was cut", target));
+    return status;
+}
+
+Result<int> Client::watch(const std::string& target, const std::string& accept, const std::function<bool(const Json&)>& on_line) {
+    std::string pending;
+    return stream(target, accept, [&](int status, std::string_view text) {
+        if (status != 200) return false;
+        pending += text;
         for (auto end = pending.find('\n'); end != std::string::npos; end = pending.find('\n')) {
             const auto event = resources::parse_json(std::string_view(pending).substr(0, end));
             pending.erase(0, end + 1);
-            if (event && !on_line(*event)) {
-                s.stream.reset();
-                return {};
-            }
+            if (event && !on_line(*event)) return false;
         }
+        return true;
+    });
+}
+
+void Client::interrupt() {
+    asio::post(impl_->context, [s = impl_.get()] {
+        if (s->stream) beast::get_lowest_layer(*s->stream).cancel();
+    });
+}
+
+Result<std::vector<resources::Kind>> discover(Client& client) {
+    std::vector<resources::Kind> out;
+    constexpr const char* accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    for (const char* path : {"/api", "/apis"}) {
+        const auto answer = client.request("GET", path, {}, {}, accept);
+        if (!answer) return std::unexpected(answer.error());
+        if (!answer->ok()) return fail(answer->message());
+        const auto& items = at_path(answer->body, "items");
+        if (!items.is_array()) return fail(fmt::format("{} has no aggregated discovery; a Kubernetes API from 1.26 on is needed", path));
+        for (const auto& group : items)
+            for (const auto& version : at_path(group, "versions"))
+                for (const auto& r : at_path(version, "resources")) {
+                    resources::Kind kind{.group = text_at(group, "metadata.name"), .version = text_at(version, "version"), .kind = text_at(r, "responseKind.kind"), .plural = text_at(r, "resource"),
+                                         .singular = text_at(r, "singularResource"), .namespaced = text_at(r, "scope") == "Namespaced"};
+                    for (const auto& name : at_path(r, "shortNames")) kind.short_names.push_back(name.get<std::string>());
+                    for (const auto& name : at_path(r, "categories")) kind.categories.push_back(name.get<std::string>());
+                    const auto& verbs = at_path(r, "verbs");
+                    kind.stored = verbs.is_array() && std::ranges::find(verbs, Json("get")) != verbs.end();
+                    kind.read_only = verbs.is_array() && std::ranges::find(verbs, Json("create")) == verbs.end();
+                    out.push_back(std::move(kind));
+                }
     }
-    s.stream.reset();
-    if (error && error != http::error::end_of_stream && error != asio::ssl::error::stream_truncated) return fail(fmt::format("watch {}: {}", target, error.message()));
-    return {};
+    return out;
 }
 
 std::string path_of(const resources::Kind& kind, const std::string& name_space, const std::string& name) {

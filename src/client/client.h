@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "client/transport.h"
 #include "resources/schema.h"
 
 namespace penstock::client {
@@ -16,34 +17,33 @@ struct Access {
     std::string ca;                      ///< PEM
     std::string certificate;             ///< PEM
     std::string key;                     ///< PEM
+    std::string token;                   ///< bearer token
+    std::string token_file;              ///< read again every minute and after a 401: such tokens are renewed in place
+    std::string server_name;             ///< name the certificate must have, when it is not the host
+    bool insecure = false;               ///< the server's certificate is not checked
     std::string name_space = "azure-iot-operations";
 };
 
 /// Reads a kubeconfig: its current context, certificates inline or by path. The error names the file and what is missing.
 Result<Access> read_kubeconfig(const std::string& path);
-
-struct Response {
-    int status = 0;
-    resources::Json body;
-    std::string text;
-    std::vector<std::string> warnings;
-
-    [[nodiscard]] bool ok() const noexcept { return status >= 200 && status < 300; }
-    /// The Status object's message, or the text.
-    [[nodiscard]] std::string message() const;
-};
+/// Access from within a cluster: the service account mounted into the pod. `host` and `port` are KUBERNETES_SERVICE_HOST and
+/// KUBERNETES_SERVICE_PORT, `folder` is /var/run/secrets/kubernetes.io/serviceaccount.
+Result<Access> in_cluster(const std::string& host, const std::string& port, const std::string& folder);
 
 /// One HTTPS connection to a resource API, ours or a kube-apiserver's. Blocking; not for two threads at a time.
-class Client {
+class Client : public Transport {
   public:
     explicit Client(Access access);
-    ~Client();
+    ~Client() override;
     Client(Client&&) noexcept;
 
     Result<Response> request(const std::string& method, const std::string& target, const std::string& body = {},
-                             const std::string& content_type = "application/json", const std::string& accept = "application/json");
-    /// Streams a watch; `on_line` gets each event and returns false to end. Returns when the server ends the stream.
-    Result<void> watch(const std::string& target, const std::string& accept, const std::function<bool(const resources::Json&)>& on_line);
+                             const std::string& content_type = "application/json", const std::string& accept = "application/json") override;
+    Result<int> watch(const std::string& target, const std::string& accept, const std::function<bool(const resources::Json&)>& on_line) override;
+    /// Streams an answer as it comes: its status, then pieces of text; `on_text` returns false to end.
+    Result<int> stream(const std::string& target, const std::string& accept, const std::function<bool(int status, std::string_view text)>& on_text);
+    /// Ends a request or watch that another thread waits in; the next one begins anew. Any thread.
+    void interrupt() override;
     [[nodiscard]] const Access& access() const noexcept;
 
   private:
@@ -51,7 +51,7 @@ class Client {
     std::unique_ptr<Impl> impl_;
 };
 
-/// `/apis/G/V/namespaces/NS/PLURAL[/NAME]`.
-std::string path_of(const resources::Kind& kind, const std::string& name_space, const std::string& name = {});
+/// The kinds a server has, from its discovery documents.
+Result<std::vector<resources::Kind>> discover(Client& client);
 
 }  // namespace penstock::client

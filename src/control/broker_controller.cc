@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "io/wait.h"
 #include "registry/admission.h"
+#include "resources/field_set.h"
 
 namespace penstock::control {
 
@@ -18,6 +19,7 @@ using resources::text_at;
 
 namespace {
 
+constexpr const char* manager_name = "penstock-broker";
 constexpr const char* default_namespace = "azure-iot-operations";
 constexpr std::int64_t retry_ms = 2000;
 constexpr std::int64_t sys_interval_ms = 10'000;
@@ -50,66 +52,73 @@ std::string port_word(const PlannedPort& port, const broker::ListenerState& stat
 
 }  // namespace
 
-BrokerController::BrokerController(registry::Registry& registry, std::string version) : registry_(registry), version_(std::move(version)) {}
+/// The whole broker is one key: its ports depend on each other.
+class BrokerController::Work : public Reconciler {
+  public:
+    explicit Work(BrokerController& controller) : controller_(controller) {}
+    const char* name() const override { return "broker"; }
+    std::vector<Key> all() override { return {{"brokers", "", ""}}; }
+    std::vector<Key> concerned(const registry::Event& event) override {
+        if (event.kind->group == "mqttbroker.iotoperations.azure.com" || event.kind->kind == "Service") return all();
+        return {};
+    }
+    Outcome reconcile(const Key&) override { return controller_.turn(); }
+
+  private:
+    BrokerController& controller_;
+};
+
+BrokerController::BrokerController(Objects& objects, std::string version) : objects_(objects), recorder_(objects, "penstock-broker"), engine_(objects), version_(std::move(version)) {
+    engine_.add(std::make_unique<Work>(*this));
+}
 
 BrokerController::~BrokerController() { stop(); }
 
 void BrokerController::start() {
-    loop_ = std::thread([this] { run(); });
+    engine_.start();
     probe_ = std::thread([this] { run_probe(); });
 }
 
 void BrokerController::stop() {
     if (stopping_.exchange(true)) return;
-    registry_.stop();
+    objects_.stop();
     if (probe_.joinable()) probe_.join();
-    if (loop_.joinable()) loop_.join();
+    engine_.stop();
     if (server_) server_->stop();
 }
 
-void BrokerController::run() {
-    std::uint64_t seen = 0;
-    std::int64_t retry_at = 0, report_at = 0;
-    bool complete = true;
-    while (!stopping_) {
-        const auto version = registry_.version();
-        const auto now = monotonic_ms();
-        if (version != seen || (!complete && now >= retry_at) || now >= report_at) {
-            complete = reconcile();
-            // The version was read first: a change that came in between is seen in the next round.
-            seen = version;
-            retry_at = monotonic_ms() + retry_ms;
-            report_at = monotonic_ms() + health_report_ms;
-        }
-        if (server_ != nullptr && now >= next_sys_) {
-            next_sys_ = now + sys_interval_ms;
-            publish_sys(now);
-        }
-        registry_.wait_change(seen, 500);
+Outcome BrokerController::turn() {
+    const bool complete = reconcile();
+    const auto now = monotonic_ms();
+    if (server_ != nullptr && now >= next_sys_) {
+        next_sys_ = now + sys_interval_ms;
+        publish_sys(now);
     }
+    // Ports that are taken are tried again; $SYS and the health report have their times.
+    return Outcome::after(std::min(complete ? health_report_ms : retry_ms, server_ != nullptr ? std::max<std::int64_t>(1, next_sys_ - now) : health_report_ms));
 }
 
 bool BrokerController::reconcile() {
-    const auto brokers = registry_.list(kind_of("Broker"), "");
-    const auto all_listeners = registry_.list(kind_of("BrokerListener"), "");
+    const auto brokers = objects_.list(kind_of("Broker"), "");
+    const auto all_listeners = objects_.list(kind_of("BrokerListener"), "");
     // One Broker runs: that of the default namespace, else the oldest.
     registry::ObjectRef chosen;
-    for (const auto& candidate : brokers.items) {
+    for (const auto& candidate : brokers) {
         const auto space = text_at(*candidate, "metadata.namespace");
         if (chosen == nullptr || space == default_namespace ||
             (text_at(*chosen, "metadata.namespace") != default_namespace &&
              text_at(*candidate, "metadata.creationTimestamp") < text_at(*chosen, "metadata.creationTimestamp")))
             chosen = candidate;
     }
-    for (const auto& other : brokers.items) {
+    for (const auto& other : brokers) {
         if (other == chosen) continue;
         const auto why = fmt::format("one Broker runs on a machine, and {}/{} does", text_at(*chosen, "metadata.namespace"), text_at(*chosen, "metadata.name"));
-        registry_.put_status(kind_of("Broker"), text_at(*other, "metadata.namespace"), text_at(*other, "metadata.name"),
+        write_status(kind_of("Broker"), text_at(*other, "metadata.namespace"), text_at(*other, "metadata.name"),
                              basic_status(*other, "Failed", why, health(*other, "Unavailable", "BrokerNotRun", why)));
     }
 
     std::vector<Json> listeners;
-    for (const auto& listener : all_listeners.items) {
+    for (const auto& listener : all_listeners) {
         const bool ours = chosen != nullptr && text_at(*listener, "metadata.namespace") == text_at(*chosen, "metadata.namespace") &&
                           registry::broker_of(*listener) == text_at(*chosen, "metadata.name");
         if (ours) {
@@ -117,7 +126,7 @@ bool BrokerController::reconcile() {
             continue;
         }
         const auto why = fmt::format("there is no running Broker \"{}\" in namespace {}", registry::broker_of(*listener), text_at(*listener, "metadata.namespace"));
-        registry_.put_status(kind_of("BrokerListener"), text_at(*listener, "metadata.namespace"), text_at(*listener, "metadata.name"),
+        write_status(kind_of("BrokerListener"), text_at(*listener, "metadata.namespace"), text_at(*listener, "metadata.name"),
                              basic_status(*listener, "Waiting", why, health(*listener, "Unavailable", "BrokerMissing", why)));
     }
 
@@ -138,6 +147,13 @@ bool BrokerController::reconcile() {
     for (const auto& port : plan.ports)
         if (port.blocked.empty()) wanted.push_back(port.config);
     const auto opened = server_->apply(plan.config, wanted);
+    struct News {
+        std::string listener;
+        const char* type;
+        const char* reason;
+        std::string message;
+    };
+    std::vector<News> news;
     std::vector<broker::ListenerState> states;
     std::size_t next = 0;
     for (const auto& port : plan.ports)
@@ -147,6 +163,8 @@ bool BrokerController::reconcile() {
         for (std::size_t i = 0; i < states.size(); ++i) {
             const bool was_open = std::ranges::any_of(states_, [&](const auto& s) { return s.is_open && s.config.port == states[i].config.port; });
             const bool known_error = std::ranges::any_of(states_, [&](const auto& s) { return s.error == states[i].error && s.config.port == states[i].config.port; });
+            if (states[i].is_open && !was_open) news.push_back({states[i].config.resource, "Normal", "PortOpen", fmt::format("port {} accepts connections", states[i].bound_port)});
+            else if (!states[i].is_open && !known_error) news.push_back({states[i].config.resource, "Warning", plan.ports[i].blocked.empty() ? "PortNotOpen" : "PortRefused", fmt::format("port {}: {}", states[i].config.port, states[i].error)});
             if (states[i].is_open && !was_open)
                 log::info("control", "listener open listener={} port={} interfaces={} protocol={} authentication=none", states[i].config.resource, states[i].bound_port,
                           states[i].config.loopback_only ? "loopback" : "all", states[i].config.protocol == broker::Protocol::websockets ? "WebSockets" : "Mqtt");
@@ -169,9 +187,12 @@ bool BrokerController::reconcile() {
             adopt(listener, *chosen);
             put_service(listener, plan, states);
         }
-        registry_.put_status(kind_of("Broker"), name_space_, broker_name_, broker_status(*chosen, plan, states));
+        write_status(kind_of("Broker"), name_space_, broker_name_, broker_status(*chosen, plan, states));
     }
     report(plan, states);
+    for (const auto& item : news)
+        for (const auto& listener : listeners)
+            if (item.listener == text_at(listener, "metadata.namespace") + "/" + text_at(listener, "metadata.name")) recorder_.record(listener, item.type, item.reason, item.message);
     bool complete = metrics_fault.empty();
     for (std::size_t i = 0; i < states.size(); ++i) complete &= states[i].is_open || !plan.ports[i].blocked.empty();
     return complete;
@@ -225,8 +246,8 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
     std::map<std::pair<std::string, std::string>, std::vector<std::size_t>> by_listener;
     for (std::size_t i = 0; i < plan.ports.size(); ++i) by_listener[{plan.ports[i].name_space, plan.ports[i].listener}].push_back(i);
     for (const auto& [key, indexes] : by_listener) {
-        auto current = registry_.get(kind_of("BrokerListener"), key.first, key.second);
-        if (!current) continue;
+        const auto current = objects_.get(kind_of("BrokerListener"), key.first, key.second);
+        if (current == nullptr) continue;
         std::string ports, faults, open;
         Json details = Json::array();
         bool blocked = false, unprotected = false;
@@ -248,11 +269,11 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
         }
         const auto runtime = faults.empty() ? "Running" : blocked ? "Failed" : "Recovering";
         const auto description = !faults.empty() ? faults + (blocked ? "" : "; it is tried again every 2 s") : unprotected ? "Accepting connections; no authentication: anybody who reaches the port may connect." : "Accepting connections.";
-        auto status = basic_status(**current, runtime, description,
-                                   faults.empty() ? health(**current, "Available", "", "") : health(**current, "Unavailable", blocked ? "ListenerRefused" : "PortNotOpen", faults));
+        auto status = basic_status(*current, runtime, description,
+                                   faults.empty() ? health(*current, "Available", "", "") : health(*current, "Unavailable", blocked ? "ListenerRefused" : "PortNotOpen", faults));
         status["ports"] = ports;
         status["portStatus"] = std::move(details);
-        registry_.put_status(kind_of("BrokerListener"), key.first, key.second, status);
+        write_status(kind_of("BrokerListener"), key.first, key.second, status);
     }
 }
 
@@ -265,8 +286,7 @@ void BrokerController::adopt(const Json& listener, const Json& broker) {
     patch["metadata"]["ownerReferences"].push_back({{"apiVersion", text_at(broker, "apiVersion")}, {"kind", "Broker"}, {"name", text_at(broker, "metadata.name")},
                                                     {"uid", text_at(broker, "metadata.uid")}, {"controller", true}});
     // Lost to a concurrent write: the next round sees the listener again.
-    [[maybe_unused]] const auto done = registry_.patch(kind_of("BrokerListener"), text_at(listener, "metadata.namespace"), text_at(listener, "metadata.name"),
-                                                       registry::PatchType::merge, patch, false);
+    [[maybe_unused]] const auto done = objects_.patch(kind_of("BrokerListener"), text_at(listener, "metadata.namespace"), text_at(listener, "metadata.name"), registry::PatchType::merge, patch, manager_name);
 }
 
 void BrokerController::put_service(const Json& listener, const Plan& plan, const std::vector<broker::ListenerState>& states) {
@@ -293,23 +313,27 @@ void BrokerController::put_service(const Json& listener, const Plan& plan, const
                    {"status", {{"loadBalancer", type == "LoadBalancer" ? Json{{"ingress", Json::array({{{"ip", host}}})}} : Json::object()}}}};
     // Clients reach a LoadBalancer's port itself; there is no second port behind it.
     if (type == "LoadBalancer") object["spec"]["allocateLoadBalancerNodePorts"] = false;
-    const auto current = registry_.get(service_kind(), space, service_name);
-    if (!current) {
-        const auto status = object["status"];
-        object.erase("status");
-        if (registry_.create(service_kind(), space, object)) registry_.put_status(service_kind(), space, service_name, status);
-    } else {
-        // The rest of the spec is defaults; a patch that changes nothing is no write.
-        const Json patch = {{"spec", object["spec"]}};
-        if (registry_.patch(service_kind(), space, service_name, registry::PatchType::merge, patch, false)) registry_.put_status(service_kind(), space, service_name, object["status"]);
-    }
+    const auto status = object["status"];
+    object.erase("status");
+    // Owned by right and applied as a whole: what others added to the Service stays theirs. Nothing is sent when it is so already.
+    const auto current = objects_.get(service_kind(), space, service_name);
+    const bool as_wanted = current != nullptr && resources::merge_applied(*current, object, service_kind().schema) == *current && at_path(*current, "spec.ports").size() == ports.size();
+    if (as_wanted) return write_status(service_kind(), space, service_name, status);
+    if (auto applied = objects_.patch(service_kind(), space, service_name, registry::PatchType::apply, object, manager_name); !applied)
+        log::warn("control", "the Service of a listener was not written listener={}/{} why=\"{}\"", space, name, applied.error().message);
+    write_status(service_kind(), space, service_name, status);
     // A listener that was renamed to another Service leaves the old one behind; it goes.
-    for (const auto& other : registry_.list(service_kind(), space).items) {
+    for (const auto& other : objects_.list(service_kind(), space)) {
         const auto& owners = at_path(*other, "metadata.ownerReferences");
         if (owners.is_array() && !owners.empty() && text_at(owners[0], "uid") == text_at(listener, "metadata.uid") && text_at(*other, "metadata.name") != service_name) {
-            [[maybe_unused]] const auto removed = registry_.remove(service_kind(), space, text_at(*other, "metadata.name"));
+            [[maybe_unused]] const auto removed = objects_.remove(service_kind(), space, text_at(*other, "metadata.name"));
         }
     }
+}
+
+void BrokerController::write_status(const resources::Kind& kind, const std::string& space, const std::string& name, const Json& status) {
+    if (auto done = objects_.put_status(kind, space, name, status, manager_name); !done)
+        log::warn("control", "a status was not written kind={} object={}/{} why=\"{}\"", kind.kind, space, name, done.error().message);
 }
 
 void BrokerController::publish_sys(std::int64_t now) {
@@ -348,7 +372,7 @@ void BrokerController::probe_now() { probe_now_ = true; }
 void BrokerController::run_probe() {
     std::int64_t next = monotonic_ms() + 2000;   // the listeners open first
     while (!stopping_) {
-        registry_.wait_change(registry_.version(), 200);
+        objects_.pause(200);
         bool enabled = false;
         int interval = 30, timeout = 15;
         std::vector<SelftestTarget> targets;
@@ -382,9 +406,9 @@ void BrokerController::run_probe() {
             selftest_.latest = results;
             space = name_space_;
             name = broker_name_;
-            if (const auto broker = registry_.get(kind_of("Broker"), space, name)) status = broker_status(**broker, plan_, states_);
+            if (const auto broker = objects_.get(kind_of("Broker"), space, name)) status = broker_status(*broker, plan_, states_);
         }
-        if (!status.is_null()) registry_.put_status(kind_of("Broker"), space, name, status);
+        if (!status.is_null()) write_status(kind_of("Broker"), space, name, status);
     }
 }
 

@@ -12,19 +12,20 @@
 #include "control/metrics.h"
 #include "control/plan.h"
 #include "control/sys_topics.h"
-#include "registry/registry.h"
 
 namespace penstock::control {
 
 /// Makes the broker what the Broker and BrokerListener resources say, and writes into them what happened.
 ///
-/// Core: control, with two threads of its own: one reconciles (read, decide, act, report), one runs the self-test.
+/// Core: control. It reconciles on its engine's thread (read, decide, act, report); a second thread runs the self-test.
 class BrokerController {
   public:
-    BrokerController(registry::Registry& registry, std::string version);
+    BrokerController(Objects& objects, std::string version);
     ~BrokerController();
 
     void start();
+    /// What the engine counted, by reconciler and outcome. Any thread.
+    [[nodiscard]] auto engine_counts() const { return engine_.counts(); }
     /// Ends client connections with reason 0x8B, then returns.
     void stop();
     /// For the Prometheus endpoint. Any thread.
@@ -40,16 +41,21 @@ class BrokerController {
     void probe_now();
 
   private:
-    void run();
+    class Work;
     void run_probe();
+    /// True when everything wanted is there.
     bool reconcile();
+    Outcome turn();
     void report(const Plan& plan, const std::vector<broker::ListenerState>& states);
     resources::Json broker_status(const resources::Json& broker, const Plan& plan, const std::vector<broker::ListenerState>& states) const;
     void put_service(const resources::Json& listener, const Plan& plan, const std::vector<broker::ListenerState>& states);
     void adopt(const resources::Json& listener, const resources::Json& broker);
+    void write_status(const resources::Kind& kind, const std::string& space, const std::string& name, const resources::Json& status);
     void publish_sys(std::int64_t now);
 
-    registry::Registry& registry_;
+    Objects& objects_;
+    Recorder recorder_;
+    Engine engine_;
     std::string version_;
     std::unique_ptr<broker::Server> server_;
     std::mutex guard_;                             ///< plan_, states_, selftest_, server_'s pointer
@@ -59,13 +65,12 @@ class BrokerController {
     std::string name_space_ = "azure-iot-operations";
     std::string broker_name_;
     SysTopics sys_;
-    std::int64_t next_sys_ = 0;
+    std::int64_t next_sys_ = 0, next_report_ = 0;
     std::uint64_t probes_ = 0;
     std::function<std::string(int)> open_metrics_port_;
     std::string metrics_fault_;                    ///< guarded by guard_
     std::atomic<bool> stopping_{false};
     std::atomic<bool> probe_now_{false};
-    std::thread loop_;
     std::thread probe_;
 };
 

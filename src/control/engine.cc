@@ -37,7 +37,7 @@ void Engine::start() {
 
 void Engine::stop() {
     stopping_ = true;
-    registry_.stop();
+    objects_.stop();
     if (thread_.joinable()) thread_.join();
 }
 
@@ -59,22 +59,17 @@ void Engine::run() {
     std::uint64_t seen = 0;
     while (!stopping_) {
         std::vector<registry::Event> events;
-        const auto version = registry_.version();
-        if (seen == 0 || !registry_.events_since(seen, nullptr, "", events)) {
+        if (!objects_.changes(seen, events))
             for (auto& entry : entries_)
                 for (const auto& key : entry->reconciler->all()) entry->queue.add(key, monotonic_ms());
-            seen = version;
-        }
-        for (const auto& event : events) {
+        for (const auto& event : events)
             for (auto& entry : entries_)
                 for (const auto& key : entry->reconciler->concerned(event)) entry->queue.add(key, monotonic_ms());
-            seen = std::max(seen, event.version);
-        }
         for (auto& entry : entries_) work(*entry);
         auto pause = idle_ms;
         for (const auto& entry : entries_)
             if (const auto due = entry->queue.next_due()) pause = std::min(pause, std::max<std::int64_t>(0, *due - monotonic_ms()));
-        if (pause > 0) registry_.wait_change(seen, static_cast<int>(pause));
+        if (pause > 0) objects_.wait(seen, static_cast<int>(pause));
     }
 }
 

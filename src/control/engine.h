@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "control/work_queue.h"
-#include "registry/registry.h"
+#include "control/objects.h"
 
 namespace penstock::control {
 
@@ -25,11 +25,11 @@ class Reconciler {
     virtual Outcome reconcile(const Key& key) = 0;
 };
 
-/// Runs reconcilers over the registry: keys without repetition, one at a time, back-off with jitter.
+/// Runs reconcilers over the objects: keys without repetition, one at a time, back-off with jitter.
 /// Core: control, with one thread of its own.
 class Engine {
   public:
-    explicit Engine(registry::Registry& registry) : registry_(registry) {}
+    explicit Engine(Objects& objects) : objects_(objects) {}
     ~Engine() { stop(); }
     /// Before start().
     void add(std::unique_ptr<Reconciler> reconciler);
@@ -47,7 +47,7 @@ class Engine {
     void run();
     void work(Entry& entry);
 
-    registry::Registry& registry_;
+    Objects& objects_;
     std::vector<std::unique_ptr<Entry>> entries_;
     mutable std::mutex guard_;           ///< counts
     std::atomic<bool> stopping_{false};

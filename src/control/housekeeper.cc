@@ -276,7 +276,7 @@ class EventExpiry : public Reconciler {
 
 }  // namespace
 
-Housekeeper::Housekeeper(Registry& registry, HousekeeperOptions options) : options_(std::move(options)), engine_(registry) {
+Housekeeper::Housekeeper(Registry& registry, HousekeeperOptions options) : options_(std::move(options)), objects_(registry), engine_(objects_) {
     engine_.add(std::make_unique<NamespaceReconciler>(registry, options_.api_ca));
     engine_.add(std::make_unique<TokenSecretReconciler>(registry, options_));
     engine_.add(std::make_unique<Collector>(registry));

@@ -38,6 +38,7 @@ class Housekeeper {
 
   private:
     HousekeeperOptions options_;
+    LocalObjects objects_;
     Engine engine_;
 };
 
