@@ -147,6 +147,12 @@ Reply Handler::dispatch(const Request& request, const User& user) {
             return out;
         }
         if (path.starts_with("/openapi/")) return openapi(request);
+        if (path == "/penstock/registry") {
+            if (!copy_registry_) return failure_reply(404, "NotFound", "the server could not find the requested resource");
+            auto bytes = copy_registry_();
+            if (!bytes) return failure_reply(500, "InternalError", "Internal error occurred: " + bytes.error().message);
+            return {.content_type = "application/vnd.sqlite3", .body = std::move(*bytes)};
+        }
         return discovery(request, parts);
     }
 

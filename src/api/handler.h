@@ -78,6 +78,9 @@ class Handler {
     /// `/readyz`: empty text is ready.
     void set_ready_check(std::function<std::string()> check) { ready_check_ = std::move(check); }
 
+    /// `/penstock/registry`: a consistent copy of the registry's file.
+    void set_registry_copy(std::function<Result<std::string>()> copy) { copy_registry_ = std::move(copy); }
+
     /// One line of a watch stream, with its newline; empty when the event does not concern the watch.
     std::string watch_line(const Watch& watch, const registry::Event& event, bool first) const;
     std::string bookmark_line(const Watch& watch, std::uint64_t version, bool initial_end) const;
@@ -121,6 +124,7 @@ class Handler {
     Authorizer authorizer_;
     std::string version_;
     std::function<std::string()> ready_check_;
+    std::function<Result<std::string>()> copy_registry_;
     std::uint64_t openapi_of_ = 0;       ///< kinds_version() the texts below were made from
     std::map<std::string, std::string> openapi_texts_;
 };

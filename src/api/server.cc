@@ -40,6 +40,8 @@ constexpr std::uint32_t header_max = 64 * 1024;
 constexpr std::size_t connections_max = 10'000;
 constexpr auto idle_time = std::chrono::minutes(5);
 constexpr auto request_time = std::chrono::seconds(30);
+constexpr auto drain_time = std::chrono::seconds(5);
+constexpr std::size_t drain_max = 16 * 1024 * 1024;
 constexpr int watch_seconds = 1800;
 constexpr auto bookmark_every = std::chrono::seconds(60);
 constexpr std::size_t forwarded_max = 256;           // TCP connections of one port-forward
@@ -185,6 +187,10 @@ struct Server::Impl {
                                                                                             : fmt::format("Request header too large: limit is {}", header_max)};
                 auto response = response_of({.status = failure.code, .body = failure.to_json().dump()}, 11, false);
                 co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
+                // A client that is still sending would not read the answer of a connection that is closed under it.
+                beast::get_lowest_layer(*stream).expires_after(drain_time);
+                std::vector<char> scratch(64 * 1024);
+                for (std::size_t drained = 0; !error && drained < drain_max;) drained += co_await stream->async_read_some(asio::buffer(scratch), asio::redirect_error(asio::use_awaitable, error));
                 break;
             }
             if (error) break;

@@ -17,9 +17,17 @@ struct RunOptions {
     std::string api_address = "127.0.0.1";
     int api_port = 6443;
     std::string log_level = "info";
-    bool in_memory = false;
+    bool with_broker = true;             ///< false: the API and its controllers alone
 };
 int run(const RunOptions& options);
+
+struct BrokerRoleOptions {
+    std::string kubeconfig;              ///< empty: the pod's account, else KUBECONFIG
+    std::string name_space = "azure-iot-operations";
+    std::string log_level = "info";
+};
+/// The broker and its controller over a resource API elsewhere: `penstock api` or a kube-apiserver.
+int run_broker(const BrokerRoleOptions& options);
 
 struct ResourceOptions {
     std::string kubeconfig;
@@ -33,12 +41,40 @@ struct ResourceOptions {
     bool dry_run = false;
     bool no_headers = false;
     bool ignore_not_found = false;
+    bool server_side = false;
+    bool force_conflicts = false;
+    std::string field_manager;
 };
 int get(const ResourceOptions& options);
 int apply(const ResourceOptions& options);
 int remove(const ResourceOptions& options);
 int validate(const ResourceOptions& options);
-int api_resources();
+int api_resources(const ResourceOptions& options);
+int describe(const ResourceOptions& options);
+int explain(const ResourceOptions& options);
+
+struct WaitOptions {
+    std::string condition;               ///< `condition=X[=V]`, `jsonpath={PATH}=V`, `delete`, `create`
+    std::string timeout = "30s";
+};
+int wait(const ResourceOptions& options, const WaitOptions& wait);
+
+struct LogOptions {
+    std::string container, since;
+    int tail = -1;
+    bool follow = false, timestamps = false, all_containers = false;
+};
+int logs(const ResourceOptions& options, const LogOptions& log);
+
+struct TokenOptions {
+    std::string name, duration;
+    std::vector<std::string> audiences;
+};
+int create_token(const ResourceOptions& options, const TokenOptions& token);
+/// A copy of the registry's file, taken while it runs.
+int backup_registry(const ResourceOptions& options, const std::string& file);
+/// `commands`: name and description of each.
+int completion(const std::string& shell, const std::vector<std::pair<std::string, std::vector<std::string>>>& commands);
 /// Writes docs/resources/*.md from the declarations.
 int write_reference(const std::string& folder);
 

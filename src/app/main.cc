@@ -119,6 +119,18 @@ int main(int argc, char** argv) {
     run->add_option("--api-port", run_options.api_port, "Port of the resource API; 0 picks one")->capture_default_str()->check(CLI::Range(0, 65'535));
     run->add_option("--log-level", run_options.log_level, "Log level until the Broker resource is read")->capture_default_str();
 
+    auto* api = root.add_subcommand("api", "Run the resource API and its controllers without a broker");
+    api->add_option("-f,--filename", run_options.files, "Manifests to apply and follow: files or folders");
+    api->add_option("--data-dir", run_options.data_folder, "Where state is kept")->capture_default_str();
+    api->add_option("--api-address", run_options.api_address, "Address of the resource API")->capture_default_str();
+    api->add_option("--api-port", run_options.api_port, "Port of the resource API; 0 picks one")->capture_default_str()->check(CLI::Range(0, 65'535));
+    api->add_option("--log-level", run_options.log_level, "Log level")->capture_default_str();
+    app::BrokerRoleOptions broker_options;
+    auto* broker = root.add_subcommand("broker", "Run the broker over a resource API elsewhere (penstock api, or a cluster's)");
+    broker->add_option("--kubeconfig", broker_options.kubeconfig, "Kubeconfig; in a pod the mounted account when absent");
+    broker->add_option("-n,--namespace", broker_options.name_space, "Namespace of the resources")->capture_default_str();
+    broker->add_option("--log-level", broker_options.log_level, "Log level until the Broker resource is read")->capture_default_str();
+
     app::ResourceOptions resource;
     auto* get = root.add_subcommand("get", "Show resources: penstock get KIND [NAME], KIND/NAME, KIND,KIND");
     add_api(*get, resource);
@@ -133,6 +145,9 @@ int main(int argc, char** argv) {
     add_api(*apply, resource);
     apply->add_option("-f,--filename", resource.files, "File, folder or -")->required();
     apply->add_flag("--dry-run", resource.dry_run, "Check only");
+    apply->add_flag("--server-side", resource.server_side, "Server-side apply: fields are owned, conflicts are told");
+    apply->add_flag("--force-conflicts", resource.force_conflicts, "Server-side: take conflicting fields over");
+    apply->add_option("--field-manager", resource.field_manager, "Name under which fields are owned");
     auto* remove = root.add_subcommand("delete", "Delete resources: by file, or KIND NAME");
     add_api(*remove, resource);
     remove->add_option("words", resource.words, "KIND NAME...");
@@ -141,6 +156,43 @@ int main(int argc, char** argv) {
     auto* validate = root.add_subcommand("validate", "Check manifests without a running Penstock");
     validate->add_option("-f,--filename", resource.files, "File, folder or -")->required();
     auto* kinds = root.add_subcommand("api-resources", "List the kinds");
+    add_api(*kinds, resource);
+    auto* describe = root.add_subcommand("describe", "Show resources at length, with their Events: penstock describe KIND [NAME]");
+    add_api(*describe, resource);
+    describe->add_option("words", resource.words, "KIND [NAME...]");
+    describe->add_flag("-A,--all-namespaces", resource.all_namespaces, "All namespaces");
+    auto* explain = root.add_subcommand("explain", "Show what a field means: penstock explain brokerlistener.spec.ports");
+    add_api(*explain, resource);
+    explain->add_option("words", resource.words, "KIND[.FIELD...]");
+    app::WaitOptions wait_options;
+    auto* wait = root.add_subcommand("wait", "Wait until a resource is as wanted: penstock wait KIND/NAME --for=...");
+    add_api(*wait, resource);
+    wait->add_option("words", resource.words, "KIND/NAME or KIND NAME...");
+    wait->add_option("--for", wait_options.condition, "condition=NAME[=VALUE], jsonpath='{PATH}'=VALUE, delete or create")->required();
+    wait->add_option("--timeout", wait_options.timeout, "How long, for example 30s")->capture_default_str();
+    app::LogOptions log_options;
+    auto* logs = root.add_subcommand("logs", "Show the log of a role: penstock logs aio-broker-frontend-0");
+    add_api(*logs, resource);
+    logs->add_option("words", resource.words, "POD");
+    logs->add_option("-c,--container", log_options.container, "Container");
+    logs->add_flag("-f,--follow", log_options.follow, "Go on with new lines");
+    logs->add_option("--tail", log_options.tail, "Only the last lines")->check(CLI::NonNegativeNumber);
+    logs->add_option("--since", log_options.since, "Only lines younger than this, for example 5m");
+    logs->add_flag("--timestamps", log_options.timestamps, "Time before each line");
+    app::TokenOptions token_options;
+    auto* create = root.add_subcommand("create", "Create: penstock create token ACCOUNT");
+    create->require_subcommand(1);
+    auto* token = create->add_subcommand("token", "Token of a service account");
+    add_api(*token, resource);
+    token->add_option("name", token_options.name, "Service account")->required();
+    token->add_option("--audience", token_options.audiences, "Who accepts it; may be repeated")->allow_extra_args(false);
+    token->add_option("--duration", token_options.duration, "How long it lives, at least 10m");
+    std::string copy_file, shell;
+    auto* backup = root.add_subcommand("backup-registry", "Copy all resources into a file while Penstock runs");
+    add_api(*backup, resource);
+    backup->add_option("file", copy_file, "File to write")->required();
+    auto* completion = root.add_subcommand("completion", "Completion for a shell: source <(penstock completion bash)");
+    completion->add_option("shell", shell, "bash or zsh")->required();
     std::string reference_folder;
     auto* reference = root.add_subcommand("write-reference", "Write the reference pages of all kinds");
     reference->add_option("folder", reference_folder, "Folder")->required();
@@ -219,11 +271,32 @@ int main(int argc, char** argv) {
         return 1;
     }
     if (*run) return app::run(run_options);
+    if (*api) {
+        run_options.with_broker = false;
+        return app::run(run_options);
+    }
+    if (*broker) return app::run_broker(broker_options);
     if (*get) return app::get(resource);
     if (*apply) return app::apply(resource);
     if (*remove) return app::remove(resource);
     if (*validate) return app::validate(resource);
-    if (*kinds) return app::api_resources();
+    if (*kinds) return app::api_resources(resource);
+    if (*describe) return app::describe(resource);
+    if (*explain) return app::explain(resource);
+    if (*wait) return app::wait(resource, wait_options);
+    if (*logs) return app::logs(resource, log_options);
+    if (*token) return app::create_token(resource, token_options);
+    if (*backup) return app::backup_registry(resource, copy_file);
+    if (*completion) {
+        std::vector<std::pair<std::string, std::vector<std::string>>> commands;
+        for (const auto* sub_command : root.get_subcommands({})) {
+            std::vector<std::string> flags;
+            for (const auto* option : sub_command->get_options())
+                for (const auto& name : option->get_lnames()) flags.push_back("--" + name);
+            commands.emplace_back(sub_command->get_name(), std::move(flags));
+        }
+        return app::completion(shell, commands);
+    }
     if (*reference) return app::write_reference(reference_folder);
     if (*bench) {
         load.port = static_cast<std::uint16_t>(load_port);

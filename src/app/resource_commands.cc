@@ -2,11 +2,13 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <ranges>
 
 #include <fmt/format.h>
 
 #include "app/commands.h"
 #include "app/jsonpath.h"
+#include "app/terminal.h"
 #include "base/text.h"
 #include "client/apply.h"
 
@@ -19,45 +21,34 @@ using resources::text_at;
 
 constexpr const char* table_accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
-int problem(const std::string& text) {
-    std::cerr << "error: " << text << "\n";
-    return 1;
-}
-
-int refused(const Result<client::Response>& answer) {
-    if (!answer) return problem(answer.error().message);
-    std::cerr << fmt::format("Error from server ({}): {}\n", text_at(answer->body, "reason", std::to_string(answer->status)), answer->message());
-    return 1;
-}
-
 /// `brokers`, `broker/default`, `broker,brokerlistener`, or KIND NAME...
 struct Wanted {
     const resources::Kind* kind = nullptr;
     std::vector<std::string> names;
 };
 
-Result<std::vector<Wanted>> wanted_of(const std::vector<std::string>& words) {
+Result<std::vector<Wanted>> wanted_of(client::Kinds& kinds, const std::vector<std::string>& words) {
     std::vector<Wanted> out;
     if (words.empty()) return fail("a kind is needed, for example: penstock get brokerlistener");
-    auto kind_of = [](std::string_view word) -> Result<const resources::Kind*> {
-        if (const auto* kind = resources::find_kind_by_word(word)) return kind;
-        std::vector<std::string> names;
-        for (const auto& k : resources::all_kinds()) names.push_back(k.plural);
-        const auto near = nearest(word, names);
-        return fail(fmt::format("the server doesn't have a resource type \"{}\"{}", word, near.empty() ? "" : fmt::format("; did you mean {}?", near)));
-    };
     if (words[0].find('/') != std::string::npos) {
         for (const auto& word : words) {
             const auto slash = word.find('/');
             if (slash == std::string::npos) return fail(fmt::format("\"{}\": with KIND/NAME every argument has that form", word));
-            const auto kind = kind_of(std::string_view(word).substr(0, slash));
+            const auto kind = kinds.by_word(std::string_view(word).substr(0, slash));
             if (!kind) return std::unexpected(kind.error());
             out.push_back({*kind, {word.substr(slash + 1)}});
         }
         return out;
     }
     for (const auto word : split(words[0], ',')) {
-        const auto kind = kind_of(word);
+        if (word == "all") {
+            const auto served = kinds.all();
+            if (!served) return std::unexpected(served.error());
+            for (const auto& kind : **served)
+                if (std::ranges::find(kind.categories, "all") != kind.categories.end()) out.push_back({&kind, {}});
+            continue;
+        }
+        const auto kind = kinds.by_word(word);
         if (!kind) return std::unexpected(kind.error());
         out.push_back({*kind, {words.begin() + 1, words.end()}});
     }
@@ -99,18 +90,15 @@ void print_table(const Json& table, bool wide, bool with_namespace, bool headers
     }
     for (const auto& line : lines) {
         std::string text;
-        for (std::size_t i = 0; i < line.size(); ++i) text += i + 1 < line.size() ? fmt::format("{:<{}}   ", line[i], widths[i]) : line[i];
+        for (std::size_t i = 0; i < line.size(); ++i) {
+            // Padding is counted without the colour's own bytes.
+            text += coloured(line[i]);
+            if (i + 1 < line.size()) text += std::string(widths[i] - line[i].size() + 3, ' ');
+        }
         while (text.ends_with(' ')) text.pop_back();
         std::cout << text << "\n";
     }
     std::cout << std::flush;
-}
-
-Result<client::Client> connect(const ResourceOptions& options) {
-    auto access = client::read_kubeconfig(options.kubeconfig.empty() ? default_kubeconfig() : options.kubeconfig);
-    if (!access) return std::unexpected(access.error());
-    if (!options.name_space.empty()) access->name_space = options.name_space;
-    return client::Client(std::move(*access));
 }
 
 int print_objects(const ResourceOptions& options, const std::vector<Json>& objects, bool as_list) {
@@ -136,11 +124,12 @@ int get(const ResourceOptions& options) {
     const bool table = options.output.empty() || options.output == "wide";
     if (!table && options.output != "json" && options.output != "yaml" && options.output != "name" && !options.output.starts_with("jsonpath="))
         return problem(fmt::format("-o \"{}\" is not known; use wide, yaml, json, name or jsonpath=TEMPLATE", options.output));
-    const auto wanted = wanted_of(options.words);
-    if (!wanted) return problem(wanted.error().message);
     auto connected = connect(options);
     if (!connected) return problem(connected.error().message);
     auto& api = *connected;
+    client::Kinds kinds(api);
+    const auto wanted = wanted_of(kinds, options.words);
+    if (!wanted) return problem(wanted.error().message);
     const auto space = options.all_namespaces ? std::string() : api.access().name_space;
     if (options.watch && wanted->size() != 1) return problem("you may only specify a single resource type with -w");
     std::vector<Json> objects;
@@ -199,7 +188,8 @@ int get(const ResourceOptions& options) {
         return status;
     }
     if (!table) return status != 0 ? status : print_objects(options, objects, as_list);
-    if (!any && status == 0) std::cerr << (options.all_namespaces ? "No resources found\n" : fmt::format("No resources found in {} namespace.\n", api.access().name_space));
+    const bool scoped = !options.all_namespaces && std::ranges::any_of(*wanted, [](const Wanted& w) { return w.kind->namespaced; });
+    if (!any && status == 0) std::cerr << (!scoped ? "No resources found\n" : fmt::format("No resources found in {} namespace.\n", api.access().name_space));
     return status;
 }
 
@@ -233,22 +223,32 @@ int apply(const ResourceOptions& options) {
     if (!documents) return problem(documents.error().message);
     auto connected = connect(options);
     if (!connected) return problem(connected.error().message);
+    client::Kinds kinds(*connected);
+    client::ApplyOptions how{.name_space = connected->access().name_space, .dry_run = options.dry_run, .server_side = options.server_side, .force = options.force_conflicts};
+    if (!options.field_manager.empty()) how.manager = options.field_manager;
+    else if (how.server_side) how.manager = "penstock";
     int status = 0;
-    for (const auto& document : *documents) status |= report(client::apply_document(*connected, document, connected->access().name_space, options.dry_run));
+    for (const auto& document : *documents) {
+        const auto result = client::apply_document(*connected, kinds, document, how);
+        status |= report(result);
+        if (result.is_conflict && how.server_side) std::cerr << "  --force-conflicts takes the fields over; leaving them out of the file gives them up\n";
+    }
     return status;
 }
 
 int remove(const ResourceOptions& options) {
     auto connected = connect(options);
     if (!connected) return problem(connected.error().message);
+    client::Kinds kinds(*connected);
     int status = 0;
     if (!options.files.empty()) {
         const auto documents = read_all(options.files);
         if (!documents) return problem(documents.error().message);
-        for (const auto& document : *documents) status |= report(client::delete_document(*connected, document, connected->access().name_space));
+        // From the end: objects before the definitions and namespaces they need.
+        for (const auto& document : *documents | std::views::reverse) status |= report(client::delete_document(*connected, kinds, document, connected->access().name_space));
         return status;
     }
-    const auto wanted = wanted_of(options.words);
+    const auto wanted = wanted_of(kinds, options.words);
     if (!wanted) return problem(wanted.error().message);
     for (const auto& w : *wanted) {
         if (w.names.empty()) return problem("name what is to be deleted: penstock delete KIND NAME, or -f FILE");
@@ -274,16 +274,6 @@ int validate(const ResourceOptions& options) {
         return 1;
     }
     std::cout << fmt::format("{} document{} valid\n", documents->size(), documents->size() == 1 ? "" : "s");
-    return 0;
-}
-
-int api_resources() {
-    std::cout << fmt::format("{:<24}{:<12}{:<44}{:<12}{}\n", "NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND");
-    for (const auto& kind : resources::all_kinds()) {
-        std::string names;
-        for (const auto& n : kind.short_names) names += (names.empty() ? "" : ",") + n;
-        std::cout << fmt::format("{:<24}{:<12}{:<44}{:<12}{}\n", kind.plural, names, kind.api_version(), kind.namespaced, kind.kind);
-    }
     return 0;
 }
 

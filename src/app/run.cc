@@ -17,9 +17,14 @@
 
 #include "api/server.h"
 #include "app/commands.h"
+#include "app/file_follower.h"
+#include "app/identity.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "client/apply.h"
+#include "base/clock.h"
+#include "base/random.h"
+#include "client/client.h"
+#include "client/lease.h"
 #include "control/broker_controller.h"
 #include "control/housekeeper.h"
 #include "crypto/signature.h"
@@ -33,212 +38,6 @@ namespace {
 namespace fs = std::filesystem;
 using resources::Json;
 using resources::text_at;
-
-constexpr const char* source_annotation = "penstock.io/applied-from";
-constexpr int server_certificate_days = 365, ca_days = 3650, renew_before_days = 90;
-
-Result<std::string> read_file(const fs::path& path) {
-    std::ifstream in(path, std::ios::binary);
-    if (!in) return fail(fmt::format("{}: cannot be read", path.string()));
-    std::ostringstream out;
-    out << in.rdbuf();
-    return out.str();
-}
-
-/// Written beside and renamed, mode 0600: keys are never readable by others, not even for a moment.
-Result<void> write_private(const fs::path& path, const std::string& content) {
-    const auto beside = path.string() + ".new";
-    std::error_code error;
-    fs::remove(beside, error);
-    const auto mask = umask(0077);
-    std::ofstream out(beside, std::ios::binary | std::ios::trunc);
-    umask(mask);
-    out << content;
-    out.close();
-    if (!out) return fail(fmt::format("{}: cannot be written", beside));
-    fs::rename(beside, path, error);
-    if (error) return fail(fmt::format("{}: {}", path.string(), error.message()));
-    return {};
-}
-
-/// Keys that sign service-account tokens, newest first. The first start makes one.
-Result<std::vector<std::string>> open_token_keys(const fs::path& folder) {
-    std::vector<fs::path> files;
-    std::error_code error;
-    for (const auto& entry : fs::directory_iterator(folder, error))
-        if (entry.path().filename().string().starts_with("service-account") && entry.path().extension() == ".key") files.push_back(entry.path());
-    std::ranges::sort(files, std::greater{});
-    if (files.empty()) {
-        auto made = crypto::make_signing_key();
-        if (!made) return std::unexpected(made.error());
-        files.push_back(folder / "service-account.key");
-        if (auto written = write_private(files.back(), *made); !written) return std::unexpected(written.error());
-    }
-    std::vector<std::string> out;
-    for (const auto& file : files) {
-        auto text = read_file(file);
-        if (!text) return std::unexpected(text.error());
-        out.push_back(std::move(*text));
-    }
-    return out;
-}
-
-/// The API's own CA and certificates: made at the first start, leaves made anew when they near their end or when the
-/// machine got other addresses.
-struct Identity {
-    crypto::KeyPair ca, server, admin;
-};
-
-Result<crypto::KeyPair> kept_or_made(const fs::path& folder, const std::string& name, const std::function<bool(const crypto::KeyPair&)>& good,
-                                     const std::function<Result<crypto::KeyPair>()>& make) {
-    crypto::KeyPair pair{.certificate = read_file(folder / (name + ".crt")).value_or(""), .key = read_file(folder / (name + ".key")).value_or("")};
-    if (!pair.certificate.empty() && !pair.key.empty() && good(pair)) return pair;
-    auto fresh = make();
-    if (!fresh) return fresh;
-    if (auto r = write_private(folder / (name + ".key"), fresh->key); !r) return std::unexpected(r.error());
-    if (auto r = write_private(folder / (name + ".crt"), fresh->certificate); !r) return std::unexpected(r.error());
-    return fresh;
-}
-
-Result<Identity> open_identity(const fs::path& folder) {
-    std::error_code error;
-    fs::create_directories(folder, error);
-    fs::permissions(folder, fs::perms::owner_all, error);
-    auto fresh_enough = [](const crypto::KeyPair& p) { return crypto::seconds_left(p.certificate) > renew_before_days * 86'400LL; };
-    Identity out;
-    auto ca = kept_or_made(folder, "api-ca", fresh_enough, [] { return crypto::make_ca("penstock-api-ca", ca_days); });
-    if (!ca) return std::unexpected(ca.error());
-    out.ca = *ca;
-    std::vector<std::string> names{"localhost", io::machine_name(), "kubernetes", "kubernetes.default", "kubernetes.default.svc"};
-    auto addresses = io::machine_addresses();
-    addresses.insert(addresses.begin(), {"127.0.0.1", "::1"});
-    auto server = kept_or_made(
-        folder, "api-server", [&](const auto& p) { return fresh_enough(p) && crypto::covers(p.certificate, names, addresses); },
-        [&] { return crypto::make_leaf(out.ca, {.common_name = "penstock-api", .dns_names = names, .addresses = addresses, .server = true, .days = server_certificate_days}); });
-    if (!server) return std::unexpected(server.error());
-    auto admin = kept_or_made(folder, "admin", fresh_enough,
-                              [&] { return crypto::make_leaf(out.ca, {.common_name = "system:admin", .organizations = {"system:masters"}, .days = server_certificate_days}); });
-    if (!admin) return std::unexpected(admin.error());
-    out.server = *server;
-    out.admin = *admin;
-    return out;
-}
-
-std::string kubeconfig_text(const Identity& identity, const std::string& address, int port) {
-    return fmt::format(
-        "apiVersion: v1\nkind: Config\ncurrent-context: default\n"
-        "clusters:\n- name: default\n  cluster:\n    server: https://{}:{}\n    certificate-authority-data: {}\n"
-        "users:\n- name: default\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n"
-        "contexts:\n- name: default\n  context:\n    cluster: default\n    user: default\n",
-        address == "0.0.0.0" || address == "::" ? "127.0.0.1" : address, port, base64_encode(identity.ca.certificate), base64_encode(identity.admin.certificate),
-        base64_encode(identity.admin.key));
-}
-
-/// Applies the manifests of `-f` and keeps following them: a change is applied, a document that goes away is deleted.
-class FileFollower {
-  public:
-    FileFollower(client::Access access, std::vector<std::string> files) : client_(std::move(access)), files_(std::move(files)) {
-        for (auto& file : files_)
-            if (file != "-") file = fs::absolute(file).string();
-    }
-
-    /// False: something was refused; what ran goes on running.
-    bool sync() {
-        std::vector<resources::Document> documents;
-        for (const auto& file : files_) {
-            auto some = client::read_manifests(file);
-            if (!some) {
-                log::error("app", "manifests kept as they were: {}", some.error().message);
-                return false;
-            }
-            std::ranges::move(*some, std::back_inserter(documents));
-        }
-        const auto faults = client::validate_documents(documents);
-        for (const auto& fault : faults) log::error("app", "manifest fault: {}", fault);
-        if (!faults.empty()) {
-            log::error("app", "{} fault{} in the manifests; the running configuration stays as it was", faults.size(), faults.size() == 1 ? "" : "s");
-            return false;
-        }
-        // A Namespace before what is in it, a Broker before its listeners.
-        auto rank = [](const resources::Document& d) {
-            const auto kind = text_at(d.object, "kind");
-            return kind == "Namespace" ? 0 : kind == "Broker" ? 1 : 2;
-        };
-        // By rank, then as they stand in the files.
-        std::vector<resources::Document> sorted;
-        for (int wanted = 0; wanted <= 2; ++wanted)
-            for (auto& document : documents)
-                if (rank(document) == wanted) sorted.push_back(document);
-        documents = std::move(sorted);
-        bool good = true;
-        std::vector<std::string> present;
-        // What left the files goes first: a port or service type may have moved to another listener.
-        for (auto& document : documents) {
-            document.object["metadata"]["annotations"][source_annotation] = files_.front();
-            present.push_back(key_of(document.object));
-        }
-        prune(present);
-        for (const auto& document : documents) {
-            const auto result = client::apply_document(client_, document, client_.access().name_space, false);
-            if (!result.error.empty()) {
-                good = false;
-                log::error("app", "manifest refused: {}", result.error);
-            } else if (result.outcome != "unchanged") {
-                log::info("app", "{} {}", result.what, result.outcome);
-            }
-        }
-        return good;
-    }
-
-    /// Looks for changes twice a second until `stop`.
-    void follow(const std::atomic<bool>& stop, const std::function<void(int)>& pause) {
-        auto before = fingerprint();
-        while (!stop) {
-            pause(500);
-            const auto now = fingerprint();
-            if (now == before) continue;
-            before = now;
-            sync();
-        }
-    }
-
-  private:
-    std::string key_of(const Json& object) const {
-        return text_at(object, "kind") + "/" + text_at(object, "metadata.namespace", client_.access().name_space) + "/" + text_at(object, "metadata.name");
-    }
-    void prune(const std::vector<std::string>& present) {
-        for (const auto& kind : resources::all_kinds()) {
-            const auto list = client_.request("GET", client::path_of(kind, ""));
-            if (!list || !list->ok()) continue;
-            for (const auto& item : resources::at_path(list->body, "items")) {
-                const auto& annotations = resources::at_path(item, "metadata.annotations");
-                if (!annotations.is_object() || annotations.value(source_annotation, "") != files_.front()) continue;
-                auto object = item;
-                object["kind"] = kind.kind;
-                if (std::ranges::find(present, key_of(object)) != present.end()) continue;
-                const auto removed = client_.request("DELETE", client::path_of(kind, text_at(item, "metadata.namespace"), text_at(item, "metadata.name")));
-                if (removed && removed->ok()) log::info("app", "{}/{} deleted, it left the manifests", kind.singular, text_at(item, "metadata.name"));
-            }
-        }
-    }
-    std::string fingerprint() const {
-        std::string out;
-        std::error_code error;
-        for (const auto& file : files_) {
-            auto add = [&](const fs::path& path) {
-                struct stat s {};
-                if (stat(path.c_str(), &s) == 0) out += fmt::format("{}:{}:{}.{};", path.string(), s.st_size, s.st_mtim.tv_sec, s.st_mtim.tv_nsec);
-            };
-            if (!fs::is_directory(file, error)) add(file);
-            else
-                for (const auto& entry : fs::directory_iterator(file, error)) add(entry.path());
-        }
-        return out;
-    }
-
-    client::Client client_;
-    std::vector<std::string> files_;
-};
 
 /// The embedded default: a Broker, and without files the loopback listener.
 void create_defaults(registry::Registry& registry, bool with_listener) {
@@ -268,8 +67,10 @@ std::string default_kubeconfig() {
     return default_data_folder() + "/kubeconfig.yaml";
 }
 
-int run(const RunOptions& options) {
-    // Signals are taken by this thread alone, at the end of this function; all threads made below inherit the mask.
+namespace {
+
+/// Before any thread is made: all inherit the mask, and only `sigwait` at the end takes the signals.
+sigset_t prepare_process() {
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
@@ -280,11 +81,85 @@ int run(const RunOptions& options) {
     // all the rest of handling them. What is kept is bounded: 16 MiB a thread.
     mallopt(M_TRIM_THRESHOLD, 16 << 20);
     mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    return signals;
+}
 
-    auto give_up = [](const std::string& why) {
-        std::cerr << "penstock: " << why << "\n";
-        return 1;
+int give_up(const std::string& why) {
+    std::cerr << "penstock: " << why << "\n";
+    return 1;
+}
+
+api::PageServer::Page pages_of(control::BrokerController& controller) {
+    return [&controller](const std::string& path) -> api::Reply {
+        if (path == "/metrics") return {.content_type = "text/plain; version=0.0.4", .body = controller.metrics_page()};
+        if (path == "/healthz" || path == "/livez") return {.content_type = "text/plain", .body = "ok\n"};
+        if (path == "/readyz") {
+            const auto why = controller.not_ready();
+            return {.status = why.empty() ? 200 : 503, .content_type = "text/plain", .body = why.empty() ? "ok\n" : why};
+        }
+        return {.status = 404, .content_type = "text/plain", .body = "here are /metrics, /healthz and /readyz\n"};
     };
+}
+
+constexpr const char* account_folder = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+}  // namespace
+
+int run_broker(const BrokerRoleOptions& options) {
+    const auto signals = prepare_process();
+    if (const auto why = log::set_levels(options.log_level); !why.empty()) return give_up("--log-level: " + why);
+    io::raise_descriptor_limit();
+    // In a pod the mounted account is used; elsewhere a kubeconfig.
+    const char* service_host = std::getenv("KUBERNETES_SERVICE_HOST");
+    const char* service_port = std::getenv("KUBERNETES_SERVICE_PORT");
+    auto access = options.kubeconfig.empty() && service_host != nullptr ? client::in_cluster(service_host, service_port != nullptr ? service_port : "", account_folder)
+                                                                        : client::read_kubeconfig(options.kubeconfig.empty() ? default_kubeconfig() : options.kubeconfig);
+    if (!access) return give_up(access.error().message);
+    const std::string group = "mqttbroker.iotoperations.azure.com/v1";
+    auto connect = [&] { return std::make_unique<client::Client>(*access); };
+    control::RemoteObjects objects(connect, {resources::find_kind(group, "Broker"), resources::find_kind(group, "BrokerListener"), resources::find_kind("v1", "Service")}, options.name_space);
+    control::BrokerController controller(objects, version);
+    api::PageServer pages(pages_of(controller));
+    controller.on_metrics_port([&](int wanted) {
+        const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
+        return listening ? std::string() : listening.error().message;
+    });
+    objects.start();
+    log::info("app", "penstock {} broker role api=https://{}:{} namespace={}", version, access->host, access->port, options.name_space);
+
+    // One broker acts for a namespace; others wait for its lease. Who loses it ends, so that a fresh start decides anew.
+    std::atomic<bool> stopping{false}, lost{false};
+    std::thread electing([&] {
+        auto transport = connect();
+        const auto space = options.name_space.empty() ? std::string("azure-iot-operations") : options.name_space;
+        client::LeaderElection election(*transport, space, "penstock-broker", fmt::format("{}_{}", io::machine_name(), random_uuid().substr(0, 8)));
+        bool leads = false;
+        while (!stopping) {
+            const bool now = election.tick(monotonic_ms(), wall_ms());
+            if (now && !leads) controller.start();
+            if (leads && !now) {
+                lost = true;
+                kill(getpid(), SIGTERM);
+                return;
+            }
+            leads = now;
+            objects.pause(static_cast<int>(client::LeaderElection::interval_ms));
+        }
+        election.release(wall_ms());
+    });
+    int signal_number = 0;
+    sigwait(&signals, &signal_number);
+    log::info("app", "stopping");
+    stopping = true;
+    controller.stop();
+    objects.stop();
+    electing.join();
+    pages.stop();
+    return lost ? give_up("the lease was lost; another broker acts now") : 0;
+}
+
+int run(const RunOptions& options) {
+    const auto signals = prepare_process();
     if (const auto why = log::set_levels(options.log_level); !why.empty()) return give_up("--log-level: " + why);
     std::error_code error;
     fs::create_directories(options.data_folder, error);
@@ -307,9 +182,18 @@ int run(const RunOptions& options) {
                                                       return made ? made->token : std::string();
                                                   },
                                                   .version = version,
-                                                  .roles = [&] { return controller.roles(); }});
+                                                  .roles = [&] { return options.with_broker ? controller.roles() : std::vector<control::Role>{control::api_role()}; }});
     api::Handler handler(**registry, tokens, version);
-    handler.set_ready_check([&] { return controller.not_ready(); });
+    if (options.with_broker) handler.set_ready_check([&] { return controller.not_ready(); });
+    handler.set_registry_copy([&]() -> Result<std::string> {
+        const auto copy = fs::path(options.data_folder) / "registry-copy.sqlite";
+        std::error_code ignored;
+        fs::remove(copy, ignored);
+        if (auto done = (*registry)->copy_to(copy.string()); !done) return std::unexpected(done.error());
+        auto bytes = read_file(copy);
+        fs::remove(copy, ignored);
+        return bytes;
+    });
     api::Server server(handler, {.address = options.api_address, .port = static_cast<std::uint16_t>(options.api_port), .certificate = identity->server, .client_ca = identity->ca.certificate});
     const auto port = server.start();
     if (!port) return give_up(port.error().message + "; is another penstock running, or choose another with --api-port");
@@ -318,28 +202,30 @@ int run(const RunOptions& options) {
     auto access = client::read_kubeconfig(kubeconfig);
     if (!access) return give_up(access.error().message);
 
-    std::unique_ptr<FileFollower> follower;
-    if (!options.files.empty()) {
-        follower = std::make_unique<FileFollower>(*access, options.files);
+    // The manifests folder of the data folder first, then what the command line names; each has its own objects.
+    const auto manifests = fs::path(options.data_folder) / "manifests";
+    fs::create_directories(manifests, error);
+    std::vector<std::unique_ptr<FileFollower>> followers;
+    followers.push_back(std::make_unique<FileFollower>(*access, std::vector<std::string>{manifests.string()}, true));
+    if (!options.files.empty()) followers.push_back(std::make_unique<FileFollower>(*access, options.files, false));
+    control::Recorder recorder(objects, "penstock-files");
+    for (auto& follower : followers) {
+        follower->on_conflict([&](const Json& object, const std::string& why) {
+            const auto* kind = resources::find_kind(text_at(object, "apiVersion"), text_at(object, "kind"));
+            if (kind == nullptr) return;
+            if (const auto live = objects.get(*kind, kind->namespaced ? text_at(object, "metadata.namespace", access->name_space) : "", text_at(object, "metadata.name"))) recorder.record(*live, "Warning", "FileConflict", why);
+        });
         follower->sync();
     }
-    api::PageServer pages([&](const std::string& path) -> api::Reply {
-        if (path == "/metrics") return {.content_type = "text/plain; version=0.0.4", .body = controller.metrics_page()};
-        if (path == "/healthz" || path == "/livez") return {.content_type = "text/plain", .body = "ok\n"};
-        if (path == "/readyz") {
-            const auto why = controller.not_ready();
-            return {.status = why.empty() ? 200 : 503, .content_type = "text/plain", .body = why.empty() ? "ok\n" : why};
-        }
-        return {.status = 404, .content_type = "text/plain", .body = "here are /metrics, /healthz and /readyz\n"};
-    });
+    api::PageServer pages(pages_of(controller));
 
     controller.on_metrics_port([&](int wanted) {
         const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
         return listening ? std::string() : listening.error().message;
     });
-    create_defaults(**registry, options.files.empty());
+    if (options.with_broker) create_defaults(**registry, options.files.empty());
     housekeeper.start();
-    controller.start();
+    if (options.with_broker) controller.start();
 
     log::info("app", "penstock {} runs data={} api=https://{}:{} descriptors={}", version, options.data_folder, options.api_address, *port, descriptors);
     std::cout << fmt::format("Penstock {} is running; Ctrl-C stops it.\n  resources   penstock get broker,brokerlistener -A      (or kubectl, with the file below)\n"
@@ -348,15 +234,15 @@ int run(const RunOptions& options) {
               << std::flush;
 
     std::atomic<bool> stopping{false};
-    std::thread following;
+    std::vector<std::thread> following;
     auto pause = [&](int milliseconds) { (*registry)->wait_stop(milliseconds); };
-    if (follower) following = std::thread([&] { follower->follow(stopping, pause); });
+    for (auto& follower : followers) following.emplace_back([&] { follower->follow(stopping, pause); });
     int signal_number = 0;
     sigwait(&signals, &signal_number);
     log::info("app", "stopping");
     stopping = true;
     (*registry)->stop();
-    if (following.joinable()) following.join();
+    for (auto& thread : following) thread.join();
     controller.stop();
     housekeeper.stop();
     pages.stop();

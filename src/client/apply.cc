@@ -97,12 +97,13 @@ std::string label_of(const resources::Kind& kind, const std::string& name) {
 
 }  // namespace
 
-std::vector<std::string> validate_documents(const std::vector<resources::Document>& documents) {
+std::vector<std::string> validate_documents(const std::vector<resources::Document>& documents, bool others_too) {
     std::vector<std::string> out;
     for (const auto& document : documents) {
         const auto kind = kind_of(document.object);
         if (!kind) {
-            out.push_back(fmt::format("{}: {}", place_of(document), kind.error().message));
+            // A kind of a definition is known to the server alone; what has no apiVersion or kind is a fault anywhere.
+            if (!others_too || text_at(document.object, "apiVersion").find('/') == std::string::npos || text_at(document.object, "kind").empty()) out.push_back(fmt::format("{}: {}", place_of(document), kind.error().message));
             continue;
         }
         auto object = document.object;
@@ -114,8 +115,8 @@ std::vector<std::string> validate_documents(const std::vector<resources::Documen
     return out;
 }
 
-Applied apply_document(Client& client, const resources::Document& document, const std::string& default_namespace, bool dry_run) {
-    const auto kind = kind_of(document.object);
+Applied apply_document(Client& client, Kinds& kinds, const resources::Document& document, const ApplyOptions& options) {
+    const auto kind = kinds.of_object(document.object);
     if (!kind) return {.what = place_of(document), .error = kind.error().message};
     const auto& k = **kind;
     auto wanted = document.object;
@@ -126,41 +127,53 @@ Applied apply_document(Client& client, const resources::Document& document, cons
         out.error = "metadata.name: Required value";
         return out;
     }
-    const auto space = k.namespaced ? text_at(wanted, "metadata.namespace", default_namespace) : std::string();
+    const auto space = k.namespaced ? text_at(wanted, "metadata.namespace", options.name_space) : std::string();
     if (k.namespaced) wanted["metadata"]["namespace"] = space;
-    if (at_path(wanted, "metadata.annotations").is_object()) wanted["metadata"]["annotations"].erase(last_applied_key);
-    const auto record = body_of(wanted) + "\n";
-    wanted["metadata"]["annotations"][last_applied_key] = record;
-    const std::string query = fmt::format("?fieldManager=penstock-apply&fieldValidation=Strict{}", dry_run ? "&dryRun=All" : "");
+    const std::string query = fmt::format("?fieldManager={}&fieldValidation=Strict{}", options.manager, options.dry_run ? "&dryRun=All" : "");
     auto refuse = [&](const Result<Response>& r) {
         out.error = fmt::format("{}: {}", place_of(document), r ? r->message() : r.error().message);
+        out.is_conflict = r && r->status == 409;
         return out;
     };
     const auto target = path_of(k, space, name);
     const auto live = client.request("GET", target);
     if (!live) return refuse(live);
+    if (!live->ok() && live->status != 404) return refuse(live);
+    const auto before = live->ok() ? text_at(live->body, "metadata.resourceVersion") : std::string();
+    if (options.server_side) {
+        const auto done = client.request("PATCH", target + query + (options.force ? "&force=true" : ""), body_of(wanted), "application/apply-patch+yaml");
+        if (!done || !done->ok()) return refuse(done);
+        out.object = done->body;
+        out.outcome = done->status == 201 ? "created" : text_at(done->body, "metadata.resourceVersion") == before ? "unchanged" : "configured";
+        return out;
+    }
+    if (at_path(wanted, "metadata.annotations").is_object()) wanted["metadata"]["annotations"].erase(last_applied_key);
+    const auto record = body_of(wanted) + "\n";
+    wanted["metadata"]["annotations"][last_applied_key] = record;
     if (live->status == 404) {
         const auto made = client.request("POST", path_of(k, space) + query, body_of(wanted));
         if (!made || !made->ok()) return refuse(made);
+        out.object = made->body;
         out.outcome = "created";
         return out;
     }
-    if (!live->ok()) return refuse(live);
     const auto& annotations = at_path(live->body, "metadata.annotations");
     const auto last = annotations.is_object() && annotations.contains(last_applied_key) ? resources::parse_json(annotations[last_applied_key].get<std::string>()) : Result<Json>(Json());
     const auto patch = three_way_patch(last.value_or(Json()), wanted, live->body);
     if (patch.empty()) {
+        out.object = live->body;
         out.outcome = "unchanged";
         return out;
     }
     const auto done = client.request("PATCH", target + query, body_of(patch), "application/merge-patch+json");
     if (!done || !done->ok()) return refuse(done);
-    out.outcome = text_at(done->body, "metadata.resourceVersion") == text_at(live->body, "metadata.resourceVersion") ? "unchanged" : "configured";
+    out.object = done->body;
+    out.outcome = text_at(done->body, "metadata.resourceVersion") == before ? "unchanged" : "configured";
     return out;
 }
 
-Applied delete_document(Client& client, const resources::Document& document, const std::string& default_namespace) {
-    const auto kind = kind_of(document.object);
+Applied delete_document(Client& client, Kinds& kinds, const resources::Document& document, const std::string& default_namespace) {
+    const auto kind = kinds.of_object(document.object);
     if (!kind) return {.what = place_of(document), .error = kind.error().message};
     const auto name = text_at(document.object, "metadata.name");
     Applied out{.what = label_of(**kind, name)};

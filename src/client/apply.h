@@ -2,7 +2,7 @@
 #include <string>
 #include <vector>
 
-#include "client/client.h"
+#include "client/kinds.h"
 
 namespace penstock::client {
 
@@ -19,11 +19,21 @@ struct Applied {
     std::string what;                    ///< `brokerlistener.mqttbroker.iotoperations.azure.com/plant`
     std::string outcome;                 ///< created, configured, unchanged, deleted
     std::string error;                   ///< not empty: refused
+    bool is_conflict = false;            ///< refused because others own fields
+    resources::Json object;              ///< as it is now
 };
 
+/// With the declared kinds alone, without a server: objects of other kinds are refused unless `others_too`.
 /// `file: document 2 (line 14): spec.ports[0].port: ...`, one line per fault of all documents; empty when all are good.
-std::vector<std::string> validate_documents(const std::vector<resources::Document>& documents);
-Applied apply_document(Client& client, const resources::Document& document, const std::string& name_space, bool dry_run);
-Applied delete_document(Client& client, const resources::Document& document, const std::string& name_space);
+std::vector<std::string> validate_documents(const std::vector<resources::Document>& documents, bool others_too = false);
+struct ApplyOptions {
+    std::string name_space;              ///< for documents that name none
+    bool dry_run = false;
+    bool server_side = false;            ///< server-side apply as `manager`; else kubectl's client-side apply
+    bool force = false;                  ///< server-side: take conflicting fields over
+    std::string manager = "penstock-apply";
+};
+Applied apply_document(Client& client, Kinds& kinds, const resources::Document& document, const ApplyOptions& options);
+Applied delete_document(Client& client, Kinds& kinds, const resources::Document& document, const std::string& name_space);
 
 }  // namespace penstock::client

@@ -355,7 +355,7 @@ std::vector<Role> BrokerController::roles() {
     if (server_ == nullptr) broker.why_not = "there is no Broker resource";
     std::vector<Role> out{broker};
     out.push_back({.pod = "aio-broker-operator-0", .container = "operator", .component = "operator", .log_modules = {"control", "app"}, .ports = {}, .why_not = {}});
-    out.push_back({.pod = "penstock-api-0", .container = "api", .component = "api", .log_modules = {"api", "registry", "client"}, .ports = {}, .why_not = {}});
+    out.push_back(api_role());
     if (plan_.self_check) {
         const auto fault = std::ranges::find_if(selftest_.latest, [](const auto& result) { return !result.ok(); });
         const bool good = fault == selftest_.latest.end();

@@ -276,6 +276,8 @@ class EventExpiry : public Reconciler {
 
 }  // namespace
 
+Role api_role() { return {.pod = "penstock-api-0", .container = "api", .component = "api", .log_modules = {"api", "registry", "client"}, .ports = {}, .why_not = {}}; }
+
 Housekeeper::Housekeeper(Registry& registry, HousekeeperOptions options) : options_(std::move(options)), objects_(registry), engine_(objects_) {
     engine_.add(std::make_unique<NamespaceReconciler>(registry, options_.api_ca));
     engine_.add(std::make_unique<TokenSecretReconciler>(registry, options_));

@@ -18,6 +18,9 @@ struct Role {
     std::string why_not;                 ///< when not ready
 };
 
+/// The role of the resource API itself.
+Role api_role();
+
 struct HousekeeperOptions {
     std::string api_ca;                  ///< PEM; for ConfigMap kube-root-ca.crt and token Secrets
     /// Token of a service account bound to its Secret, without end; empty when it cannot be made.

@@ -82,6 +82,7 @@ std::vector<std::string> verbs_of(const Kind& kind);
 const Kind* find_kind(std::string_view api_version, std::string_view kind);
 /// By plural, singular, short name or kind, with or without `.group`; any case.
 const Kind* find_kind_by_word(std::string_view word);
+const Kind* find_kind_by_word(std::string_view word, const std::vector<Kind>& among);
 
 /// All faults of an object against its declaration; names, types, bounds, enumerations, duplicate list keys.
 std::vector<Fault> validate(const Kind& kind, const Json& object);

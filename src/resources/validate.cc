@@ -376,11 +376,13 @@ const Kind* find_kind(std::string_view api_version, std::string_view name) {
     return nullptr;
 }
 
-const Kind* find_kind_by_word(std::string_view word) {
+const Kind* find_kind_by_word(std::string_view word) { return find_kind_by_word(word, all_kinds()); }
+
+const Kind* find_kind_by_word(std::string_view word, const std::vector<Kind>& among) {
     const auto dot = word.find('.');
     const auto name = to_lower(word.substr(0, dot));
     const auto group = dot == std::string_view::npos ? std::string_view{} : word.substr(dot + 1);
-    for (const auto& kind : all_kinds()) {
+    for (const auto& kind : among) {
         if (!group.empty() && !equal_no_case(group, kind.group) && !equal_no_case(group, kind.version + "." + kind.group)) continue;
         if (name == kind.plural || name == kind.singular || name == to_lower(kind.kind) || std::ranges::find(kind.short_names, name) != kind.short_names.end())
             return &kind;

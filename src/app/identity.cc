@@ -1,0 +1,121 @@
+#include "app/identity.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <functional>
+#include <sstream>
+
+#include <fmt/format.h>
+
+#include "base/text.h"
+#include "crypto/signature.h"
+#include "io/socket.h"
+#include "io/wait.h"
+
+namespace penstock::app {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int server_certificate_days = 365, ca_days = 3650, renew_before_days = 90;
+
+}  // namespace
+
+Result<std::string> read_file(const fs::path& path) {
+    std::ifstream in(path, std::ios::binary);
+    if (!in) return fail(fmt::format("{}: cannot be read", path.string()));
+    std::ostringstream out;
+    out << in.rdbuf();
+    return out.str();
+}
+
+Result<void> write_private(const fs::path& path, const std::string& content) {
+    const auto beside = path.string() + ".new";
+    std::error_code error;
+    fs::remove(beside, error);
+    const auto mask = umask(0077);
+    std::ofstream out(beside, std::ios::binary | std::ios::trunc);
+    umask(mask);
+    out << content;
+    out.close();
+    if (!out) return fail(fmt::format("{}: cannot be written", beside));
+    fs::rename(beside, path, error);
+    if (error) return fail(fmt::format("{}: {}", path.string(), error.message()));
+    return {};
+}
+
+namespace {
+
+Result<crypto::KeyPair> kept_or_made(const fs::path& folder, const std::string& name, const std::function<bool(const crypto::KeyPair&)>& good,
+                                     const std::function<Result<crypto::KeyPair>()>& make) {
+    crypto::KeyPair pair{.certificate = read_file(folder / (name + ".crt")).value_or(""), .key = read_file(folder / (name + ".key")).value_or("")};
+    if (!pair.certificate.empty() && !pair.key.empty() && good(pair)) return pair;
+    auto fresh = make();
+    if (!fresh) return fresh;
+    if (auto r = write_private(folder / (name + ".key"), fresh->key); !r) return std::unexpected(r.error());
+    if (auto r = write_private(folder / (name + ".crt"), fresh->certificate); !r) return std::unexpected(r.error());
+    return fresh;
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> open_token_keys(const fs::path& folder) {
+    std::vector<fs::path> files;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder, error))
+        if (entry.path().filename().string().starts_with("service-account") && entry.path().extension() == ".key") files.push_back(entry.path());
+    std::ranges::sort(files, std::greater{});
+    if (files.empty()) {
+        auto made = crypto::make_signing_key();
+        if (!made) return std::unexpected(made.error());
+        files.push_back(folder / "service-account.key");
+        if (auto written = write_private(files.back(), *made); !written) return std::unexpected(written.error());
+    }
+    std::vector<std::string> out;
+    for (const auto& file : files) {
+        auto text = read_file(file);
+        if (!text) return std::unexpected(text.error());
+        out.push_back(std::move(*text));
+    }
+    return out;
+}
+
+Result<Identity> open_identity(const fs::path& folder) {
+    std::error_code error;
+    fs::create_directories(folder, error);
+    fs::permissions(folder, fs::perms::owner_all, error);
+    auto fresh_enough = [](const crypto::KeyPair& p) { return crypto::seconds_left(p.certificate) > renew_before_days * 86'400LL; };
+    Identity out;
+    auto ca = kept_or_made(folder, "api-ca", fresh_enough, [] { return crypto::make_ca("penstock-api-ca", ca_days); });
+    if (!ca) return std::unexpected(ca.error());
+    out.ca = *ca;
+    std::vector<std::string> names{"localhost", io::machine_name(), "kubernetes", "kubernetes.default", "kubernetes.default.svc"};
+    auto addresses = io::machine_addresses();
+    addresses.insert(addresses.begin(), {"127.0.0.1", "::1"});
+    auto server = kept_or_made(
+        folder, "api-server", [&](const auto& p) { return fresh_enough(p) && crypto::covers(p.certificate, names, addresses); },
+        [&] { return crypto::make_leaf(out.ca, {.common_name = "penstock-api", .dns_names = names, .addresses = addresses, .server = true, .days = server_certificate_days}); });
+    if (!server) return std::unexpected(server.error());
+    auto admin = kept_or_made(folder, "admin", fresh_enough,
+                              [&] { return crypto::make_leaf(out.ca, {.common_name = "system:admin", .organizations = {"system:masters"}, .days = server_certificate_days}); });
+    if (!admin) return std::unexpected(admin.error());
+    out.server = *server;
+    out.admin = *admin;
+    return out;
+}
+
+std::string kubeconfig_text(const Identity& identity, const std::string& address, int port) {
+    return fmt::format(
+        "apiVersion: v1\nkind: Config\ncurrent-context: default\n"
+        "clusters:\n- name: default\n  cluster:\n    server: https://{}:{}\n    certificate-authority-data: {}\n"
+        "users:\n- name: default\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n"
+        "contexts:\n- name: default\n  context:\n    cluster: default\n    user: default\n",
+        address == "0.0.0.0" || address == "::" ? "127.0.0.1" : address, port, base64_encode(identity.ca.certificate), base64_encode(identity.admin.certificate),
+        base64_encode(identity.admin.key));
+}
+
+}  // namespace penstock::app

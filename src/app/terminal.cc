@@ -1,0 +1,65 @@
+#include "app/terminal.h"
+
+#include <unistd.h>
+
+#include <iostream>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "base/text.h"
+
+namespace penstock::app {
+
+using resources::text_at;
+
+int problem(const std::string& text) {
+    std::cerr << "error: " << text << "\n";
+    return 1;
+}
+
+int refused(const Result<client::Response>& answer) {
+    if (!answer) return problem(answer.error().message);
+    std::cerr << fmt::format("Error from server ({}): {}\n", text_at(answer->body, "reason", std::to_string(answer->status)), answer->message());
+    return 1;
+}
+
+Result<client::Client> connect(const ResourceOptions& options) {
+    auto access = client::read_kubeconfig(options.kubeconfig.empty() ? default_kubeconfig() : options.kubeconfig);
+    if (!access) return std::unexpected(access.error());
+    if (!options.name_space.empty()) access->name_space = options.name_space;
+    return client::Client(std::move(*access));
+}
+
+std::string coloured(const std::string& word) {
+    static const bool terminal = isatty(STDOUT_FILENO) == 1;
+    if (!terminal) return word;
+    static const std::set<std::string, std::less<>> good{"Running", "Ready", "Available", "Active", "True", "Succeeded", "Normal"}, bad{"Failed", "NotReady", "Unavailable", "Error", "False"},
+        wary{"Recovering", "Waiting", "Degraded", "Terminating", "Pending", "Warning", "<pending>", "Unknown"};
+    const char* colour = good.contains(word) ? "32" : bad.contains(word) ? "31" : wary.contains(word) ? "33" : nullptr;
+    return colour == nullptr ? word : fmt::format("\x1b[{}m{}\x1b[0m", colour, word);
+}
+
+Result<std::int64_t> parse_duration(const std::string& text) {
+    std::int64_t total = 0;
+    std::string digits;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (std::isdigit(static_cast<unsigned char>(text[i])) != 0) {
+            digits += text[i];
+            continue;
+        }
+        const auto number = parse_number<std::int64_t>(digits);
+        const bool milli = text[i] == 'm' && i + 1 < text.size() && text[i + 1] == 's';
+        const std::int64_t unit = milli ? 1 : text[i] == 's' ? 1000 : text[i] == 'm' ? 60'000 : text[i] == 'h' ? 3'600'000 : 0;
+        if (!number || unit == 0) return fail(fmt::format("\"{}\" is no duration; write 90s, 5m or 1h30m", text));
+        total += *number * unit;
+        digits.clear();
+        if (milli) ++i;
+    }
+    // A bare number is seconds.
+    if (const auto rest = parse_number<std::int64_t>(digits)) total += *rest * 1000;
+    else if (!digits.empty() || text.empty()) return fail(fmt::format("\"{}\" is no duration; write 90s, 5m or 1h30m", text));
+    return total;
+}
+
+}  // namespace penstock::app

@@ -1,0 +1,213 @@
+"""The resource commands, manifests beside people, the roles in processes of their own. Standard library only."""
+import json
+import os
+import pathlib
+import signal
+import socket
+import sqlite3
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+from support import Penstock, broker, free_port, listener, wait_until
+
+BINARY = sys.argv[1]
+NS = "azure-iot-operations"
+
+
+def expect(result, text, code=0):
+    assert result.returncode == code and text in result.stdout + result.stderr, (result.args, result.returncode, result.stdout, result.stderr)
+    return result.stdout
+
+
+def commands():
+    with Penstock(BINARY) as p:
+        p.wait_running("default")
+        expect(p.run("get", "all"), "aio-broker-frontend-0")
+        expect(p.run("get", "node", "-o", "wide"), "KERNEL-VERSION")
+        expect(p.run("describe", "brokerlistener", "default"), "Runtime Status")
+        wait_until(lambda: "PortOpen" in p.run("describe", "brokerlistener/default").stdout, "the Event in describe")
+        expect(p.run("explain", "brokerlistener.spec.ports.protocol"), "Transport.")
+        expect(p.run("explain", "brokerlistener.spec.prots"), "did you mean ports?", 1)
+        expect(p.run("api-resources"), "brokerlisteners")
+        expect(p.run("wait", "brokerlistener/default", "--for=jsonpath={.status.runtimeStatus.status}=Running"), "condition met")
+        expect(p.run("wait", "pod/aio-broker-frontend-0", "--for=condition=Ready"), "condition met")
+        expect(p.run("wait", "brokerlistener/default", "--for=jsonpath={.status.runtimeStatus.status}=Gone", "--timeout=1s"), "timed out", 1)
+        expect(p.run("wait", "brokerlistener/default", "--for=sunshine"), "not known", 1)
+        expect(p.run("logs", "aio-broker-operator-0", "--tail", "1"), "control")
+        expect(p.run("logs", "aio-broker-operator-0", "-c", "nobody"), "not valid for pod", 1)
+        token = expect(p.run("create", "token", "default", "-n", "default", "--audience", "aio-internal", "--duration", "15m"), "ey")
+        assert token.count(".") == 2
+        expect(p.run("create", "token", "nobody"), "NotFound", 1)
+        expect(p.run("completion", "bash"), "complete -F")
+        subprocess.run(["bash", "-n"], input=p.run("completion", "bash").stdout, text=True, check=True)
+        expect(p.run("get", "nothing"), "doesn't have a resource type", 1)
+
+        # A kind of one's own is known to every command at once.
+        crd = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "valves.example.com"},
+               "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "valves", "kind": "Valve", "shortNames": ["vv"]}, "versions": [
+                   {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {"opening": {"type": "integer", "description": "In percent."}}}}}}}]}}
+        file = p.write("valve.yaml", json.dumps(crd) + "\n---\napiVersion: example.com/v1\nkind: Valve\nmetadata: {name: inlet}\nspec: {opening: 3}\n")
+        expect(p.run("apply", "-f", file), "valve.example.com/inlet created")
+        expect(p.run("get", "vv"), "inlet")
+        expect(p.run("explain", "valve.spec.opening"), "In percent.")
+        expect(p.run("delete", "-f", file), "deleted")
+
+        # Server-side apply.
+        one = p.write("one.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata: {a: '1'}\n")
+        two = p.write("two.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata: {a: '2'}\n")
+        expect(p.run("apply", "--server-side", "--field-manager", "one", "-f", one), "created")
+        expect(p.run("apply", "--server-side", "--field-manager", "two", "-f", two), ".data.a", 1)
+        expect(p.run("apply", "--server-side", "--field-manager", "two", "--force-conflicts", "-f", two), "configured")
+
+        # A copy of the registry while it runs.
+        copy = str(p.folder / "copy.sqlite")
+        expect(p.run("backup-registry", copy), "holds the registry")
+        assert sqlite3.connect(copy).execute("select count(*) from objects where kind='configmaps' and name='m'").fetchone() == (1,)
+        assert not (p.data / "registry-copy.sqlite").exists()
+        assert oct((p.data / "kubeconfig.yaml").stat().st_mode)[-3:] == "600"
+
+
+def manifests():
+    one, two = free_port(), free_port()
+    with Penstock(BINARY) as p:
+        p.wait_running("default")
+        folder = p.data / "manifests"
+        (folder / "plant.yaml").write_text(listener("plant", [f"{{port: {one}, protocol: Mqtt}}"], "LoadBalancer"))
+        wait_until(lambda: p.status("brokerlistener", "plant").get("runtimeStatus", {}).get("status") == "Running", "the manifest's listener")
+        # A person changes a field: the file does not silently take it back, the conflict is shown.
+        expect(p.run("apply", "--server-side", "--force-conflicts", "--field-manager", "kubectl", "-f", p.write("person.yaml", listener("plant", [f"{{port: {one}, protocol: WebSockets}}"], "LoadBalancer"))), "configured")
+        (folder / "plant.yaml").write_text(listener("plant", [f"{{port: {one}, protocol: Mqtt}}", f"{{port: {two}, protocol: Mqtt}}"], "LoadBalancer"))
+        wait_until(lambda: "FileConflict" in p.run("get", "event").stdout, "the conflict as an Event")
+        assert "others own its fields" in p.logs(), p.logs()
+        ports = p.get("brokerlistener", "plant")["spec"]["ports"]
+        assert [port["protocol"] for port in ports] == ["WebSockets"], ports
+        (folder / "plant.yaml").unlink()
+        wait_until(lambda: p.get("brokerlistener", "plant") is None, "what leaves the folder is deleted")
+
+
+def roles():
+    """`penstock api` and `penstock broker` as two processes; the API dies and comes back, clients notice nothing."""
+    p = Penstock(BINARY)
+    port = free_port()
+    command = [BINARY, "api", "--data-dir", str(p.data), "--api-port", str(p.api_port)]
+
+    def start_api():
+        process = subprocess.Popen(command, stdout=p.log, stderr=p.log, env=p.env)
+        wait_until(lambda: p.run("get", "namespace", "default").returncode == 0, "the resource API")
+        return process
+
+    p.folder.mkdir(exist_ok=True)
+    p.log = open(p.folder / "log", "ab")
+    api = start_api()
+    metrics = free_port()
+    file = p.write("broker.yaml", broker(f"{{diagnostics: {{metrics: {{prometheusPort: {metrics}}}}}}}") + "---\n" + listener("plant", [f"port: {port}"]))
+    expect(p.run("apply", "-f", file), "created")
+    runner = subprocess.Popen([BINARY, "broker", "--kubeconfig", str(p.data / "kubeconfig.yaml")], stdout=p.log, stderr=p.log, env=p.env)
+    second = None
+    try:
+        p.wait_running("plant")
+        wait_until(lambda: p.get("service", "plant"), "the Service")
+        subscriber = subprocess.Popen(["mosquitto_sub", "-p", str(port), "-t", "a", "-C", "1", "-i", "s"], stdout=subprocess.PIPE, text=True)
+        wait_until(lambda: b"clients" in urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics").read(), "the metrics")
+        # A second broker waits for the lease.
+        second = subprocess.Popen([BINARY, "broker", "--kubeconfig", str(p.data / "kubeconfig.yaml")], stdout=p.log, stderr=p.log, env=p.env)
+        time.sleep(2.5)  # longer than one look at the lease
+        assert second.poll() is None
+        assert p.get("lease", "penstock-broker")["spec"]["leaseTransitions"] == 0
+        api.send_signal(signal.SIGKILL)
+        api.wait()
+        assert subprocess.run(["mosquitto_pub", "-p", str(port), "-t", "b", "-m", "x", "-q", "1"], timeout=20).returncode == 0, "the broker serves without its API"
+        api = start_api()
+        other = free_port()
+        expect(p.run("apply", "-f", p.write("more.yaml", listener("more", [f"port: {other}"], "LoadBalancer"))), "created")
+        p.wait_running("more", 40)
+        subprocess.run(["mosquitto_pub", "-p", str(other), "-t", "a", "-m", "hello", "-q", "1"], timeout=20, check=True)
+        assert subscriber.communicate(timeout=10)[0] == "hello\n", "who was connected is still"
+        # The leader ends in good order: the other takes over at once.
+        runner.terminate()
+        runner.wait(timeout=20)
+        wait_until(lambda: subprocess.run(["mosquitto_pub", "-p", str(port), "-t", "b", "-m", "x", "-q", "1"], capture_output=True, timeout=20).returncode == 0, "the second broker acts", 20)
+        assert p.get("lease", "penstock-broker")["spec"]["leaseTransitions"] == 1
+    except BaseException:
+        print((p.folder / "log").read_text()[-4000:])
+        raise
+    finally:
+        for process in (runner, second, api):
+            if process is not None and process.poll() is None:
+                process.terminate()
+                process.wait(timeout=20)
+        p.log.close()
+
+
+def hostile():
+    """What the API answers to bad input over the wire; it keeps running."""
+    with Penstock(BINARY) as p:
+        p.wait_running("default")
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        token = p.run("create", "token", "default", "-n", "default").stdout.strip()
+        admin = f"https://127.0.0.1:{p.api_port}"
+
+        def ask(method, path, body=None, headers=None):
+            request = urllib.request.Request(admin + path, data=body, method=method, headers=headers or {})
+            try:
+                with urllib.request.urlopen(request, context=context, timeout=30) as answer:
+                    return answer.status, answer.read()
+            except urllib.error.HTTPError as error:
+                return error.code, error.read()
+
+        code, body = ask("GET", "/api/v1/secrets")
+        assert code == 403 and json.loads(body)["kind"] == "Status", body
+        code, body = ask("GET", "/api/v1/secrets", headers={"Authorization": "Bearer " + token})
+        assert code == 403 and b"system:serviceaccount:default:default" in body, body
+        assert ask("GET", "/api/v1/secrets", headers={"Authorization": "Bearer " + token[:-4] + "AAAA"})[0] == 401
+        assert ask("GET", "/api/v1/secrets", headers={"Authorization": "Basic eDp5"})[0] == 401
+        assert ask("GET", "/version")[0] == 200
+        for path in ("/api/v1/namespaces/../secrets", "/api/v1/namespaces/%2e%2e/secrets", "/api//v1", "/apis/%00", "/api/v1/namespaces/x%2Fy/configmaps"):
+            code, body = ask("GET", path, headers={"Authorization": "Bearer " + token})
+            assert code in (403, 404), (path, code, body)
+        # With rights, through the kubeconfig's certificate.
+        kube = json.loads(p.run("get", "namespace", "default", "-o", "json").stdout)
+        assert kube["kind"] == "Namespace"
+        binding = p.write("admin.yaml", "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: all}\nroleRef: {kind: ClusterRole, name: cluster-admin}\nsubjects: [{kind: ServiceAccount, name: default, namespace: default}]\n")
+        expect(p.run("apply", "-f", binding), "created")
+        auth = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
+        maps = "/api/v1/namespaces/default/configmaps"
+        assert ask("POST", maps, b"{" + b" " * (4 << 20) + b"}", auth)[0] == 413
+        assert ask("POST", maps, b'{"a":' * 500 + b"1" + b"}" * 500, auth)[0] == 400
+        assert ask("POST", maps, b"\xff\xfe", auth)[0] == 400
+        assert ask("POST", maps, b"k8s\x00\x0a\xff\xff\xff\xff\x0f", {**auth, "Content-Type": "application/vnd.kubernetes.protobuf"})[0] == 400
+        assert ask("POST", maps, b"{}", {**auth, "Content-Type": "application/cbor"})[0] == 415
+        assert ask("POST", maps + "?dryRun=Some", b"{}", auth)[0] == 422
+        assert ask("GET", maps + "?labelSelector=%3D%3D", headers=auth)[0] == 400
+        assert ask("GET", maps + "?limit=x", headers=auth)[0] == 400
+        assert ask("GET", maps + "?resourceVersion=99999999", headers=auth)[0] == 504
+        assert ask("PATCH", maps + "/none", b"{}", {**auth, "Content-Type": "application/merge-patch+json"})[0] == 404
+        assert ask("GET", "/" + "x" * 70_000, headers=auth)[0] in (414, 431)
+        # Connections that say nothing, and watchers that never read, hinder nobody.
+        idle = [socket.create_connection(("127.0.0.1", p.api_port)) for _ in range(300)]
+        watchers = []
+        for _ in range(50):
+            raw = context.wrap_socket(socket.create_connection(("127.0.0.1", p.api_port)))
+            raw.sendall(f"GET {maps}?watch=true HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+            watchers.append(raw)
+        big = json.dumps({"metadata": {"name": "big"}, "data": {"a": "x" * 500_000}}).encode()
+        assert ask("POST", maps, big, auth)[0] == 201
+        for i in range(20):
+            assert ask("PATCH", maps + "/big", json.dumps({"data": {"b": str(i)}}).encode(), {**auth, "Content-Type": "application/merge-patch+json"})[0] == 200
+        resident = int(next(line for line in open(f"/proc/{p.process.pid}/status") if line.startswith("VmRSS")).split()[1])
+        assert resident < 700_000, f"{resident} KiB with 50 watchers that never read"
+        for s in idle + watchers:
+            s.close()
+        assert p.process.poll() is None
+        expect(p.run("get", "cm", "big", "-n", "default"), "big")
+
+
+for part in (commands, manifests, roles, hostile):
+    part()
+    print(f"{part.__name__}: ok", flush=True)

@@ -1,0 +1,192 @@
+// Controllers against an API that misbehaves: reflectors, writes, leadership, and the broker's controller over them.
+#include <gtest/gtest.h>
+
+#include "client/lease.h"
+#include "control/broker_controller.h"
+#include "control/objects.h"
+#include "harness/api_transport.h"
+
+namespace penstock {
+namespace {
+
+using resources::Json;
+using resources::text_at;
+using test::ApiTransport;
+using test::ApiWorld;
+
+const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
+const resources::Kind& broker_kind(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
+constexpr const char* space = "azure-iot-operations";
+
+bool wait(const control::Objects& objects, std::int64_t ms, const std::function<bool()>& done) {
+    for (const auto end = monotonic_ms() + ms; monotonic_ms() < end;) {
+        if (done()) return true;
+        objects.pause(20);
+    }
+    return done();
+}
+
+Json named(const std::string& name, Json rest = Json::object()) {
+    rest["metadata"]["name"] = name;
+    return rest;
+}
+
+control::RemoteObjects::MakeTransport over(ApiWorld& world) {
+    return [&world] { return std::make_unique<ApiTransport>(world); };
+}
+
+TEST(Reflector, ends_up_with_the_truth_whatever_happens_on_the_way) {
+    ApiWorld world;
+    for (int i = 0; i < 1200; ++i) world.registry->create(core("ConfigMap"), space, named("m" + std::to_string(i))).value();   // three pages
+    world.faults.set_all(0.15);
+    control::RemoteObjects objects(over(world), {&core("ConfigMap")}, "");
+    objects.start();
+    std::mt19937 random(3);
+    for (int i = 0; i < 400; ++i) {
+        const auto name = "m" + std::to_string(random() % 1300);
+        if (random() % 3 == 0) [[maybe_unused]] const auto gone = world.registry->remove(core("ConfigMap"), space, name);
+        else if (!world.registry->get(core("ConfigMap"), space, name)) world.registry->create(core("ConfigMap"), space, named(name)).value();
+        else world.registry->patch(core("ConfigMap"), space, name, registry::PatchType::merge, {{"data", {{"i", std::to_string(i)}}}}, false).value();
+        if (i % 40 == 0) objects.pause(20);
+    }
+    world.faults.set_all(0);
+    auto same = [&] {
+        const auto truth = world.registry->list(core("ConfigMap"), "").items;
+        const auto seen = objects.list(core("ConfigMap"), "");
+        if (!objects.synced() || truth.size() != seen.size()) return false;
+        for (std::size_t i = 0; i < truth.size(); ++i)
+            if (text_at(*truth[i], "metadata.resourceVersion") != text_at(*seen[i], "metadata.resourceVersion")) return false;
+        return true;
+    };
+    EXPECT_TRUE(wait(objects, 45'000, same));
+    objects.stop();
+}
+
+TEST(Reflector, forgotten_history_is_listed_again_and_tells_what_went) {
+    ApiWorld world;
+    world.registry->create(core("ConfigMap"), space, named("stays")).value();
+    world.registry->create(core("ConfigMap"), space, named("goes")).value();
+    ApiTransport transport(world);
+    std::vector<std::string> told;
+    int lists = 0;
+    client::Reflector reflector(transport, core("ConfigMap"), "", {.on_change = [&](const client::Reflector::Change& change) { told.push_back(std::string(change.type == client::Reflector::Change::Type::deleted ? "-" : "+") + text_at(*change.object, "metadata.name")); },
+                                                                   .on_synced = [&] {
+                                                                       if (++lists == 2) return reflector.stop();
+                                                                       world.registry->remove(core("ConfigMap"), space, "goes").value();
+                                                                       for (int i = 0; i < 10'010; ++i) world.registry->patch(core("ConfigMap"), space, "stays", registry::PatchType::merge, {{"data", {{"i", std::to_string(i)}}}}, false).value();
+                                                                   },
+                                                                   .pause = [](std::int64_t) { return true; },
+                                                                   .random = [] { return 0.5; },
+                                                                   .now_ms = monotonic_ms});
+    // The second list ends it: the watch in between was told 410.
+    auto run = std::jthread([&] { reflector.run(); });
+    for (const auto end = monotonic_ms() + 20'000; lists < 2 && monotonic_ms() < end;) world.registry->wait_change(0, 20);
+    transport.interrupt();
+    run.join();
+    EXPECT_EQ(lists, 2);
+    EXPECT_NE(std::ranges::find(told, "-goes"), told.end());
+    EXPECT_EQ(reflector.objects().size(), 1u);
+}
+
+TEST(Engine, the_broker_follows_a_faulty_api) {
+    ApiWorld world;
+    const auto listener = [](int number) {
+        return named("listener-" + std::to_string(number), {{"spec", {{"brokerRef", "default"}, {"serviceType", "ClusterIp"}, {"ports", Json::array({{{"port", 0}, {"protocol", number % 2 == 0 ? "Mqtt" : "WebSockets"}}})}}}});
+    };
+    world.registry->create(broker_kind("Broker"), space, named("default", {{"metadata", {{"annotations", {{"penstock.io/listeners-per-service-type", "Any"}}}}}, {"spec", {{"diagnostics", {{"selfCheck", {{"mode", "Disabled"}}}, {"metrics", {{"prometheusPort", 0}}}}}}}})).value();
+    world.faults.set_all(0.25);
+    control::RemoteObjects objects(over(world), {&broker_kind("Broker"), &broker_kind("BrokerListener"), &core("Service")}, "");
+    objects.start();
+    control::BrokerController controller(objects, "test");
+    controller.start();
+    for (int i = 0; i < 4; ++i) {
+        world.registry->create(broker_kind("BrokerListener"), space, listener(i)).value();
+        objects.pause(300);
+    }
+    world.registry->remove(broker_kind("BrokerListener"), space, "listener-0").value();
+    objects.pause(500);
+    world.faults.set_all(0);
+    const auto before = world.requests.load();
+    const auto stopped_at = monotonic_ms();
+    auto right = [&] {
+        for (int i = 1; i < 4; ++i) {
+            const auto found = world.registry->get(broker_kind("BrokerListener"), space, "listener-" + std::to_string(i));
+            if (!found || text_at(**found, "status.runtimeStatus.status") != "Running") return false;
+            if (!world.registry->get(core("Service"), space, "listener-" + std::to_string(i))) return false;
+        }
+        const auto broker = world.registry->get(broker_kind("Broker"), space, "default");
+        return broker && text_at(**broker, "status.runtimeStatus.status") == "Running" && controller.not_ready().empty();
+    };
+    EXPECT_TRUE(wait(objects, 30'000, right)) << "right within 30 s after the faults stop";
+    const auto seconds = static_cast<double>(monotonic_ms() - stopped_at) / 1000 + 1;
+    EXPECT_LT(static_cast<double>(world.requests - before) / seconds, 200) << "the request rate is bounded";
+    objects.pause(3000);
+    const auto settled = world.requests.load();
+    objects.pause(2000);
+    EXPECT_LE(world.requests - settled, 6u) << "what is as it should be is left alone";
+    const auto counts = controller.engine_counts().at("broker");
+    EXPECT_GT(counts.at("after"), 0u);
+    controller.stop();
+    objects.stop();
+}
+
+TEST(Lease, one_leads_and_the_other_takes_over_by_its_own_clock) {
+    ApiWorld world;
+    ApiTransport ta(world), tb(world);
+    client::LeaderElection a(ta, space, "l", "a"), b(tb, space, "l", "b");
+    std::int64_t now = 1000;
+    EXPECT_TRUE(a.tick(now, 1'800'000'000'000 + now));
+    EXPECT_FALSE(b.tick(now, 1'800'000'000'000 + now));
+    for (int i = 0; i < 20; ++i) {
+        now += 2000;
+        EXPECT_TRUE(a.tick(now, 1'800'000'000'000 + now));
+        EXPECT_FALSE(b.tick(now, 1'800'000'000'000 + now)) << "a renewed lease is not taken, however long";
+    }
+    // a cannot reach the API any more: it gives up before b takes over.
+    now += 9000;
+    EXPECT_FALSE(b.tick(now, 1'800'000'000'000 + now));
+    world.faults.no_answer = 1;
+    EXPECT_TRUE(a.tick(now, 1'800'000'000'000 + now));
+    now += 2000;
+    EXPECT_FALSE(a.tick(now, 1'800'000'000'000 + now)) << "not renewed for ten seconds";
+    world.faults.no_answer = 0;
+    now += 5000;
+    EXPECT_TRUE(b.tick(now, 1'800'000'000'000 + now));
+    EXPECT_FALSE(a.tick(now, 1'800'000'000'000 + now));
+    EXPECT_EQ(a.holder(), "b");
+    b.release(wall_ms());
+    EXPECT_TRUE(a.tick(now, 1'800'000'000'000 + now)) << "a released lease is free at once";
+    const auto lease = **world.registry->get(*resources::find_kind("coordination.k8s.io/v1", "Lease"), space, "l");
+    EXPECT_EQ(lease["spec"]["leaseTransitions"], 2);
+}
+
+TEST(Lease, two_that_try_at_once_cannot_both_win) {
+    for (int round = 0; round < 50; ++round) {
+        ApiWorld world;
+        ApiTransport ta(world), tb(world);
+        client::LeaderElection a(ta, space, "l", "a"), b(tb, space, "l", "b");
+        bool first = false, second = false;
+        {
+            std::jthread one([&] { first = a.tick(1, wall_ms()); });
+            std::jthread two([&] { second = b.tick(1, wall_ms()); });
+        }
+        EXPECT_TRUE(first != second);
+    }
+}
+
+TEST(Recorder, repetitions_are_counted_and_floods_cut_short) {
+    ApiWorld world;
+    control::LocalObjects objects(*world.registry);
+    control::Recorder recorder(objects, "test");
+    const auto about = **world.registry->create(core("ConfigMap"), space, named("m"));
+    for (int i = 0; i < 10; ++i) recorder.record(about, "Warning", "Again", "the same");
+    auto events = world.registry->list(core("Event"), space).items;
+    ASSERT_EQ(events.size(), 1u);
+    EXPECT_EQ((*events[0])["count"], 10);
+    EXPECT_EQ(text_at(*events[0], "involvedObject.name"), "m");
+    for (int i = 0; i < 100; ++i) recorder.record(about, "Warning", "Flood", "line " + std::to_string(i));
+    EXPECT_LE(world.registry->list(core("Event"), space).items.size(), 26u);
+}
+
+}  // namespace
+}  // namespace penstock
