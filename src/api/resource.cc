@@ -29,6 +29,8 @@ Json presented(const Kind& kind, const Json& object) {
     return out;
 }
 
+std::string text_of(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
 Json metadata_only(const Json& object) { return {{"kind", "PartialObjectMetadata"}, {"apiVersion", "meta.k8s.io/v1"}, {"metadata", object["metadata"]}}; }
 
 std::string include_object(const Request& request) {
@@ -63,6 +65,7 @@ Reply Handler::read(const Request& request, const Route& route) const {
     if (!route.name.empty()) {
         const auto found = registry_.get(kind, route.name_space, route.name);
         if (!found) return failure_reply(found.error());
+        if (form == Form::plain && !kind.dynamic) return {.body = text_of(**found) + "\n"};
         if (form == Form::table) return json_reply(200, make_table(kind, {*found}, text_at(**found, "metadata.resourceVersion"), include_object(request), true));
         return json_reply(200, form == Form::metadata ? metadata_only(**found) : presented(kind, **found));
     }
@@ -114,10 +117,17 @@ Reply Handler::read(const Request& request, const Route& route) const {
         table["metadata"] = metadata;
         return json_reply(200, table);
     }
-    Json items = Json::array();
-    for (const auto& item : page->items) items.push_back(form == Form::metadata ? metadata_only(*item) : presented(kind, *item));
-    if (form == Form::metadata) return json_reply(200, {{"kind", "PartialObjectMetadataList"}, {"apiVersion", "meta.k8s.io/v1"}, {"metadata", metadata}, {"items", items}});
-    return json_reply(200, {{"kind", kind.kind + "List"}, {"apiVersion", kind.api_version()}, {"metadata", metadata}, {"items", items}});
+    // Written item by item: a list of all objects need not exist a second time as a tree.
+    const bool partial = form == Form::metadata;
+    Reply out{.body = fmt::format("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[", partial ? "PartialObjectMetadataList" : kind.kind + "List", partial ? "meta.k8s.io/v1" : kind.api_version(), metadata.dump())};
+    bool first = true;
+    for (const auto& item : page->items) {
+        if (!std::exchange(first, false)) out.body += ',';
+        const bool as_is = !partial && (!kind.dynamic || text_at(*item, "apiVersion") == kind.api_version());
+        out.body += as_is ? text_of(*item) : text_of(partial ? metadata_only(*item) : presented(kind, *item));
+    }
+    out.body += "]}\n";
+    return out;
 }
 
 Result<Json> Handler::body_of(const Request& request, int& status) const {

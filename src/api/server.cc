@@ -405,6 +405,24 @@ struct Server::Impl {
         all->wake.cancel();
     }
 
+    /// Puts what happened since `version` into `lines`. False: that history is gone, which is the last line.
+    bool collect_lines(const Watch& watch, std::uint64_t& version, bool& first, std::string& lines) {
+        std::vector<registry::Event> events;
+        const auto now = handler.registry().version();
+        if (!handler.registry().events_since(version, watch.kind, watch.name_space, events)) {
+            lines += Handler::expired_line(version, handler.registry().oldest_version());
+            return false;
+        }
+        version = std::max(version, now);
+        for (const auto& event : events) {
+            const auto line = handler.watch_line(watch, event, first);
+            if (!line.empty()) first = false;
+            lines += line;
+            version = std::max(version, event.version);
+        }
+        return true;
+    }
+
     asio::awaitable<void> stream_watch(std::shared_ptr<Stream> stream, Watch watch) {
         error_code error;
         http::response<http::empty_body> head{http::status::ok, 11};
@@ -434,17 +452,7 @@ struct Server::Impl {
         }
         bool gone = false;
         while (!error && !gone) {
-            std::vector<registry::Event> events;
-            if (!handler.registry().events_since(version, nullptr, "", events)) {
-                lines += Handler::expired_line(version, handler.registry().oldest_version());
-                gone = true;
-            }
-            for (const auto& event : events) {
-                const auto line = handler.watch_line(watch, event, first);
-                if (!line.empty()) first = false;
-                lines += line;
-                version = event.version;
-            }
+            gone = !collect_lines(watch, version, first, lines);
             const auto now = std::chrono::steady_clock::now();
             const bool over = now >= end;
             if (watch.bookmarks && (over || now >= next_bookmark)) {

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "crypto/hash.h"
 #include "crypto/signature.h"
 
 namespace penstock::api {
@@ -18,6 +19,7 @@ using resources::text_at;
 
 namespace {
 constexpr std::int64_t skew_s = 10;
+constexpr std::size_t verified_max = 10'000;
 constexpr std::size_t token_bytes_max = 16 * 1024;
 }  // namespace
 
@@ -50,7 +52,7 @@ Result<Tokens::Issued> Tokens::issue(const Json& account, std::vector<std::strin
     return out;
 }
 
-Result<Tokens::Checked> Tokens::check(const std::string& token, const std::vector<std::string>& wanted) const {
+Result<Json> Tokens::claims_of(const std::string& token) const {
     const auto parts = split(token, '.');
     if (token.size() > token_bytes_max || parts.size() != 3) return fail("not a token of this server");
     const auto header_text = crypto::base64url_decode(parts[0]), claims_text = crypto::base64url_decode(parts[1]), signature = crypto::base64url_decode(parts[2]);
@@ -61,6 +63,20 @@ Result<Tokens::Checked> Tokens::check(const std::string& token, const std::vecto
     if (text_at(*header, "alg") != "ES256" || key == keys_.end()) return fail("signed with a key this server does not have");
     if (!crypto::verify_es256(key->pem, std::string_view(token).substr(0, parts[0].size() + 1 + parts[1].size()), *signature)) return fail("the signature is wrong");
     if (text_at(*claims, "iss") != issuer_) return fail("issued by somebody else");
+    return *claims;
+}
+
+Result<Tokens::Checked> Tokens::check(const std::string& token, const std::vector<std::string>& wanted) const {
+    // Checking a signature costs more than the rest of a request; the rest of a token is looked at each time.
+    const auto hash = crypto::sha256(token);
+    auto known = verified_.find(hash);
+    if (known == verified_.end()) {
+        auto verified = claims_of(token);
+        if (!verified) return std::unexpected(verified.error());
+        if (verified_.size() >= verified_max) verified_.clear();
+        known = verified_.emplace(hash, std::move(*verified)).first;
+    }
+    const auto* claims = &known->second;
     const auto now = wall_ms() / 1000;
     auto time = [&](const char* claim) { return claims->contains(claim) && (*claims)[claim].is_number() ? (*claims)[claim].get<std::int64_t>() : std::int64_t{0}; };
     if (const auto end = time("exp"); end != 0 && now > end + skew_s) return fail("the token has expired");

@@ -1,4 +1,5 @@
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
@@ -9,7 +10,7 @@
 namespace penstock::api {
 
 /// Issues and checks service-account tokens: JWTs (RFC 7519) signed with ES256, with the claims kube-apiserver writes.
-/// Core: the API's thread, and the controller that fills token Secrets; it keeps nothing that changes.
+/// Core: issue() from any control thread; check() from the API's thread alone; it remembers whose signatures were right.
 class Tokens {
   public:
     /// `keys`: private keys, PEM; the first one signs, all verify, so that tokens of an older key live on.
@@ -40,8 +41,12 @@ class Tokens {
     struct Key {
         std::string pem, id, x, y;
     };
+    /// The claims of a token whose signature and issuer are right.
+    Result<resources::Json> claims_of(const std::string& token) const;
+
     registry::Registry& registry_;
     std::string issuer_;
+    mutable std::map<std::string, resources::Json> verified_;   ///< claims by the token's hash: the token itself is not kept
     std::vector<Key> keys_;
 };
 
