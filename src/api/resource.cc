@@ -230,6 +230,15 @@ Reply Handler::write(const Request& request, const Route& route, const User& use
         if (code == 415) return failure_reply(415, "UnsupportedMediaType", fmt::format("the body of the request was in an unknown format - accepted media types include: application/json, application/yaml: {}", object.error().message));
         return failure_reply(400, "BadRequest", fmt::format("the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {}", kind.kind, object.error().message));
     }
+    if (options.validation != registry::FieldValidation::ignore && (media.empty() || media == "application/json")) {
+        std::string text;
+        for (const auto& path : resources::duplicate_fields(request.body)) {
+            const auto fault = fmt::format("duplicate field \"{}\"", path);
+            if (options.validation == registry::FieldValidation::warn) warnings.push_back(fault);
+            else text += (text.empty() ? "" : ", ") + fault;
+        }
+        if (!text.empty()) return failure_reply(400, "BadRequest", fmt::format("{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}", kind.kind, kind.version, kind.kind, text));
+    }
     if (const auto given = text_at(*object, "kind"); !given.empty() && given != kind.kind)
         return failure_reply(400, "BadRequest", fmt::format("{} in version \"{}\" cannot be handled as a {}: the kind in the data ({}) does not match the expected kind ({})", given, kind.version, kind.kind, given, kind.kind));
     if (const auto given = text_at(*object, "apiVersion"); !given.empty() && given != kind.api_version())

@@ -89,9 +89,13 @@ int give_up(const std::string& why) {
     return 1;
 }
 
-api::PageServer::Page pages_of(control::BrokerController& controller) {
-    return [&controller](const std::string& path) -> api::Reply {
-        if (path == "/metrics") return {.content_type = "text/plain; version=0.0.4", .body = controller.metrics_page()};
+api::PageServer::Page pages_of(control::BrokerController& controller, const control::Housekeeper* housekeeper) {
+    return [&controller, housekeeper](const std::string& path) -> api::Reply {
+        if (path == "/metrics") {
+            auto text = controller.metrics_page() + control::reconcile_metrics(controller.engine_counts(), true);
+            if (housekeeper != nullptr) text += control::reconcile_metrics(housekeeper->engine().counts(), false);
+            return {.content_type = "text/plain; version=0.0.4", .body = std::move(text)};
+        }
         if (path == "/healthz" || path == "/livez") return {.content_type = "text/plain", .body = "ok\n"};
         if (path == "/readyz") {
             const auto why = controller.not_ready();
@@ -119,7 +123,7 @@ int run_broker(const BrokerRoleOptions& options) {
     auto connect = [&] { return std::make_unique<client::Client>(*access); };
     control::RemoteObjects objects(connect, {resources::find_kind(group, "Broker"), resources::find_kind(group, "BrokerListener"), resources::find_kind("v1", "Service")}, options.name_space);
     control::BrokerController controller(objects, version);
-    api::PageServer pages(pages_of(controller));
+    api::PageServer pages(pages_of(controller, nullptr));
     controller.on_metrics_port([&](int wanted) {
         const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
         return listening ? std::string() : listening.error().message;
@@ -217,7 +221,7 @@ int run(const RunOptions& options) {
         });
         follower->sync();
     }
-    api::PageServer pages(pages_of(controller));
+    api::PageServer pages(pages_of(controller, &housekeeper));
 
     controller.on_metrics_port([&](int wanted) {
         const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));

@@ -418,6 +418,14 @@ std::string BrokerController::metrics_page() {
     return prometheus_page(server_->collect(), plan_, selftest_, server_->pool_used(), name_space_, io::machine_name(), version_);
 }
 
+std::string reconcile_metrics(const std::map<std::string, std::map<std::string, std::uint64_t>>& counts, bool with_head) {
+    std::string out;
+    if (with_head) out = "# HELP penstock_reconciles_total Looks at an object by controller and outcome.\n# TYPE penstock_reconciles_total counter\n";
+    for (const auto& [name, outcomes] : counts)
+        for (const auto& [outcome, count] : outcomes) out += fmt::format("penstock_reconciles_total{{controller=\"{}\",outcome=\"{}\"}} {}\n", name, outcome, count);
+    return out;
+}
+
 std::string BrokerController::not_ready() {
     const std::lock_guard lock(guard_);
     if (server_ == nullptr) return "no Broker resource runs\n";

@@ -15,6 +15,9 @@
 
 namespace penstock::control {
 
+/// The counts of engines in Prometheus' text form.
+std::string reconcile_metrics(const std::map<std::string, std::map<std::string, std::uint64_t>>& counts, bool with_head);
+
 /// Makes the broker what the Broker and BrokerListener resources say, and writes into them what happened.
 ///
 /// Core: control. It reconciles on its engine's thread (read, decide, act, report); a second thread runs the self-test.

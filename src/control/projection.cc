@@ -72,7 +72,7 @@ class Projection : public Reconciler {
     std::vector<Key> all() override { return {{"machine", "", node_name_}}; }
     std::vector<Key> concerned(const registry::Event& event) override {
         // The broker's own news change what its Pods show; others are looked at in their turn.
-        if (event.kind->kind == "Broker" || event.kind->kind == "BrokerListener" || event.kind->kind == "Namespace") return all();
+        if (event.kind->kind == "Service" || event.kind->kind == "Broker" || event.kind->kind == "BrokerListener" || event.kind->kind == "Namespace") return all();
         return {};
     }
     Outcome reconcile(const Key&) override {
@@ -80,7 +80,11 @@ class Projection : public Reconciler {
         const auto address = addresses.empty() ? std::string("127.0.0.1") : addresses.front();
         put(node_kind(), "", node_name_, node(address));
         const auto roles = options_.roles();
-        for (const auto& role : roles) put_pod(role, address);
+        for (const auto& role : roles) {
+            put_pod(role, address);
+            if (role.component == "diagnostics-service") put_diagnostics_service(role);
+        }
+        for (const auto& service : registry_.list(service_kind(), "").items) put_endpoints(*service);
         for (const auto& pod : registry_.list(pod_kind(), "").items) {
             const auto name = text_at(*pod, "metadata.name");
             if (std::ranges::find(roles, name, &Role::pod) == roles.end())
@@ -92,6 +96,48 @@ class Projection : public Reconciler {
   private:
     static const resources::Kind& node_kind() { return *resources::find_kind("v1", "Node"); }
     static const resources::Kind& pod_kind() { return *resources::find_kind("v1", "Pod"); }
+    static const resources::Kind& service_kind() { return *resources::find_kind("v1", "Service"); }
+    static const resources::Kind& endpoints_kind() { return *resources::find_kind("v1", "Endpoints"); }
+
+    /// The Service under which AIO's tools look for the metrics.
+    void put_diagnostics_service(const Role& role) {
+        Json ports = Json::array();
+        for (const auto& [name, port] : role.ports) ports.push_back({{"name", name}, {"port", port}, {"protocol", "TCP"}});
+        const Json object = {{"apiVersion", "v1"}, {"kind", "Service"}, {"metadata", {{"name", "aio-broker-diagnostics-service"}, {"labels", {{"app.kubernetes.io/name", product_label}}}}},
+                             {"spec", {{"type", "ClusterIP"}, {"selector", {{"app.kubernetes.io/component", role.component}}}, {"ports", ports}}}};
+        [[maybe_unused]] const auto done = registry_.patch(service_kind(), options_.name_space, "aio-broker-diagnostics-service", registry::PatchType::apply, object, false, {.manager = "penstock-projection", .force = true});
+    }
+
+    /// The addresses behind a Service with a selector: the Pods that are ready and match it.
+    void put_endpoints(const Json& service) {
+        const auto& selector = at_path(service, "spec.selector");
+        if (!selector.is_object() || selector.empty()) return;
+        const auto space = text_at(service, "metadata.namespace"), name = text_at(service, "metadata.name");
+        Json ready = Json::array(), waiting = Json::array(), ports = Json::array();
+        for (const auto& pod : registry_.list(pod_kind(), space).items) {
+            const auto& labels = at_path(*pod, "metadata.labels");
+            bool matches = labels.is_object();
+            for (const auto& [key, value] : selector.items()) matches = matches && labels.contains(key) && labels[key] == value;
+            if (!matches) continue;
+            bool is_ready = false;
+            for (const auto& c : at_path(*pod, "status.conditions")) is_ready |= text_at(c, "type") == "Ready" && text_at(c, "status") == "True";
+            const Json address = {{"ip", text_at(*pod, "status.podIP")}, {"nodeName", node_name_}, {"targetRef", {{"kind", "Pod"}, {"namespace", space}, {"name", text_at(*pod, "metadata.name")}, {"uid", text_at(*pod, "metadata.uid")}}}};
+            (is_ready ? ready : waiting).push_back(address);
+        }
+        for (const auto& port : at_path(service, "spec.ports")) {
+            const auto& target = port.contains("targetPort") && port["targetPort"].is_number() ? port["targetPort"] : port["port"];
+            Json entry = {{"port", target}, {"protocol", text_at(port, "protocol", "TCP")}};
+            if (const auto word = text_at(port, "name"); !word.empty()) entry["name"] = word;
+            ports.push_back(std::move(entry));
+        }
+        Json subset = {{"ports", ports}};
+        if (!ready.empty()) subset["addresses"] = ready;
+        if (!waiting.empty()) subset["notReadyAddresses"] = waiting;
+        const Json object = {{"apiVersion", "v1"}, {"kind", "Endpoints"},
+                             {"metadata", {{"name", name}, {"ownerReferences", Json::array({{{"apiVersion", "v1"}, {"kind", "Service"}, {"name", name}, {"uid", text_at(service, "metadata.uid")}}})}}},
+                             {"subsets", ready.empty() && waiting.empty() ? Json::array() : Json::array({subset})}};
+        [[maybe_unused]] const auto done = registry_.patch(endpoints_kind(), space, name, registry::PatchType::apply, object, false, {.manager = "penstock-projection", .force = true});
+    }
 
     /// Creates or brings up to date: metadata and spec by patch, then the status.
     void put(const resources::Kind& kind, const std::string& space, const std::string& name, Json object) {

@@ -1,5 +1,7 @@
 #include "resources/json.h"
 
+#include <set>
+
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
@@ -218,6 +220,49 @@ Result<Json> parse_json(std::string_view text) {
         return fail("not JSON");
     }
     return out;
+}
+
+std::vector<std::string> duplicate_fields(std::string_view json) {
+    struct Level {
+        std::set<std::string> keys;
+        std::string key;
+        bool array = false;
+        std::size_t index = 0;
+    };
+    std::vector<Level> levels;
+    std::vector<std::string> out;
+    auto path = [&] {
+        std::string text;
+        for (const auto& level : levels) text += level.array ? fmt::format("[{}]", level.index) : (text.empty() ? "" : ".") + level.key;
+        return text;
+    };
+    auto next_item = [&] {
+        if (!levels.empty() && levels.back().array) ++levels.back().index;
+    };
+    using Event = Json::parse_event_t;
+    [[maybe_unused]] const auto parsed = Json::parse(
+        json,
+        [&](int, Event event, Json& value) {
+            switch (event) {
+                case Event::object_start:
+                case Event::array_start:
+                    levels.push_back({.keys = {}, .key = {}, .array = event == Event::array_start});
+                    break;
+                case Event::object_end:
+                case Event::array_end:
+                    levels.pop_back();
+                    next_item();
+                    break;
+                case Event::key:
+                    levels.back().key = value.get<std::string>();
+                    if (!levels.back().keys.insert(levels.back().key).second) out.push_back(path());
+                    break;
+                case Event::value: next_item(); break;
+            }
+            return levels.size() <= depth_max;
+        },
+        false);
+    return parsed.is_discarded() ? std::vector<std::string>() : out;
 }
 
 std::string to_yaml(const Json& value) {

@@ -23,6 +23,8 @@ struct Document {
 /// The error names file, line and column.
 Result<std::vector<Document>> parse_documents(std::string_view text, const std::string& file);
 Result<Json> parse_json(std::string_view text);
+/// Paths of keys that occur twice in one object of a JSON text: `spec.ports[0].port`. Empty for a text that is no JSON.
+std::vector<std::string> duplicate_fields(std::string_view json);
 /// Block-style YAML, as kubectl prints it.
 std::string to_yaml(const Json& value);
 /// Value at a dotted path such as `spec.ports`, or null when absent.

@@ -208,6 +208,35 @@ def hostile():
         expect(p.run("get", "cm", "big", "-n", "default"), "big")
 
 
-for part in (commands, manifests, roles, hostile):
+def crashes():
+    """Killed again and again in the middle of writes: what was acknowledged is there, and no version is given out twice."""
+    p = Penstock(BINARY)
+    acknowledged, versions = {}, set()
+    for round_number in range(6):
+        p.start()
+        for name, version in acknowledged.items():
+            found = p.get("cm", name)
+            assert found is not None and found["metadata"]["resourceVersion"] == version, (name, version, found)
+        writers = []
+        for i in range(4):
+            name = f"c{round_number}-{i}"
+            text = "\n---\n".join(f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}-{n}}}" for n in range(25))
+            writers.append(subprocess.Popen([BINARY, "apply", "-f", p.write(f"{name}.yaml", text)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=p.env))
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and p.run("get", "cm", f"c{round_number}-0-{round_number + 1}").returncode != 0:
+            pass
+        for entry in json.loads(p.run("get", "cm", "-o", "json").stdout).get("items", []):
+            version = entry["metadata"]["resourceVersion"]
+            if acknowledged.get(entry["metadata"]["name"]) != version:
+                assert version not in versions, f"version {version} was given out twice"
+                versions.add(version)
+                acknowledged[entry["metadata"]["name"]] = version
+        p.stop(signal.SIGKILL)
+        for writer in writers:
+            writer.communicate()
+    assert len(acknowledged) > 20, len(acknowledged)
+
+
+for part in (commands, manifests, roles, hostile, crashes):
     part()
     print(f"{part.__name__}: ok", flush=True)

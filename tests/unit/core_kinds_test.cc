@@ -196,6 +196,37 @@ TEST(Definitions, survive_a_restart_with_their_objects) {
     for (const char* tail : {"", "-wal", "-shm"}) std::remove((path + tail).c_str());
 }
 
+TEST(Definitions, what_a_stricter_schema_refuses_stays_readable_and_is_marked) {
+    const auto path = testing::TempDir() + "penstock-strict-" + std::to_string(::getpid()) + ".sqlite";
+    const auto& crd = *resources::find_kind("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+    auto definition = [](int maximum) {
+        const Json version = {{"name", "v1"}, {"served", true}, {"storage", true}, {"schema", {{"openAPIV3Schema", {{"type", "object"}, {"properties", {{"size", {{"type", "integer"}, {"maximum", maximum}}}}}}}}}};
+        return Json{{"metadata", {{"name", "tanks.example.com"}}}, {"spec", {{"group", "example.com"}, {"scope", "Cluster"}, {"names", {{"plural", "tanks"}, {"kind", "Tank"}}}, {"versions", {version}}}}};
+    };
+    {
+        auto r = Registry::open(path).value();
+        ASSERT_TRUE(r->create(crd, "", definition(100)));
+        ASSERT_TRUE(r->create(*r->find_kind("example.com/v1", "Tank"), "", named("t", {{"size", 50}})));
+        ASSERT_TRUE(r->patch(crd, "", "tanks.example.com", registry::PatchType::merge, {{"spec", {{"versions", definition(10)["spec"]["versions"]}}}}, false));
+    }
+    auto r = Registry::open(path).value();
+    const auto& kind = *r->find_kind("example.com/v1", "Tank");
+    const auto found = r->get(kind, "", "t");
+    ASSERT_TRUE(found);
+    EXPECT_EQ((**found)["size"], 50);
+    EXPECT_NE((**found)["metadata"]["annotations"]["penstock.io/refused-by-validation"].get<std::string>().find("size: Invalid value: 50"), std::string::npos);
+    const auto fixed = r->patch(kind, "", "t", registry::PatchType::merge, {{"size", 5}}, false);
+    ASSERT_TRUE(fixed) << fixed.error().message;
+    EXPECT_FALSE((**fixed)["metadata"].contains("annotations"));
+    for (const char* tail : {"", "-wal", "-shm"}) std::remove((path + tail).c_str());
+}
+
+TEST(Duplicates, are_named_by_their_path) {
+    EXPECT_EQ(resources::duplicate_fields(R"({"a":1,"b":{"c":[{"d":1},{"d":1,"d":2}]},"a":2})"), (std::vector<std::string>{"b.c[1].d", "a"}));
+    EXPECT_TRUE(resources::duplicate_fields(R"({"a":{"x":1},"b":{"x":1},"c":[1,1]})").empty());
+    EXPECT_TRUE(resources::duplicate_fields("{\"a\":1,\"a\"").empty());
+}
+
 /// The API as one user sees it.
 class Rights : public testing::Test {
   protected:
