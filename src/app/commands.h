@@ -44,6 +44,12 @@ struct ResourceOptions {
     bool server_side = false;
     bool force_conflicts = false;
     std::string field_manager;
+    std::string field_selector;
+    std::string sort_by;                 ///< JSONPath
+    std::string cascade = "background";
+    bool show_labels = false;
+    bool all = false;                    ///< delete: all of the kind
+    bool no_wait = false;                ///< delete: do not wait until it is gone
 };
 int get(const ResourceOptions& options);
 int apply(const ResourceOptions& options);

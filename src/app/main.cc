@@ -137,6 +137,9 @@ int main(int argc, char** argv) {
     get->add_option("words", resource.words, "KIND [NAME...]");
     get->add_option("-o,--output", resource.output, "wide, yaml, json, name or jsonpath=TEMPLATE");
     get->add_option("-l,--selector", resource.selector, "Label selector");
+    get->add_option("--field-selector", resource.field_selector, "Field selector, for example metadata.name=x");
+    get->add_option("--sort-by", resource.sort_by, "Order by a JSONPath, for example .metadata.creationTimestamp");
+    get->add_flag("--show-labels", resource.show_labels, "Labels as the last column");
     get->add_flag("-A,--all-namespaces", resource.all_namespaces, "All namespaces");
     get->add_flag("-w,--watch", resource.watch, "Follow changes");
     get->add_flag("--no-headers", resource.no_headers, "No column headings");
@@ -152,6 +155,10 @@ int main(int argc, char** argv) {
     add_api(*remove, resource);
     remove->add_option("words", resource.words, "KIND NAME...");
     remove->add_option("-f,--filename", resource.files, "File, folder or -");
+    remove->add_option("-l,--selector", resource.selector, "Those with these labels");
+    remove->add_flag("--all", resource.all, "All of the kind in the namespace");
+    remove->add_option("--cascade", resource.cascade, "background, foreground or orphan")->check(CLI::IsMember({"background", "foreground", "orphan"}))->capture_default_str();
+    remove->add_flag("--no-wait", resource.no_wait, "Do not wait until finalizers are done");
     remove->add_flag("--ignore-not-found", resource.ignore_not_found, "No error when absent");
     auto* validate = root.add_subcommand("validate", "Check manifests without a running Penstock");
     validate->add_option("-f,--filename", resource.files, "File, folder or -")->required();

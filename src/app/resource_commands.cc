@@ -101,6 +101,29 @@ void print_table(const Json& table, bool wide, bool with_namespace, bool headers
     std::cout << std::flush;
 }
 
+/// Orders rows by a JSONPath of their objects; numbers by value.
+void sort_rows(Json& rows, std::string path) {
+    if (!path.starts_with('{')) path = "{" + path + "}";
+    std::vector<std::pair<std::string, Json>> keyed;
+    for (auto& row : rows) keyed.emplace_back(evaluate_jsonpath(path, row["object"]).value_or(""), row);
+    std::ranges::sort(keyed, [](const auto& a, const auto& b) {
+        const auto x = parse_number<std::int64_t>(a.first), y = parse_number<std::int64_t>(b.first);
+        return x && y ? *x < *y : a.first < b.first;
+    });
+    rows = Json::array();
+    for (auto& [key, row] : keyed) rows.push_back(std::move(row));
+}
+
+void add_labels(Json& table) {
+    if (table["columnDefinitions"].is_array()) table["columnDefinitions"].push_back({{"name", "Labels"}, {"type", "string"}, {"priority", 0}});
+    for (auto& row : table["rows"]) {
+        std::string text;
+        if (const auto& labels = at_path(row, "object.metadata.labels"); labels.is_object())
+            for (const auto& [key, value] : labels.items()) text += fmt::format("{}{}={}", text.empty() ? "" : ",", key, value.get<std::string>());
+        row["cells"].push_back(text.empty() ? "<none>" : text);
+    }
+}
+
 int print_objects(const ResourceOptions& options, const std::vector<Json>& objects, bool as_list) {
     if (options.output == "name") {
         for (const auto& object : objects)
@@ -138,7 +161,9 @@ int get(const ResourceOptions& options) {
     std::vector<std::size_t> widths;
     for (const auto& w : *wanted) {
         std::vector<std::string> targets;
-        std::string query = options.selector.empty() ? "" : "?labelSelector=" + options.selector;
+        std::string query = "?includeObject=" + std::string(options.sort_by.empty() ? "Metadata" : "Object");
+        if (!options.selector.empty()) query += "&labelSelector=" + client::query_escaped(options.selector);
+        if (!options.field_selector.empty()) query += "&fieldSelector=" + client::query_escaped(options.field_selector);
         if (w.names.empty()) targets.push_back(client::path_of(*w.kind, space) + query), as_list = true;
         if (w.names.size() > 1 || wanted->size() > 1) as_list = true;
         for (const auto& name : w.names) targets.push_back(client::path_of(*w.kind, space, name));
@@ -153,11 +178,14 @@ int get(const ResourceOptions& options) {
                 continue;
             }
             if (table) {
+                auto rows = answer->body;
+                if (!options.sort_by.empty()) sort_rows(rows["rows"], options.sort_by);
+                if (options.show_labels) add_labels(rows);
                 seen = text_at(answer->body, "metadata.resourceVersion");
                 if (answer->body["rows"].empty()) continue;
                 if (any && first && wanted->size() > 1) std::cout << "\n";
                 any = true;
-                print_table(answer->body, options.output == "wide", options.all_namespaces, first && !options.no_headers, widths);
+                print_table(rows, options.output == "wide", options.all_namespaces, first && !options.no_headers, widths);
                 first = false;
             } else if (w.names.empty()) {
                 seen = text_at(answer->body, "metadata.resourceVersion");
@@ -251,11 +279,29 @@ int remove(const ResourceOptions& options) {
     const auto wanted = wanted_of(kinds, options.words);
     if (!wanted) return problem(wanted.error().message);
     for (const auto& w : *wanted) {
-        if (w.names.empty()) return problem("name what is to be deleted: penstock delete KIND NAME, or -f FILE");
-        for (const auto& name : w.names) {
-            const auto answer = connected->request("DELETE", client::path_of(*w.kind, connected->access().name_space, name));
+        auto names = w.names;
+        if (names.empty()) {
+            if (!options.all && options.selector.empty()) return problem("name what is to be deleted: penstock delete KIND NAME, -l SELECTOR, --all, or -f FILE");
+            const auto list = connected->request("GET", client::path_of(*w.kind, connected->access().name_space) + (options.selector.empty() ? "" : "?labelSelector=" + client::query_escaped(options.selector)));
+            if (!list || !list->ok()) return refused(list);
+            for (const auto& item : at_path(list->body, "items")) names.push_back(text_at(item, "metadata.name"));
+            if (names.empty()) std::cout << "No resources found\n";
+        }
+        auto policy = options.cascade;
+        policy[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(policy[0])));
+        const auto how = Json{{"kind", "DeleteOptions"}, {"apiVersion", "v1"}, {"propagationPolicy", policy}}.dump();
+        for (const auto& name : names) {
+            const auto target = client::path_of(*w.kind, connected->access().name_space, name);
+            const auto answer = connected->request("DELETE", target, how);
             if (!answer || !answer->ok()) {
                 if (!(answer && answer->status == 404 && options.ignore_not_found)) status = refused(answer);
+                continue;
+            }
+            // What finalizers hold lingers: gone means gone, as with kubectl.
+            if (!options.no_wait && at_path(answer->body, "metadata.deletionTimestamp").is_string()) {
+                auto waiting = options;
+                waiting.words = {w.kind->qualified_plural() + "/" + name};
+                if (const int code = wait(waiting, {.condition = "delete", .timeout = "60s"}); code != 0) status = code;
                 continue;
             }
             std::cout << fmt::format("{} \"{}\" deleted\n", w.kind->singular + (w.kind->group.empty() ? "" : "." + w.kind->group), name);

@@ -324,6 +324,15 @@ Result<std::vector<resources::Kind>> discover(Client& client) {
     return out;
 }
 
+std::string query_escaped(std::string_view text) {
+    std::string out;
+    for (const char c : text) {
+        if (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.' || c == '~') out += c;
+        else out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+    return out;
+}
+
 std::string path_of(const resources::Kind& kind, const std::string& name_space, const std::string& name) {
     auto out = (kind.group.empty() ? "/api/" : "/apis/") + kind.api_version();
     if (kind.namespaced && !name_space.empty()) out += "/namespaces/" + name_space;

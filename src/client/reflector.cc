@@ -46,7 +46,7 @@ Reflector::Step Reflector::list() {
     std::string token, version;
     do {
         auto target = path_of(kind_, name_space_) + "?limit=500";
-        if (!token.empty()) target += "&continue=" + token;
+        if (!token.empty()) target += "&continue=" + query_escaped(token);
         else if (!exact_) target += "&resourceVersion=0";   // a cache's answer will do the first time
         const auto answer = transport_.request("GET", target);
         if (!answer) {
@@ -75,8 +75,6 @@ Reflector::Step Reflector::list() {
         }
         version = text_at(answer->body, "metadata.resourceVersion");
         token = text_at(answer->body, "metadata.continue");
-        for (auto at = token.begin(); at != token.end(); ++at)
-            if (*at == '+') at = token.insert(token.erase(at), {'%', '2', 'B'}) + 2;   // base64 within a query
     } while (!token.empty());
     // Compared with what is there: by key and uid, so that an object made anew is not taken for a change of the old one.
     const auto before = objects_;

@@ -34,6 +34,8 @@ class Transport {
     virtual void interrupt() = 0;
 };
 
+/// Escaped for a value in a query.
+std::string query_escaped(std::string_view text);
 /// `/apis/G/V/namespaces/NS/PLURAL[/NAME]`.
 std::string path_of(const resources::Kind& kind, const std::string& name_space, const std::string& name = {});
 

@@ -63,6 +63,17 @@ def commands():
         expect(p.run("apply", "--server-side", "--field-manager", "two", "-f", two), ".data.a", 1)
         expect(p.run("apply", "--server-side", "--field-manager", "two", "--force-conflicts", "-f", two), "configured")
 
+        # kubectl's further flags.
+        for i in (3, 1, 2):
+            expect(p.run("apply", "-f", "-", stdin=f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: s{i}, labels: {{group: s}}}}\ndata: {{order: '{10 - i}'}}\n"), "created")
+        assert [line.split()[0] for line in p.run("get", "cm", "-l", "group in (s,t)", "--sort-by", ".data.order", "--no-headers").stdout.splitlines()] == ["s3", "s2", "s1"]
+        expect(p.run("get", "cm", "--field-selector", "metadata.name=s1", "--show-labels"), "group=s")
+        expect(p.run("apply", "-f", "-", stdin="apiVersion: v1\nkind: Namespace\nmetadata: {name: short}\n"), "created")
+        expect(p.run("delete", "namespace", "short"), "deleted")
+        expect(p.run("get", "namespace", "short"), "NotFound", 1)
+        expect(p.run("delete", "cm", "-l", "group=s"), "deleted")
+        expect(p.run("delete", "cm"), "--all", 1)
+
         # A copy of the registry while it runs.
         copy = str(p.folder / "copy.sqlite")
         expect(p.run("backup-registry", copy), "holds the registry")
@@ -141,6 +152,30 @@ def roles():
                 process.terminate()
                 process.wait(timeout=20)
         p.log.close()
+
+
+def rotation():
+    """A controller outside with a token in a file: a token that is refused is read again, as soon as there is a new one."""
+    with Penstock(BINARY, extra=["--log-level", "info"]) as p:
+        p.wait_running("default")
+        binding = p.write("a.yaml", "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: all}\nroleRef: {kind: ClusterRole, name: cluster-admin}\nsubjects: [{kind: ServiceAccount, name: default, namespace: default}]\n")
+        expect(p.run("apply", "-f", binding), "created")
+        token = p.run("create", "token", "default", "-n", "default").stdout.strip()
+        plain = (p.data / "kubeconfig.yaml").read_text()
+        users = plain[plain.index("users:"):plain.index("contexts:")]
+        p.write("token", token[:-6] + "AAAAAA")
+        config = p.write("outside.yaml", plain.replace(users, "users:\n- name: default\n  user:\n    tokenFile: token\n").replace("tokenFile: token", f"tokenFile: {p.folder}/token"))
+        outside = subprocess.Popen([BINARY, "broker", "--kubeconfig", config, "-n", "default"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=p.env)
+        try:
+            wait_until(lambda: p.run("get", "lease", "-n", "default").stdout.strip() == "" and outside.poll() is None, "it waits")
+            time.sleep(1.5)  # some refused tries
+            assert p.run("get", "lease", "penstock-broker", "-n", "default").returncode != 0
+            p.write("token.new", token)
+            os.replace(p.folder / "token.new", p.folder / "token")
+            wait_until(lambda: p.run("get", "lease", "penstock-broker", "-n", "default").returncode == 0, "it is let in", 30)
+        finally:
+            outside.terminate()
+            outside.communicate(timeout=20)
 
 
 def hostile():
@@ -237,6 +272,6 @@ def crashes():
     assert len(acknowledged) > 20, len(acknowledged)
 
 
-for part in (commands, manifests, roles, hostile, crashes):
+for part in (commands, manifests, roles, rotation, hostile, crashes):
     part()
     print(f"{part.__name__}: ok", flush=True)

@@ -43,7 +43,10 @@ struct ApiWorld {
                 const auto end = std::min(rest.find('&', at), rest.size());
                 const auto pair = rest.substr(at, end - at);
                 const auto equal = pair.find('=');
-                request.query[pair.substr(0, equal)] = equal == std::string::npos ? "" : pair.substr(equal + 1);
+                auto value = equal == std::string::npos ? std::string() : pair.substr(equal + 1);
+                for (auto percent = value.find('%'); percent != std::string::npos; percent = value.find('%', percent + 1))
+                    value.replace(percent, 3, 1, static_cast<char>(std::stoi(value.substr(percent + 1, 2), nullptr, 16)));
+                request.query[pair.substr(0, equal)] = value;
                 at = end + 1;
             }
         }

@@ -106,6 +106,9 @@ def built_in_kinds(k):
     k.expect("paging", "many-11", "get", "cm", "-n", ns, "--chunk-size=5")
     listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "of-list", "namespace": ns}, "data": {"a": "b"}}]})
     k.expect("apply a List", "of-list", "apply", "-f", "-", stdin=listed)
+    k.expect("create -f", "created", "create", "-f", "-", stdin=f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{generateName: made-, namespace: {ns}}}\n")
+    if k.minor >= 28:
+        k.expect("events", "PortOpen", "events", "-n", NS)
     k.expect("delete --all", "deleted", "delete", "configmap", "--all", "-n", ns)
     k.expect("delete namespace waits", "deleted", "delete", "namespace", ns)
     k.refuse("the namespace is gone", "NotFound", "get", "namespace", ns)

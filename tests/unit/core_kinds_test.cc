@@ -303,6 +303,16 @@ TEST_F(Rights, tokens) {
     EXPECT_EQ(tokens.key_set()["keys"].size(), 2u);
 }
 
+TEST_F(Rights, a_collection_is_deleted_by_its_selector) {
+    for (const char* name : {"a", "b", "c"}) ASSERT_TRUE(r->create(core("ConfigMap"), space, {{"metadata", {{"name", name}, {"labels", {{"n", name}}}}}}));
+    const auto deleted = handler.handle({.method = "DELETE", .path = "/api/v1/namespaces/default/configmaps", .query = {{"labelSelector", "n in (a,b)"}}, .accept = {}, .content_type = {}, .authorization = {}, .user_agent = {}, .if_none_match = {},
+                                         .impersonation = {}, .upgrade = {}, .body = {}, .user = admin});
+    EXPECT_EQ(deleted.status, 200);
+    EXPECT_EQ(resources::parse_json(deleted.body).value()["items"].size(), 2u);
+    EXPECT_EQ(r->list(core("ConfigMap"), space).items.size(), 1u);
+    EXPECT_EQ(call(user, "DELETE", "/api/v1/namespaces/default/configmaps").status, 403);
+}
+
 TEST_F(Rights, reviews) {
     const auto ask = [&](const char* kind, const Json& spec) { return resources::parse_json(call(user, "POST", std::string("/apis/authorization.k8s.io/v1/") + kind, {{"spec", spec}}).body).value(); };
     EXPECT_EQ(ask("selfsubjectaccessreviews", {{"resourceAttributes", {{"verb", "get"}, {"resource", "secrets"}}}})["status"]["allowed"], false);

@@ -222,6 +222,79 @@ TEST(MergePatch, rfc_7386_examples) {
     }
 }
 
+/// A random tree without nulls.
+Json random_tree(std::mt19937& random, int depth) {
+    Json out = Json::object();
+    for (const char* key : {"a", "b", "c"}) {
+        const auto pick = random() % 5;
+        if (pick == 0) out[key] = static_cast<int>(random() % 3);
+        else if (pick == 1) out[key] = Json::array({static_cast<int>(random() % 3), "x"});
+        else if (pick == 2 && depth > 0) out[key] = random_tree(random, depth - 1);
+    }
+    return out;
+}
+
+/// The patch that leads from one tree to another, by the definition of RFC 7386.
+Json difference(const Json& from, const Json& to) {
+    Json out = Json::object();
+    for (const auto& [key, value] : from.items())
+        if (!to.contains(key)) out[key] = nullptr;
+    for (const auto& [key, value] : to.items()) {
+        if (!from.contains(key)) out[key] = value;
+        else if (from[key].is_object() && value.is_object()) {
+            if (auto inner = difference(from[key], value); !inner.empty()) out[key] = inner;
+        } else if (from[key] != value) out[key] = value;
+    }
+    return out;
+}
+
+TEST(MergePatch, generated_differences_lead_from_one_to_the_other) {
+    std::mt19937 random(11);
+    for (int i = 0; i < 2000; ++i) {
+        const auto from = random_tree(random, 3), to = random_tree(random, 3);
+        const auto patch = difference(from, to);
+        auto merged = from;
+        resources::merge_patch(merged, patch);
+        ASSERT_EQ(merged, to) << from << " + " << patch;
+        resources::merge_patch(merged, patch);
+        ASSERT_EQ(merged, to) << "twice is once";
+        // Without keyed lists and directives a strategic patch is the same.
+        auto strategic_result = from;
+        ASSERT_TRUE(resources::strategic_patch(strategic_result, patch, Json::object()));
+        ASSERT_EQ(strategic_result, to);
+    }
+}
+
+TEST(StrategicMerge, generated_keyed_lists) {
+    std::mt19937 random(12);
+    auto ports = [&] {
+        std::map<int, Json> out;
+        for (int port = 80; port < 85; ++port)
+            if (random() % 2 == 0) out[port] = {{"port", port}, {"name", std::string("n") + std::to_string(random() % 3)}};
+        return out;
+    };
+    auto as_list = [](const std::map<int, Json>& items) {
+        Json out = Json::array();
+        for (const auto& [port, item] : items) out.push_back(item);
+        return out;
+    };
+    for (int i = 0; i < 1000; ++i) {
+        const auto from = ports(), to = ports();
+        Json changes = Json::array();
+        for (const auto& [port, item] : to)
+            if (!from.contains(port) || from.at(port) != item) changes.push_back(item);
+        for (const auto& [port, item] : from)
+            if (!to.contains(port)) changes.push_back({{"port", port}, {"$patch", "delete"}});
+        Json object = {{"spec", {{"ports", as_list(from)}}}};
+        for (int times = 0; times < 2; ++times) {
+            ASSERT_TRUE(resources::strategic_patch(object, {{"spec", {{"ports", changes}}}}, service_kind().schema));
+            std::map<int, Json> found;
+            for (const auto& item : object["spec"]["ports"]) ASSERT_TRUE(found.emplace(item["port"].get<int>(), item).second) << "a key twice";
+            ASSERT_EQ(found, to);
+        }
+    }
+}
+
 TEST(Protobuf, objects_come_back_as_they_were) {
     const std::vector<Json> objects{
         {{"apiVersion", "v1"}, {"kind", "Secret"}, {"metadata", {{"name", "s"}, {"labels", {{"a", "b"}}}, {"creationTimestamp", "2026-01-01T00:00:00Z"}}}, {"data", {{"k", "AAEC"}}}, {"type", "Opaque"}, {"immutable", false}},
