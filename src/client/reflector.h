@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -34,6 +35,7 @@ class Reflector {
     Reflector(Transport& transport, const resources::Kind& kind, std::string name_space, Options options);
     /// Until `pause` returns false or stop().
     void run();
+    /// Any thread.
     void stop() { stopping_ = true; }
     /// What went wrong last; empty while all is well.
     [[nodiscard]] const std::string& fault() const { return fault_; }
@@ -59,7 +61,7 @@ class Reflector {
     std::int64_t failed_at_ = 0;
     int retry_after_s_ = 0;
     std::string fault_;
-    bool stopping_ = false;
+    std::atomic<bool> stopping_{false};
 };
 
 }  // namespace penstock::client

@@ -209,6 +209,21 @@ def server_side_apply(k):
     k.expect("delete", "deleted", "delete", "configmap", name, f"ssa-{k.minor}")
 
 
+def applied_labels(k):
+    """Removing one label from an applied file leaves those of others; removing the whole map takes them too."""
+    name = f"labels-{k.minor}"
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: " + name + "\n  namespace: default\n"
+    k.expect("apply with labels", "created", "apply", "-f", "-", stdin=text + "  labels: {a: '1', b: '2'}\n")
+    k.expect("a label of somebody else", "labeled", "label", "configmap", name, "c=3")
+    k.expect("apply without one label", "configured", "apply", "-f", "-", stdin=text + "  labels: {a: '1'}\n")
+    r = k("get", "configmap", name, "-o", "jsonpath={.metadata.labels}")
+    k.check("the others stay", json.loads(r.stdout) == {"a": "1", "c": "3"}, r)
+    k.expect("apply without labels", "configured", "apply", "-f", "-", stdin=text)
+    r = k("get", "configmap", name, "-o", "jsonpath={.metadata.labels}")
+    k.check("the whole map is gone", r.stdout == "", r)
+    k.expect("delete", "deleted", "delete", "configmap", name)
+
+
 def watches(k):
     lines = []
     watch = subprocess.Popen([k.binary, "get", "configmap", "-n", "default", "-w", "-o", "name"], stdout=subprocess.PIPE, text=True, env=k.env)
@@ -323,7 +338,7 @@ def main():
                 continue
             k = Run(p, name, kubectl)
             before = len(failures)
-            for part in (basics, built_in_kinds, accounts, listeners, server_side_apply, watches, definitions, owners, pods):
+            for part in (basics, built_in_kinds, accounts, listeners, server_side_apply, applied_labels, watches, definitions, owners, pods):
                 try:
                     part(k)
                 except Exception as error:

@@ -68,7 +68,7 @@ TEST(Reflector, forgotten_history_is_listed_again_and_tells_what_went) {
     world.registry->create(core("ConfigMap"), space, named("goes")).value();
     ApiTransport transport(world);
     std::vector<std::string> told;
-    int lists = 0;
+    std::atomic<int> lists{0};
     client::Reflector reflector(transport, core("ConfigMap"), "", {.on_change = [&](const client::Reflector::Change& change) { told.push_back(std::string(change.type == client::Reflector::Change::Type::deleted ? "-" : "+") + text_at(*change.object, "metadata.name")); },
                                                                    .on_synced = [&] {
                                                                        if (++lists == 2) return reflector.stop();
