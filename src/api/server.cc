@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <array>
+#include <list>
 #include <map>
 #include <set>
 #include <thread>
@@ -37,7 +38,8 @@ using Stream = beast::ssl_stream<beast::tcp_stream>;
 
 constexpr std::size_t body_max = 3 * 1024 * 1024;
 constexpr std::uint32_t header_max = 64 * 1024;
-constexpr std::size_t connections_max = 10'000;
+constexpr std::size_t connections_max = 10'000, silent_max = 5'000, shaking_max = 500;   // all; without a byte; without a finished handshake
+constexpr auto handshake_time = std::chrono::seconds(10);
 constexpr auto idle_time = std::chrono::minutes(5);
 constexpr auto request_time = std::chrono::seconds(30);
 constexpr auto drain_time = std::chrono::seconds(5);
@@ -146,21 +148,48 @@ struct Server::Impl {
                 co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));
                 continue;
             }
+            // Whoever has not shown that they speak TLS makes room for newcomers, the oldest first.
+            if (silent.size() >= silent_max) close_first(silent);
             if (connections >= connections_max) continue;
-            auto stream = std::make_shared<Stream>(std::move(socket), tls);
-            asio::co_spawn(context, serve(stream), asio::detached);
+            asio::co_spawn(context, serve(std::make_shared<tcp::socket>(std::move(socket))), asio::detached);
         }
     }
 
-    asio::awaitable<void> serve(std::shared_ptr<Stream> stream) {
+    /// Connections in the order in which they came to a stage; each entry closes one.
+    using Stage = std::list<std::function<void()>>;
+    static void close_first(Stage& stage) {
+        if (!stage.empty()) stage.front()();
+    }
+    Stage silent, shaking;
+
+    asio::awaitable<void> serve(std::shared_ptr<tcp::socket> socket) {
         ++connections;
         try {
             error_code error;
-            beast::get_lowest_layer(*stream).expires_after(request_time);
-            co_await stream->async_handshake(asio::ssl::stream_base::server, asio::redirect_error(asio::use_awaitable, error));
-            if (!error) {
-                const auto user = user_of(stream->native_handle());
-                co_await requests(stream, user);
+            // The first byte is waited for without a TLS engine: one costs 70 KiB, a socket next to nothing.
+            asio::steady_timer timer(context, handshake_time);
+            timer.async_wait([socket](error_code e) {
+                error_code ignored;
+                if (!e) socket->close(ignored);
+            });
+            auto place = silent.insert(silent.end(), [socket] {
+                error_code ignored;
+                socket->close(ignored);
+            });
+            co_await socket->async_wait(tcp::socket::wait_read, asio::redirect_error(asio::use_awaitable, error));
+            silent.erase(place);
+            timer.cancel();
+            if (!error && socket->is_open()) {
+                if (shaking.size() >= shaking_max) close_first(shaking);
+                auto stream = std::make_shared<Stream>(std::move(*socket), tls);
+                beast::get_lowest_layer(*stream).expires_after(handshake_time);
+                place = shaking.insert(shaking.end(), [stream] { beast::get_lowest_layer(*stream).close(); });
+                co_await stream->async_handshake(asio::ssl::stream_base::server, asio::redirect_error(asio::use_awaitable, error));
+                shaking.erase(place);
+                if (!error) {
+                    const auto user = user_of(stream->native_handle());
+                    co_await requests(stream, user);
+                }
             }
         } catch (const std::exception& failure) {
             log::debug("api", "connection ended: {}", failure.what());

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import socket
 import sqlite3
@@ -225,7 +226,15 @@ def hostile():
         assert ask("PATCH", maps + "/none", b"{}", {**auth, "Content-Type": "application/merge-patch+json"})[0] == 404
         assert ask("GET", "/" + "x" * 70_000, headers=auth)[0] in (414, 431)
         # Connections that say nothing, and watchers that never read, hinder nobody.
-        idle = [socket.create_connection(("127.0.0.1", p.api_port)) for _ in range(300)]
+        def resident():
+            return int(next(line for line in open(f"/proc/{p.process.pid}/status") if line.startswith("VmRSS")).split()[1])
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20_000), hard))
+        before = resident()
+        idle = [socket.create_connection(("127.0.0.1", p.api_port)) for _ in range(min(hard, 20_000) // 2 - 200)]
+        assert resident() - before < 100_000, f"{len(idle)} idle connections cost {resident() - before} KiB"
+        assert ask("GET", "/version")[0] == 200
         watchers = []
         for _ in range(50):
             raw = context.wrap_socket(socket.create_connection(("127.0.0.1", p.api_port)))
@@ -235,8 +244,7 @@ def hostile():
         assert ask("POST", maps, big, auth)[0] == 201
         for i in range(20):
             assert ask("PATCH", maps + "/big", json.dumps({"data": {"b": str(i)}}).encode(), {**auth, "Content-Type": "application/merge-patch+json"})[0] == 200
-        resident = int(next(line for line in open(f"/proc/{p.process.pid}/status") if line.startswith("VmRSS")).split()[1])
-        assert resident < 700_000, f"{resident} KiB with 50 watchers that never read"
+        assert resident() < 700_000, f"{resident()} KiB with 50 watchers that never read"
         for s in idle + watchers:
             s.close()
         assert p.process.poll() is None
