@@ -48,6 +48,8 @@ constexpr int watch_seconds = 1800;
 constexpr auto bookmark_every = std::chrono::seconds(60);
 constexpr std::size_t forwarded_max = 256;           // TCP connections of one port-forward
 constexpr std::size_t forward_waiting_max = 8 * 1024 * 1024;
+constexpr auto forward_pause = std::chrono::milliseconds(20);
+constexpr auto gone_poll = std::chrono::seconds(10);   // how often a quiet watch is looked at for whether its client is still there
 constexpr auto log_poll = std::chrono::milliseconds(200);
 
 std::string percent_decoded(std::string_view text, bool plus_is_space) {
@@ -259,6 +261,16 @@ struct Server::Impl {
         }
     }
 
+    /// True when the client of a stream that only we write to has closed it, or says something, which then is its farewell.
+    static bool is_gone(Stream& stream) {
+        std::array<char, 1> peek{};
+        error_code error;
+        auto& socket = beast::get_lowest_layer(stream).socket();
+        socket.non_blocking(true, error);
+        socket.receive(asio::buffer(peek), asio::socket_base::message_peek, error);
+        return error != asio::error::would_block;
+    }
+
     asio::awaitable<void> stream_log(std::shared_ptr<Stream> stream, LogRequest wanted) {
         error_code error;
         http::response<http::empty_body> head{http::status::ok, 11};
@@ -278,12 +290,7 @@ struct Server::Impl {
             pause.expires_after(log_poll);
             error_code waited;
             co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, waited));
-            // Whoever has gone away is noticed here, not at the next line.
-            std::array<char, 1> peek{};
-            error_code gone;
-            auto& socket = beast::get_lowest_layer(*stream).socket();
-            socket.non_blocking(true, gone);
-            if (socket.receive(asio::buffer(peek), asio::socket_base::message_peek, gone) == 0 && gone != asio::error::would_block) break;
+            if (is_gone(*stream)) break;   // noticed here, not at the next line
         }
         if (!error) co_await asio::async_write(*stream, http::make_chunk_last(), asio::redirect_error(asio::use_awaitable, error));
     }
@@ -327,7 +334,15 @@ struct Server::Impl {
     asio::awaitable<void> read_port(std::shared_ptr<Forwarding> all, std::shared_ptr<Forwarded> one) {
         std::array<char, 16 * 1024> buffer{};
         error_code error;
+        asio::steady_timer pause(context);
         while (!all->over) {
+            // A client that does not take its bytes is waited for, not collected for.
+            if (all->spdy.pending() > forward_waiting_max) {
+                error_code waited;
+                pause.expires_after(forward_pause);
+                co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, waited));
+                continue;
+            }
             const auto size = co_await one->socket.async_read_some(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
             if (error) break;
             all->spdy.send(one->data, {buffer.data(), size}, false);
@@ -335,6 +350,7 @@ struct Server::Impl {
         }
         all->spdy.send(one->data, {}, true);
         all->spdy.send(one->error, {}, true);
+        all->by_stream.erase(one->data);
         all->wake.cancel();
     }
 
@@ -356,6 +372,7 @@ struct Server::Impl {
         if (error) {
             all->spdy.send(one->error, fmt::format("port {}: {}", port, error.message()), true);
             all->spdy.send(one->data, {}, true);
+            all->by_stream.erase(one->data);
             all->wake.cancel();
             co_return;
         }
@@ -407,7 +424,6 @@ struct Server::Impl {
         } else if (!one->writing && one->socket.is_open()) {
             asio::co_spawn(context, write_port(all, one), asio::detached);
         }
-        if (event.is_last) all->by_stream.erase(event.stream);
     }
 
     asio::awaitable<void> forward_ports(std::shared_ptr<Stream> stream, PortForward allowed) {
@@ -496,9 +512,10 @@ struct Server::Impl {
             }
             if (over) break;
             beast::get_lowest_layer(*stream).expires_never();
-            changed.expires_at(std::min(end, next_bookmark));
+            changed.expires_at(std::min({end, next_bookmark, now + gone_poll}));
             error_code waited;
             co_await changed.async_wait(asio::redirect_error(asio::use_awaitable, waited));
+            if (!waited && is_gone(*stream)) break;
         }
         watchers.erase(&changed);
         if (!error) co_await asio::async_write(*stream, http::make_chunk_last(), asio::redirect_error(asio::use_awaitable, error));

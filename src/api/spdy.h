@@ -34,6 +34,8 @@ class Spdy {
     void reset(std::uint32_t stream);
     /// What is to be written to the peer, and is then taken.
     std::string take_output();
+    /// Bytes waiting there.
+    [[nodiscard]] std::size_t pending() const { return out_.size(); }
 
   private:
     struct Zlib;

@@ -172,8 +172,16 @@ class Collector : public Reconciler {
         if (at_path(**object, "metadata.deletionTimestamp").is_string()) return finish(*kind, key, **object);
         const auto list = owners(**object);
         if (list.empty()) return Outcome::settled();
+        Json alive = Json::array();
         for (const auto& owner : list)
-            if (is_alive(owner, key.name_space)) return Outcome::settled();
+            if (is_alive(owner, key.name_space)) alive.push_back(owner);
+        if (alive.size() == list.size()) return Outcome::settled();
+        if (!alive.empty()) {
+            // References to owners that are gone come off while others live, so that they count for nothing later.
+            const Json patch = {{"metadata", {{"ownerReferences", alive}, {"resourceVersion", text_at(**object, "metadata.resourceVersion")}}}};
+            if (auto done = registry_.patch(*kind, key.name_space, key.name, registry::PatchType::merge, patch, false, as("penstock-collector")); !done) return Outcome::retry(done.error().message);
+            return Outcome::settled();
+        }
         const Json only = {{"uid", text_at(**object, "metadata.uid")}, {"resourceVersion", text_at(**object, "metadata.resourceVersion")}};
         if (auto gone = registry_.remove(*kind, key.name_space, key.name, {.preconditions = only}); !gone && gone.error().code == 409) return Outcome::retry(gone.error().message);
         log::info("control", "{}/{} collected, its owner is gone", kind->singular, key.name);
