@@ -18,14 +18,6 @@ namespace {
 
 constexpr const char* rbac = "rbac.authorization.k8s.io/v1";
 
-std::vector<std::string> words(const Json& list) {
-    std::vector<std::string> out;
-    if (list.is_array())
-        for (const auto& word : list)
-            if (word.is_string()) out.push_back(word.get<std::string>());
-    return out;
-}
-
 bool has(const std::vector<std::string>& list, const std::string& word) { return std::ranges::find(list, word) != list.end() || std::ranges::find(list, "*") != list.end(); }
 
 bool path_matches(const std::string& pattern, const std::string& path) {
@@ -81,7 +73,7 @@ std::vector<Rule> Authorizer::rules_of(const Json& role) const {
     auto take = [&](const Json& object) {
         if (const auto& list = at_path(object, "rules"); list.is_array())
             for (const auto& r : list)
-                out.push_back({.verbs = words(at_path(r, "verbs")), .groups = words(at_path(r, "apiGroups")), .resources = words(at_path(r, "resources")), .names = words(at_path(r, "resourceNames")), .paths = words(at_path(r, "nonResourceURLs"))});
+                out.push_back({.verbs = resources::texts_of(at_path(r, "verbs")), .groups = resources::texts_of(at_path(r, "apiGroups")), .resources = resources::texts_of(at_path(r, "resources")), .names = resources::texts_of(at_path(r, "resourceNames")), .paths = resources::texts_of(at_path(r, "nonResourceURLs"))});
     };
     take(role);
     if (const auto& selectors = at_path(role, "aggregationRule.clusterRoleSelectors"); selectors.is_array() && !selectors.empty()) {

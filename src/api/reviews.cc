@@ -14,14 +14,6 @@ using resources::text_at;
 
 namespace {
 
-std::vector<std::string> words(const Json& list) {
-    std::vector<std::string> out;
-    if (list.is_array())
-        for (const auto& word : list)
-            if (word.is_string()) out.push_back(word.get<std::string>());
-    return out;
-}
-
 Access access_of(const Json& spec) {
     if (const auto& a = at_path(spec, "resourceAttributes"); a.is_object())
         return {.verb = text_at(a, "verb"), .group = text_at(a, "group"), .version = text_at(a, "version"), .resource = text_at(a, "resource"), .subresource = text_at(a, "subresource"), .name = text_at(a, "name"), .name_space = text_at(a, "namespace")};
@@ -51,7 +43,7 @@ Reply Handler::review(const Request& request, const Route& route, const User& us
     const bool asks_access = kind.kind.ends_with("AccessReview");
     if (asks_access && at_path(spec, "resourceAttributes").is_object() == at_path(spec, "nonResourceAttributes").is_object())
         faults.push_back({"spec.resourceAttributes", "FieldValueInvalid", "Invalid value: exactly one of nonResourceAttributes or resourceAttributes must be specified"});
-    if ((kind.kind == "SubjectAccessReview" || kind.kind == "LocalSubjectAccessReview") && text_at(spec, "user").empty() && words(at_path(spec, "groups")).empty())
+    if ((kind.kind == "SubjectAccessReview" || kind.kind == "LocalSubjectAccessReview") && text_at(spec, "user").empty() && resources::texts_of(at_path(spec, "groups")).empty())
         faults.push_back({"spec.user", "FieldValueInvalid", "Invalid value: \"\": at least one of user or group must be specified"});
     if (kind.kind == "TokenReview" && text_at(spec, "token").empty()) faults.push_back({"spec.token", "FieldValueRequired", "Required value: the token to look at"});
     if (kind.kind == "SelfSubjectRulesReview" && text_at(spec, "namespace").empty()) faults.push_back({"spec.namespace", "FieldValueRequired", "Required value: a namespace"});
@@ -59,7 +51,7 @@ Reply Handler::review(const Request& request, const Route& route, const User& us
 
     Json status = Json::object();
     if (kind.kind == "TokenReview") {
-        auto audiences = words(at_path(spec, "audiences"));
+        auto audiences = resources::texts_of(at_path(spec, "audiences"));
         if (audiences.empty()) audiences = tokens_.own_audiences();
         const auto found = tokens_.check(text_at(spec, "token"), audiences);
         if (found) status = {{"authenticated", true}, {"user", found->user.to_json()}, {"audiences", found->audiences}};
@@ -74,7 +66,7 @@ Reply Handler::review(const Request& request, const Route& route, const User& us
         status = {{"resourceRules", resource_rules}, {"nonResourceRules", path_rules}, {"incomplete", false}};
     } else {
         User subject = user;
-        if (!kind.kind.starts_with("Self")) subject = {.name = text_at(spec, "user"), .groups = words(at_path(spec, "groups"))};
+        if (!kind.kind.starts_with("Self")) subject = {.name = text_at(spec, "user"), .groups = resources::texts_of(at_path(spec, "groups"))};
         auto access = access_of(spec);
         if (kind.kind == "LocalSubjectAccessReview") access.name_space = route.name_space;
         status = {{"allowed", authorizer_.allows(subject, access)}};
@@ -92,7 +84,7 @@ Reply Handler::issue_token(const Request& request, const Route& route) {
     if (!object || !object->is_object())
         return failure_reply(code, code == 415 ? "UnsupportedMediaType" : "BadRequest", fmt::format("the object provided is unrecognized (must be of type TokenRequest): {}", object ? "an object is needed" : object.error().message));
     const auto& spec = at_path(*object, "spec");
-    auto audiences = words(at_path(spec, "audiences"));
+    auto audiences = resources::texts_of(at_path(spec, "audiences"));
     if (audiences.empty()) audiences = {tokens_.own_audiences().front()};
     std::int64_t seconds = token_seconds_default;
     if (const auto& asked = at_path(spec, "expirationSeconds"); !asked.is_null()) {

@@ -93,6 +93,14 @@ std::string finish_common(tools::CommonOptions& o, const MqttWords& w) {
     return {};
 }
 
+void add_run(CLI::App& app, app::RunOptions& o) {
+    app.add_option("-f,--filename", o.files, "Manifests to apply and follow: files or folders");
+    app.add_option("--data-dir", o.data_folder, "Where state is kept")->capture_default_str();
+    app.add_option("--api-address", o.api_address, "Address of the resource API")->capture_default_str();
+    app.add_option("--api-port", o.api_port, "Port of the resource API; 0 picks one")->capture_default_str()->check(CLI::Range(0, 65'535));
+    app.add_option("--log-level", o.log_level, "Log level until the Broker resource is read")->capture_default_str();
+}
+
 void add_api(CLI::App& app, app::ResourceOptions& o) {
     app.add_option("--kubeconfig", o.kubeconfig, "Kubeconfig file; KUBECONFIG or the one that `penstock run` wrote when absent");
     app.add_option("-n,--namespace", o.name_space, "Namespace (azure-iot-operations)");
@@ -113,18 +121,10 @@ int main(int argc, char** argv) {
     app::RunOptions run_options;
     run_options.data_folder = app::default_data_folder();
     auto* run = root.add_subcommand("run", "Run broker, resource API and controllers in one process");
-    run->add_option("-f,--filename", run_options.files, "Manifests to apply and follow: files or folders");
-    run->add_option("--data-dir", run_options.data_folder, "Where state is kept")->capture_default_str();
-    run->add_option("--api-address", run_options.api_address, "Address of the resource API")->capture_default_str();
-    run->add_option("--api-port", run_options.api_port, "Port of the resource API; 0 picks one")->capture_default_str()->check(CLI::Range(0, 65'535));
-    run->add_option("--log-level", run_options.log_level, "Log level until the Broker resource is read")->capture_default_str();
+    add_run(*run, run_options);
 
     auto* api = root.add_subcommand("api", "Run the resource API and its controllers without a broker");
-    api->add_option("-f,--filename", run_options.files, "Manifests to apply and follow: files or folders");
-    api->add_option("--data-dir", run_options.data_folder, "Where state is kept")->capture_default_str();
-    api->add_option("--api-address", run_options.api_address, "Address of the resource API")->capture_default_str();
-    api->add_option("--api-port", run_options.api_port, "Port of the resource API; 0 picks one")->capture_default_str()->check(CLI::Range(0, 65'535));
-    api->add_option("--log-level", run_options.log_level, "Log level")->capture_default_str();
+    add_run(*api, run_options);
     app::BrokerRoleOptions broker_options;
     auto* broker = root.add_subcommand("broker", "Run the broker over a resource API elsewhere (penstock api, or a cluster's)");
     broker->add_option("--kubeconfig", broker_options.kubeconfig, "Kubeconfig; in a pod the mounted account when absent");

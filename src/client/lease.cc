@@ -45,7 +45,10 @@ bool LeaderElection::tick(std::int64_t now_ms, std::int64_t wall_ms) {
             seen_version_ = version;
             seen_at_ = now_ms;
         }
-        holder_ = text_at(lease, "spec.holderIdentity");
+        if (const auto now = text_at(lease, "spec.holderIdentity"); now != holder_) {
+            holder_ = now;
+            if (!now.empty() && now != identity_) log::info("client", "waiting for a lease that another holds lease={}/{} holder={}", name_space_, name_, now);
+        }
         if (!holder_.empty() && holder_ != identity_) {
             leads_ = false;
             const auto seconds = lease["spec"].value("leaseDurationSeconds", static_cast<int>(duration_ms / 1000));

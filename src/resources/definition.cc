@@ -13,14 +13,6 @@ namespace {
 
 constexpr std::size_t schema_bytes_max = 512 * 1024;
 
-std::vector<std::string> words(const Json& list) {
-    std::vector<std::string> out;
-    if (list.is_array())
-        for (const auto& word : list)
-            if (word.is_string()) out.push_back(word.get<std::string>());
-    return out;
-}
-
 }  // namespace
 
 std::vector<Fault> check_definition(const Json& definition) {
@@ -69,7 +61,7 @@ std::vector<Kind> kinds_of_definition(const Json& definition) {
     for (const auto& version : versions) {
         if (!version.value("served", false)) continue;
         Kind kind{.group = text_at(spec, "group"), .version = text_at(version, "name"), .kind = text_at(names, "kind"), .plural = text_at(names, "plural"), .singular = text_at(names, "singular"),
-                  .short_names = words(at_path(names, "shortNames")), .categories = words(at_path(names, "categories")), .namespaced = text_at(spec, "scope") != "Cluster",
+                  .short_names = texts_of(at_path(names, "shortNames")), .categories = texts_of(at_path(names, "categories")), .namespaced = text_at(spec, "scope") != "Cluster",
                   .has_status = at_path(version, "subresources.status").is_object(), .dynamic = true};
         if (kind.singular.empty()) kind.singular = to_lower(kind.kind);
         kind.schema = at_path(version, "schema.openAPIV3Schema");

@@ -286,6 +286,14 @@ const Json& at_path(const Json& object, std::string_view path) {
     return *at;
 }
 
+std::vector<std::string> texts_of(const Json& list) {
+    std::vector<std::string> out;
+    if (list.is_array())
+        for (const auto& item : list)
+            if (item.is_string()) out.push_back(item.get<std::string>());
+    return out;
+}
+
 std::string text_at(const Json& object, std::string_view path, std::string fallback) {
     const auto& value = at_path(object, path);
     return value.is_string() ? value.get<std::string>() : fallback;

@@ -29,6 +29,8 @@ std::vector<std::string> duplicate_fields(std::string_view json);
 std::string to_yaml(const Json& value);
 /// Value at a dotted path such as `spec.ports`, or null when absent.
 const Json& at_path(const Json& object, std::string_view path);
+/// The texts of a list; empty when it is none.
+std::vector<std::string> texts_of(const Json& list);
 /// Text at a path, or `fallback` when absent or no text.
 std::string text_at(const Json& object, std::string_view path, std::string fallback = {});
 

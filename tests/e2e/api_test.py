@@ -127,7 +127,7 @@ def roles():
         wait_until(lambda: b"clients" in urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics").read(), "the metrics")
         # A second broker waits for the lease.
         second = subprocess.Popen([BINARY, "broker", "--kubeconfig", str(p.data / "kubeconfig.yaml")], stdout=p.log, stderr=p.log, env=p.env)
-        time.sleep(2.5)  # longer than one look at the lease
+        wait_until(lambda: "waiting for a lease that another holds" in p.logs(), "the second broker waits")
         assert second.poll() is None
         assert p.get("lease", "penstock-broker")["spec"]["leaseTransitions"] == 0
         api.send_signal(signal.SIGKILL)
@@ -166,17 +166,18 @@ def rotation():
         users = plain[plain.index("users:"):plain.index("contexts:")]
         p.write("token", token[:-6] + "AAAAAA")
         config = p.write("outside.yaml", plain.replace(users, "users:\n- name: default\n  user:\n    tokenFile: token\n").replace("tokenFile: token", f"tokenFile: {p.folder}/token"))
-        outside = subprocess.Popen([BINARY, "broker", "--kubeconfig", config, "-n", "default"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=p.env)
+        told = open(p.folder / "outside.log", "ab")
+        outside = subprocess.Popen([BINARY, "broker", "--kubeconfig", config, "-n", "default"], stdout=told, stderr=told, env=p.env)
         try:
-            wait_until(lambda: p.run("get", "lease", "-n", "default").stdout.strip() == "" and outside.poll() is None, "it waits")
-            time.sleep(1.5)  # some refused tries
+            wait_until(lambda: "status=401" in (p.folder / "outside.log").read_text(), "it is refused")
             assert p.run("get", "lease", "penstock-broker", "-n", "default").returncode != 0
             p.write("token.new", token)
             os.replace(p.folder / "token.new", p.folder / "token")
             wait_until(lambda: p.run("get", "lease", "penstock-broker", "-n", "default").returncode == 0, "it is let in", 30)
         finally:
             outside.terminate()
-            outside.communicate(timeout=20)
+            outside.wait(timeout=20)
+            told.close()
 
 
 def hostile():
