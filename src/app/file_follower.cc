@@ -104,7 +104,7 @@ std::string FileFollower::key_of(const Json& object) const {
 
 void FileFollower::prune(const std::vector<std::string>& present) {
     const auto served = client::discover(client_);   // anew each time: definitions come and go
-    if (!served) return log::error("app", "what left the manifests stays for now: {}", served.error().message);
+    if (!served) return log::error("app", "what left the manifests is not deleted yet, the kinds could not be asked for: {}", served.error().message);
     for (const auto& kind : *served) {
         if (!kind.stored || kind.read_only) continue;
         const auto list = client_.request("GET", client::path_of(kind, ""));

@@ -53,7 +53,7 @@ Reflector::Step Reflector::list() {
             fault_ = answer.error().message;
             return Step::back_off;
         }
-        if (answer->status == 410) return Step::list_again;
+        if (answer->status == 410 && !exact_) return Step::list_again;   // said of a list from nowhere, it is a fault like others
         if (!answer->ok()) {
             const auto why = answer->status == 403 ? "not allowed to list" : answer->status == 404 ? "the kind is not served" : "listing failed";
             if (fault_ != answer->message()) log::warn("client", "{} kind={} status={} why=\"{}\"; it is tried again", why, kind_.plural, answer->status, answer->message());
@@ -110,10 +110,10 @@ bool Reflector::event(const Json& line, Step& next) {
     const auto type = text_at(line, "type");
     const auto& object = resources::at_path(line, "object");
     if (type == "ERROR") {
-        const int code = object.value("code", 0);
-        fault_ = text_at(object, "message");
-        retry_after_s_ = object.contains("details") && object["details"].is_object() ? object["details"].value("retryAfterSeconds", 0) : 0;
-        next = code == 410 ? Step::list_again : Step::back_off;
+        const auto& seconds = resources::at_path(object, "details.retryAfterSeconds");
+        fault_ = text_at(object, "message", "the watch ended with an error that says nothing");
+        retry_after_s_ = seconds.is_number_integer() ? seconds.get<int>() : 0;
+        next = resources::at_path(object, "code") == 410 ? Step::list_again : Step::back_off;
         return false;
     }
     const auto version = text_at(object, "metadata.resourceVersion");

@@ -88,6 +88,32 @@ TEST(Reflector, forgotten_history_is_listed_again_and_tells_what_went) {
     EXPECT_EQ(reflector.objects().size(), 1u);
 }
 
+/// Answers that no server should give.
+class OddTransport : public client::Transport {
+  public:
+    int lists = 0, watches = 0;
+    Result<client::Response> request(const std::string&, const std::string&, const std::string&, const std::string&, const std::string&) override {
+        if (++lists == 1) return client::Response{.status = 200, .body = {{"metadata", {{"resourceVersion", "1"}}}, {"items", Json::array()}}, .text = {}, .warnings = {}};
+        return client::Response{.status = 410, .body = {}, .text = {}, .warnings = {}};
+    }
+    Result<int> watch(const std::string&, const std::string&, const std::function<bool(const Json&)>& on_line) override {
+        const Json lines[] = {{{"type", "ERROR"}}, {{"type", "ERROR"}, {"object", nullptr}}, {{"type", "ERROR"}, {"object", {{"code", "x"}, {"details", {{"retryAfterSeconds", "y"}}}}}}, {{"type", "ADDED"}}};
+        on_line(lines[watches++ % 4]);
+        return 200;
+    }
+    void interrupt() override {}
+};
+
+TEST(Reflector, answers_no_server_should_give_end_nothing_and_are_not_hammered) {
+    OddTransport transport;
+    int pauses = 0;
+    client::Reflector reflector(transport, core("ConfigMap"), "", {.on_change = [](const client::Reflector::Change&) {}, .on_synced = {}, .pause = [&](std::int64_t) { return ++pauses < 10; }, .random = [] { return 0.5; }, .now_ms = monotonic_ms});
+    reflector.run();
+    EXPECT_EQ(pauses, 10);
+    EXPECT_EQ(transport.watches, 4);
+    EXPECT_LE(transport.lists, 12) << "a list that is always too old is asked for with pauses";
+}
+
 TEST(Engine, the_broker_follows_a_faulty_api) {
     ApiWorld world;
     const auto listener = [](int number) {
