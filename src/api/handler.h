@@ -78,6 +78,10 @@ class Handler {
     /// `/readyz`: empty text is ready.
     void set_ready_check(std::function<std::string()> check) { ready_check_ = std::move(check); }
 
+    /// `brokers/NAME/decisions` (what was refused lately) and `brokers/NAME/clients` (who is connected where clients are asked
+    /// who they are), as JSON objects.
+    void set_broker_view(std::function<resources::Json(const std::string& what)> view) { broker_view_ = std::move(view); }
+
     /// `/penstock/registry`: a consistent copy of the registry's file.
     void set_registry_copy(std::function<Result<std::string>()> copy) { copy_registry_ = std::move(copy); }
 
@@ -125,6 +129,7 @@ class Handler {
     std::string version_;
     std::function<std::string()> ready_check_;
     std::function<Result<std::string>()> copy_registry_;
+    std::function<resources::Json(const std::string&)> broker_view_;
     std::uint64_t openapi_of_ = 0;       ///< kinds_version() the texts below were made from
     std::map<std::string, std::string> openapi_texts_;
 };

@@ -77,6 +77,45 @@ struct TokenOptions {
     std::vector<std::string> audiences;
 };
 int create_token(const ResourceOptions& options, const TokenOptions& token);
+struct AccessOptions {
+    std::string action, target;          ///< connect, publish, subscribe; topic or filter
+    std::string client, user, policy, listener;
+    std::vector<std::string> attributes; ///< NAME=VALUE
+    std::string since;
+    bool json = false;
+};
+/// `penstock auth can-i`: 0 yes, 1 no.
+int auth_can_i(const ResourceOptions& options, const AccessOptions& access);
+/// `penstock auth who-can`: the rules that allow it.
+int auth_who_can(const ResourceOptions& options, const AccessOptions& access);
+/// `penstock auth explain`: what was refused lately, and why.
+int auth_explain(const ResourceOptions& options, const AccessOptions& access);
+/// `penstock auth clients`: who is connected.
+int auth_clients(const ResourceOptions& options, const AccessOptions& access);
+/// `penstock auth dry-run`: who would lose what by another policy.
+int auth_dry_run(const ResourceOptions& options, const AccessOptions& access);
+
+struct PasswordOptions {
+    std::string secret, user, file;
+    bool remove = false, print = false;
+};
+/// `penstock passwd`: sets a user's password in a Secret.
+int passwd(const ResourceOptions& options, const PasswordOptions& password);
+
+struct PkiOptions {
+    std::string name;                    ///< common name, or what to look at
+    std::string ca, ca_key, out, key_algorithm = "Ec256", purpose, host;
+    std::vector<std::string> hosts, subject;
+    std::string duration;
+    int path_length = -1;
+    bool force = false;
+};
+int pki_create(const std::string& what, const PkiOptions& options);
+int pki_inspect(const PkiOptions& options);
+int pki_verify(const PkiOptions& options);
+int pki_list(const ResourceOptions& options);
+int pki_renew(const ResourceOptions& options, const PkiOptions& pki);
+
 /// A copy of the registry's file, taken while it runs.
 int backup_registry(const ResourceOptions& options, const std::string& file);
 /// `commands`: name and description of each.

@@ -4,12 +4,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <functional>
 #include <sstream>
 
 #include <fmt/format.h>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "crypto/signature.h"
 #include "io/socket.h"
@@ -21,6 +23,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr int token_key_days = 90;
 constexpr int server_certificate_days = 365, ca_days = 3650, renew_before_days = 90;
 
 }  // namespace
@@ -68,12 +71,20 @@ Result<std::vector<std::string>> open_token_keys(const fs::path& folder) {
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(folder, error))
         if (entry.path().filename().string().starts_with("service-account") && entry.path().extension() == ".key") files.push_back(entry.path());
-    std::ranges::sort(files, std::greater{});
-    if (files.empty()) {
+    // Newest first: it signs, the others go on verifying what they signed.
+    std::ranges::sort(files, std::greater{}, [&](const fs::path& file) { return fs::last_write_time(file, error); });
+    const bool old = !files.empty() && fs::file_time_type::clock::now() - fs::last_write_time(files.front(), error) > std::chrono::hours(24 * token_key_days);
+    if (files.empty() || old) {
         auto made = crypto::make_signing_key();
         if (!made) return std::unexpected(made.error());
-        files.push_back(folder / "service-account.key");
-        if (auto written = write_private(files.back(), *made); !written) return std::unexpected(written.error());
+        auto name = folder / "service-account.key";
+        if (!files.empty()) {
+            auto stamp = rfc3339(wall_ms());
+            std::erase_if(stamp, [](char c) { return c == ':' || c == '-'; });
+            name = folder / ("service-account-" + stamp + ".key");
+        }
+        if (auto written = write_private(name, *made); !written) return std::unexpected(written.error());
+        files.insert(files.begin(), name);
     }
     std::vector<std::string> out;
     for (const auto& file : files) {

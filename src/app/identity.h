@@ -18,7 +18,8 @@ struct Identity {
     crypto::KeyPair ca, server, admin;
 };
 Result<Identity> open_identity(const std::filesystem::path& folder);
-/// Keys that sign service-account tokens, newest first. The first start makes one.
+/// Keys that sign service-account tokens, newest first. The first start makes one; a start more than 90 days later another one,
+/// which signs from then on while the older ones go on verifying.
 Result<std::vector<std::string>> open_token_keys(const std::filesystem::path& folder);
 /// In K3s' form, for the administrator's certificate.
 std::string kubeconfig_text(const Identity& identity, const std::string& address, int port);

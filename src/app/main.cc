@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 
 #include <iostream>
+#include <map>
 
 #include <fmt/format.h>
 
@@ -45,6 +46,16 @@ struct MqttWords {
     std::uint32_t session_expiry = 0;
 };
 
+void add_tls(CLI::App& app, tools::TlsFiles& tls) {
+    app.add_option("--cafile", tls.ca_file, "TLS: trusted certificates, PEM");
+    app.add_option("--cert", tls.certificate_file, "TLS: client certificate with its intermediates, PEM");
+    app.add_option("--key", tls.key_file, "TLS: its private key, PEM");
+    app.add_flag("--tls", tls.wanted, "TLS with the system's trusted certificates");
+    app.add_option("--tls-version", tls.version, "TLS: tlsv1.2 or tlsv1.3; both when absent");
+    app.add_option("--servername", tls.server_name, "TLS: name the broker's certificate must have; the host when absent");
+    app.add_flag("--insecure", tls.insecure, "TLS: do not compare the name with the certificate");
+}
+
 void add_common(CLI::App& app, tools::CommonOptions& o, MqttWords& w) {
     app.set_help_flag("--help", "Print this help");
     app.add_option("-h,--host", o.target.host, "Broker host")->capture_default_str();
@@ -54,6 +65,7 @@ void add_common(CLI::App& app, tools::CommonOptions& o, MqttWords& w) {
     app.add_option("-u,--username", w.user, "User name");
     app.add_option("-P,--pw", w.password, "Password");
     app.add_option("-V,--protocol-version", w.version, "mqttv5 (5), mqttv311 (311) or mqttv31 (31)")->capture_default_str();
+    add_tls(app, o.tls);
     app.add_option("-k,--keepalive", w.keep_alive, "Keep alive in seconds")->capture_default_str()->check(CLI::Range(0, 65'535));
     app.add_flag("-c,--disable-clean-session", w.persistent, "Keep the session (needs -i)");
     app.add_option("-x,--session-expiry-interval", w.session_expiry, "Session expiry in seconds (version 5)");
@@ -194,6 +206,79 @@ int main(int argc, char** argv) {
     token->add_option("name", token_options.name, "Service account")->required();
     token->add_option("--audience", token_options.audiences, "Who accepts it; may be repeated")->allow_extra_args(false);
     token->add_option("--duration", token_options.duration, "How long it lives, at least 10m");
+    app::AccessOptions access;
+    auto* auth = root.add_subcommand("auth", "Who may do what, who was refused and why, what a new policy would change");
+    auth->require_subcommand(1);
+    auto add_auth = [&](const char* name, const char* doc) {
+        auto* command = auth->add_subcommand(name, doc);
+        add_api(*command, resource);
+        return command;
+    };
+    auto* can_i = add_auth("can-i", "May a client do this? penstock auth can-i publish plant/t --client fan-01");
+    auto* who_can = add_auth("who-can", "Which rules allow this? penstock auth who-can subscribe plant/#");
+    for (auto* command : {can_i, who_can}) {
+        command->add_option("action", access.action, "connect, publish, subscribe, read or write")->required();
+        command->add_option("target", access.target, "Topic, filter or key");
+        command->add_option("--policy", access.policy, "This BrokerAuthorization alone");
+        command->add_option("--listener", access.listener, "Those of this listener's ports");
+    }
+    can_i->add_option("--client", access.client, "Client id; when it is connected, its identity is taken from there");
+    can_i->add_option("--user", access.user, "User name (a certificate's CN)");
+    can_i->add_option("--attribute", access.attributes, "NAME=VALUE; may be repeated")->allow_extra_args(false);
+    auto* auth_explain = add_auth("explain", "What was refused lately, and why: penstock auth explain [CLIENT]");
+    auth_explain->add_option("client", access.client, "Client id, user name or address");
+    auth_explain->add_option("--since", access.since, "Only younger than this, for example 5m");
+    auth_explain->add_flag("--json", access.json, "As JSON");
+    auto* auth_clients = add_auth("clients", "Who is connected where clients are asked who they are");
+    auth_clients->add_flag("--json", access.json, "As JSON");
+    auto* dry_run = add_auth("dry-run", "Who would lose what by another policy: penstock auth dry-run -f policy.yaml");
+    dry_run->add_option("-f,--filename", resource.files, "File with the BrokerAuthorization, or -")->required();
+    dry_run->add_option("--listener", access.listener, "Clients of this listener alone");
+
+    app::PasswordOptions password_options;
+    auto* passwd = root.add_subcommand("passwd", "Set a user's password in a Secret: penstock passwd SECRET USER");
+    add_api(*passwd, resource);
+    passwd->add_option("secret", password_options.secret, "Secret; made when absent")->required();
+    passwd->add_option("user", password_options.user, "User name")->required();
+    passwd->add_option("--password-file", password_options.file, "Read the password from a file; else it is asked for, or the first line of standard input");
+    passwd->add_flag("--delete", password_options.remove, "Remove the user");
+    passwd->add_flag("--print", password_options.print, "Print the hash and change nothing");
+
+    app::PkiOptions pki_options;
+    auto* pki = root.add_subcommand("pki", "Certificates: make, look at, check, count");
+    pki->require_subcommand(1);
+    std::map<std::string, CLI::App*> makers;
+    for (const auto& [word, doc] : {std::pair{"root", "Make a root CA"}, std::pair{"intermediate", "Make an intermediate CA"}, std::pair{"server", "Make a server certificate"}, std::pair{"client", "Make a client certificate"}}) {
+        auto* command = pki->add_subcommand(word, doc);
+        makers[word] = command;
+        command->add_option("name", pki_options.name, "Common name (CN)")->required();
+        if (std::string_view(word) != "root") {
+            command->add_option("--ca", pki_options.ca, "Certificate of the CA that signs, PEM")->required();
+            command->add_option("--ca-key", pki_options.ca_key, "Its private key, PEM")->required();
+        }
+        if (std::string_view(word) == "server") command->add_option("--host", pki_options.hosts, "Name or address that clients dial; may be repeated")->required()->allow_extra_args(false);
+        if (std::string_view(word) == "intermediate") command->add_option("--path-length", pki_options.path_length, "CAs below it (0)");
+        command->add_option("--subject", pki_options.subject, "Further parts of the subject before the CN, such as O=Fabrikam")->allow_extra_args(false);
+        command->add_option("--duration", pki_options.duration, "Lifetime, such as 90d or 2160h");
+        command->add_option("--key-type", pki_options.key_algorithm, "Ec256, Ec384, Ec521, Ed25519, Rsa2048, Rsa4096 or Rsa8192")->capture_default_str();
+        command->add_option("--out", pki_options.out, "Files OUT.crt and OUT.key; the name when absent");
+        command->add_flag("--force", pki_options.force, "Replace files that exist");
+    }
+    auto* inspect = pki->add_subcommand("inspect", "What a person needs to know of a certificate file or of HOST:PORT");
+    inspect->add_option("what", pki_options.name, "File in PEM or DER, or HOST:PORT")->required();
+    auto* verify = pki->add_subcommand("verify", "Whether a chain is good: penstock pki verify client.crt --ca root.crt");
+    verify->add_option("file", pki_options.name, "Certificate with its intermediates, PEM")->required();
+    for (auto* command : {inspect, verify}) {
+        command->add_option("--ca", pki_options.ca, "Trusted certificates and revocation lists, PEM");
+        command->add_option("--purpose", pki_options.purpose, "client, server or any; what the certificate itself says when absent");
+        command->add_option("--host", pki_options.host, "Name or address it must cover");
+    }
+    auto* pki_list = pki->add_subcommand("list", "Every certificate Penstock knows: who uses it, when it ends, what breaks then");
+    add_api(*pki_list, resource);
+    auto* renew = pki->add_subcommand("renew", "Issue a Certificate anew now");
+    add_api(*renew, resource);
+    renew->add_option("name", pki_options.name, "Certificate")->required();
+
     std::string copy_file, shell;
     auto* backup = root.add_subcommand("backup-registry", "Copy all resources into a file while Penstock runs");
     add_api(*backup, resource);
@@ -261,6 +346,10 @@ int main(int argc, char** argv) {
     bench->add_option("--seconds", load.seconds, "Measured time")->capture_default_str();
     bench->add_option("--warm-up", load.warm_up, "Time before")->capture_default_str();
     bench->add_option("--rate", load.rate, "latency: messages per second")->capture_default_str();
+    tools::TlsFiles load_tls;
+    add_tls(*bench, load_tls);
+    bench->add_option("-u,--username", load.user_name, "User name");
+    bench->add_option("-P,--pw", load.password, "Password");
     bench->add_option("--pid", load.broker_pid, "Broker's process: its CPU and memory are reported");
     bench->add_flag("--subscribe", load.subscribe_idle, "idle: one subscription each");
     bench->add_flag("--json", load.json, "Report as JSON");
@@ -293,6 +382,18 @@ int main(int argc, char** argv) {
     if (*wait) return app::wait(resource, wait_options);
     if (*logs) return app::logs(resource, log_options);
     if (*token) return app::create_token(resource, token_options);
+    if (*can_i) return app::auth_can_i(resource, access);
+    if (*who_can) return app::auth_who_can(resource, access);
+    if (*auth_explain) return app::auth_explain(resource, access);
+    if (*auth_clients) return app::auth_clients(resource, access);
+    if (*dry_run) return app::auth_dry_run(resource, access);
+    if (*passwd) return app::passwd(resource, password_options);
+    for (const auto& [word, command] : makers)
+        if (*command) return app::pki_create(word, pki_options);
+    if (*inspect) return app::pki_inspect(pki_options);
+    if (*verify) return app::pki_verify(pki_options);
+    if (*pki_list) return app::pki_list(resource);
+    if (*renew) return app::pki_renew(resource, pki_options);
     if (*backup) return app::backup_registry(resource, copy_file);
     if (*completion) {
         std::vector<std::pair<std::string, std::vector<std::string>>> commands;
@@ -307,6 +408,12 @@ int main(int argc, char** argv) {
     if (*reference) return app::write_reference(reference_folder);
     if (*bench) {
         load.port = static_cast<std::uint16_t>(load_port);
+        auto tls = tools::make_tls(load_tls, false);
+        if (!tls) {
+            std::cerr << "Error: " << tls.error().message << "\n";
+            return 1;
+        }
+        load.tls = *tls;
         load.progress = !no_progress && !load.json;
         return tools::print_report(load, tools::run_load(load));
     }

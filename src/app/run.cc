@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <mutex>
 #include <sstream>
 #include <thread>
 
@@ -25,7 +26,9 @@
 #include "base/random.h"
 #include "client/client.h"
 #include "client/lease.h"
+#include "control/access_view.h"
 #include "control/broker_controller.h"
+#include "control/certificates.h"
 #include "control/housekeeper.h"
 #include "crypto/signature.h"
 #include "io/socket.h"
@@ -39,7 +42,7 @@ namespace fs = std::filesystem;
 using resources::Json;
 using resources::text_at;
 
-/// The embedded default: a Broker, and without files the loopback listener.
+/// The embedded default: a Broker, the authentication of its default listener, and without files that listener (fact sheet 3.7).
 void create_defaults(registry::Registry& registry, bool with_listener) {
     const auto& broker = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker");
     const auto& listener = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "BrokerListener");
@@ -49,8 +52,12 @@ void create_defaults(registry::Registry& registry, bool with_listener) {
         if (!made) log::error("app", "the default {} could not be made: {}", kind.kind, made.error().message);
     };
     if (registry.list(broker, "").items.empty()) create(broker, "default", Json::object());
+    const auto& authentication = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "BrokerAuthentication");
+    if (!registry.get(authentication, space, "default"))
+        create(authentication, "default", {{"brokerRef", "default"}, {"authenticationMethods", Json::array({{{"method", "ServiceAccountToken"}, {"serviceAccountTokenSettings", {{"audiences", {"aio-internal"}}}}}})}});
     if (with_listener && registry.list(listener, "").items.empty())
-        create(listener, "default", {{"brokerRef", "default"}, {"serviceType", "ClusterIp"}, {"serviceName", "aio-broker"}, {"ports", Json::array({{{"port", 18883}}})}});
+        create(listener, "default", {{"brokerRef", "default"}, {"serviceType", "ClusterIp"}, {"serviceName", "aio-broker"}, {"ports", Json::array({{{"port", 18883}, {"authenticationRef", "default"},
+                                                    {"tls", {{"mode", "Automatic"}, {"certManagerCertificateSpec", {{"issuerRef", {{"group", "cert-manager.io"}, {"kind", "ClusterIssuer"}, {"name", control::default_issuer}}}, {"privateKey", {{"algorithm", "Ec256"}, {"rotationPolicy", "Always"}}}}}}}}})}});
 }
 
 }  // namespace
@@ -105,6 +112,33 @@ api::PageServer::Page pages_of(control::BrokerController& controller, const cont
     };
 }
 
+/// The keys that sign service-account tokens, by discovery at the API (OpenID Connect Discovery 1.0). What was read once counts
+/// until it is read again: an API that is away does not lock clients out.
+class TokenKeyReader {
+  public:
+    explicit TokenKeyReader(std::function<std::unique_ptr<client::Client>()> connect) : connect_(std::move(connect)) {}
+    control::TokenKeys known() {
+        const std::lock_guard lock(guard_);
+        return known_;
+    }
+    bool read() {
+        const auto api = connect_();
+        const auto about = api->request("GET", "/.well-known/openid-configuration"), keys = api->request("GET", "/openid/v1/jwks", {}, "application/json", "application/jwk-set+json, application/json");
+        if (!about || !about->ok() || !keys || !keys->ok()) {
+            log::warn("app", "the keys of service-account tokens cannot be read; those known before count on why=\"{}\"", !about ? about.error().message : !about->ok() ? about->message() : !keys ? keys.error().message : keys->message());
+            return false;
+        }
+        const std::lock_guard lock(guard_);
+        known_ = {.issuers = {text_at(about->body, "issuer")}, .key_set = keys->body.is_object() ? keys->body : resources::parse_json(keys->text).value_or(Json::object())};
+        return true;
+    }
+
+  private:
+    std::function<std::unique_ptr<client::Client>()> connect_;
+    std::mutex guard_;                   ///< known_
+    control::TokenKeys known_;
+};
+
 constexpr const char* account_folder = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 }  // namespace
@@ -121,8 +155,13 @@ int run_broker(const BrokerRoleOptions& options) {
     if (!access) return give_up(access.error().message);
     const std::string group = "mqttbroker.iotoperations.azure.com/v1";
     auto connect = [&] { return std::make_unique<client::Client>(*access); };
-    control::RemoteObjects objects(connect, {resources::find_kind(group, "Broker"), resources::find_kind(group, "BrokerListener"), resources::find_kind("v1", "Service")}, options.name_space);
-    control::BrokerController controller(objects, version);
+    std::vector<const resources::Kind*> followed;
+    for (const char* kind : {"Broker", "BrokerListener", "BrokerAuthentication", "BrokerAuthorization"}) followed.push_back(resources::find_kind(group, kind));
+    for (const char* kind : {"Service", "Secret", "ConfigMap", "ServiceAccount", "Pod"}) followed.push_back(resources::find_kind("v1", kind));
+    followed.push_back(resources::find_kind("cert-manager.io/v1", "Certificate"));
+    control::RemoteObjects objects(connect, followed, options.name_space);
+    TokenKeyReader token_keys(connect);
+    control::BrokerController controller(objects, version, [&] { return token_keys.known(); });
     api::PageServer pages(pages_of(controller, nullptr));
     controller.on_metrics_port([&](int wanted) {
         const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
@@ -133,6 +172,9 @@ int run_broker(const BrokerRoleOptions& options) {
 
     // One broker acts for a namespace; others wait for its lease. Who loses it ends, so that a fresh start decides anew.
     std::atomic<bool> stopping{false}, lost{false};
+    std::thread reading([&] {
+        while (!stopping) objects.pause(token_keys.read() ? 300'000 : 5000);
+    });
     std::thread electing([&] {
         auto transport = connect();
         const auto space = options.name_space.empty() ? std::string("azure-iot-operations") : options.name_space;
@@ -158,6 +200,7 @@ int run_broker(const BrokerRoleOptions& options) {
     controller.stop();
     objects.stop();
     electing.join();
+    reading.join();
     pages.stop();
     return lost ? give_up("the lease was lost; another broker acts now") : 0;
 }
@@ -166,21 +209,27 @@ int run(const RunOptions& options) {
     const auto signals = prepare_process();
     if (const auto why = log::set_levels(options.log_level); !why.empty()) return give_up("--log-level: " + why);
     std::error_code error;
+    // Keys live in here: nothing below is readable by others, not even for a moment.
+    umask(0077);
     fs::create_directories(options.data_folder, error);
     if (error) return give_up(fmt::format("the data folder {} cannot be made: {}; choose another with --data-dir", options.data_folder, error.message()));
     const auto descriptors = io::raise_descriptor_limit();
     const auto identity = open_identity(fs::path(options.data_folder) / "pki");
     if (!identity) return give_up(identity.error().message);
+    const auto registry_file = fs::path(options.data_folder) / "registry.sqlite";
+    for (const char* suffix : {"", "-wal", "-shm"}) fs::permissions(registry_file.string() + suffix, fs::perms::owner_read | fs::perms::owner_write, error);
     auto registry = registry::Registry::open((fs::path(options.data_folder) / "registry.sqlite").string());
     if (!registry) return give_up(registry.error().message);
 
     const auto token_keys = open_token_keys(fs::path(options.data_folder) / "pki");
     if (!token_keys) return give_up(token_keys.error().message);
-    const api::Tokens tokens(**registry, "https://kubernetes.default.svc.cluster.local", *token_keys);
+    const std::string token_issuer = "https://kubernetes.default.svc.cluster.local";
+    const api::Tokens tokens(**registry, token_issuer, *token_keys);
     api::Authorizer::bootstrap(**registry);
 
     control::LocalObjects objects(**registry);
-    control::BrokerController controller(objects, version);
+    control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; });
+    control::CertificateControllers certificates(objects);
     control::Housekeeper housekeeper(**registry, {.api_ca = identity->ca.certificate, .make_token = [&](const Json& account, const Json& secret) {
                                                       const auto made = tokens.issue(account, {}, 0, secret);
                                                       return made ? made->token : std::string();
@@ -189,6 +238,8 @@ int run(const RunOptions& options) {
                                                   .roles = [&] { return options.with_broker ? controller.roles() : std::vector<control::Role>{control::api_role()}; }});
     api::Handler handler(**registry, tokens, version);
     if (options.with_broker) handler.set_ready_check([&] { return controller.not_ready(); });
+    if (options.with_broker)
+        handler.set_broker_view([&](const std::string& what) { return what == "clients" ? control::clients_json(controller.clients()) : control::decisions_json(controller.decisions()); });
     handler.set_registry_copy([&]() -> Result<std::string> {
         const auto copy = fs::path(options.data_folder) / "registry-copy.sqlite";
         std::error_code ignored;
@@ -229,6 +280,7 @@ int run(const RunOptions& options) {
     });
     if (options.with_broker) create_defaults(**registry, options.files.empty());
     housekeeper.start();
+    certificates.start();
     if (options.with_broker) controller.start();
 
     log::info("app", "penstock {} runs data={} api=https://{}:{} descriptors={}", version, options.data_folder, options.api_address, *port, descriptors);
@@ -248,6 +300,7 @@ int run(const RunOptions& options) {
     (*registry)->stop();
     for (auto& thread : following) thread.join();
     controller.stop();
+    certificates.stop();
     housekeeper.stop();
     pages.stop();
     server.stop();

@@ -4,7 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "broker/authenticator.h"
+#include "auth/authenticator.h"
+#include "auth/policy.h"
+#include "tls/context.h"
 
 /// The broker's configuration as immutable plain structs. The control plane builds one from the resources and posts it to
 /// every worker; nothing on the data path looks at a resource.
@@ -18,10 +20,16 @@ struct ListenerConfig {
     Protocol protocol = Protocol::mqtt;
     std::uint16_t port = 0;                       ///< where it is bound
     bool loopback_only = true;
-    std::shared_ptr<Authenticator> authenticator; ///< null: anybody may connect
+    std::shared_ptr<const tls::Context> tls;      ///< null: plaintext
+    std::shared_ptr<auth::Authenticator> authenticator;    ///< null: anybody may connect
+    std::shared_ptr<const auth::Policy> policy;   ///< null: everything is allowed; counts only with an authenticator
 
     [[nodiscard]] bool binds_like(const ListenerConfig& other) const noexcept {
-        return port == other.port && loopback_only == other.loopback_only && protocol == other.protocol;
+        return port == other.port && loopback_only == other.loopback_only && protocol == other.protocol && (tls == nullptr) == (other.tls == nullptr);
+    }
+    /// Nothing that connected clients or new ones would notice differs.
+    [[nodiscard]] bool acts_like(const ListenerConfig& other) const noexcept {
+        return binds_like(other) && resource == other.resource && tls == other.tls && authenticator == other.authenticator && policy == other.policy;
     }
 };
 

@@ -2,16 +2,41 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <map>
 #include <string>
+#include <unordered_map>
 
+#include "auth/authenticator.h"
+#include "auth/policy.h"
 #include "broker/config.h"
 #include "broker/websocket.h"
 #include "session/link.h"
 #include "session/session.h"
+#include "tls/channel.h"
 
 namespace penstock::broker {
 
-enum class ConnectionState : std::uint8_t { wait_connect, wait_auth, connected, closing };
+/// wait_auth: the client's AUTH is wanted; wait_verdict: somebody else's answer is, and nothing is read until it is there.
+enum class ConnectionState : std::uint8_t { wait_connect, wait_auth, wait_verdict, connected, closing };
+
+/// TLS of a connection, and its place among the handshakes under way.
+struct TlsState {
+    TlsState(std::shared_ptr<const tls::Context> context, std::uint64_t serial) : channel(std::move(context), true), handshake(serial) {}
+    tls::Channel channel;
+    std::uint64_t handshake;                      ///< number of the handshake; 0: done
+};
+
+/// Who is connected and what it may do. Only where the port has authentication.
+struct Security {
+    auth::Principal principal;
+    std::shared_ptr<const auth::Grant> grant;     ///< null: everything
+    /// Topics lately published to and whether that was allowed: the cache of decisions, and what a new policy is tried on.
+    std::unordered_map<std::string, bool> topics;
+    std::string last_topic;                       ///< the one asked about last, and its answer
+    bool last_allowed = false;
+    std::multimap<std::int64_t, struct Connection*>::iterator expiry{};
+    bool has_expiry = false;
+};
 
 /// One network connection. Core: home; before its session is known it may be handed to another worker, once.
 /// Kept small: an idle connection owns no buffers.
@@ -21,6 +46,7 @@ struct Connection : session::Link {
     bool is_dirty = false;                        ///< in the worker's list of connections to flush
     bool wants_write = false;                     ///< the socket was full; EPOLLOUT is armed
     bool is_paused = false;                       ///< not read while the pool is full
+    bool is_held = false;                         ///< not read until a verdict is there
     bool is_debug = false;                        ///< per-client debug log
     std::uint16_t category = 0;                   ///< index into the worker's metric categories
     std::uint16_t keep_alive = 0;                 ///< seconds in force
@@ -38,11 +64,25 @@ struct Connection : session::Link {
     /// Enhanced authentication under way, or ready for re-authentication.
     struct Auth {
         std::string method;
-        std::unique_ptr<Exchange> exchange;
-        std::string connect_body;                 ///< CONNECT, kept until the exchange ends
+        std::unique_ptr<auth::Exchange> exchange;
         bool reauthenticating = false;
     };
     std::unique_ptr<Auth> auth;
+    /// CONNECT, kept until authentication ends.
+    struct Waiting {
+        std::string connect_body;
+        std::string assigned_id;
+        std::uint64_t ticket = 0;                 ///< of the verdict that is waited for; 0: none
+        std::shared_ptr<auth::Authenticator> by;  ///< who was asked: the port's may be another when the answer comes
+    };
+    std::unique_ptr<Waiting> waiting;
+    std::unique_ptr<TlsState> tls;
+    std::unique_ptr<Security> security;
+
+    /// Something waits to be written.
+    [[nodiscard]] bool has_pending() const noexcept {
+        return (out != nullptr && !out->empty()) || (websocket != nullptr && !websocket->out.empty()) || (tls != nullptr && !tls->channel.output().empty());
+    }
 };
 
 }  // namespace penstock::broker

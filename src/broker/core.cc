@@ -16,6 +16,7 @@ using session::Session;
 
 namespace {
 constexpr std::uint32_t connect_packet_max = 512 * 1024;   // a CONNECT has at most five fields of 64 KiB and its properties
+constexpr std::size_t recent_topics_max = 64;
 constexpr std::int64_t cleared_kept_ms = 60'000;
 constexpr std::size_t categories_max = 1000;
 constexpr std::string_view selftest_prefix = "azedge/dmqtt/selftest/";
@@ -98,6 +99,7 @@ std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::i
         if (next == Next::gone) return gone;
         if (next == Next::stop) break;
         at += frame.size;
+        if (next == Next::hold) break;
     }
     figures_.bytes_received += at;
     return at;
@@ -234,6 +236,14 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         if (publish.qos == Qos::exactly_once && connection.version != Version::v5) session.begin_incoming(publish.packet_id);
         return answer(connection.version == Version::v5 ? ReasonCode::not_authorized : ReasonCode::success, "$SYS belongs to the server");
     }
+    if (connection.security != nullptr && !may_publish(connection, publish.topic)) {
+        ++category.authorization_deny;
+        note(connection, session.client_id(), "Publish", publish.topic, ReasonCode::not_authorized, "no rule allows it");
+        // Version 3 has no way to say it: the message is acknowledged and goes nowhere.
+        if (publish.qos == Qos::exactly_once && connection.version != Version::v5) session.begin_incoming(publish.packet_id);
+        return answer(connection.version == Version::v5 ? ReasonCode::not_authorized : ReasonCode::success, "no rule allows publishing to this topic");
+    }
+    if (connection.security != nullptr) ++category.authorization_allow;
     if (publish.payload_is_utf8 && !mqtt::is_valid_utf8(publish.payload) && publish.payload.find('\0') == std::string_view::npos) {
         if (publish.qos == Qos::at_most_once) return fault(ReasonCode::payload_format_invalid, "MQTT-3.3.2-4", "the payload is not UTF-8 as its format indicator says");
         return answer(ReasonCode::payload_format_invalid, "the payload is not UTF-8 as its format indicator says");
@@ -323,6 +333,16 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
             reasons.push_back(ReasonCode::topic_filter_invalid);
             continue;
         }
+        if (connection.security != nullptr && connection.security->grant != nullptr) {
+            auto& category = figures_.categories[connection.category];
+            if (!connection.security->grant->may_subscribe(shared.filter)) {
+                ++category.authorization_deny;
+                note(connection, session.client_id(), "Subscribe", shared.filter, ReasonCode::not_authorized, "no rule covers this filter");
+                reasons.push_back(ReasonCode::not_authorized);
+                continue;
+            }
+            ++category.authorization_allow;
+        }
         const auto qos = config_.aio_compatible ? std::min<std::uint8_t>(1, static_cast<std::uint8_t>(entry.qos)) : static_cast<std::uint8_t>(entry.qos);
         const topics::Options options{.qos = qos,
                                       .no_local = entry.no_local,
@@ -407,6 +427,22 @@ Core::Next Core::on_unsubscribe(Connection& connection, const mqtt::Frame& frame
     mqtt::encode_suback(scratch_, PacketType::unsuback, connection.version, decoded->packet_id, reasons);
     output(connection).append(scratch_);
     return Next::go_on;
+}
+
+bool Core::may_publish(Connection& connection, std::string_view topic) {
+    auto& security = *connection.security;
+    if (security.last_topic == topic) return security.last_allowed;
+    const auto known = security.topics.find(std::string(topic));
+    if (known != security.topics.end()) {
+        security.last_topic = topic;
+        return security.last_allowed = known->second;
+    }
+    const bool allowed = security.grant == nullptr || security.grant->may_publish(topic);
+    // Bounded by forgetting all of it: a client that changes its topics all the time gains nothing from a cache.
+    if (security.topics.size() >= recent_topics_max) security.topics.clear();
+    security.topics.emplace(topic, allowed);
+    security.last_topic = topic;
+    return security.last_allowed = allowed;
 }
 
 // --- routing ---

@@ -34,6 +34,33 @@ class Driver {
     /// Stops reading from a client until the pool has room again.
     virtual void pause(Connection& connection) = 0;
     virtual std::string peer(const Connection& connection) = 0;
+    /// Stops reading until release().
+    virtual void hold(Connection& connection) = 0;
+    /// Goes on with what came meanwhile.
+    virtual void release(Connection& connection) = 0;
+    /// What takes a late verdict, on any thread, to Core::on_verdict of this thread.
+    virtual auth::Done completion(std::uint64_t ticket) = 0;
+};
+
+/// A refusal, kept for people who ask why.
+struct Decision {
+    std::int64_t wall_ms = 0;                              ///< of the last time
+    std::string client_id, user_name, peer, listener;
+    std::string method;                                    ///< of authentication
+    std::string action;                                    ///< Authenticate, Connect, Publish, Subscribe, TLS, Protocol
+    std::string target;                                    ///< topic or filter
+    std::uint8_t reason = 0;
+    std::string why;
+    std::uint64_t count = 1;                               ///< in a row
+};
+
+/// What a connected client is and does, for the trial of another policy.
+struct ClientView {
+    std::string client_id, listener, peer, version;
+    auth::Principal principal;
+    std::vector<std::string> subscriptions;
+    std::vector<std::string> topics;                       ///< lately published to
+    bool restricted = false;                               ///< a policy is in force
 };
 
 /// What all cores of a broker share. Written with relaxed atomics only; nobody waits.
@@ -66,6 +93,12 @@ struct CoreFigures {
     std::vector<CategoryCounters> categories;
     std::array<std::uint64_t, 256> disconnects{};          ///< by reason, sent or implied by the server
     std::array<std::uint64_t, 256> refusals{};             ///< CONNACK by reason
+    std::uint64_t tls_handshakes = 0;
+    std::uint64_t tls_resumed = 0;
+    std::uint64_t tls_failures = 0;
+    std::uint64_t throttled = 0;                           ///< CONNECTs refused for too many failures of their address
+    std::uint64_t credentials_expired = 0;
+    std::uint64_t rights_revoked = 0;                      ///< connections and subscriptions ended by changed rules
     std::uint64_t connections_total = 0;
     std::uint64_t packets_received = 0;
     std::uint64_t bytes_received = 0;
@@ -119,6 +152,15 @@ class Core {
     void on_tick(std::int64_t now);
     /// Publishes a message of the server's own.
     void publish(const mqtt::MessageView& view, std::int64_t now);
+    /// The answer to a question that begin() left open.
+    void on_verdict(std::uint64_t ticket, auth::Verdict verdict, std::int64_t now);
+    /// The rules of a connection's port changed: it takes them over, and what is not allowed any more ends.
+    void on_rules(Connection& connection, const std::shared_ptr<const ListenerConfig>& listener, std::int64_t now);
+    /// Something on a connection was refused before MQTT began.
+    void note_refusal(const Connection& connection, const char* action, std::string why);
+    [[nodiscard]] const std::deque<Decision>& decisions() const noexcept { return decisions_; }
+    /// Connected clients of ports with authentication.
+    [[nodiscard]] std::vector<ClientView> clients();
     /// Ends one connection with a reason; `text` becomes the reason string.
     void disconnect(Connection& connection, mqtt::ReasonCode reason, const char* statement, const char* text, std::int64_t now);
     /// Durable up to here? Then `done` may flush. See store::Engine::commit.
@@ -132,7 +174,12 @@ class Core {
     void announce(std::uint32_t worker);
 
   private:
-    enum class Next : std::uint8_t { go_on, stop, gone };
+    enum class Next : std::uint8_t {
+        go_on,
+        stop,                            ///< this packet is looked at again later
+        hold,                            ///< this packet is done, the next one waits
+        gone,
+    };
     struct Retained {
         mqtt::MessageRef message;
         std::uint64_t sequence = 0;
@@ -151,10 +198,27 @@ class Core {
 
     // connect
     Next refuse(Connection& connection, mqtt::Version version, mqtt::ReasonCode reason, const char* statement, std::string_view text);
-    Next open_session(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Verdict& verdict);
-    Next apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Verdict& verdict);
+    Next open_session(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const auth::Verdict& verdict);
+    Next apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, auth::Verdict verdict);
+    Next end_reauthentication(Connection& connection, auth::Verdict verdict);
     std::string connack_properties(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id,
-                                   const Verdict& verdict, std::uint32_t granted_expiry, bool essential_only);
+                                   const auth::Verdict& verdict, std::uint32_t granted_expiry, bool essential_only);
+
+    // security
+    auth::Later later(Connection& connection);
+    /// A verdict by rules that are not the port's any more is looked at with those that are.
+    void recheck(const Connection& connection, const Connection::Waiting& waiting, auth::Verdict& verdict) const;
+    void secure(Connection& connection, const std::string& client_id, auth::Principal principal);
+    void watch_expiry(Connection& connection);
+    /// Why the principal may not open this session, or nothing.
+    std::string connect_fault(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) const;
+    /// Ends the subscriptions that are not allowed.
+    void enforce_subscriptions(Connection& connection);
+    [[nodiscard]] bool may_publish(Connection& connection, std::string_view topic);
+    void note(const Connection& connection, std::string_view client_id, const char* action, std::string_view target, mqtt::ReasonCode reason, std::string why);
+    /// Too many failures of this address; true: refuse without looking.
+    bool is_throttled(const std::string& address);
+    void count_failure(const std::string& address);
     std::uint16_t category_of(std::string_view name);
 
     // sessions
@@ -217,9 +281,19 @@ class Core {
     std::deque<Cleared> cleared_;                                  ///< so that an older value in the mail does not come back
     std::unordered_map<std::string, std::uint64_t> cleared_at_;
     std::array<Connection*, 256> wheel_{};
+    std::unordered_map<std::uint64_t, Connection*> waiting_;       ///< ticket → who waits for a verdict
+    std::uint64_t next_ticket_ = 1;
+    std::multimap<std::int64_t, Connection*> expiries_;            ///< monotonic ms at which a credential ends
+    std::deque<Decision> decisions_;
+    struct Failures {
+        double tokens = 0;
+        std::int64_t at = 0;
+    };
+    std::unordered_map<std::string, Failures> failures_;           ///< by address
     CoreFigures figures_;
     std::unordered_map<std::string, std::uint16_t> category_index_;
     std::string scratch_;
+    std::string connecting_;                                       ///< client id of the CONNECT being answered, for its log line
 };
 
 /// Counts and, within a rate, logs that a client was refused or ended. Names client, listener and the broken statement.

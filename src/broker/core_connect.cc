@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "broker/core.h"
@@ -17,21 +18,30 @@ using session::Session;
 namespace {
 
 constexpr std::uint32_t never = 0xFFFF'FFFF;
+constexpr std::int64_t failures_forgotten_ms = 60'000;
 
-Credentials credentials_of(const mqtt::ConnectView& connect, std::string_view client_id) {
+/// `1.2.3.4:567` and `[::1]:567` without the port.
+std::string address_of(const std::string& peer) { return peer.substr(0, peer.rfind(':')); }
+
+std::vector<crypto::Certificate> chain_of(const Connection& connection) {
+    return connection.tls != nullptr && connection.tls->channel.has_peer_certificate() ? connection.tls->channel.peer_chain() : std::vector<crypto::Certificate>();
+}
+
+auth::Credentials credentials_of(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) {
     return {.client_id = client_id,
             .user_name = connect.user_name,
             .password = connect.password,
             .method = connect.authentication_method,
-            .data = connect.authentication_data};
+            .data = connect.authentication_data,
+            .chain = chain_of(connection),
+            .now_ms = wall_ms()};
 }
 
 }  // namespace
 
 Core::Next Core::refuse(Connection& connection, Version version, ReasonCode reason, const char* statement, std::string_view text) {
     ++figures_.refusals[static_cast<std::uint8_t>(reason)];
-    log_ended(connection.session != nullptr ? connection.session->client_id() : "", driver_.peer(connection), connection.listener->resource,
-              reason, statement, text, now_);
+    log_ended(connecting_, driver_.peer(connection), connection.listener->resource, reason, statement, text, now_);
     std::string properties;
     if (version == Version::v5 && !text.empty()) mqtt::write_property(properties, PropertyId::reason_string, text);
     scratch_.clear();
@@ -43,6 +53,7 @@ Core::Next Core::refuse(Connection& connection, Version version, ReasonCode reas
 }
 
 Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, std::string_view rest) {
+    connecting_.clear();
     auto decoded = mqtt::decode_connect(frame.body);
     if (!decoded || frame.flags != 0) {
         const auto error = decoded ? mqtt::ProtocolError{ReasonCode::malformed_packet, "MQTT-2.1.3-1", "the flags of CONNECT are not zero"}
@@ -60,6 +71,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
         return refuse(connection, *version >= 5 ? Version::v5 : Version::v311, error.reason, error.statement, error.text);
     }
     auto& connect = *decoded;
+    connecting_ = connect.client_id;
     connection.version = connect.version;
     connection.problem_information = connect.request_problem_information;
 
@@ -96,10 +108,19 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
             return refuse(connection, connect.version, ReasonCode::qos_not_supported, "MQTT-3.2.2-12", "a will of QoS 2 is not supported");
     }
 
-    Verdict verdict{.kind = Verdict::Kind::accept, .reason = ReasonCode::success, .data = {}, .reason_string = {}};
-    std::unique_ptr<Exchange> exchange;
+    auto verdict = auth::Verdict::accepted({});
+    std::unique_ptr<auth::Exchange> exchange;
     if (connection.listener->authenticator != nullptr) {
-        verdict = connection.listener->authenticator->begin(credentials_of(connect, client_id), exchange);
+        // Nothing is looked at for an address that failed too often: guessing costs the guesser.
+        if (is_throttled(address_of(driver_.peer(connection)))) {
+            ++figures_.throttled;
+            note(connection, client_id, "Authenticate", {}, ReasonCode::connection_rate_exceeded, "too many failed attempts from this address");
+            return refuse(connection, connect.version, ReasonCode::connection_rate_exceeded, "MQTT-4.13", "too many failed attempts from this address; retry in a few seconds");
+        }
+        connection.waiting = std::make_unique<Connection::Waiting>();
+        connection.waiting->assigned_id = assigned;
+        connection.waiting->by = connection.listener->authenticator;
+        verdict = connection.listener->authenticator->begin(credentials_of(connection, connect, client_id), exchange, later(connection));
     } else if (connect.authentication_method) {
         return refuse(connection, connect.version, ReasonCode::bad_authentication_method, "MQTT-4.12.0-1",
                       "this listener has no enhanced authentication");
@@ -108,19 +129,42 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
         connection.auth = std::make_unique<Connection::Auth>();
         connection.auth->method = *connect.authentication_method;
         connection.auth->exchange = std::move(exchange);
-        if (verdict.kind == Verdict::Kind::go_on) connection.auth->connect_body = frame.body;
     }
-    return apply_verdict(connection, connect, assigned, verdict);
+    if (verdict.kind == auth::Verdict::Kind::go_on || verdict.kind == auth::Verdict::Kind::wait) connection.waiting->connect_body = frame.body;
+    else connection.waiting.reset();
+    return apply_verdict(connection, connect, assigned, std::move(verdict));
 }
 
-Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Verdict& verdict) {
+Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, auth::Verdict verdict) {
+    using Kind = auth::Verdict::Kind;
     auto& category = figures_.categories[category_of(connect.metric_category)];
+    const std::string client_id(assigned_id.empty() ? connect.client_id : assigned_id);
     switch (verdict.kind) {
-        case Verdict::Kind::accept: ++category.authentication_successes; return open_session(connection, connect, assigned_id, verdict);
-        case Verdict::Kind::refuse:
-            ++category.authentication_deny;
+        case Kind::accept: {
+            const bool secured = connection.listener->authenticator != nullptr;
+            if (secured) {
+                ++category.authentication_successes;
+                secure(connection, client_id, verdict.principal);
+            }
+            auto fault = connect_fault(connection, connect, client_id);
+            if (fault.empty()) {
+                if (secured) ++category.authorization_allow;
+                return open_session(connection, connect, assigned_id, verdict);
+            }
+            ++category.authorization_deny;
+            note(connection, client_id, "Connect", client_id, ReasonCode::not_authorized, fault);
+            return refuse(connection, connect.version, ReasonCode::not_authorized, "MQTT-3.1.4-2", fault);
+        }
+        case Kind::refuse:
+            ++(verdict.is_fault ? category.authentication_failures : category.authentication_deny);
+            if (!verdict.is_fault) count_failure(address_of(driver_.peer(connection)));
+            note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.detail.empty() ? verdict.reason_string : fmt::format("{} ({})", verdict.reason_string, verdict.detail));
             return refuse(connection, connect.version, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
-        case Verdict::Kind::go_on: break;
+        case Kind::wait:
+            connection.state = ConnectionState::wait_verdict;
+            driver_.hold(connection);
+            return Next::hold;
+        case Kind::go_on: break;
     }
     connection.state = ConnectionState::wait_auth;
     std::string properties;
@@ -152,42 +196,72 @@ Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
         return fault(ReasonCode::protocol_error, "MQTT-4.12.1-1", "AUTH after CONNACK must begin re-authentication (0x19)");
     }
 
-    Verdict verdict;
+    auth::Verdict verdict;
     if (decoded->reason == ReasonCode::reauthenticate) {
-        const Credentials again{.client_id = connection.session->client_id(), .user_name = {}, .password = {},
-                                .method = decoded->method, .data = decoded->data};
-        verdict = connection.listener->authenticator->begin(again, auth->exchange);
+        // Re-authentication is CONNECT's authentication once more; without an authenticator there would be no method.
+        const auth::Credentials again{.client_id = connection.session->client_id(), .user_name = {}, .password = {}, .method = decoded->method, .data = decoded->data,
+                                      .chain = chain_of(connection), .now_ms = wall_ms(), .is_again = true};
+        connection.waiting = std::make_unique<Connection::Waiting>();
+        connection.waiting->by = connection.listener->authenticator;
+        verdict = connection.listener->authenticator->begin(again, auth->exchange, later(connection));
+        if (verdict.kind == auth::Verdict::Kind::wait) {
+            driver_.hold(connection);
+            return Next::hold;
+        }
+        connection.waiting.reset();
     } else if (auth->exchange != nullptr) {
         verdict = auth->exchange->proceed(decoded->data);
     }
-    if (starting) {
-        const auto body = std::move(auth->connect_body);
-        auto connect = mqtt::decode_connect(body);
-        if (verdict.kind == Verdict::Kind::go_on) {
-            const auto next = apply_verdict(connection, *connect, {}, verdict);
-            connection.auth->connect_body = body;
-            return next;
-        }
-        std::string assigned;
-        if (connect->client_id.empty()) {
-            do assigned = "auto-" + random_uuid();
-            while (home_of(assigned, count_) != id_);
-        }
-        return apply_verdict(connection, *connect, assigned, verdict);
+    if (!starting) return end_reauthentication(connection, std::move(verdict));
+    auto waiting = std::move(connection.waiting);
+    recheck(connection, *waiting, verdict);
+    auto connect = mqtt::decode_connect(waiting->connect_body);
+    const bool goes_on = verdict.kind == auth::Verdict::Kind::go_on;
+    const auto next = apply_verdict(connection, *connect, waiting->assigned_id, std::move(verdict));
+    if (goes_on) connection.waiting = std::move(waiting);
+    return next;
+}
+
+Core::Next Core::end_reauthentication(Connection& connection, auth::Verdict verdict) {
+    auto* auth = connection.auth.get();
+    const auto& client_id = connection.session->client_id();
+    auto& category = figures_.categories[connection.category];
+    if (verdict.kind == auth::Verdict::Kind::accept && connection.security != nullptr && verdict.principal.id != connection.security->principal.id)
+        verdict = auth::Verdict::refused(ReasonCode::not_authorized, "re-authentication must be by the same identity");
+    if (verdict.kind == auth::Verdict::Kind::refuse && !verdict.is_fault) {
+        ++category.authentication_deny;
+        count_failure(address_of(driver_.peer(connection)));
+        note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.reason_string);
+        disconnect(connection, verdict.reason, "MQTT-4.12.1-2", ("re-authentication failed: " + verdict.reason_string).c_str(), now_);
+        return Next::gone;
     }
-    if (verdict.kind == Verdict::Kind::refuse) return fault(verdict.reason, "MQTT-4.12.1-2", "re-authentication failed");
-    auth->reauthenticating = verdict.kind == Verdict::Kind::go_on;
+    // What could not be decided leaves the client as it is: 0x18 asks for another try (fact sheet 4.4).
+    const bool again = verdict.kind == auth::Verdict::Kind::go_on || verdict.is_fault;
+    if (verdict.kind == auth::Verdict::Kind::accept) {
+        ++category.authentication_successes;
+        if (connection.security != nullptr) {
+            auto* security = connection.security.get();
+            security->principal = std::move(verdict.principal);
+            security->topics.clear();
+            security->last_topic.clear();
+            watch_expiry(connection);
+            if (connection.listener->policy != nullptr) security->grant = connection.listener->policy->resolve(security->principal, client_id);
+        }
+    } else if (verdict.is_fault) {
+        ++category.authentication_failures;
+    }
+    auth->reauthenticating = verdict.kind == auth::Verdict::Kind::go_on;
     std::string properties;
     mqtt::write_property(properties, PropertyId::authentication_method, auth->method);
     if (!verdict.data.empty()) mqtt::write_property(properties, PropertyId::authentication_data, verdict.data);
     scratch_.clear();
-    mqtt::encode_auth(scratch_, auth->reauthenticating ? ReasonCode::continue_authentication : ReasonCode::success, properties);
+    mqtt::encode_auth(scratch_, again ? ReasonCode::continue_authentication : ReasonCode::success, properties);
     output(connection).append(scratch_);
     return Next::go_on;
 }
 
 std::string Core::connack_properties(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id,
-                                     const Verdict& verdict, std::uint32_t granted_expiry, bool essential_only) {
+                                     const auth::Verdict& verdict, std::uint32_t granted_expiry, bool essential_only) {
     std::string out;
     if (granted_expiry != connect.session_expiry_interval) mqtt::write_property(out, PropertyId::session_expiry_interval, granted_expiry);
     if (!assigned_id.empty()) mqtt::write_property(out, PropertyId::assigned_client_identifier, assigned_id);
@@ -209,7 +283,7 @@ std::string Core::connack_properties(Connection& connection, const mqtt::Connect
     return out;
 }
 
-Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Verdict& verdict) {
+Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const auth::Verdict& verdict) {
     const std::string_view client_id = assigned_id.empty() ? connect.client_id : assigned_id;
     const bool v5 = connect.version == Version::v5;
     auto* session = find_session(client_id);
@@ -233,6 +307,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
         sessions_.emplace(session->client_id(), std::move(fresh));
     }
     session->will.reset();   // a will that waited for its delay is not sent [MQTT-3.1.3-9]
+    if (connection.security != nullptr && !connection.security->principal.id.empty()) session->owner = std::make_unique<const std::string>(connection.security->principal.id);
 
     const auto bound = config_.session_expiry_max == 0 ? never : config_.session_expiry_max;
     const auto granted = v5 ? std::min(connect.session_expiry_interval, bound) : connect.clean_start ? 0 : bound;
@@ -256,6 +331,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
 
     connection.session = session;
     connection.state = ConnectionState::connected;
+    if (connection.security != nullptr) watch_expiry(connection);
     connection.category = category_of(connect.metric_category);
     connection.is_debug = log::is_debug_client(client_id);
     connection.receive_maximum = v5 ? std::min(connect.receive_maximum, config_.client_receive_maximum) : config_.client_receive_maximum;
@@ -290,6 +366,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
                driver_.peer(connection), connection.listener->resource, static_cast<unsigned>(connect.version), session_present);
     session->attach(connection, *engine_, queue_limits(), now_, figures_.categories[connection.category].delivery);
     if (session_present) set_members_connected(*session, true);
+    if (session_present) enforce_subscriptions(connection);
     return Next::go_on;
 }
 
@@ -341,6 +418,8 @@ void Core::end_connection(Connection& connection, bool keep_will) {
     wheel_remove(connection);
     --figures_.connections;
     connection.state = ConnectionState::closing;
+    if (connection.waiting != nullptr && connection.waiting->ticket != 0) waiting_.erase(connection.waiting->ticket);
+    if (connection.security != nullptr && std::exchange(connection.security->has_expiry, false)) expiries_.erase(connection.security->expiry);
     auto* session = std::exchange(connection.session, nullptr);
     if (session == nullptr) return;
     session->detach();
@@ -424,6 +503,18 @@ void Core::on_tick(std::int64_t now) {
             connection = next;
         }
     }
+    while (!expiries_.empty() && expiries_.begin()->first <= now) {
+        auto& connection = *expiries_.begin()->second;
+        ++figures_.credentials_expired;
+        note(connection, connection.session->client_id(), "Authenticate", connection.security->principal.method, ReasonCode::not_authorized, "the credential has expired");
+        if (!config_.aio_compatible) {
+            disconnect(connection, ReasonCode::not_authorized, "MQTT-4.13.2-1", "the credential has expired; authenticate anew", now);
+            continue;
+        }
+        end_connection(connection, true);   // AIO closes without a word (fact sheet 4.4)
+        driver_.close(connection);
+    }
+    if (second % 60 == 0) std::erase_if(failures_, [&](const auto& entry) { return now - entry.second.at > failures_forgotten_ms; });
     while (!timers_.empty() && timers_.begin()->first <= now) {
         const auto id = timers_.begin()->second;
         timers_.erase(timers_.begin());

@@ -1,5 +1,7 @@
 #include "broker/server.h"
 
+#include <algorithm>
+#include <iterator>
 #include <latch>
 
 #include <fmt/format.h>
@@ -23,21 +25,14 @@ Server::Server(std::uint32_t workers) {
 Server::~Server() { stop(); }
 
 void Server::on_all(const std::function<void(Worker&)>& task) {
-    std::latch done(static_cast<std::ptrdiff_t>(workers_.size()));
-    for (auto& worker : workers_) {
-        worker->post_task([&](Worker& w) {
-            task(w);
-            done.count_down();
-        });
-    }
-    done.wait();
+    gather([&](Worker& worker, std::size_t) { task(worker); });
 }
 
 std::vector<ListenerState> Server::apply(const BrokerConfig& config, const std::vector<ListenerConfig>& listeners) {
     const std::lock_guard lock(guard_);
     std::vector<ListenerState> out;
     if (stopped_) return out;
-    std::vector<std::shared_ptr<ListenerSocket>> added, removed;
+    std::vector<std::shared_ptr<ListenerSocket>> added, removed, changed;
     auto previous = std::move(open_);
     open_.clear();
     std::vector<std::string> keys;
@@ -62,6 +57,10 @@ std::vector<ListenerState> Server::apply(const BrokerConfig& config, const std::
         const auto& wanted = listeners[i];
         ListenerState state{.config = wanted, .is_open = false, .bound_port = wanted.port, .error = {}};
         if (const auto kept = open_.find(keys[i]); kept != open_.end()) {
+            if (!kept->second->config->acts_like(wanted)) {
+                kept->second->config = std::make_shared<const ListenerConfig>(wanted);
+                changed.push_back(kept->second);
+            }
             state.is_open = true;
             state.bound_port = kept->second->bound_port;
             out.push_back(std::move(state));
@@ -82,26 +81,53 @@ std::vector<ListenerState> Server::apply(const BrokerConfig& config, const std::
         state.is_open = true;
         out.push_back(std::move(state));
     }
-    if (!added.empty()) {
+    if (!added.empty() || !changed.empty()) {
         on_all([&](Worker& worker) {
             for (const auto& socket : added) worker.add_listener(socket);
+            for (const auto& socket : changed) worker.update_listener(*socket, socket->config);
         });
     }
     return out;
+}
+
+void Server::gather(const std::function<void(Worker&, std::size_t)>& task) {
+    std::latch done(static_cast<std::ptrdiff_t>(workers_.size()));
+    for (std::size_t i = 0; i < workers_.size(); ++i) {
+        workers_[i]->post_task([&, i](Worker& w) {
+            task(w, i);
+            done.count_down();
+        });
+    }
+    done.wait();
 }
 
 std::vector<CoreFigures> Server::collect() {
     const std::lock_guard lock(guard_);
     std::vector<CoreFigures> out(workers_.size());
     if (stopped_) return out;
-    std::latch done(static_cast<std::ptrdiff_t>(workers_.size()));
-    for (std::size_t i = 0; i < workers_.size(); ++i) {
-        workers_[i]->post_task([&, i](Worker& w) {
-            out[i] = w.core().figures();
-            done.count_down();
-        });
-    }
-    done.wait();
+    gather([&](Worker& worker, std::size_t i) { out[i] = worker.core().figures(); });
+    return out;
+}
+
+std::vector<Decision> Server::decisions() {
+    const std::lock_guard lock(guard_);
+    std::vector<std::vector<Decision>> parts(workers_.size());
+    if (stopped_) return {};
+    gather([&](Worker& worker, std::size_t i) { parts[i].assign(worker.core().decisions().begin(), worker.core().decisions().end()); });
+    std::vector<Decision> out;
+    for (auto& part : parts) std::ranges::move(part, std::back_inserter(out));
+    std::ranges::stable_sort(out, {}, &Decision::wall_ms);
+    return out;
+}
+
+std::vector<ClientView> Server::clients() {
+    const std::lock_guard lock(guard_);
+    std::vector<std::vector<ClientView>> parts(workers_.size());
+    if (stopped_) return {};
+    gather([&](Worker& worker, std::size_t i) { parts[i] = worker.core().clients(); });
+    std::vector<ClientView> out;
+    for (auto& part : parts) std::ranges::move(part, std::back_inserter(out));
+    std::ranges::sort(out, {}, &ClientView::client_id);
     return out;
 }
 

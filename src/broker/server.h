@@ -31,6 +31,10 @@ class Server {
     std::vector<ListenerState> apply(const BrokerConfig& config, const std::vector<ListenerConfig>& listeners);
     /// Figures of all workers, gathered on their own threads.
     std::vector<CoreFigures> collect();
+    /// What was refused lately, oldest first.
+    std::vector<Decision> decisions();
+    /// Connected clients of ports with authentication, by client id.
+    std::vector<ClientView> clients();
     /// Publishes a message of the server's own, on worker 0.
     void publish(std::string topic, std::string payload, bool retain);
     [[nodiscard]] std::int64_t pool_used() const noexcept { return shared_.pool_used(); }
@@ -39,6 +43,8 @@ class Server {
 
   private:
     void on_all(const std::function<void(Worker&)>& task);
+    /// Runs on each worker's thread, with its number; returns when all are done.
+    void gather(const std::function<void(Worker&, std::size_t)>& task);
 
     std::mutex guard_;
     Shared shared_;

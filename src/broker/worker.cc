@@ -30,7 +30,7 @@ ListenerSocket::~ListenerSocket() {
 
 Worker::Worker(std::uint32_t id, std::uint32_t count, Shared& shared)
     : id_(id), shared_(shared), core_(id, count, *this, shared, store::make_memory_engine()), outboxes_(count), pushed_(count),
-      scratch_(std::make_unique<char[]>(scratch_size)), spare_fd_(io::open_spare()) {
+      scratch_(std::make_unique<char[]>(scratch_size)), plain_(std::make_unique_for_overwrite<char[]>(2 * scratch_size)), spare_fd_(io::open_spare()) {
     for (std::uint32_t i = 0; i < count; ++i) inboxes_.push_back(std::make_unique<Mailbox>());
 }
 
@@ -59,6 +59,7 @@ void Worker::run() {
         const auto ready = poller_.wait(timeout);
         sleeping_.store(false, std::memory_order_relaxed);
         now_ = monotonic_ms();
+        handshake_ns_ = 0;
         // Mails first: what another worker did before it answered its client must be visible to that client's next
         // packet, wherever it arrives.
         drain_mailboxes();
@@ -66,8 +67,8 @@ void Worker::run() {
         for (const auto& r : ready) {
             if ((r.tag & listener_bit) != 0) {
                 // Looked up, because a task of this very turn may have removed it.
-                const auto at = std::ranges::find(listeners_, std::bit_cast<ListenerSocket*>(r.tag & ~listener_bit), &std::shared_ptr<ListenerSocket>::get);
-                if (at != listeners_.end()) accept_from(**at);
+                const auto at = std::ranges::find(ports_, std::bit_cast<ListenerSocket*>(r.tag & ~listener_bit), [](const Port& port) { return port.socket.get(); });
+                if (at != ports_.end()) accept_from(*at);
                 continue;
             }
             auto& connection = *std::bit_cast<Connection*>(r.tag);
@@ -117,24 +118,36 @@ void Worker::run_tasks() {
 // --- listeners and connections ---
 
 void Worker::add_listener(const std::shared_ptr<ListenerSocket>& listener) {
-    listeners_.push_back(listener);
+    ports_.push_back({listener, listener->config});
     for (const int fd : listener->fds) poller_.add(fd, tag_of(*listener), true, false, true);
+}
+
+void Worker::update_listener(const ListenerSocket& listener, const std::shared_ptr<const ListenerConfig>& config) {
+    const auto port = std::ranges::find(ports_, &listener, [](const Port& p) { return p.socket.get(); });
+    if (port == ports_.end()) return;
+    const auto before = std::exchange(port->config, config);
+    const auto affected = connections_;
+    for (auto* connection : affected)
+        if (connection->listener == before && connection->state != ConnectionState::closing) core_.on_rules(*connection, config, now_);
 }
 
 void Worker::remove_listener(const std::shared_ptr<ListenerSocket>& listener, bool keep_connections) {
     for (const int fd : listener->fds) poller_.remove(fd);
-    std::erase(listeners_, listener);
+    const auto port = std::ranges::find(ports_, listener, &Port::socket);
+    if (port == ports_.end()) return;
+    const auto config = port->config;
+    ports_.erase(port);
     if (keep_connections) return;
     auto affected = connections_;
     for (auto* connection : affected)
-        if (connection->listener == listener->config && connection->state != ConnectionState::closing)
+        if (connection->listener == config && connection->state != ConnectionState::closing)
             core_.disconnect(*connection, mqtt::ReasonCode::administrative_action, "MQTT-4.13.2", "the listener was removed", now_);
 }
 
 void Worker::shut_down() {
-    for (const auto& listener : listeners_)
-        for (const int fd : listener->fds) poller_.remove(fd);
-    listeners_.clear();
+    for (const auto& port : ports_)
+        for (const int fd : port.socket->fds) poller_.remove(fd);
+    ports_.clear();
     auto all = connections_;
     for (auto* connection : all)
         if (connection->state != ConnectionState::closing)
@@ -142,8 +155,10 @@ void Worker::shut_down() {
     // The end of this turn flushes and frees them; events of this turn may still point to them.
 }
 
-void Worker::accept_from(ListenerSocket& listener) {
-    for (const int listening : listener.fds) {
+void Worker::accept_from(const Port& port) {
+    const auto config = port.config;
+    const auto socket = port.socket;
+    for (const int listening : socket->fds) {
         for (int i = 0; i < 64; ++i) {
             int fd = -1;
             const auto result = io::accept_tcp(listening, fd);
@@ -152,7 +167,7 @@ void Worker::accept_from(ListenerSocket& listener) {
                 static log::RateLimit limit(1);
                 std::uint64_t suppressed = 0;
                 if (limit.allow(now_, suppressed))
-                    log::warn("broker", "no file descriptors left, connections are refused listener={} open={}", listener.config->resource, connections_.size());
+                    log::warn("broker", "no file descriptors left, connections are refused listener={} open={}", config->resource, connections_.size());
                 // Give up the spare one, take the caller off the queue with it and hang up; otherwise it would wait for ever.
                 io::close_now(spare_fd_);
                 if (io::accept_tcp(listening, fd) == io::Accepted::ok) io::close_now(fd);
@@ -161,24 +176,46 @@ void Worker::accept_from(ListenerSocket& listener) {
             }
             auto connection = std::make_unique<Connection>();
             connection->fd = fd;
-            connection->listener = listener.config;
-            if (listener.config->protocol == Protocol::websockets) connection->websocket = std::make_unique<WebSocketState>();
+            connection->listener = config;
+            if (config->protocol == Protocol::websockets) connection->websocket = std::make_unique<WebSocketState>();
+            if (config->tls != nullptr) {
+                connection->tls = std::make_unique<TlsState>(config->tls, next_handshake_++);
+                handshakes_.emplace(connection->tls->handshake, connection.get());
+            }
             adopt(std::move(connection));
+            // Who holds a place without shaking hands gives it to those who do.
+            if (handshakes_.size() > handshakes_max) {
+                auto& oldest = *handshakes_.begin()->second;
+                end_handshake(oldest);
+                ++core_.counters().tls_failures;
+                lose(oldest);
+            }
         }
     }
 }
 
-void Worker::adopt(std::unique_ptr<Connection> owned) {
+bool Worker::adopt(std::unique_ptr<Connection> owned) {
+    // It may have travelled while its port got new rules, or went.
+    const auto port = std::ranges::find_if(ports_, [&](const Port& p) { return p.config == owned->listener; });
+    if (port == ports_.end()) {
+        const auto same = std::ranges::find_if(ports_, [&](const Port& p) { return p.config->binds_like(*owned->listener) && p.config->resource == owned->listener->resource; });
+        if (same == ports_.end()) {
+            io::close_now(owned->fd);
+            return false;
+        }
+        owned->listener = same->config;
+    }
     auto& connection = *owned.release();
     connection.slot = static_cast<std::uint32_t>(connections_.size());
     connections_.push_back(&connection);
     poller_.add(connection.fd, tag_of(connection), true, false);
     core_.on_accepted(connection, now_);
-    if (connection.websocket != nullptr && !connection.websocket->out.empty()) make_dirty(connection);
+    if (connection.has_pending()) make_dirty(connection);
     if (connection.in != nullptr) {
         const auto bytes = std::move(connection.in);
         feed_mqtt(connection, *bytes);
     }
+    return true;
 }
 
 std::unique_ptr<Connection> Worker::detach(Connection& connection) {
@@ -189,11 +226,32 @@ std::unique_ptr<Connection> Worker::detach(Connection& connection) {
     if (connection.is_dirty) std::erase(dirty_, &connection);
     mqtt::MessageBytes::mine().add(-static_cast<std::int64_t>(std::exchange(connection.in_counted, 0u)));
     connection.is_dirty = connection.wants_write = false;
+    end_handshake(connection);
     if (connection.websocket == nullptr || connection.websocket->out.empty()) release_buffer(connection);
     return std::unique_ptr<Connection>(&connection);
 }
 
 std::string Worker::peer(const Connection& connection) { return io::peer_name(connection.fd); }
+
+void Worker::hold(Connection& connection) {
+    connection.is_held = true;
+    update_interest(connection);
+}
+
+void Worker::release(Connection& connection) {
+    if (!std::exchange(connection.is_held, false) || connection.state == ConnectionState::closing) return;
+    update_interest(connection);
+    if (connection.in != nullptr) {
+        const auto bytes = std::move(connection.in);
+        feed_mqtt(connection, *bytes);
+    }
+}
+
+auth::Done Worker::completion(std::uint64_t ticket) {
+    return [this, ticket](auth::Verdict verdict) {
+        post_task([ticket, verdict = std::move(verdict)](Worker& worker) { worker.core_.on_verdict(ticket, verdict, worker.now_); });
+    };
+}
 
 void Worker::pause(Connection& connection) {
     if (connection.is_paused) return;
@@ -208,7 +266,7 @@ void Worker::resume_paused() {
     paused_.clear();
     for (auto* connection : paused) {
         connection->is_paused = false;
-        if (connection->state == ConnectionState::closing) continue;
+        if (connection->state == ConnectionState::closing || connection->is_held) continue;
         update_interest(*connection);
         if (connection->in != nullptr) {
             const auto bytes = std::move(connection->in);
@@ -218,13 +276,13 @@ void Worker::resume_paused() {
 }
 
 void Worker::update_interest(Connection& connection) {
-    poller_.change(connection.fd, tag_of(connection), !connection.is_paused, connection.wants_write);
+    poller_.change(connection.fd, tag_of(connection), !connection.is_paused && !connection.is_held, connection.wants_write);
 }
 
 // --- reading ---
 
 bool Worker::read_large(Connection& connection) {
-    if (connection.in == nullptr || connection.websocket != nullptr) return false;
+    if (connection.in == nullptr || connection.websocket != nullptr || connection.tls != nullptr) return false;
     auto& in = *connection.in;
     mqtt::Frame frame;
     if (mqtt::cut_frame(in, core_.config().packet_size_max, frame) != mqtt::FrameState::need_more || frame.size < in.size() + large_min) return false;
@@ -249,11 +307,11 @@ bool Worker::read_large(Connection& connection) {
 }
 
 void Worker::read_from(Connection& connection) {
+    if (connection.tls != nullptr) return read_tls(connection);
     if (read_large(connection)) return;
     // What is left of an incomplete packet goes in front, so that the core sees one piece.
     std::size_t kept = 0;
-    const bool raw = connection.websocket == nullptr;
-    if (raw && connection.in != nullptr && connection.in->size() < scratch_size / 2) {
+    if (connection.websocket == nullptr && connection.in != nullptr && connection.in->size() < scratch_size / 2) {
         kept = connection.in->size();
         std::memcpy(scratch_.get(), connection.in->data(), kept);
         connection.in.reset();
@@ -261,21 +319,77 @@ void Worker::read_from(Connection& connection) {
     const auto got = io::read_some(connection.fd, scratch_.get() + kept, scratch_size - kept);
     if (got < 0) return lose(connection);
     if (got == 0 && kept == 0) return;
-    const std::string_view bytes(scratch_.get(), kept + static_cast<std::size_t>(got));
-    if (!raw) return feed(connection, bytes);
-    if (connection.in != nullptr) {
-        connection.in->append(bytes);
-        const auto whole = std::move(connection.in);
-        const auto used = core_.on_data(connection, *whole, now_);
-        if (used == Core::gone) return;
-        if (used < whole->size()) {
-            whole->erase(0, used);
-            connection.in = std::make_unique<std::string>(std::move(*whole));
-        }
-        count_incomplete(connection);
-        return;
+    take_bytes(connection, {scratch_.get(), kept + static_cast<std::size_t>(got)});
+}
+
+bool Worker::take_bytes(Connection& connection, std::string_view bytes) {
+    if (connection.websocket != nullptr) return feed(connection, bytes);
+    if (connection.in == nullptr) return feed_mqtt(connection, bytes);
+    connection.in->append(bytes);
+    const auto whole = std::move(connection.in);
+    const auto used = core_.on_data(connection, *whole, now_);
+    if (used == Core::gone) return false;
+    if (used < whole->size()) {
+        whole->erase(0, used);
+        connection.in = std::make_unique<std::string>(std::move(*whole));
     }
-    feed_mqtt(connection, bytes);
+    return count_incomplete(connection);
+}
+
+void Worker::read_tls(Connection& connection) {
+    auto& channel = connection.tls->channel;
+    const bool shaking = !channel.is_open();
+    // Public-key work is rationed: connected clients have their turn whatever the number of those who knock. The socket stays
+    // readable, so the next turn comes back to it.
+    if (shaking && handshake_ns_ > handshake_ns_max) return;
+    const auto got = io::read_some(connection.fd, scratch_.get(), scratch_size);
+    if (got < 0) {
+        if (shaking) ++core_.counters().tls_failures;
+        return lose(connection);
+    }
+    if (got == 0) return;
+    std::size_t size = 0;
+    if (connection.websocket == nullptr && connection.in != nullptr && connection.in->size() < scratch_size / 2) {
+        size = connection.in->size();
+        std::memcpy(plain_.get(), connection.in->data(), size);
+        connection.in.reset();
+    }
+    const auto kept = size;
+    const auto began = shaking ? monotonic_ns() : 0;
+    channel.set_input({scratch_.get(), static_cast<std::size_t>(got)});
+    long step = 0;
+    while ((step = channel.read(plain_.get() + size, 2 * scratch_size - size)) > 0) size += static_cast<std::size_t>(step);
+    if (shaking) {
+        handshake_ns_ += monotonic_ns() - began;
+        if (channel.is_open()) {
+            end_handshake(connection);
+            ++core_.counters().tls_handshakes;
+            if (channel.is_resumed()) ++core_.counters().tls_resumed;
+            log::debug("tls", "handshake done peer={} listener={} version={} cipher={} resumed={} name=\"{}\"", peer(connection), connection.listener->resource, channel.version(), channel.cipher(), channel.is_resumed(), channel.server_name());
+        }
+    }
+    if (!channel.output().empty() && !connection.is_dirty) make_dirty(connection);
+    if (size > kept || kept > 0) {
+        if (!take_bytes(connection, {plain_.get(), size})) return;
+    }
+    if (step == 0 || connection.state == ConnectionState::closing) return;
+    if (!channel.fault().empty()) {
+        ++core_.counters().tls_failures;
+        static log::RateLimit limit(5);
+        std::uint64_t suppressed = 0;
+        if (limit.allow(now_, suppressed))
+            log::info("tls", "TLS failed peer={} listener={} why=\"{}\"{}", peer(connection), connection.listener->resource, channel.fault(), suppressed > 0 ? fmt::format(" suppressed={}", suppressed) : "");
+        core_.note_refusal(connection, "TLS", channel.fault());
+    }
+    // An alert may have to leave first.
+    core_.on_lost(connection, now_);
+    if (connection.out != nullptr) connection.out->clear();
+    close(connection);
+}
+
+void Worker::end_handshake(Connection& connection) {
+    if (connection.tls == nullptr || connection.tls->handshake == 0) return;
+    handshakes_.erase(std::exchange(connection.tls->handshake, 0));
 }
 
 bool Worker::feed_mqtt(Connection& connection, std::string_view bytes) {
@@ -298,24 +412,25 @@ bool Worker::count_incomplete(Connection& connection) {
     return false;
 }
 
-void Worker::feed(Connection& connection, std::string_view bytes) {
+bool Worker::feed(Connection& connection, std::string_view bytes) {
     auto& ws = *connection.websocket;
     std::string payload;
     if (connection.in != nullptr) payload = std::move(*connection.in), connection.in.reset();
     // One frame may carry several packets; a packet over the bound is then refused as MQTT wants it.
     const bool open = websocket_receive(ws, bytes, std::size_t{core_.config().packet_size_max} + 65'536, payload);
     if (!ws.out.empty() && !connection.is_dirty) make_dirty(connection);
-    if (!payload.empty() && !feed_mqtt(connection, payload)) return;
-    if (!open) {
-        core_.on_lost(connection, now_);
-        close(connection);
-    }
+    if (!payload.empty() && !feed_mqtt(connection, payload)) return false;
+    if (open) return true;
+    core_.on_lost(connection, now_);
+    close(connection);
+    return false;
 }
 
 void Worker::lose(Connection& connection) {
     if (connection.state != ConnectionState::closing) core_.on_lost(connection, now_);
     if (connection.out != nullptr) connection.out->clear();
     if (connection.websocket != nullptr) connection.websocket->out.clear();
+    if (connection.tls != nullptr) connection.tls->channel.output().clear();
     if (std::ranges::find(closing_, &connection) == closing_.end()) closing_.push_back(&connection);
 }
 
@@ -341,7 +456,70 @@ void Worker::release_buffer(Connection& connection) {
     if (buffers_.size() < buffers_kept && buffer->capacity() <= buffer_capacity_kept) buffers_.push_back(std::move(buffer));
 }
 
+bool Worker::write_tls(Connection& connection) {
+    constexpr std::size_t step_max = 64 * 1024;
+    auto& channel = connection.tls->channel;
+    auto& cipher = channel.output();
+    auto& out = *connection.out;
+    if (cipher.empty() && cipher.capacity() < cipher_spare_.capacity()) cipher.swap(cipher_spare_);
+    while (true) {
+        while (!cipher.empty()) {
+            const std::string_view piece(cipher);
+            const auto sent = io::write_some(connection.fd, &piece, 1);
+            if (sent < 0) return false;
+            core_.counters().bytes_sent += static_cast<std::uint64_t>(sent);
+            if (static_cast<std::size_t>(sent) < cipher.size()) {
+                cipher.erase(0, static_cast<std::size_t>(sent));
+                if (sent == 0 || !cipher.empty()) return true;
+            }
+            cipher.clear();
+        }
+        // Plaintext becomes ciphertext only when all before it has left: what waits stays in the bounded buffers.
+        if (!channel.is_open()) {
+            out.clear();
+            break;
+        }
+        bool good = true;
+        std::size_t taken = 0;
+        if (auto* ws = connection.websocket.get()) {
+            if (!out.empty() && ws->is_open) {
+                websocket_frame_header(ws->out, out.pending());
+                out.pieces([&](std::string_view piece) {
+                    ws->out += piece;
+                    return true;
+                });
+                out.clear();
+            }
+            const auto piece = std::string_view(ws->out).substr(ws->out_sent, step_max);
+            good = channel.write(piece);
+            ws->out_sent += piece.size();
+            taken = piece.size();
+            if (ws->out_sent == ws->out.size()) {
+                ws->out.clear();
+                if (ws->out.capacity() > 4096) ws->out.shrink_to_fit();
+                ws->out_sent = 0;
+            }
+        } else {
+            out.pieces([&](std::string_view piece) {
+                piece = piece.substr(0, step_max - taken);
+                good = channel.write(piece);
+                taken += piece.size();
+                return good && taken < step_max;
+            });
+            out.consume(taken);
+        }
+        if (!good) return false;
+        if (taken > 0) continue;
+        if (connection.state == ConnectionState::closing) channel.close();
+        if (cipher.empty()) break;
+    }
+    if (cipher.capacity() > cipher_spare_.capacity()) cipher.swap(cipher_spare_);
+    if (cipher.capacity() > 64) std::string().swap(cipher);
+    return true;
+}
+
 bool Worker::write_out(Connection& connection) {
+    if (connection.tls != nullptr) return write_tls(connection);
     auto& out = *connection.out;
     if (auto* ws = connection.websocket.get()) {
         if (!out.empty() && ws->is_open) {
@@ -383,10 +561,9 @@ bool Worker::write_out(Connection& connection) {
 }
 
 void Worker::flush(Connection& connection) {
-    auto pending = [&] { return !connection.out->empty() || (connection.websocket && !connection.websocket->out.empty()); };
     for (int round = 0;; ++round) {
         if (!write_out(connection)) return lose(connection);
-        if (pending()) {
+        if (connection.has_pending()) {
             if (!connection.wants_write) {
                 connection.wants_write = true;
                 update_interest(connection);
@@ -426,8 +603,7 @@ void Worker::on_writable(Connection& connection) {
     if (connection.out == nullptr) make_dirty(connection);
     connection.wants_write = true;
     if (!write_out(connection)) return lose(connection);
-    const bool pending = !connection.out->empty() || (connection.websocket && !connection.websocket->out.empty());
-    if (pending) return;
+    if (connection.has_pending()) return;
     connection.wants_write = false;
     update_interest(connection);
     if (connection.state == ConnectionState::closing) {
@@ -440,6 +616,8 @@ void Worker::on_writable(Connection& connection) {
 
 void Worker::close(Connection& connection) {
     connection.state = ConnectionState::closing;
+    // close_notify leaves with the flush at the end of the turn.
+    if (connection.tls != nullptr && connection.tls->channel.is_open() && !connection.is_dirty) make_dirty(connection);
     closing_.push_back(&connection);
 }
 
@@ -450,9 +628,7 @@ void Worker::reap() {
     const auto twice = std::ranges::unique(closing_);
     closing_.erase(twice.begin(), twice.end());
     for (auto* connection : closing_) {
-        const bool pending = (connection->out != nullptr && !connection->out->empty()) ||
-                             (connection->websocket && !connection->websocket->out.empty());
-        if (pending) {
+        if (connection->has_pending()) {
             if (std::ranges::find(lingering_, connection, &std::pair<std::int64_t, Connection*>::second) == lingering_.end())
                 lingering_.emplace_back(now_ + linger_ms, connection);
             continue;
@@ -460,6 +636,7 @@ void Worker::reap() {
         std::erase_if(lingering_, [&](const auto& entry) { return entry.second == connection; });
         if (connection->is_dirty) std::erase(dirty_, connection);
         if (connection->is_paused) std::erase(paused_, connection);
+        end_handshake(*connection);
         const int fd = connection->fd;
         poller_.remove(fd);
         mqtt::MessageBytes::mine().add(-static_cast<std::int64_t>(connection->in_counted));

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -16,7 +17,7 @@ namespace penstock::broker {
 /// An open port; shared by all workers, which accept from it in turn.
 struct ListenerSocket {
     std::vector<int> fds;
-    std::shared_ptr<const ListenerConfig> config;
+    std::shared_ptr<const ListenerConfig> config;          ///< the control thread's; workers have their own copy
     std::uint16_t bound_port = 0;
     ~ListenerSocket();
 };
@@ -41,6 +42,8 @@ class Worker final : public Driver {
     /// Ends every connection with reason 0x8B and stops accepting.
     void shut_down();
     void add_listener(const std::shared_ptr<ListenerSocket>& listener);
+    /// New rules for a port: certificate, authentication, authorization. Connections stay, unless they lose their right.
+    void update_listener(const ListenerSocket& listener, const std::shared_ptr<const ListenerConfig>& config);
     /// Stops accepting; connections of the listener end with `reason` unless `keep_connections`.
     void remove_listener(const std::shared_ptr<ListenerSocket>& listener, bool keep_connections);
 
@@ -51,8 +54,16 @@ class Worker final : public Driver {
     void post(std::uint32_t worker, Mail mail) override;
     void pause(Connection& connection) override;
     std::string peer(const Connection& connection) override;
+    void hold(Connection& connection) override;
+    void release(Connection& connection) override;
+    auth::Done completion(std::uint64_t ticket) override;
 
   private:
+    /// This worker's view of a port.
+    struct Port {
+        std::shared_ptr<ListenerSocket> socket;
+        std::shared_ptr<const ListenerConfig> config;
+    };
     static constexpr std::size_t mailbox_size = 4096;
     static constexpr std::size_t scratch_size = 256 * 1024;
     static constexpr std::size_t large_min = 16 * 1024;    ///< missing bytes of a packet that are read in place
@@ -60,12 +71,21 @@ class Worker final : public Driver {
     static constexpr std::size_t outbox_max = 100'000;     ///< mails of QoS 0 waiting for a full mailbox; then dropped
     using Mailbox = io::Ring<Mail, mailbox_size>;
 
-    void accept_from(ListenerSocket& listener);
-    void adopt(std::unique_ptr<Connection> connection);
+    static constexpr std::size_t handshakes_max = 1000;    ///< under way; beyond, the oldest makes room
+    static constexpr std::int64_t handshake_ns_max = 2'000'000;    ///< of one turn, for handshakes; the others wait for the next
+
+    void accept_from(const Port& port);
+    /// Takes a connection into this worker. False: its port is gone, and so is it.
+    bool adopt(std::unique_ptr<Connection> connection);
     void read_from(Connection& connection);
+    void read_tls(Connection& connection);
+    /// Hands received bytes, with what was kept of before in front, to the core; false when the connection is gone.
+    bool take_bytes(Connection& connection, std::string_view bytes);
+    bool write_tls(Connection& connection);
+    void end_handshake(Connection& connection);
     /// Continues a large packet in its own buffer; false when there is none under way.
     bool read_large(Connection& connection);
-    void feed(Connection& connection, std::string_view bytes);
+    bool feed(Connection& connection, std::string_view bytes);
     /// Hands bytes to the core; false when the connection is gone.
     bool feed_mqtt(Connection& connection, std::string_view bytes);
     /// Counts an incomplete packet against the message pool; ends the connection when the pool is full. False: it is gone.
@@ -107,8 +127,13 @@ class Worker final : public Driver {
     std::vector<std::pair<std::int64_t, Connection*>> lingering_;  ///< closing, with bytes left; deadline
     std::vector<Connection*> paused_;
     std::vector<std::unique_ptr<session::OutBuffer>> buffers_;
-    std::vector<std::shared_ptr<ListenerSocket>> listeners_;
+    std::vector<Port> ports_;
     std::unique_ptr<char[]> scratch_;
+    std::unique_ptr<char[]> plain_;                        ///< decrypted bytes; twice scratch_: what is kept, and one reading
+    std::string cipher_spare_;                             ///< memory for ciphertext, lent to the channel that is written
+    std::map<std::uint64_t, Connection*> handshakes_;      ///< by number: oldest first
+    std::uint64_t next_handshake_ = 1;
+    std::int64_t handshake_ns_ = 0;                        ///< spent in this turn
     int spare_fd_ = -1;                                    ///< given up to refuse a connection when descriptors run out
 };
 

@@ -6,8 +6,10 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "base/text.h"
 #include "io/wait.h"
+#include "control/custom_server.h"
 #include "registry/admission.h"
 #include "resources/field_set.h"
 
@@ -60,6 +62,10 @@ class BrokerController::Work : public Reconciler {
     std::vector<Key> all() override { return {{"brokers", "", ""}}; }
     std::vector<Key> concerned(const registry::Event& event) override {
         if (event.kind->group == "mqttbroker.iotoperations.azure.com" || event.kind->kind == "Service") return all();
+        // What certificates, trust and tokens are made of. Only that a Pod comes or goes matters, not what it reports.
+        if (event.kind->group == "cert-manager.io" && event.kind->kind == "Certificate") return all();
+        if (event.kind->group.empty() && (event.kind->kind == "Secret" || event.kind->kind == "ConfigMap" || event.kind->kind == "ServiceAccount")) return all();
+        if (event.kind->group.empty() && event.kind->kind == "Pod" && event.type != registry::Event::Type::modified) return all();
         return {};
     }
     Outcome reconcile(const Key&) override { return controller_.turn(); }
@@ -68,7 +74,11 @@ class BrokerController::Work : public Reconciler {
     BrokerController& controller_;
 };
 
-BrokerController::BrokerController(Objects& objects, std::string version) : objects_(objects), recorder_(objects, "penstock-broker"), engine_(objects), version_(std::move(version)) {
+BrokerController::BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys)
+    : objects_(objects), recorder_(objects, "penstock-broker"), engine_(objects), version_(std::move(version)), probe_secret_(std::make_shared<const std::string>(random_text(64))),
+      crew_(std::make_shared<auth::Crew>(1, 256)), http_(std::make_shared<client::HttpPool>()),
+      security_(objects, {.token_keys = std::move(token_keys), .probe_secret = probe_secret_, .crew = crew_, .custom_server = [http = http_](const Json& settings) { return make_custom_server(http, settings); },
+                          .revocation = [http = http_](const std::string& mode) { return make_revocation_check(http, mode); }}) {
     engine_.add(std::make_unique<Work>(*this));
 }
 
@@ -84,7 +94,59 @@ void BrokerController::stop() {
     objects_.stop();
     if (probe_.joinable()) probe_.join();
     engine_.stop();
+    // Answers that are still on their way must not meet workers that are gone.
+    crew_->stop();
+    http_->stop();
     if (server_) server_->stop();
+}
+
+std::vector<broker::Decision> BrokerController::decisions() {
+    const std::lock_guard lock(guard_);
+    return server_ != nullptr ? server_->decisions() : std::vector<broker::Decision>();
+}
+
+std::vector<broker::ClientView> BrokerController::clients() {
+    const std::lock_guard lock(guard_);
+    return server_ != nullptr ? server_->clients() : std::vector<broker::ClientView>();
+}
+
+void BrokerController::secure(PlannedPort& port, const Json& listener) {
+    const auto authentication = text_at(port.spec, "authenticationRef"), authorization = text_at(port.spec, "authorizationRef");
+    PreparedAuthenticator who;
+    auto block = [&](const std::string& why) { port.blocked += (port.blocked.empty() ? "" : "; ") + why; };
+    if (!authentication.empty()) {
+        who = security_.authenticator(port.name_space, authentication);
+        if (!who.fault.empty()) block(who.fault);
+        port.config.authenticator = who.authenticator;
+        port.warnings = who.warnings;
+        port.security["authentication"] = authentication;
+        if (!who.methods.empty()) port.security["methods"] = who.methods;
+    } else {
+        port.security["authentication"] = "none";
+    }
+    if (!authorization.empty()) {
+        const auto what = security_.policy(port.name_space, authorization);
+        if (!what.fault.empty()) block(what.fault);
+        port.config.policy = what.policy;
+        port.security["authorization"] = authorization;
+        if (what.fault.empty() && what.rules == 0) port.warnings.push_back(fmt::format("BrokerAuthorization {} has no rules: it denies everything", authorization));
+        if (authentication.empty()) port.warnings.emplace_back("authorizationRef has no effect without authenticationRef");
+    }
+    if (!at_path(port.spec, "tls").is_object()) {
+        port.security["tls"] = "none";
+        if (who.wants_certificate) port.warnings.emplace_back("X509 needs tls: without it no client can show a certificate");
+        return;
+    }
+    const auto prepared = security_.tls(listener, port.spec, expected_hosts(listener), who.wants_certificate, who.authorities, port.config.protocol == broker::Protocol::websockets);
+    port.config.tls = prepared.context;
+    port.security["tls"] = at_path(port.spec, "tls.manual").is_object() ? "Manual" : "Automatic";
+    port.security["secret"] = prepared.secret;
+    if (prepared.context != nullptr) {
+        const auto& leaf = prepared.context->chain().front();
+        port.security["certificate"] = {{"subject", leaf.subject()}, {"issuer", leaf.issuer()}, {"notAfter", rfc3339(leaf.not_after_ms())}, {"dnsNames", leaf.dns_names()}, {"ipAddresses", leaf.addresses()}};
+    }
+    port.warnings.insert(port.warnings.end(), prepared.warnings.begin(), prepared.warnings.end());
+    if (!prepared.fault.empty()) block(prepared.fault);
 }
 
 Outcome BrokerController::turn() {
@@ -143,6 +205,11 @@ bool BrokerController::reconcile() {
     log::set_debug_clients(plan.debug_clients);
     const auto metrics_fault = open_metrics_port_ ? open_metrics_port_(plan.prometheus_port) : std::string();
 
+    for (auto& port : plan.ports)
+        for (const auto& listener : listeners)
+            if (text_at(listener, "metadata.namespace") == port.name_space && text_at(listener, "metadata.name") == port.listener) secure(port, listener);
+    security_.sweep();
+
     std::vector<broker::ListenerConfig> wanted;
     for (const auto& port : plan.ports)
         if (port.blocked.empty()) wanted.push_back(port.config);
@@ -166,8 +233,9 @@ bool BrokerController::reconcile() {
             if (states[i].is_open && !was_open) news.push_back({states[i].config.resource, "Normal", "PortOpen", fmt::format("port {} accepts connections", states[i].bound_port)});
             else if (!states[i].is_open && !known_error) news.push_back({states[i].config.resource, "Warning", plan.ports[i].blocked.empty() ? "PortNotOpen" : "PortRefused", fmt::format("port {}: {}", states[i].config.port, states[i].error)});
             if (states[i].is_open && !was_open)
-                log::info("control", "listener open listener={} port={} interfaces={} protocol={} authentication=none", states[i].config.resource, states[i].bound_port,
-                          states[i].config.loopback_only ? "loopback" : "all", states[i].config.protocol == broker::Protocol::websockets ? "WebSockets" : "Mqtt");
+                log::info("control", "listener open listener={} port={} interfaces={} protocol={} tls={} authentication={} authorization={}", states[i].config.resource, states[i].bound_port,
+                          states[i].config.loopback_only ? "loopback" : "all", states[i].config.protocol == broker::Protocol::websockets ? "WebSockets" : "Mqtt", text_at(plan.ports[i].security, "tls"),
+                          text_at(plan.ports[i].security, "authentication"), text_at(plan.ports[i].security, "authorization", "none"));
             else if (!states[i].is_open && !known_error)
                 log::warn("control", "listener not open listener={} port={} why=\"{}\"", states[i].config.resource, states[i].config.port, states[i].error);
         }
@@ -251,15 +319,20 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
         std::string ports, faults, open;
         Json details = Json::array();
         bool blocked = false, unprotected = false;
+        std::string warnings;
         for (const auto i : indexes) {
             const auto& port = plan.ports[i];
             const auto& state = states[i];
             ports += (ports.empty() ? "" : ",") + port_word(port, state);
             Json detail = {{"port", port.port}, {"boundPort", state.is_open ? state.bound_port : port.config.port}, {"open", state.is_open},
                            {"interfaces", port.config.loopback_only ? "loopback" : "all"}};
+            detail.update(port.security);
+            if (!port.warnings.empty()) {
+                detail["warnings"] = port.warnings;
+                for (const auto& warning : port.warnings) warnings += fmt::format("{}port {}: {}", warnings.empty() ? "" : "; ", port.port, warning);
+            }
             if (state.is_open) {
-                unprotected = true;
-                detail["authentication"] = "none";
+                unprotected |= port.config.authenticator == nullptr;
             } else {
                 detail["message"] = state.error;
                 faults += fmt::format("{}port {}: {}", faults.empty() ? "" : "; ", port.port, state.error);
@@ -268,9 +341,9 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
             details.push_back(std::move(detail));
         }
         const auto runtime = faults.empty() ? "Running" : blocked ? "Failed" : "Recovering";
-        const auto description = !faults.empty() ? faults + (blocked ? "" : "; it is tried again every 2 s") : unprotected ? "Accepting connections; no authentication: anybody who reaches the port may connect." : "Accepting connections.";
+        const auto description = !faults.empty() ? faults + (blocked ? "" : "; it is tried again every 2 s") : unprotected ? "Accepting connections; no authentication: anybody who reaches the port may connect." : warnings.empty() ? "Accepting connections." : "Accepting connections; warnings: " + warnings;
         auto status = basic_status(*current, runtime, description,
-                                   faults.empty() ? health(*current, "Available", "", "") : health(*current, "Unavailable", blocked ? "ListenerRefused" : "PortNotOpen", faults));
+                                   faults.empty() ? warnings.empty() ? health(*current, "Available", "", "") : health(*current, "Degraded", "Warnings", warnings) : health(*current, "Unavailable", blocked ? "ListenerRefused" : "PortNotOpen", faults));
         status["ports"] = ports;
         status["portStatus"] = std::move(details);
         write_status(kind_of("BrokerListener"), key.first, key.second, status);
@@ -383,7 +456,8 @@ void BrokerController::run_probe() {
             timeout = plan_.self_check_timeout;
             for (const auto& state : states_)
                 if (state.is_open)
-                    targets.push_back({.listener = state.config.resource, .port = state.bound_port, .websocket = state.config.protocol == broker::Protocol::websockets});
+                    targets.push_back({.listener = state.config.resource, .port = state.bound_port, .websocket = state.config.protocol == broker::Protocol::websockets,
+                                       .tls = state.config.tls != nullptr, .secret = state.config.authenticator != nullptr ? probe_secret_ : nullptr});
         }
         if (stopping_ || !enabled || targets.empty() || (monotonic_ms() < next && !probe_now_)) continue;
         probe_now_ = false;

@@ -11,7 +11,9 @@
 #include "control/housekeeper.h"
 #include "control/metrics.h"
 #include "control/plan.h"
+#include "control/security.h"
 #include "control/sys_topics.h"
+#include "client/http_pool.h"
 
 namespace penstock::control {
 
@@ -23,7 +25,8 @@ std::string reconcile_metrics(const std::map<std::string, std::map<std::string, 
 /// Core: control. It reconciles on its engine's thread (read, decide, act, report); a second thread runs the self-test.
 class BrokerController {
   public:
-    BrokerController(Objects& objects, std::string version);
+    /// `token_keys`: of the issuer of service-account tokens, as far as it is known.
+    BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys = {});
     ~BrokerController();
 
     void start();
@@ -40,11 +43,16 @@ class BrokerController {
     /// Opens the Prometheus endpoint at a port (0: closes it) and returns why it could not, or nothing. Set before start();
     /// called on the controller's thread.
     void on_metrics_port(std::function<std::string(int)> open) { open_metrics_port_ = std::move(open); }
+    /// What was refused lately, and who is connected to ports with authentication. Any thread.
+    std::vector<broker::Decision> decisions();
+    std::vector<broker::ClientView> clients();
     /// Runs the probe at once (tests).
     void probe_now();
 
   private:
     class Work;
+    /// Certificate, authentication and authorization of a port that asks for them.
+    void secure(PlannedPort& port, const resources::Json& listener);
     void run_probe();
     /// True when everything wanted is there.
     bool reconcile();
@@ -60,6 +68,10 @@ class BrokerController {
     Recorder recorder_;
     Engine engine_;
     std::string version_;
+    std::shared_ptr<const std::string> probe_secret_;
+    std::shared_ptr<auth::Crew> crew_;
+    std::shared_ptr<client::HttpPool> http_;
+    SecurityBuilder security_;
     std::unique_ptr<broker::Server> server_;
     std::mutex guard_;                             ///< plan_, states_, selftest_, server_'s pointer
     Plan plan_;

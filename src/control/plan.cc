@@ -24,17 +24,6 @@ std::string annotation(const Json& object, const char* key) {
     return all.is_object() && all.contains(key) && all[key].is_string() ? all[key].get<std::string>() : std::string();
 }
 
-std::string blocked_reason(const Json& port) {
-    std::vector<std::string> wants;
-    if (at_path(port, "tls").is_object()) wants.emplace_back("tls");
-    if (!text_at(port, "authenticationRef").empty()) wants.emplace_back("authenticationRef");
-    if (!text_at(port, "authorizationRef").empty()) wants.emplace_back("authorizationRef");
-    if (wants.empty()) return {};
-    std::string list;
-    for (std::size_t i = 0; i < wants.size(); ++i) list += (i == 0 ? "" : i + 1 == wants.size() ? " and " : ", ") + wants[i];
-    return fmt::format("it asks for {}, which this release does not have; a port that asks for security never opens without it", list);
-}
-
 }  // namespace
 
 ProfileBounds bounds_of(const std::string& profile) {
@@ -89,7 +78,7 @@ Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigne
         for (const auto& port : at_path(listener, "spec.ports")) {
             PlannedPort planned{.name_space = text_at(listener, "metadata.namespace"), .listener = text_at(listener, "metadata.name"), .service_type = type};
             planned.port = static_cast<int>(number_at(port, "port", 0));
-            planned.blocked = blocked_reason(port);
+            planned.spec = port;
             auto& config = planned.config;
             config.resource = planned.name_space + "/" + planned.listener;
             config.protocol = equal_no_case(text_at(port, "protocol"), "WebSockets") ? broker::Protocol::websockets : broker::Protocol::mqtt;

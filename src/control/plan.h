@@ -15,6 +15,9 @@ struct PlannedPort {
     int port = 0;                        ///< as in spec.ports[].port
     broker::ListenerConfig config;       ///< what to bind
     std::string blocked;                 ///< not empty: must not open; why
+    resources::Json spec;                ///< the port as the listener has it
+    resources::Json security;            ///< for the status: how clients are known, with which certificate
+    std::vector<std::string> warnings;   ///< for the status
 };
 
 /// What the data plane has to do, derived from a Broker and its listeners. Pure data.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "auth/methods.h"
 #include "base/random.h"
 #include "mqttc/client.h"
 
@@ -32,7 +33,15 @@ SelftestResult run_selftest(const SelftestTarget& target, int timeout_ms) {
     const auto suffix = random_text(12);
     mqtt::ConnectOptions connect{.version = mqtt::Version::v5, .client_id = "selftest-" + suffix, .clean_start = true, .keep_alive = 30};
     connect.properties.push_back({.id = mqtt::PropertyId::user_property, .text = "metriccategory", .value = "broker_selftest"});
-    if (!finish(client.connect({.host = "127.0.0.1", .port = target.port, .websocket = target.websocket, .timeout_ms = timeout_ms}, connect))) return out;
+    if (target.secret != nullptr) {
+        connect.properties.push_back({.id = mqtt::PropertyId::authentication_method, .text = std::string(auth::MethodChain::probe_method)});
+        connect.properties.push_back({.id = mqtt::PropertyId::authentication_data, .text = *target.secret});
+    }
+    mqttc::Target broker{.host = "127.0.0.1", .port = target.port, .websocket = target.websocket, .timeout_ms = timeout_ms};
+    // Our own port on this machine: whether its certificate suits clients is looked at elsewhere.
+    static const auto any_server = tls::Context::client({.verify_server = false, .verify_name = false});
+    if (target.tls) broker.tls = any_server.value_or(nullptr);
+    if (!finish(client.connect(broker, connect))) return out;
 
     std::string packet;
     mqtt::encode_ping(packet, PacketType::pingreq);

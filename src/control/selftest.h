@@ -1,6 +1,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,8 @@ struct SelftestTarget {
     std::string listener;                ///< `namespace/name`
     std::uint16_t port = 0;              ///< bound
     bool websocket = false;
+    bool tls = false;
+    std::shared_ptr<const std::string> secret;   ///< lets the probe in where clients must authenticate; null: not needed
 };
 
 struct StepResult {

@@ -1,5 +1,8 @@
 #include "mqttc/client.h"
 
+#include <algorithm>
+#include <utility>
+
 #include <fmt/format.h>
 
 #include "base/clock.h"
@@ -15,6 +18,7 @@ Client::~Client() { close(); }
 void Client::close() {
     if (fd_ >= 0) io::close_now(fd_);
     fd_ = -1;
+    tls_.reset();
     raw_.clear();
     in_.clear();
     consumed_ = 0;
@@ -42,6 +46,12 @@ Result<void> Client::open(const Target& target) {
     if (!fd) return std::unexpected(fd.error());
     fd_ = *fd;
     websocket_ = false;
+    if (target.tls != nullptr) {
+        if (auto done = shake_hands(target); !done) {
+            close();
+            return done;
+        }
+    }
     if (target.websocket) {
         if (auto done = upgrade(target); !done) {
             close();
@@ -49,6 +59,27 @@ Result<void> Client::open(const Target& target) {
         }
     }
     return {};
+}
+
+Result<void> Client::shake_hands(const Target& target) {
+    tls_ = std::make_unique<tls::Channel>(target.tls, false, target.server_name.empty() ? target.host : target.server_name);
+    const auto deadline = monotonic_ms() + target.timeout_ms;
+    auto why = [&] { return fail(fmt::format("TLS: {}", tls_->fault().empty() ? "the broker closed the connection" : tls_->fault())); };
+    bool alive = tls_->advance();
+    while (true) {
+        if (auto sent = send_raw(std::exchange(tls_->output(), {})); !sent) return sent;
+        if (!alive) return why();
+        if (tls_->is_open()) return {};
+        if (!io::wait_for(fd_, io::Wait::readable, static_cast<int>(std::max<std::int64_t>(0, deadline - monotonic_ms())))) return fail("TLS: the handshake was not answered in time");
+        char buffer[16'384];
+        const auto got = io::read_some(fd_, buffer, sizeof buffer);
+        if (got < 0) return fail("TLS: the broker closed the connection during the handshake");
+        tls_->set_input({buffer, static_cast<std::size_t>(got)});
+        char plain[16'384];
+        long size = 0;
+        while ((size = tls_->read(plain, sizeof plain)) > 0) in_.append(plain, static_cast<std::size_t>(size));
+        alive = size == 0;
+    }
 }
 
 Result<void> Client::upgrade(const Target& target) {
@@ -117,6 +148,15 @@ Result<void> Client::send(std::string_view bytes) {
         for (std::size_t i = 0; i < bytes.size(); ++i) framed += static_cast<char>(bytes[i] ^ mask[i & 3]);
         bytes = framed;
     }
+    if (tls_ == nullptr) return send_raw(bytes);
+    if (!tls_->write(bytes)) {
+        close();
+        return fail("TLS: the connection broke");
+    }
+    return send_raw(std::exchange(tls_->output(), {}));
+}
+
+Result<void> Client::send_raw(std::string_view bytes) {
     while (!bytes.empty()) {
         if (fd_ < 0) return fail("not connected");
         const auto sent = io::write_some(fd_, &bytes, 1);
@@ -139,7 +179,22 @@ Result<bool> Client::fill(int timeout_ms) {
         close();
         return fail("the connection was closed by the broker");
     }
-    (websocket_ ? raw_ : in_).append(buffer, static_cast<std::size_t>(got));
+    auto& into = websocket_ ? raw_ : in_;
+    if (tls_ == nullptr) {
+        into.append(buffer, static_cast<std::size_t>(got));
+    } else {
+        tls_->set_input({buffer, static_cast<std::size_t>(got)});
+        char plain[65'536];
+        long size = 0;
+        while ((size = tls_->read(plain, sizeof plain)) > 0) into.append(plain, static_cast<std::size_t>(size));
+        if (size < 0 && (into.empty() || consumed_ == into.size())) {
+            const auto fault = tls_->fault();
+            close();
+            return fail(fault.empty() ? "the connection was closed by the broker" : "TLS: " + fault);
+        }
+        if (!tls_->output().empty())
+            if (auto sent = send_raw(std::exchange(tls_->output(), {})); !sent) return std::unexpected(sent.error());
+    }
     if (websocket_) unwrap();
     return true;
 }
@@ -202,7 +257,11 @@ void Client::disconnect(mqtt::ReasonCode reason) {
     std::string packet;
     mqtt::encode_disconnect(packet, version_, reason);
     // The broker may be gone already; then there is nobody to tell.
-    [[maybe_unused]] const auto sent = send(packet);
+    [[maybe_unused]] auto sent = send(packet);
+    if (fd_ >= 0 && tls_ != nullptr) {
+        tls_->close();
+        sent = send_raw(std::exchange(tls_->output(), {}));
+    }
     if (fd_ >= 0) io::close_gracefully(fd_);
     fd_ = -1;
 }

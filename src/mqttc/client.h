@@ -1,11 +1,13 @@
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "base/result.h"
 #include "mqtt/packets.h"
+#include "tls/channel.h"
 
 /// A small MQTT client for the command line and the self-test probe: one connection, blocking with time limits.
 namespace penstock::mqttc {
@@ -15,6 +17,8 @@ struct Target {
     std::uint16_t port = 1883;
     bool websocket = false;
     int timeout_ms = 10'000;
+    std::shared_ptr<const tls::Context> tls;      ///< null: plaintext
+    std::string server_name;                      ///< that the certificate must have; the host when empty
 };
 
 /// One received packet; the bytes live until the next call of next().
@@ -37,6 +41,8 @@ class Client {
     Result<void> open(const Target& target);
     [[nodiscard]] bool is_open() const noexcept { return fd_ >= 0; }
     [[nodiscard]] int descriptor() const noexcept { return fd_; }
+    /// Null: plaintext.
+    [[nodiscard]] const tls::Channel* channel() const noexcept { return tls_.get(); }
     [[nodiscard]] mqtt::Version version() const noexcept { return version_; }
     /// Views into the CONNACK are valid until the next packet is read.
     [[nodiscard]] const mqtt::ConnackView& connack() const noexcept { return connack_; }
@@ -53,10 +59,13 @@ class Client {
 
   private:
     Result<void> upgrade(const Target& target);
+    Result<void> shake_hands(const Target& target);
+    Result<void> send_raw(std::string_view bytes);
     Result<bool> fill(int timeout_ms);
     void unwrap();
 
     int fd_ = -1;
+    std::unique_ptr<tls::Channel> tls_;
     bool websocket_ = false;
     mqtt::Version version_ = mqtt::Version::v5;
     mqtt::ConnackView connack_;

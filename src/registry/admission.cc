@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include "auth/policy.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "topics/topic.h"
 
 namespace penstock::registry {
 
@@ -27,6 +29,18 @@ Answer<void> admit_defaults(const resources::Kind& kind, Json& object, const Jso
 }
 
 namespace {
+
+void check_annotation(const Json& object, const char* key, std::initializer_list<const char*> allowed, std::vector<Fault>& faults) {
+    const auto& annotations = resources::at_path(object, "metadata.annotations");
+    if (!annotations.is_object() || !annotations.contains(key) || !annotations[key].is_string()) return;
+    const auto value = annotations[key].get<std::string>();
+    std::string list;
+    for (const char* candidate : allowed) {
+        if (equal_no_case(candidate, value)) return;
+        list += fmt::format("{}\"{}\"", list.empty() ? "" : ", ", candidate);
+    }
+    faults.push_back({fmt::format("metadata.annotations[{}]", key), "FieldValueNotSupported", fmt::format("Unsupported value: \"{}\": supported values: {}", value, list)});
+}
 
 void admit_listener(const Json& object, const std::vector<ObjectRef>& peers, const std::vector<ObjectRef>& brokers, std::vector<Fault>& faults) {
     const auto broker = broker_of(object);
@@ -73,21 +87,79 @@ void admit_broker(const Json& object, const std::vector<ObjectRef>& peers, std::
         faults.push_back({"metadata.name", "FieldValueForbidden", fmt::format("Forbidden: Broker {} exists; one per namespace is allowed", text_at(*peers[0], "metadata.name"))});
     if (const auto level = text_at(object, "spec.diagnostics.logs.level"); !level.empty())
         if (const auto why = log::check_levels(level); !why.empty()) faults.push_back({"spec.diagnostics.logs.level", "FieldValueInvalid", "Invalid value: " + why});
-    const auto& annotations = resources::at_path(object, "metadata.annotations");
-    auto check = [&](const char* key, std::initializer_list<const char*> allowed) {
-        if (!annotations.is_object() || !annotations.contains(key) || !annotations[key].is_string()) return;
-        const auto value = annotations[key].get<std::string>();
-        std::string list;
-        for (const char* candidate : allowed) {
-            if (equal_no_case(candidate, value)) return;
-            list += fmt::format("{}\"{}\"", list.empty() ? "" : ", ", candidate);
-        }
-        faults.push_back({fmt::format("metadata.annotations[{}]", key), "FieldValueNotSupported", fmt::format("Unsupported value: \"{}\": supported values: {}", value, list)});
-    };
+    auto check = [&](const char* key, std::initializer_list<const char*> allowed) { check_annotation(object, key, allowed, faults); };
     check("penstock.io/compatibility", {"AIO", "MQTT"});
     check("penstock.io/sys-topics", {"Enabled", "Disabled"});
     check("penstock.io/hide-selftest", {"Enabled", "Disabled"});
     check("penstock.io/listeners-per-service-type", {"One", "Any"});
+}
+
+/// What the schema cannot say about authentication methods.
+void admit_authentication(const Json& object, std::vector<Fault>& faults) {
+    const auto& methods = resources::at_path(object, "spec.authenticationMethods");
+    struct Word {
+        const char* method;
+        const char* settings;
+        bool needed;
+    };
+    constexpr Word words[] = {{"ServiceAccountToken", "serviceAccountTokenSettings", true}, {"X509", "x509Settings", false}, {"Custom", "customSettings", true}, {"Password", "passwordSettings", true}};
+    for (std::size_t i = 0; i < methods.size(); ++i) {
+        const auto path = fmt::format("spec.authenticationMethods[{}]", i);
+        const auto method = text_at(methods[i], "method");
+        for (const auto& word : words) {
+            const bool mine = equal_no_case(method, word.method), there = methods[i].contains(word.settings);
+            if (mine && word.needed && !there) faults.push_back({fmt::format("{}.{}", path, word.settings), "FieldValueRequired", fmt::format("Required value: method {} needs it", word.method)});
+            if (!mine && there) faults.push_back({fmt::format("{}.{}", path, word.settings), "FieldValueForbidden", fmt::format("Forbidden: the method is {}", method)});
+        }
+        if (const auto& audiences = resources::at_path(methods[i], "serviceAccountTokenSettings.audiences"); audiences.is_array() && audiences.empty())
+            faults.push_back({path + ".serviceAccountTokenSettings.audiences", "FieldValueRequired", "Required value: at least one audience, such as aio-internal"});
+        if (equal_no_case(text_at(methods[i], "x509Settings.additionalValidation"), "AzureDeviceRegistry"))
+            faults.push_back({path + ".x509Settings.additionalValidation", "FieldValueNotSupported", "Unsupported value: \"AzureDeviceRegistry\": there is no Azure device registry here; supported values: \"None\""});
+    }
+    auto check = [&](const char* key, std::initializer_list<const char*> allowed) { check_annotation(object, key, allowed, faults); };
+    check("penstock.io/ocsp", {"Off", "SoftFail", "HardFail"});
+    check("penstock.io/custom-unreachable", {"FallThrough", "Refuse"});
+}
+
+void admit_authorization(const Json& object, std::vector<Fault>& faults) {
+    const auto& rules = resources::at_path(object, "spec.authorizationPolicies.rules");
+    auto invalid = [&](const std::string& path, const std::string& why) { faults.push_back({path, "FieldValueInvalid", "Invalid value: " + why}); };
+    for (std::size_t i = 0; i < rules.size(); ++i) {
+        const auto rule_path = fmt::format("spec.authorizationPolicies.rules[{}]", i);
+        const auto& principals = resources::at_path(rules[i], "principals");
+        if (principals.is_object() && principals.empty()) faults.push_back({rule_path + ".principals", "FieldValueRequired", "Required value: clientIds, usernames or attributes; a rule without any is about nobody"});
+        const auto& resources_of = resources::at_path(rules[i], "brokerResources");
+        for (std::size_t k = 0; k < resources_of.size(); ++k) {
+            const auto& resource = resources_of[k];
+            const auto path = fmt::format("{}.brokerResources[{}]", rule_path, k);
+            const bool connect = equal_no_case(text_at(resource, "method"), "Connect");
+            const bool has_topics = resource.contains("topics") && !resource["topics"].empty(), has_ids = resource.contains("clientIds") && !resource["clientIds"].empty();
+            if (connect && has_topics) faults.push_back({path + ".topics", "FieldValueForbidden", "Forbidden: only with Publish and Subscribe"});
+            if (!connect && has_ids) faults.push_back({path + ".clientIds", "FieldValueForbidden", "Forbidden: only with Connect; to bind topics to a client use {principal.clientId} in them"});
+            if (!connect && !has_topics) faults.push_back({path + ".topics", "FieldValueRequired", fmt::format("Required value: topics to {}; \"#\" for all", to_lower(text_at(resource, "method")))});
+            for (const auto& [field, topics] : {std::pair{"topics", true}, std::pair{"clientIds", false}}) {
+                if (!resource.contains(field) || !resource[field].is_array()) continue;
+                for (std::size_t n = 0; n < resource[field].size(); ++n) {
+                    const auto text = resource[field][n].get<std::string>();
+                    const auto where = fmt::format("{}.{}[{}]", path, field, n);
+                    if (const auto why = auth::token_fault(text, topics); !why.empty()) invalid(where, why);
+                    else if (topics && !topics::is_valid_filter(text)) invalid(where, fmt::format("\"{}\": no topic filter: `+` and `#` are whole levels, `#` only at the end", text));
+                    else if (topics && text.starts_with("$share/")) invalid(where, fmt::format("\"{}\": write the filter without $share/GROUP/; shared subscriptions are checked by their filter", text));
+                }
+            }
+        }
+        const auto& keys_of = resources::at_path(rules[i], "stateStoreResources");
+        for (std::size_t k = 0; k < keys_of.size(); ++k) {
+            const auto type = text_at(keys_of[k], "keyType", "Pattern");
+            for (std::size_t n = 0; n < keys_of[k]["keys"].size(); ++n) {
+                const auto text = keys_of[k]["keys"][n].get<std::string>();
+                const auto where = fmt::format("{}.stateStoreResources[{}].keys[{}]", rule_path, k, n);
+                if (equal_no_case(type, "Pattern"))
+                    if (const auto why = auth::token_fault(text, false); !why.empty()) invalid(where, why);
+                if (equal_no_case(type, "Binary") && !base64_decode(text)) invalid(where, "with keyType Binary the key is base64 of its bytes");
+            }
+        }
+    }
 }
 
 }  // namespace
@@ -102,6 +174,8 @@ void admit(const resources::Kind& kind, const Json& object, const Json* previous
         return out;
     };
     if (kind.kind == "BrokerListener") admit_listener(object, nearby("BrokerListener"), nearby("Broker"), faults);
+    if (kind.kind == "BrokerAuthentication") admit_authentication(object, faults);
+    if (kind.kind == "BrokerAuthorization") admit_authorization(object, faults);
     if (kind.kind == "Broker") admit_broker(object, nearby("Broker"), faults);
 }
 

@@ -123,7 +123,8 @@ Kind broker_listener() {
         .group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "BrokerListener", .plural = "brokerlisteners", .singular = "brokerlistener",
         .doc = "Where clients reach a broker. On one machine `ClusterIp` binds the loopback interfaces at `port`, `NodePort` all interfaces at `nodePort`, "
                "`LoadBalancer` all interfaces at `port`. Changes act at once; only connections of ports that go away end, with reason 0x98.\n\n"
-               "A port with `tls`, `authenticationRef` or `authorizationRef` does not open in this release; its status says so.",
+               "A port whose certificate, authentication or authorization is not there (yet) does not open; `status.portStatus` says what is missing. Certificates, trust and rules "
+               "that change act at once on new and connected clients; only those whose right is gone are ended, with a reason. A port without `authenticationRef` is open to anybody, and its status says so.",
         .fields = {required(object("spec",
             {text("brokerRef", "Name of the Broker; or an owner reference of kind Broker."),
              choice("serviceType", {"ClusterIp", "LoadBalancer", "NodePort"}, "ClusterIp", "Which interfaces are bound. One listener per type, unless the Broker has annotation `penstock.io/listeners-per-service-type: Any`."),
@@ -135,18 +136,27 @@ Kind broker_listener() {
 
 Kind broker_authentication() {
     auto methods = required(list("authenticationMethods",
-        {required(choice("method", {"ServiceAccountToken", "X509", "Custom"}, nullptr, "Kind of credential.")),
+        {required(choice("method", {"ServiceAccountToken", "X509", "Custom", "Password"}, nullptr, "Kind of credential. Password is Penstock's own addition.")),
          object("serviceAccountTokenSettings", {required(texts("audiences", "Audiences, any of which a token must have."))}, "Settings of ServiceAccountToken."),
-         object("x509Settings", {text("trustedClientCaCert", "ConfigMap with the CA certificates."), open("authorizationAttributes", "Attributes by certificate subject."),
-                                 choice("additionalValidation", {"None", "AzureDeviceRegistry"}, nullptr, "Further check of the leaf's name.")}, "Settings of X509."),
+         object("x509Settings", {text("trustedClientCaCert", "ConfigMap with the CA certificates, in PEM under any key; `client-ca` when absent. Revocation lists (X509 CRL) beside them count."),
+                                 {.name = "authorizationAttributes", .type = Type::map, .doc = "Attributes by certificate subject; the keys are only labels.",
+                                  .items = {object("", {required_text("subject", "Subject as openssl writes it, such as `CN = fan-01, O = Fabrikam`. From the leaf up, the first certificate whose subject is listed counts."),
+                                                        text_map("attributes", "Attributes for authorization rules.")}, "")}},
+                                 choice("additionalValidation", {"None", "AzureDeviceRegistry"}, nullptr, "Further check of the leaf's name; only None: there is no device registry here.")}, "Settings of X509."),
          object("customSettings", {{.name = "endpoint", .type = Type::string, .doc = "HTTPS address of the server.", .required = true, .pattern = "https://.*", .pattern_hint = "an https:// address"},
                                    text("caCertConfigMap", "ConfigMap with the server's CA."),
                                    object("auth", {object("x509", {required_text("secretRef", "Secret with the client certificate.")}, "Client certificate.")}, "What is shown to the server."),
-                                   text_map("headers", "Further request headers.")}, "Settings of Custom.")},
+                                   text_map("headers", "Further request headers.")}, "Settings of Custom."),
+         object("passwordSettings", {required_text("secretRef", "Secret whose keys are user names and whose values are hashes, as `penstock passwd` makes them; mosquitto_passwd's are taken too."),
+                                     {.name = "authorizationAttributes", .type = Type::map, .doc = "Attributes by user name.", .items = {text_map("", "")}}},
+                "Settings of Password.")},
         "Methods, tried in order."));
     methods.items_min = 1;
     return {.group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "BrokerAuthentication", .plural = "brokerauthentications", .singular = "brokerauthentication",
-            .doc = "How clients of a port prove who they are. The resource is stored and validated; a port that refers to one does not open in this release.",
+            .doc = "How clients of a port prove who they are. For each CONNECT the methods are walked in order; the first to which the credentials belong decides: ServiceAccountToken "
+                   "takes MQTT 5 enhanced authentication `K8S-SAT`, X509 a certificate shown in the TLS handshake, Password a user name, Custom everything unless its server cannot be reached.\n\n"
+                   "Annotations: `penstock.io/ocsp: SoftFail|HardFail` asks the OCSP responder that a client certificate names (Off when absent; SoftFail lets in who cannot be asked about); "
+                   "`penstock.io/custom-unreachable: Refuse` refuses while the custom server is unreachable (FallThrough when absent: the next method decides).",
             .fields = {required(object("spec", {text("brokerRef", "Name of the Broker."), methods}, "Desired state."))}, .columns = {}};
 }
 
@@ -158,7 +168,8 @@ Kind broker_authorization() {
          list("stateStoreResources", {required(choice("method", {"Read", "Write", "ReadWrite"}, nullptr, "What is allowed.")), choice("keyType", {"Pattern", "String", "Binary"}, "Pattern", "How keys are written."), required(texts("keys", "Keys."))}, "State store keys.")},
         "Allow rules.");
     return {.group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "BrokerAuthorization", .plural = "brokerauthorizations", .singular = "brokerauthorization",
-            .doc = "What clients of a port may do. The resource is stored and validated; a port that refers to one does not open in this release.",
+            .doc = "What clients of a port may do: allow rules only, whatever no rule allows is refused. Tokens `{principal.clientId}`, `{principal.username}` and `{principal.attributes.NAME}` stand for "
+                   "the client's own values; in topics they are whole levels. A change acts at once on connected clients; only rights that are gone end.",
             .fields = {required(object("spec", {text("brokerRef", "Name of the Broker."),
                                                 required(object("authorizationPolicies", {choice("cache", modes, "Enabled", "Whether decisions are kept."), rules}, "The policy."))}, "Desired state."))}, .columns = {}};
 }

@@ -19,7 +19,7 @@ Kind certificate() {
                                      choice("algorithm", {"RSA", "ECDSA", "Ed25519"}, nullptr, "Algorithm."), number("size", 0, 8192, nullptr, "Bits: RSA 2048 to 8192, ECDSA 256, 384, 521.")}, "The private key.");
     auto subject = object("subject", {texts("organizations", "O."), texts("countries", "C."), texts("organizationalUnits", "OU."), texts("localities", "L."), texts("provinces", "ST."), texts("streetAddresses", "STREET."), texts("postalCodes", "Codes."), text("serialNumber", "Serial number.")}, "Further parts of the subject.");
     return {.group = "cert-manager.io", .version = "v1", .kind = "Certificate", .plural = "certificates", .singular = "certificate", .short_names = {"cert", "certs"}, .categories = {"cert-manager"},
-            .doc = "A certificate that is wanted. The resource is stored and validated; nothing issues certificates in this release.",
+            .doc = "A certificate that is wanted. Penstock's own issuer issues, renews and rotates it (issuers of type ca and selfSigned); condition Ready says how it stands.",
             .fields = {required(object("spec",
                 {required_text("secretName", "Secret in which certificate and key are kept."), issuer, text("commonName", "CN, at most 64 characters."), texts("dnsNames", "Names."), texts("ipAddresses", "Addresses."), texts("uris", "URIs."), texts("emailAddresses", "Mail addresses."),
                  duration("duration", "Lifetime; 2160h when absent."), duration("renewBefore", "Renewal ahead of the end; a third of the lifetime when absent."), number("renewBeforePercentage", 1, 99, nullptr, "The same in percent."),
@@ -34,7 +34,7 @@ Kind certificate() {
 
 Kind issuer(const char* kind, const char* plural, bool namespaced) {
     Kind out{.group = "cert-manager.io", .version = "v1", .kind = kind, .plural = plural, .categories = {"cert-manager"}, .namespaced = namespaced,
-             .doc = "Who issues certificates. The resource is stored and validated; nothing issues certificates in this release.",
+             .doc = "Who issues certificates: a CA kept in a Secret (a ClusterIssuer's is in namespace cert-manager), or each certificate itself. Other types need cert-manager; their condition Ready says so.",
              .fields = {required(object("spec",
                  {object("ca", {required_text("secretName", "Secret with the CA's certificate and key."), texts("crlDistributionPoints", "Where revocations are."), texts("ocspServers", "Who answers for revocations."), texts("issuingCertificateURLs", "Where the issuer's certificate is.")}, "A CA kept here."),
                   object("selfSigned", {texts("crlDistributionPoints", "Where revocations are.")}, "Each certificate signs itself."), open("acme", "ACME."), open("vault", "Vault."), open("venafi", "Venafi.")},

@@ -88,6 +88,7 @@ class Session : public topics::Subscriber {
 
     std::vector<Subscription> subscriptions;
     std::unique_ptr<Will> will;
+    std::unique_ptr<const std::string> owner;     ///< whose session it is (auth::Principal::id); null: anybody's
     std::uint32_t expiry_interval = 0;            ///< seconds; 0xFFFFFFFF: never
     std::int64_t ends_at = 0;                     ///< monotonic ms while no link is attached; 0: never
 

@@ -18,6 +18,7 @@
 #include "io/process.h"
 #include "io/socket.h"
 #include "mqtt/packets.h"
+#include "tls/channel.h"
 
 namespace penstock::tools {
 namespace {
@@ -29,6 +30,7 @@ using mqtt::Version;
 /// One client of the load, publishing or subscribing.
 struct Peer {
     int fd = -1;
+    std::unique_ptr<tls::Channel> tls;
     std::size_t index = 0;
     bool connected = false;
     bool subscribed = false;
@@ -48,6 +50,7 @@ class Load {
         payload_.assign(static_cast<std::size_t>(std::max(12, o_.payload)), 'x');
         prefix_ = "bench/" + random_text(6) + "/";
         scratch_ = std::make_unique<char[]>(scratch_size);
+        cipher_ = std::make_unique<char[]>(scratch_size / 2);
     }
     ~Load() {
         for (auto& peer : peers_)
@@ -74,6 +77,8 @@ class Load {
     bool wait_until(const std::function<bool()>& done, double seconds);
     void turn(int timeout_ms);
     void read(Peer& peer);
+    /// Bytes of the connection, decrypted where it has TLS; 0: nothing, -1: it ended.
+    long receive(Peer& peer, char* into, std::size_t size);
     void handle(Peer& peer, const mqtt::Frame& frame);
     void flush(Peer& peer);
     void mark(Peer& peer) {
@@ -97,7 +102,7 @@ class Load {
     std::vector<std::unique_ptr<Peer>> peers_;
     std::vector<Peer*> dirty_;
     std::vector<Peer*> by_publisher_;             ///< index in the payload → publisher
-    std::unique_ptr<char[]> scratch_;
+    std::unique_ptr<char[]> scratch_, cipher_;
     std::string payload_, prefix_;
     std::function<void(Peer&, const mqtt::PublishView&)> on_message_;
     std::uint64_t delivered_ = 0, sent_ = 0, acknowledged_ = 0;
@@ -121,7 +126,13 @@ Peer* Load::add(const std::string& filter, const std::string& topic, const std::
     peer->fd = *fd;
     mqtt::ConnectOptions connect{.version = version_, .client_id = client_id.empty() ? fmt::format("bench-{}-{}", prefix_.substr(6, 6), peer->index) : client_id, .clean_start = clean, .keep_alive = 0};
     if (version_ == Version::v5 && expiry > 0) connect.properties.push_back({.id = mqtt::PropertyId::session_expiry_interval, .number = expiry});
+    if (!o_.user_name.empty()) connect.user_name = o_.user_name;
+    if (!o_.password.empty()) connect.password = o_.password;
     mqtt::encode_connect(peer->out, connect);
+    if (o_.tls != nullptr) {
+        peer->tls = std::make_unique<tls::Channel>(o_.tls, false, o_.host);
+        peer->tls->advance();
+    }
     auto* out = peer.get();
     peers_.push_back(std::move(peer));
     poller_.add(out->fd, std::bit_cast<std::uint64_t>(out), true, false);
@@ -129,7 +140,41 @@ Peer* Load::add(const std::string& filter, const std::string& topic, const std::
     return out;
 }
 
+long Load::receive(Peer& peer, char* into, std::size_t size) {
+    if (peer.tls == nullptr) return io::read_some(peer.fd, into, size);
+    // What is decrypted is never longer than what came, and one record that was incomplete before.
+    const auto got = io::read_some(peer.fd, cipher_.get(), std::min(scratch_size / 2, size) - 32 * 1024);
+    if (got <= 0) return got;
+    const bool was_open = peer.tls->is_open();
+    peer.tls->set_input({cipher_.get(), static_cast<std::size_t>(got)});
+    std::size_t done = 0;
+    long step = 0;
+    while ((step = peer.tls->read(into + done, size - done)) > 0) done += static_cast<std::size_t>(step);
+    if (!peer.tls->output().empty() || (!was_open && peer.tls->is_open())) mark(peer);
+    if (step < 0 && done == 0) {
+        if (!peer.tls->fault().empty() && report_.error.empty()) report_.error = "TLS: " + peer.tls->fault();
+        return -1;
+    }
+    return static_cast<long>(done);
+}
+
 void Load::flush(Peer& peer) {
+    if (peer.tls != nullptr) {
+        // What is encrypted waits in the channel; it is bounded by the window of what is under way.
+        if (peer.tls->is_open() && !peer.out.empty()) {
+            peer.tls->write(peer.out);
+            peer.out.clear();
+        }
+        auto& cipher = peer.tls->output();
+        while (!cipher.empty()) {
+            const std::string_view piece = cipher;
+            const auto sent = io::write_some(peer.fd, &piece, 1);
+            if (sent < 0) return void(++lost_);
+            cipher.erase(0, static_cast<std::size_t>(sent));
+            if (sent == 0) return poller_.change(peer.fd, std::bit_cast<std::uint64_t>(&peer), true, true);
+        }
+        return;
+    }
     while (peer.out_sent < peer.out.size()) {
         const std::string_view piece = std::string_view(peer.out).substr(peer.out_sent);
         const auto sent = io::write_some(peer.fd, &piece, 1);
@@ -150,7 +195,7 @@ void Load::flush(Peer& peer) {
 void Load::read(Peer& peer) {
     std::size_t kept = peer.in.size();
     if (kept > scratch_size / 2) {
-        const auto got = io::read_some(peer.fd, scratch_.get(), scratch_size);
+        const auto got = receive(peer, scratch_.get(), scratch_size);
         if (got < 0) return void(++lost_), poller_.remove(peer.fd);
         peer.in.append(scratch_.get(), static_cast<std::size_t>(got));
         std::string_view rest = peer.in;
@@ -161,7 +206,7 @@ void Load::read(Peer& peer) {
     }
     std::memcpy(scratch_.get(), peer.in.data(), kept);
     peer.in.clear();
-    const auto got = io::read_some(peer.fd, scratch_.get() + kept, scratch_size - kept);
+    const auto got = receive(peer, scratch_.get() + kept, scratch_size - kept);
     if (got < 0) {
         ++lost_;
         poller_.remove(peer.fd);

@@ -1,7 +1,10 @@
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
+
+#include "tls/context.h"
 
 /// `penstock bench`: a load generator for any MQTT broker.
 namespace penstock::tools {
@@ -23,6 +26,8 @@ struct LoadOptions {
     double warm_up = 1;
     int rate = 2000;                              ///< latency: messages per second
     int messages = 100'000;                       ///< offline, retained: how many
+    std::shared_ptr<const tls::Context> tls;      ///< null: plaintext
+    std::string user_name, password;
     int broker_pid = 0;                           ///< 0: unknown; else its CPU and memory are reported
     bool json = false;
     bool progress = true;

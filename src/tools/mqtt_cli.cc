@@ -68,6 +68,10 @@ Result<void> open(mqttc::Client& client, CommonOptions& options) {
     if (connect.client_id.empty() && (connect.version != Version::v5 || !connect.clean_start)) connect.client_id = "penstock-" + random_text(10);
     if (auto r = take_properties(options, "connect", connect.properties); !r) return r;
     if (auto r = take_properties(options, "will", connect.will_properties); !r) return r;
+    auto tls = make_tls(options.tls, options.target.websocket);
+    if (!tls) return std::unexpected(tls.error());
+    options.target.tls = *tls;
+    options.target.server_name = options.tls.server_name;
     if (options.debug) tell(options, fmt::format("Client {} sending CONNECT", connect.client_id.empty() ? "(assigned)" : connect.client_id));
     if (auto r = client.connect(options.target, connect); !r) return r;
     if (options.debug) tell(options, fmt::format("Received CONNACK ({}) session present {}", client.connack().code, client.connack().session_present));
@@ -93,7 +97,29 @@ Result<void> finish_publish(mqttc::Client& client, const CommonOptions& options,
     return {};
 }
 
+std::optional<std::string> file_text(const std::string& path) {
+    std::ifstream in(path, std::ios::binary);
+    if (!in) return std::nullopt;
+    return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
 }  // namespace
+
+Result<std::shared_ptr<const tls::Context>> make_tls(const TlsFiles& files, bool websocket) {
+    if (!files.wanted && files.ca_file.empty() && files.certificate_file.empty() && files.key_file.empty()) return nullptr;
+    if (files.certificate_file.empty() != files.key_file.empty()) return fail("--cert and --key belong together");
+    tls::ClientOptions options{.verify_name = !files.insecure, .protocols = {}, .version = files.version};
+    if (!websocket) options.protocols = {"mqtt"};
+    for (const auto& [path, into] : {std::pair{&files.ca_file, &options.ca}, std::pair{&files.certificate_file, &options.certificate_chain}, std::pair{&files.key_file, &options.key}}) {
+        if (path->empty()) continue;
+        auto text = file_text(*path);
+        if (!text) return fail(fmt::format("{}: cannot be read", *path));
+        *into = std::move(*text);
+    }
+    auto out = tls::Context::client(options);
+    if (!out) return fail(fmt::format("{}: {}", files.certificate_file.empty() ? files.ca_file.empty() ? "TLS" : files.ca_file : files.certificate_file, out.error().message));
+    return out;
+}
 
 int run_pub(PubOptions options) {
     if (!topics::is_valid_name(options.topic)) return problem(options, fmt::format("invalid publish topic \"{}\", does it contain '+' or '#'?", options.topic));

@@ -3,11 +3,21 @@
 #include <string>
 #include <vector>
 
+#include "base/result.h"
 #include "mqtt/packets.h"
 #include "mqttc/client.h"
 
 /// `penstock pub` and `penstock sub`: mosquitto's users find their options again.
 namespace penstock::tools {
+
+/// TLS as mosquitto's clients are told about it: files, PEM.
+struct TlsFiles {
+    std::string ca_file, certificate_file, key_file, version, server_name;
+    bool wanted = false;                          ///< TLS although no file is named: the system's CAs
+    bool insecure = false;                        ///< the name is not compared (mosquitto's --insecure)
+};
+/// Nothing when no TLS is wanted; the error names the file.
+Result<std::shared_ptr<const tls::Context>> make_tls(const TlsFiles& files, bool websocket);
 
 struct CommonOptions {
     mqttc::Target target;
@@ -15,6 +25,7 @@ struct CommonOptions {
     std::vector<std::string> properties;          ///< each: "PACKET NAME VALUE [VALUE2]", as mosquitto's -D
     bool debug = false;
     bool quiet = false;
+    TlsFiles tls;
 };
 
 struct PubOptions : CommonOptions {

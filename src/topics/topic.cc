@@ -67,4 +67,17 @@ bool matches(std::string_view filter, std::string_view topic) noexcept {
     return !topic_more;
 }
 
+bool covers(std::string_view allowed, std::string_view filter) noexcept {
+    if (!filter.empty() && filter[0] == '$' && !allowed.empty() && (allowed[0] == '+' || allowed[0] == '#')) return false;
+    bool allowed_more = true, filter_more = true;
+    while (allowed_more) {
+        const auto level = take_level(allowed, allowed_more);
+        if (level == "#") return true;
+        if (!filter_more) return false;
+        const auto wanted = take_level(filter, filter_more);
+        if (wanted == "#" || (level != "+" && level != wanted)) return false;
+    }
+    return !filter_more;
+}
+
 }  // namespace penstock::topics

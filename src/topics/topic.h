@@ -29,6 +29,9 @@ SharedFilter split_shared(std::string_view text) noexcept;
 /// One filter against one topic, without an index. Spec: §4.7; `$` topics are not matched by a leading wildcard [MQTT-4.7.2-1].
 bool matches(std::string_view filter, std::string_view topic) noexcept;
 
+/// Every topic that `filter` matches is matched by `allowed` too.
+bool covers(std::string_view allowed, std::string_view filter) noexcept;
+
 /// The next level of `rest`, which is shortened; `more` tells whether a separator followed.
 std::string_view take_level(std::string_view& rest, bool& more) noexcept;
 

@@ -1,8 +1,10 @@
 #pragma once
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "broker/core.h"
@@ -21,10 +23,12 @@ class MemoryNet {
         bool reads = true;               ///< false: a reader that stopped; the broker's buffer stays full
     };
 
-    explicit MemoryNet(std::uint32_t cores, const broker::BrokerConfig& config = {}, std::shared_ptr<broker::Authenticator> authenticator = nullptr) {
+    explicit MemoryNet(std::uint32_t cores, const broker::BrokerConfig& config = {}, std::shared_ptr<auth::Authenticator> authenticator = nullptr,
+                       std::shared_ptr<const auth::Policy> policy = nullptr) {
         auto listener = std::make_shared<broker::ListenerConfig>();
         listener->resource = "test/memory";
         listener->authenticator = std::move(authenticator);
+        listener->policy = std::move(policy);
         listener_ = listener;
         for (std::uint32_t i = 0; i <= cores; ++i) shared_.pools.push_back(std::make_unique<mqtt::MessageBytes>());
         mqtt::MessageBytes::use(*shared_.pools[0]);
@@ -81,9 +85,25 @@ class MemoryNet {
             settle();
         }
     }
+    /// New rules for the port, as a changed resource would bring.
+    void change_rules(std::shared_ptr<auth::Authenticator> authenticator, std::shared_ptr<const auth::Policy> policy) {
+        auto listener = std::make_shared<broker::ListenerConfig>(*listener_);
+        listener->authenticator = std::move(authenticator);
+        listener->policy = std::move(policy);
+        listener_ = listener;
+        for (auto& end : ends_)
+            if (!end->is_closed) cores_[end->core]->on_rules(*end->connection, listener_, now_);
+        settle();
+    }
     void settle() {
         for (bool work = true; work;) {
             work = false;
+            while (!verdicts_.empty()) {
+                work = true;
+                auto [core, ticket, verdict] = std::move(verdicts_.front());
+                verdicts_.pop_front();
+                cores_[core]->on_verdict(ticket, std::move(verdict), now_);
+            }
             while (!mails_.empty()) {
                 work = true;
                 auto [to, mail] = std::move(mails_.front());
@@ -133,6 +153,19 @@ class MemoryNet {
         void post(std::uint32_t worker, broker::Mail mail) override { net_.mails_.emplace_back(worker, std::move(mail)); }
         void pause(broker::Connection& c) override { c.is_paused = true; }
         std::string peer(const broker::Connection&) override { return "memory"; }
+        void hold(broker::Connection& c) override { c.is_held = true; }
+        void release(broker::Connection& c) override {
+            c.is_held = false;
+            if (!c.in) return;
+            const auto bytes = std::move(*c.in);
+            c.in.reset();
+            net_.feed(*net_.owned_.at(&c), bytes);
+        }
+        auth::Done completion(std::uint64_t ticket) override {
+            const auto& drivers = net_.drivers_;
+            const auto core = static_cast<std::size_t>(std::ranges::find(drivers, this, &std::unique_ptr<Driver>::get) - drivers.begin());
+            return [this, core, ticket](auth::Verdict verdict) { net_.verdicts_.emplace_back(core, ticket, std::move(verdict)); };
+        }
 
       private:
         MemoryNet& net_;
@@ -140,6 +173,10 @@ class MemoryNet {
 
     void feed(End& end, const std::string& bytes) {
         auto* connection = end.connection;
+        if (connection->is_held) {
+            connection->in = std::make_unique<std::string>(bytes);
+            return;
+        }
         const auto used = cores_[end.core]->on_data(*connection, bytes, now_);
         if (used == broker::Core::gone) return;
         if (used < bytes.size()) connection->in = std::make_unique<std::string>(bytes.substr(used));
@@ -179,6 +216,7 @@ class MemoryNet {
     std::vector<std::unique_ptr<Driver>> drivers_;
     std::vector<std::unique_ptr<broker::Core>> cores_;
     std::deque<std::pair<std::uint32_t, broker::Mail>> mails_;
+    std::deque<std::tuple<std::size_t, std::uint64_t, auth::Verdict>> verdicts_;
     std::map<broker::Connection*, End*> owned_;
     std::vector<std::unique_ptr<End>> ends_;
     std::int64_t now_ = 1'000'000;

@@ -144,17 +144,17 @@ TEST(Queue, a_long_queue_is_drained_in_order_through_a_small_window) {
 }
 
 /// A challenge of two steps: the client must send `two` after the server's `one?`.
-class TwoSteps final : public broker::Authenticator {
-    struct Second final : broker::Exchange {
-        broker::Verdict proceed(std::string_view data) override {
-            if (data == "two") return {.kind = broker::Verdict::Kind::accept, .reason = mqtt::ReasonCode::success, .data = "welcome"};
-            return {.kind = broker::Verdict::Kind::refuse, .reason = mqtt::ReasonCode::not_authorized, .reason_string = "wrong answer"};
+class TwoSteps final : public auth::Authenticator {
+    struct Second final : auth::Exchange {
+        auth::Verdict proceed(std::string_view data) override {
+            if (data == "two") return {.kind = auth::Verdict::Kind::accept, .reason = mqtt::ReasonCode::success, .data = "welcome"};
+            return {.kind = auth::Verdict::Kind::refuse, .reason = mqtt::ReasonCode::not_authorized, .reason_string = "wrong answer"};
         }
     };
-    broker::Verdict begin(const broker::Credentials& credentials, std::unique_ptr<broker::Exchange>& exchange) override {
-        if (!credentials.method) return {.kind = broker::Verdict::Kind::refuse, .reason = mqtt::ReasonCode::bad_user_name_or_password};
+    auth::Verdict begin(const auth::Credentials& credentials, std::unique_ptr<auth::Exchange>& exchange, const auth::Later&) override {
+        if (!credentials.method) return {.kind = auth::Verdict::Kind::refuse, .reason = mqtt::ReasonCode::bad_user_name_or_password};
         exchange = std::make_unique<Second>();
-        return {.kind = broker::Verdict::Kind::go_on, .reason = mqtt::ReasonCode::success, .data = "one?"};
+        return {.kind = auth::Verdict::Kind::go_on, .reason = mqtt::ReasonCode::success, .data = "one?"};
     }
 };
 

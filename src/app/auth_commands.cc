@@ -1,0 +1,336 @@
+// auth can-i, who-can, explain, clients, dry-run; passwd.
+#include <termios.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <iostream>
+
+#include <fmt/format.h>
+
+#include "app/identity.h"
+#include "app/terminal.h"
+#include "base/clock.h"
+#include "base/text.h"
+#include "client/apply.h"
+#include "control/access_view.h"
+#include "control/security.h"
+#include "crypto/password.h"
+#include "topics/topic.h"
+
+namespace penstock::app {
+namespace {
+
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+const resources::Kind& broker_kind(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
+
+Result<Json> fetch(client::Client& api, const std::string& path) {
+    const auto answer = api.request("GET", path);
+    if (!answer) return std::unexpected(answer.error());
+    if (!answer->ok()) return fail(answer->message());
+    return answer->body;
+}
+
+/// One of the broker's views; the broker is the namespace's only one.
+Result<Json> view(client::Client& api, const char* what) {
+    const auto brokers = fetch(api, client::path_of(broker_kind("Broker"), api.access().name_space));
+    if (!brokers) return brokers;
+    if ((*brokers)["items"].empty()) return fail(fmt::format("there is no Broker in namespace {}", api.access().name_space));
+    return fetch(api, client::path_of(broker_kind("Broker"), api.access().name_space, text_at((*brokers)["items"][0], "metadata.name")) + "/" + what);
+}
+
+Result<auth::Action> action_of(const std::string& word) {
+    const auto lower = to_lower(word);
+    if (lower == "connect") return auth::Action::connect;
+    if (lower == "publish" || lower == "pub") return auth::Action::publish;
+    if (lower == "subscribe" || lower == "sub") return auth::Action::subscribe;
+    if (lower == "read") return auth::Action::read_key;
+    if (lower == "write") return auth::Action::write_key;
+    return fail(fmt::format("\"{}\" is no action; connect, publish, subscribe, read and write are", word));
+}
+
+/// The policies a question is about: the named one, that of a listener's ports, or all of the namespace.
+Result<std::vector<Json>> policies_of(client::Client& api, const AccessOptions& access) {
+    const auto space = api.access().name_space;
+    std::vector<Json> out;
+    if (!access.policy.empty()) {
+        auto one = fetch(api, client::path_of(broker_kind("BrokerAuthorization"), space, access.policy));
+        if (!one) return std::unexpected(one.error());
+        out.push_back(std::move(*one));
+        return out;
+    }
+    auto all = fetch(api, client::path_of(broker_kind("BrokerAuthorization"), space));
+    if (!all) return std::unexpected(all.error());
+    if (access.listener.empty()) {
+        for (auto& item : (*all)["items"]) out.push_back(item);
+        return out;
+    }
+    const auto listener = fetch(api, client::path_of(broker_kind("BrokerListener"), space, access.listener));
+    if (!listener) return std::unexpected(listener.error());
+    for (const auto& port : at_path(*listener, "spec.ports"))
+        for (auto& item : (*all)["items"])
+            if (text_at(item, "metadata.name") == text_at(port, "authorizationRef") && std::ranges::find(out, item) == out.end()) out.push_back(item);
+    return out;
+}
+
+void print_rows(const std::vector<std::string>& heads, const std::vector<std::vector<std::string>>& rows) {
+    std::vector<std::size_t> widths;
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+        widths.push_back(heads[i].size());
+        for (const auto& row : rows) widths[i] = std::max(widths[i], row[i].size());
+    }
+    auto print = [&](const std::vector<std::string>& row) {
+        for (std::size_t i = 0; i < row.size(); ++i) std::cout << (i + 1 == row.size() ? row[i] : fmt::format("{:<{}}", row[i], widths[i] + 3));
+        std::cout << "\n";
+    };
+    print(heads);
+    for (const auto& row : rows) print(row);
+}
+
+std::string attributes_text(const Json& map) {
+    std::string out;
+    if (map.is_object())
+        for (const auto& [name, value] : map.items()) out += fmt::format("{}{}={}", out.empty() ? "" : ",", name, value.is_string() ? value.get<std::string>() : "");
+    return out.empty() ? "-" : out;
+}
+
+}  // namespace
+
+int auth_can_i(const ResourceOptions& options, const AccessOptions& access) {
+    const auto action = action_of(access.action);
+    if (!action) return problem(action.error().message);
+    if (access.client.empty()) return problem("--client names the client id the question is about");
+    auto target = access.target;
+    if (*action == auth::Action::connect) target = access.client;
+    else if (target.empty()) return problem("the topic, filter or key is missing: penstock auth can-i publish plant/temperature --client fan-01");
+    if (*action == auth::Action::publish && !topics::is_valid_name(target)) return problem(fmt::format("\"{}\" is no topic name: it has a wildcard or is empty", target));
+    if (*action == auth::Action::subscribe) target = topics::split_shared(target).filter;
+    auto api = connect(options);
+    if (!api) return problem(api.error().message);
+
+    // A connected client is who it is; otherwise it is who the options say.
+    Json who = {{"user", access.user}, {"attributes", Json::object()}};
+    for (const auto& pair : access.attributes) {
+        const auto equal = pair.find('=');
+        if (equal == std::string::npos) return problem(fmt::format("--attribute: \"{}\" is not NAME=VALUE", pair));
+        who["attributes"][pair.substr(0, equal)] = pair.substr(equal + 1);
+    }
+    std::string from = "as the options say";
+    if (access.user.empty() && access.attributes.empty())
+        if (const auto connected = view(*api, "clients"); connected)
+            for (const auto& client : (*connected)["items"])
+                if (text_at(client, "client") == access.client) who = client, from = fmt::format("connected now, by {}", text_at(client, "method"));
+    const auto policies = policies_of(*api, access);
+    if (!policies) return problem(policies.error().message);
+    if (policies->empty()) {
+        std::cout << (access.listener.empty() ? "yes: there is no BrokerAuthorization in this namespace, so nothing is restricted\n" : "yes: no port of this listener has an authorizationRef, so nothing is restricted\n");
+        return 0;
+    }
+    std::cout << fmt::format("client \"{}\" user \"{}\" attributes {} ({})\n", access.client, text_at(who, "user"), attributes_text(who["attributes"]), from);
+    int status = 1;
+    for (const auto& item : *policies) {
+        const auto policy = std::make_shared<const auth::Policy>(control::rules_of(item));
+        const auto grant = policy->resolve(control::principal_of(who), access.client);
+        const auto name = text_at(item, "metadata.name");
+        const auto rule = grant->rule_for(*action, target);
+        if (rule && grant->may_connect()) {
+            std::cout << fmt::format("yes: by rule {} of BrokerAuthorization {}\n", *rule, name);
+            status = 0;
+        } else if (grant->rules().empty()) {
+            std::cout << fmt::format("no: no rule of BrokerAuthorization {} is about this client\n", name);
+        } else if (!grant->may_connect()) {
+            std::cout << fmt::format("no: the rules of BrokerAuthorization {} about this client ({}) do not let it connect\n", name, fmt::join(grant->rules(), ", "));
+        } else {
+            std::cout << fmt::format("no: the rules of BrokerAuthorization {} about this client ({}) do not allow {} \"{}\"\n", name, fmt::join(grant->rules(), ", "), auth::action_name(*action), target);
+        }
+    }
+    return status;
+}
+
+int auth_who_can(const ResourceOptions& options, const AccessOptions& access) {
+    const auto action = action_of(access.action);
+    if (!action) return problem(action.error().message);
+    auto api = connect(options);
+    if (!api) return problem(api.error().message);
+    const auto policies = policies_of(*api, access);
+    if (!policies) return problem(policies.error().message);
+    std::vector<std::vector<std::string>> rows;
+    for (const auto& item : *policies) {
+        const auto rules = control::rules_of(item);
+        for (std::size_t i = 0; i < rules.size(); ++i)
+            for (const auto& resource : rules[i].resources) {
+                if (resource.action != *action) continue;
+                // Tokens stand for one level of anybody's: shown as what they are.
+                const bool hit = *action == auth::Action::connect || std::ranges::any_of(resource.patterns, [&](std::string pattern) {
+                    for (auto at = pattern.find("{principal."); at != std::string::npos; at = pattern.find("{principal.")) pattern.replace(at, pattern.find('}', at) - at + 1, "+");
+                    return *action == auth::Action::publish ? topics::matches(pattern, access.target) : topics::covers(pattern, access.target);
+                });
+                if (!hit) continue;
+                std::string who = fmt::format("{}", fmt::join(rules[i].client_ids, ","));
+                std::string attributes;
+                for (const auto& set : rules[i].attributes) {
+                    std::string one;
+                    for (const auto& [name, value] : set) one += fmt::format("{}{}={}", one.empty() ? "" : "&", name, value);
+                    attributes += (attributes.empty() ? "" : " or ") + one;
+                }
+                auto shown = [](std::string text) { return text.empty() ? "-" : text; };
+                rows.push_back({text_at(item, "metadata.name"), std::to_string(i), shown(who), shown(fmt::format("{}", fmt::join(rules[i].user_names, ","))), shown(attributes), fmt::format("{}", fmt::join(resource.patterns, " "))});
+                break;
+            }
+    }
+    if (rows.empty()) {
+        std::cout << "nobody: no rule allows it\n";
+        return 1;
+    }
+    print_rows({"POLICY", "RULE", "CLIENT IDS", "USERS", "ATTRIBUTES", "ALLOWS"}, rows);
+    return 0;
+}
+
+int auth_explain(const ResourceOptions& options, const AccessOptions& access) {
+    std::int64_t since = 0;
+    if (!access.since.empty()) {
+        const auto duration = parse_duration(access.since);
+        if (!duration) return problem("--since: " + duration.error().message);
+        since = wall_ms() - *duration;
+    }
+    auto api = connect(options);
+    if (!api) return problem(api.error().message);
+    const auto decisions = view(*api, "decisions");
+    if (!decisions) return problem(decisions.error().message);
+    Json wanted = Json::array();
+    for (const auto& item : (*decisions)["items"]) {
+        const bool hit = access.client.empty() || text_at(item, "client") == access.client || text_at(item, "user") == access.client || text_at(item, "peer").starts_with(access.client + ":");
+        if (hit && parse_rfc3339(text_at(item, "time")) + 999 >= since) wanted.push_back(item);
+    }
+    if (access.json) {
+        std::cout << wanted.dump(2) << "\n";
+        return 0;
+    }
+    if (wanted.empty()) {
+        std::cout << (access.client.empty() ? "Nothing was refused lately.\n" : fmt::format("Nothing of client \"{}\" was refused lately.\n", access.client));
+        return 0;
+    }
+    std::vector<std::vector<std::string>> rows;
+    auto shown = [](std::string text) { return text.empty() ? "-" : text; };
+    for (const auto& item : wanted)
+        rows.push_back({text_at(item, "time"), shown(text_at(item, "client")), shown(text_at(item, "user")), text_at(item, "peer"), text_at(item, "listener"), text_at(item, "action"), shown(text_at(item, "target")),
+                        fmt::format("0x{:02X}", item.value("code", 0)), fmt::format("{}{}", text_at(item, "why"), item.value("count", 1) > 1 ? fmt::format(" ({} times)", item.value("count", 1)) : "")});
+    print_rows({"TIME", "CLIENT", "USER", "PEER", "LISTENER", "ACTION", "TARGET", "CODE", "WHY"}, rows);
+    return 0;
+}
+
+int auth_clients(const ResourceOptions& options, const AccessOptions& access) {
+    auto api = connect(options);
+    if (!api) return problem(api.error().message);
+    const auto clients = view(*api, "clients");
+    if (!clients) return problem(clients.error().message);
+    if (access.json) {
+        std::cout << (*clients)["items"].dump(2) << "\n";
+        return 0;
+    }
+    std::vector<std::vector<std::string>> rows;
+    for (const auto& item : (*clients)["items"])
+        rows.push_back({text_at(item, "client"), text_at(item, "user", "-"), text_at(item, "method"), attributes_text(item["attributes"]), text_at(item, "listener"), text_at(item, "peer"), text_at(item, "expires", "never")});
+    print_rows({"CLIENT", "USER", "METHOD", "ATTRIBUTES", "LISTENER", "PEER", "EXPIRES"}, rows);
+    return 0;
+}
+
+int auth_dry_run(const ResourceOptions& options, const AccessOptions& access) {
+    const auto documents = client::read_manifests(options.files.empty() ? "-" : options.files.front());
+    if (!documents) return problem(documents.error().message);
+    const Json* policy = nullptr;
+    for (const auto& document : *documents)
+        if (text_at(document.object, "kind") == "BrokerAuthorization") policy = &document.object;
+    if (policy == nullptr) return problem("there is no BrokerAuthorization in the file");
+    const auto faults = resources::validate(broker_kind("BrokerAuthorization"), *policy);
+    for (const auto& fault : faults) std::cerr << fmt::format("error: {}: {}\n", fault.path, fault.message);
+    if (!faults.empty()) return 1;
+    auto api = connect(options);
+    if (!api) return problem(api.error().message);
+    auto clients = view(*api, "clients");
+    if (!clients) return problem(clients.error().message);
+    auto& items = (*clients)["items"];
+    if (!access.listener.empty()) {
+        Json kept = Json::array();
+        for (const auto& item : items)
+            if (text_at(item, "listener").ends_with("/" + access.listener)) kept.push_back(item);
+        items = std::move(kept);
+    }
+    const auto losses = control::try_policy(*policy, *clients);
+    if (losses.empty()) {
+        std::cout << fmt::format("{} connected clients: none of them would lose anything they lately used.\n", items.size());
+        return 0;
+    }
+    std::vector<std::vector<std::string>> rows;
+    for (const auto& loss : losses) rows.push_back({loss.client_id, loss.user_name.empty() ? "-" : loss.user_name, loss.action, loss.target});
+    print_rows({"CLIENT", "USER", "WOULD LOSE", "TARGET"}, rows);
+    return 1;
+}
+
+// --- passwd ---
+
+namespace {
+
+Result<std::string> ask_password() {
+    std::string first, second;
+    if (isatty(STDIN_FILENO) == 0) {
+        std::getline(std::cin, first);
+        return first;
+    }
+    termios before{};
+    tcgetattr(STDIN_FILENO, &before);
+    auto quiet = before;
+    quiet.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+    tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
+    std::cerr << "Password: ";
+    std::getline(std::cin, first);
+    std::cerr << "\nAgain: ";
+    std::getline(std::cin, second);
+    std::cerr << "\n";
+    tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
+    if (first != second) return fail("the two are not the same");
+    return first;
+}
+
+}  // namespace
+
+int passwd(const ResourceOptions& options, const PasswordOptions& o) {
+    const bool plausible = !o.user.empty() && o.user.size() <= 253 && std::ranges::all_of(o.user, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'; });
+    if (!plausible) return problem(fmt::format("user \"{}\": letters, digits, '-', '_' and '.' make a user name (it is a Secret's key)", o.user));
+    Json value;
+    if (!o.remove) {
+        Result<std::string> password;
+        if (o.file.empty()) password = ask_password();
+        else if (password = read_file(o.file); password)
+            while (password->ends_with('\n') || password->ends_with('\r')) password->pop_back();
+        if (!password) return problem(password.error().message);
+        if (password->empty()) return problem("the password is empty");
+        const auto hash = crypto::hash_password(*password);
+        if (o.print) {
+            std::cout << hash << "\n";
+            return 0;
+        }
+        value = base64_encode(hash);
+    }
+    auto api = connect(options);
+    if (!api) return problem(api.error().message);
+    const auto& kind = *resources::find_kind("v1", "Secret");
+    const auto path = client::path_of(kind, api->access().name_space, o.secret);
+    const Json data = {{"data", {{o.user, value}}}};
+    auto answer = api->request("PATCH", path, data.dump(), "application/merge-patch+json");
+    if (answer && answer->status == 404 && !o.remove) {
+        Json secret = data;
+        secret["apiVersion"] = "v1";
+        secret["kind"] = "Secret";
+        secret["type"] = "Opaque";
+        secret["metadata"] = {{"name", o.secret}};
+        answer = api->request("POST", client::path_of(kind, api->access().name_space), secret.dump());
+    }
+    if (!answer || !answer->ok()) return refused(answer);
+    std::cout << fmt::format("user {} {} Secret {}/{}\n", o.user, o.remove ? "removed from" : "set in", api->access().name_space, o.secret);
+    return 0;
+}
+
+}  // namespace penstock::app

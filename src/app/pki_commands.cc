@@ -1,0 +1,298 @@
+// pki: certificates made, looked at, checked, counted.
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+#include <map>
+
+#include <fmt/format.h>
+
+#include "app/identity.h"
+#include "app/terminal.h"
+#include "base/clock.h"
+#include "base/text.h"
+#include "control/certificates.h"
+#include "control/security.h"
+#include "crypto/x509.h"
+#include "mqttc/client.h"
+
+namespace penstock::app {
+namespace {
+
+namespace fs = std::filesystem;
+using crypto::Certificate;
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+constexpr std::int64_t day_ms = 86'400'000;
+
+std::string left_text(std::int64_t until_ms) {
+    const auto left = until_ms - wall_ms();
+    if (left <= 0) return fmt::format("expired {} days ago", -left / day_ms);
+    return left < 2 * day_ms ? fmt::format("{} hours left", left / 3'600'000) : fmt::format("{} days left", left / day_ms);
+}
+
+/// `30d` beside Go's units.
+Result<std::int64_t> life_of(const std::string& text, std::int64_t fallback) {
+    if (text.empty()) return fallback;
+    if (text.ends_with('d'))
+        if (const auto days = parse_number<std::int64_t>(std::string_view(text).substr(0, text.size() - 1)); days && *days > 0) return *days * day_ms;
+    const auto parsed = parse_duration(text);
+    if (!parsed || *parsed < 60'000) return fail(fmt::format("--duration: \"{}\" is no duration of at least 1m; write 90d, 2160h or 30m", text));
+    return *parsed;
+}
+
+bool is_address(const std::string& host) { return host.find(':') != std::string::npos || std::ranges::all_of(host, [](char c) { return c == '.' || (c >= '0' && c <= '9'); }); }
+
+Result<std::vector<Certificate>> read_file_certificates(const std::string& path) {
+    const auto text = read_file(path);
+    if (!text) return std::unexpected(text.error());
+    auto out = crypto::read_certificates(*text);
+    if (!out) return fail(fmt::format("{}: {}", path, out.error().message));
+    if (out->empty()) return fail(fmt::format("{}: there is no certificate in it", path));
+    return out;
+}
+
+void print_certificate(const Certificate& c, std::size_t number) {
+    auto joined = [](std::vector<std::string> list) { return list.empty() ? std::string("-") : fmt::format("{}", fmt::join(list, ", ")); };
+    auto names = c.dns_names();
+    for (const auto& more : {c.addresses(), c.other_names()}) names.insert(names.end(), more.begin(), more.end());
+    std::cout << fmt::format("certificate {}\n  subject      {}\n  issuer       {}{}\n  valid        {} to {} ({})\n  key          {}\n  signature    {}\n  CA           {}\n  names        {}\n  usages       {}\n  serial       {}\n  SHA-256      {}\n", number,
+                             c.subject().empty() ? "(empty)" : c.subject(), c.issuer(), c.is_self_signed() ? " (itself)" : "", rfc3339(c.not_before_ms()), rfc3339(c.not_after_ms()), left_text(c.not_after_ms()), c.key_text(), c.signature_algorithm(),
+                             c.is_ca() ? "yes" : "no", joined(names), joined(c.usages()), c.serial(), c.fingerprint());
+    for (const auto& url : c.ocsp_urls()) std::cout << "  OCSP         " << url << "\n";
+    for (const auto& url : c.crl_urls()) std::cout << "  CRL          " << url << "\n";
+}
+
+int print_findings(const std::vector<crypto::Finding>& findings) {
+    int faults = 0;
+    for (const auto& finding : findings) {
+        std::cout << (finding.is_fault ? "fault: " : "note:  ") << finding.message << "\n";
+        faults += finding.is_fault;
+    }
+    if (faults == 0) std::cout << "no faults\n";
+    return faults > 0 ? 1 : 0;
+}
+
+Result<crypto::Purpose> purpose_of(const std::string& word, const Certificate& leaf) {
+    if (word == "client") return crypto::Purpose::client;
+    if (word == "server") return crypto::Purpose::server;
+    if (word == "any") return crypto::Purpose::any;
+    if (!word.empty()) return fail(fmt::format("--purpose: \"{}\" is none of client, server, any", word));
+    if (leaf.is_ca()) return crypto::Purpose::any;
+    const auto usages = leaf.usages();
+    const bool server = std::ranges::find(usages, "server auth") != usages.end(), client = std::ranges::find(usages, "client auth") != usages.end();
+    return client && !server ? crypto::Purpose::client : server && !client ? crypto::Purpose::server : leaf.dns_names().empty() && leaf.addresses().empty() ? crypto::Purpose::any : crypto::Purpose::server;
+}
+
+}  // namespace
+
+int pki_create(const std::string& what, const PkiOptions& o) {
+    const bool is_ca = what == "root" || what == "intermediate";
+    const auto life = life_of(o.duration, what == "root" ? 3650 * day_ms : what == "intermediate" ? 1825 * day_ms : 90 * day_ms);
+    if (!life) return problem(life.error().message);
+    if (what != "root" && (o.ca.empty() || o.ca_key.empty())) return problem("--ca and --ca-key name the CA that signs");
+    crypto::IssueOptions issue{.is_ca = is_ca, .path_length = what == "intermediate" && o.path_length < 0 ? 0 : o.path_length, .not_before_ms = wall_ms() - 60'000, .not_after_ms = wall_ms() + *life};
+    for (const auto& part : o.subject) {
+        const auto equal = part.find('=');
+        if (equal == std::string::npos) return problem(fmt::format("--subject: \"{}\" is not NAME=VALUE, such as O=Fabrikam", part));
+        issue.subject.emplace_back(part.substr(0, equal), part.substr(equal + 1));
+    }
+    issue.subject.emplace_back("CN", o.name);
+    if (what == "server") {
+        issue.usages = {"digital signature", "key encipherment", "server auth"};
+        if (o.hosts.empty()) return problem("--host names what clients dial (a name or an address); without one no client would accept the certificate");
+    }
+    if (what == "client") issue.usages = {"digital signature", "client auth"};
+    if (o.key_algorithm == "Ed25519" || o.key_algorithm.starts_with("Ec"))
+        std::erase(issue.usages, "key encipherment");
+    for (const auto& host : o.hosts) (is_address(host) ? issue.addresses : issue.dns_names).push_back(host);
+
+    const auto prefix = o.out.empty() ? o.name : o.out;
+    const auto certificate_file = prefix + ".crt", key_file = prefix + ".key";
+    if (!o.force)
+        for (const auto& file : {certificate_file, key_file})
+            if (fs::exists(file)) return problem(fmt::format("{}: exists already; --force replaces it", file));
+    crypto::KeyPair ca;
+    std::string chain;
+    if (what != "root") {
+        const auto authority = read_file_certificates(o.ca);
+        if (!authority) return problem(authority.error().message);
+        const auto key = read_file(o.ca_key);
+        if (!key) return problem(key.error().message);
+        ca = {.certificate = authority->front().pem(), .key = *key};
+        for (const auto& link : *authority)
+            if (!link.is_self_signed()) chain += link.pem();
+    }
+    const auto key = crypto::make_key(resources::canonical({"Ec256", "Ec384", "Ec521", "Ed25519", "Rsa2048", "Rsa3072", "Rsa4096", "Rsa8192"}, o.key_algorithm));
+    if (!key) return problem("--key-type: " + key.error().message);
+    const auto certificate = crypto::issue_certificate(*key, what == "root" ? nullptr : &ca, issue);
+    if (!certificate) return problem(certificate.error().message);
+    if (auto r = write_private(key_file, *key); !r) return problem(r.error().message);
+    if (auto r = write_private(certificate_file, *certificate + chain); !r) return problem(r.error().message);
+    fs::permissions(certificate_file, fs::perms::owner_read | fs::perms::owner_write | fs::perms::group_read | fs::perms::others_read);
+    std::cout << fmt::format("{} (with the intermediates behind it)\n{}\n", certificate_file, key_file);
+    return 0;
+}
+
+int pki_inspect(const PkiOptions& o) {
+    std::vector<Certificate> chain;
+    std::string where = o.name;
+    bool endpoint = false;
+    std::string host = o.host;
+    if (!fs::exists(o.name) && o.name.find(':') != std::string::npos) {
+        const auto colon = o.name.rfind(':');
+        const auto port = parse_number<std::uint16_t>(std::string_view(o.name).substr(colon + 1));
+        if (!port) return problem(fmt::format("\"{}\" is neither a file nor HOST:PORT", o.name));
+        endpoint = true;
+        auto name = o.name.substr(0, colon);
+        if (name.starts_with('[') && name.ends_with(']')) name = name.substr(1, name.size() - 2);
+        if (host.empty()) host = name;
+        const auto context = tls::Context::client({.verify_server = false, .verify_name = false});
+        if (!context) return problem(context.error().message);
+        mqttc::Client client;
+        if (auto opened = client.open({.host = name, .port = *port, .timeout_ms = 5000, .tls = *context, .server_name = host}); !opened) return problem(fmt::format("{}: {}", o.name, opened.error().message));
+        chain = client.channel()->peer_chain();
+        std::cout << fmt::format("endpoint {}: {} {}\n", o.name, client.channel()->version(), client.channel()->cipher());
+    } else {
+        auto read = read_file_certificates(o.name);
+        if (!read) return problem(read.error().message);
+        chain = std::move(*read);
+    }
+    for (std::size_t i = 0; i < chain.size(); ++i) print_certificate(chain[i], i + 1);
+    const auto purpose = endpoint ? Result<crypto::Purpose>(crypto::Purpose::server) : purpose_of(o.purpose, chain.front());
+    if (!purpose) return problem(purpose.error().message);
+    auto findings = crypto::examine_chain(chain, *purpose, wall_ms());
+    if (!host.empty() && !chain.front().covers(host)) findings.push_back({true, fmt::format("the certificate does not cover \"{}\"; issue it with subjectAltName={}:{}", host, is_address(host) ? "IP" : "DNS", host)});
+    // The CA given, or one that stands beside, tells whether a chain of certificates that sign is sound.
+    if (!o.ca.empty()) {
+        const auto trusted = read_file_certificates(o.ca);
+        if (!trusted) return problem(trusted.error().message);
+        const auto outcome = crypto::TrustStore(*trusted, {}).verify(chain, *purpose, wall_ms());
+        if (!outcome.ok()) findings.push_back({true, outcome.fault});
+    }
+    if (chain.size() == 1 && !chain.front().is_ca() && !chain.front().is_self_signed() && to_lower(chain.front().subject()).find(" ca") != std::string::npos)
+        findings.push_back({true, fmt::format("\"{}\" is named like a CA, but basicConstraints CA:TRUE is missing: whatever it signs is refused; issue it with an extension file that has basicConstraints=critical,CA:TRUE", chain.front().subject())});
+    return print_findings(findings);
+}
+
+int pki_verify(const PkiOptions& o) {
+    const auto chain = read_file_certificates(o.name);
+    if (!chain) return problem(chain.error().message);
+    if (o.ca.empty()) return problem("--ca names the trusted certificates");
+    const auto text = read_file(o.ca);
+    if (!text) return problem(text.error().message);
+    const auto trusted = read_file_certificates(o.ca);
+    if (!trusted) return problem(trusted.error().message);
+    const auto lists = crypto::read_revocation_lists(*text);
+    if (!lists) return problem(fmt::format("{}: {}", o.ca, lists.error().message));
+    const auto purpose = purpose_of(o.purpose, chain->front());
+    if (!purpose) return problem(purpose.error().message);
+    const auto outcome = crypto::TrustStore(*trusted, *lists).verify(*chain, *purpose, wall_ms());
+    if (!outcome.ok()) {
+        std::cout << "not good: " << outcome.fault << "\n";
+        return 1;
+    }
+    if (!o.host.empty() && !chain->front().covers(o.host)) {
+        std::cout << fmt::format("not good: the certificate does not cover \"{}\"\n", o.host);
+        return 1;
+    }
+    std::cout << "good:";
+    for (const auto& link : outcome.path) std::cout << fmt::format(" {}{}", &link == &outcome.path.front() ? "" : "<- ", link.subject());
+    std::cout << "\n";
+    return 0;
+}
+
+int pki_list(const ResourceOptions& options) {
+    auto api = connect(options);
+    if (!api) return problem(api.error().message);
+    auto list = [&](const char* api_version, const char* kind) -> Result<Json> {
+        const auto answer = api->request("GET", client::path_of(*resources::find_kind(api_version, kind), ""));
+        if (!answer) return std::unexpected(answer.error());
+        if (!answer->ok()) return fail(answer->message());
+        return answer->body["items"];
+    };
+    const auto secrets = list("v1", "Secret"), maps = list("v1", "ConfigMap"), certificates = list("cert-manager.io/v1", "Certificate"), listeners = list("mqttbroker.iotoperations.azure.com/v1", "BrokerListener"),
+               policies = list("mqttbroker.iotoperations.azure.com/v1", "BrokerAuthentication"), issuers = list("cert-manager.io/v1", "ClusterIssuer"), local_issuers = list("cert-manager.io/v1", "Issuer");
+    for (const auto* one : {&secrets, &maps, &certificates, &listeners, &policies, &issuers, &local_issuers})
+        if (!*one) return problem(one->error().message);
+
+    // Who uses what: `Secret ns/name` → users, and what happens when it ends.
+    std::map<std::string, std::pair<std::string, std::string>> use;
+    auto used = [&](const std::string& key, const std::string& by, const std::string& breaks) {
+        auto& [who, what] = use[key];
+        who += (who.empty() ? "" : ", ") + by;
+        if (what.find(breaks) == std::string::npos) what += (what.empty() ? "" : "; ") + breaks;
+    };
+    for (const auto& item : *listeners)
+        for (const auto& port : at_path(item, "spec.ports")) {
+            if (!at_path(port, "tls").is_object()) continue;
+            const auto manual = text_at(port, "tls.manual.secretRef");
+            used(fmt::format("Secret {}/{}", text_at(item, "metadata.namespace"), manual.empty() ? control::certificate_name(item, port) : manual), fmt::format("listener {}:{}", text_at(item, "metadata.name"), port.value("port", 0)), "clients refuse the listener");
+        }
+    for (const auto& item : *policies)
+        for (const auto& method : at_path(item, "spec.authenticationMethods")) {
+            const auto space = text_at(item, "metadata.namespace"), by = "authentication " + text_at(item, "metadata.name");
+            if (equal_no_case(text_at(method, "method"), "X509")) used(fmt::format("ConfigMap {}/{}", space, text_at(method, "x509Settings.trustedClientCaCert", "client-ca")), by, "clients with certificates of this CA are refused");
+            if (const auto client = text_at(method, "customSettings.auth.x509.secretRef"); !client.empty()) used(fmt::format("Secret {}/{}", space, client), by, "the custom server refuses the broker");
+        }
+    for (const auto* some : {&issuers, &local_issuers})
+        for (const auto& item : **some)
+            if (const auto name = text_at(item, "spec.ca.secretName"); !name.empty())
+                used(fmt::format("Secret {}/{}", some == &issuers ? control::ca_namespace : text_at(item, "metadata.namespace"), name), fmt::format("{} {}", text_at(item, "kind", some == &issuers ? "ClusterIssuer" : "Issuer"), text_at(item, "metadata.name")), "nothing is issued or renewed");
+
+    struct Row {
+        std::int64_t ends;
+        std::vector<std::string> cells;
+    };
+    std::vector<Row> rows;
+    auto add = [&](const char* kind, const Json& item, const std::string& entry, const std::string& text) {
+        const auto found = crypto::read_certificates(text);
+        if (!found || found->empty()) return;
+        const auto space = text_at(item, "metadata.namespace"), name = text_at(item, "metadata.name");
+        const auto key = fmt::format("{} {}/{}", kind, space, name);
+        std::string renewal = "by hand";
+        for (const auto& certificate : *certificates)
+            if (std::string_view(kind) == "Secret" && text_at(certificate, "metadata.namespace") == space && text_at(certificate, "spec.secretName") == name) renewal = text_at(certificate, "status.renewalTime", "pending");
+        if (name == control::trust_bundle || name == "kube-root-ca.crt") renewal = "kept current";
+        for (const auto& certificate : *found)
+            rows.push_back({certificate.not_after_ms(), {fmt::format("{}[{}]", key, entry), certificate.subject(), rfc3339(certificate.not_after_ms()), left_text(certificate.not_after_ms()), renewal, use[key].first.empty() ? "-" : use[key].first, use[key].second.empty() ? "-" : use[key].second}});
+    };
+    for (const auto& item : *secrets)
+        if (const auto text = control::secret_text(item, "tls.crt")) add("Secret", item, "tls.crt", *text);
+    for (const auto& item : *maps)
+        if (const auto& data = at_path(item, "data"); data.is_object())
+            for (const auto& [entry, value] : data.items())
+                if (value.is_string() && value.get_ref<const std::string&>().find("BEGIN CERTIFICATE") != std::string::npos) add("ConfigMap", item, entry, value.get<std::string>());
+    std::ranges::stable_sort(rows, {}, &Row::ends);
+    std::vector<std::string> heads{"WHERE", "SUBJECT", "ENDS", "LEFT", "RENEWAL", "USED BY", "WHEN IT ENDS"};
+    std::vector<std::size_t> widths;
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+        widths.push_back(heads[i].size());
+        for (const auto& row : rows) widths[i] = std::max(widths[i], row.cells[i].size());
+    }
+    auto print = [&](const std::vector<std::string>& cells) {
+        for (std::size_t i = 0; i < cells.size(); ++i) std::cout << (i + 1 == cells.size() ? cells[i] : fmt::format("{:<{}}", cells[i], widths[i] + 3));
+        std::cout << "\n";
+    };
+    print(heads);
+    for (const auto& row : rows) print(row.cells);
+    return 0;
+}
+
+int pki_renew(const ResourceOptions& options, const PkiOptions& o) {
+    auto api = connect(options);
+    if (!api) return problem(api.error().message);
+    const auto path = client::path_of(*resources::find_kind("cert-manager.io/v1", "Certificate"), api->access().name_space, o.name);
+    const auto current = api->request("GET", path);
+    if (!current || !current->ok()) return refused(current);
+    Json conditions = at_path(current->body, "status.conditions").is_array() ? at_path(current->body, "status.conditions") : Json::array();
+    std::erase_if(conditions.get_ref<Json::array_t&>(), [](const Json& c) { return text_at(c, "type") == "Issuing"; });
+    conditions.push_back({{"type", "Issuing"}, {"status", "True"}, {"reason", "ManuallyTriggered"}, {"message", "Certificate re-issuance manually triggered"}, {"lastTransitionTime", rfc3339(wall_ms())}});
+    const auto answer = api->request("PATCH", path + "/status", Json{{"status", {{"conditions", conditions}}}}.dump(), "application/merge-patch+json");
+    if (!answer || !answer->ok()) return refused(answer);
+    std::cout << fmt::format("certificate {} is being renewed\n", o.name);
+    return 0;
+}
+
+}  // namespace penstock::app

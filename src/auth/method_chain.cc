@@ -1,0 +1,73 @@
+#include <fmt/format.h>
+
+#include "auth/methods.h"
+#include "crypto/signature.h"
+
+namespace penstock::auth {
+
+/// Credentials whose views outlive the packet they came in, for answers that come later.
+struct MethodChain::Kept {
+    std::string client_id, user_name, password, method, data;
+    Credentials credentials;
+
+    explicit Kept(const Credentials& from)
+        : client_id(from.client_id), user_name(from.user_name.value_or("")), password(from.password.value_or("")), method(from.method.value_or("")), data(from.data), credentials(from) {
+        credentials.client_id = client_id;
+        if (from.user_name) credentials.user_name = user_name;
+        if (from.password) credentials.password = password;
+        if (from.method) credentials.method = method;
+        credentials.data = data;
+    }
+};
+
+Verdict MethodChain::begin(const Credentials& credentials, std::unique_ptr<Exchange>& exchange, const Later& later) {
+    exchange.reset();
+    if (credentials.method && *credentials.method == probe_method) {
+        if (probe_secret_ == nullptr || probe_secret_->empty() || !crypto::equal_constant_time(*probe_secret_, credentials.data))
+            return Verdict::refused(mqtt::ReasonCode::bad_authentication_method, "this authentication method is not known here");
+        return Verdict::accepted({.method = probe_name, .user_name = "penstock-probe", .id = "probe"});
+    }
+    return walk(0, credentials, later, nullptr);
+}
+
+Verdict MethodChain::walk(std::size_t from, const Credentials& credentials, const Later& later, const std::shared_ptr<Kept>& kept) {
+    for (auto i = from; i < methods_.size(); ++i) {
+        auto& method = *methods_[i];
+        auto step = method.check(credentials, [&, i]() -> Resume {
+            auto done = later();
+            auto owned = kept != nullptr ? kept : std::make_shared<Kept>(credentials);
+            return [self = shared_from_this(), i, done = std::move(done), owned = std::move(owned)](Step answer) {
+                Verdict verdict;
+                if (answer.kind == Step::Kind::verdict) {
+                    verdict = std::move(answer.verdict);
+                    verdict.method = self->methods_[i]->name();
+                } else {
+                    verdict = self->walk(i + 1, owned->credentials, [&] { return done; }, owned);
+                    if (verdict.kind == Verdict::Kind::wait) return;
+                }
+                done(std::move(verdict));
+            };
+        });
+        if (step.kind == Step::Kind::not_mine) continue;
+        if (step.kind == Step::Kind::wait) step.verdict.kind = Verdict::Kind::wait;
+        step.verdict.method = method.name();
+        return std::move(step.verdict);
+    }
+    std::string wanted;
+    for (const auto& method : methods_) wanted += fmt::format("{}{}", wanted.empty() ? "" : ", ", method->name());
+    if (credentials.method) return Verdict::refused(mqtt::ReasonCode::bad_authentication_method, fmt::format("no authentication method here takes it; there are: {}", wanted));
+    return Verdict::refused(mqtt::ReasonCode::not_authorized, fmt::format("no credentials were shown that a method here takes; there are: {}", wanted));
+}
+
+std::string MethodChain::review(Principal& principal, const std::vector<crypto::Certificate>& chain, std::int64_t now_ms) {
+    if (principal.method == probe_name) return {};
+    std::string why = fmt::format("authentication by {} is not offered any more", principal.method.empty() ? "nothing" : principal.method);
+    for (const auto& method : methods_) {
+        if (principal.method != method->name()) continue;
+        why = method->review(principal, chain, now_ms);
+        if (why.empty()) break;
+    }
+    return why;
+}
+
+}  // namespace penstock::auth

@@ -1,0 +1,86 @@
+#include <array>
+
+#include "auth/methods.h"
+#include "base/random.h"
+#include "crypto/hash.h"
+#include "crypto/password.h"
+#include "crypto/signature.h"
+
+namespace penstock::auth {
+
+namespace {
+constexpr std::size_t remembered_max = 10'000;
+constexpr std::size_t password_bytes_max = 1024;
+}  // namespace
+
+struct PasswordMethod::State {
+    std::map<std::string, User, std::less<>> users;
+    std::string nobody;                  ///< a hash that no password fits, for users that do not exist
+    std::string salt;                    ///< of the digests below; never leaves the process
+    std::mutex guard;                    ///< remembered
+    std::unordered_map<std::string, std::string> remembered;   ///< user → digest of the password that was right
+
+    [[nodiscard]] std::string digest(std::string_view user, std::string_view password) const {
+        return crypto::sha256(salt + std::to_string(user.size()) + ":" + std::string(user) + std::string(password));
+    }
+    [[nodiscard]] Principal principal(const std::string& user) const {
+        Principal out{.method = "Password", .user_name = user, .id = "user/" + user};
+        if (const auto found = users.find(user); found != users.end()) {
+            out.attributes = found->second.attributes;
+            out.evidence = crypto::sha256(found->second.hash);
+        }
+        return out;
+    }
+};
+
+PasswordMethod::PasswordMethod(std::map<std::string, User, std::less<>> users, std::shared_ptr<Crew> crew) : state_(std::make_shared<State>()), crew_(std::move(crew)) {
+    state_->users = std::move(users);
+    state_->salt.resize(32);
+    random_bytes(state_->salt.data(), state_->salt.size());
+    // As costly as the users' own hashes, so that the time of an answer does not tell who exists.
+    state_->nobody = crypto::hash_like(state_->users.empty() ? std::string() : state_->users.begin()->second.hash, random_text(40));
+}
+
+Step PasswordMethod::check(const Credentials& credentials, const std::function<Resume()>& later) {
+    if (!credentials.user_name || credentials.is_again) return {};
+    const std::string user(*credentials.user_name), password(credentials.password.value_or(""));
+    const auto wrong = [] { return Verdict::refused(mqtt::ReasonCode::bad_user_name_or_password, "the user name or the password is wrong"); };
+    if (password.size() > password_bytes_max) return Step::of(wrong());
+    const auto digest = state_->digest(user, password);
+    {
+        const std::lock_guard lock(state_->guard);
+        const auto found = state_->remembered.find(user);
+        if (found != state_->remembered.end() && crypto::equal_constant_time(found->second, digest)) return Step::of(Verdict::accepted(state_->principal(user)));
+    }
+    const auto known = state_->users.find(user);
+    auto hash = known != state_->users.end() ? known->second.hash : state_->nobody;
+    const bool exists = known != state_->users.end();
+    // The continuation exists only once the crew has room, for it must be called exactly once.
+    auto resume = std::make_shared<Resume>();
+    *resume = later();
+    const bool taken = crew_->add([state = state_, resume, hash = std::move(hash), exists, user, password, digest, wrong] {
+        const bool good = crypto::verify_password(hash, password) && exists;
+        if (good) {
+            const std::lock_guard lock(state->guard);
+            if (state->remembered.size() >= remembered_max) state->remembered.clear();
+            state->remembered[user] = digest;
+        }
+        (*resume)(Step::of(good ? Verdict::accepted(state->principal(user)) : wrong()));
+    });
+    if (!taken) {
+        auto busy = Verdict::refused(mqtt::ReasonCode::server_busy, "too many passwords are being checked; retry later");
+        busy.is_fault = true;
+        (*resume)(Step::of(std::move(busy)));
+    }
+    return {.kind = Step::Kind::wait, .verdict = {}};
+}
+
+std::string PasswordMethod::review(Principal& principal, const std::vector<crypto::Certificate>&, std::int64_t) {
+    const auto known = state_->users.find(principal.user_name);
+    if (known == state_->users.end()) return "the user is gone";
+    if (crypto::sha256(known->second.hash) != principal.evidence) return "the user's password was changed";
+    principal.attributes = known->second.attributes;
+    return {};
+}
+
+}  // namespace penstock::auth

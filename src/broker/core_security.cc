@@ -1,0 +1,193 @@
+// Core's view of who is connected and what it may do: late verdicts, expiry, changed rules, the audit of refusals.
+#include <algorithm>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "broker/core.h"
+#include "topics/topic.h"
+
+namespace penstock::broker {
+
+using mqtt::ReasonCode;
+using session::Session;
+
+namespace {
+
+constexpr double failures_burst = 20, failures_per_second = 1;   // of one address, on one worker
+constexpr std::size_t failures_max = 20'000, decisions_max = 500;
+
+}  // namespace
+
+auth::Later Core::later(Connection& connection) {
+    return [this, &connection] {
+        const auto ticket = next_ticket_++;
+        connection.waiting->ticket = ticket;
+        waiting_[ticket] = &connection;
+        return driver_.completion(ticket);
+    };
+}
+
+void Core::on_verdict(std::uint64_t ticket, auth::Verdict verdict, std::int64_t now) {
+    now_ = now;
+    const auto found = waiting_.find(ticket);
+    if (found == waiting_.end()) return;   // the client did not wait
+    auto& connection = *found->second;
+    waiting_.erase(found);
+    const auto waiting = std::move(connection.waiting);
+    recheck(connection, *waiting, verdict);
+    Next next = Next::gone;
+    if (connection.state == ConnectionState::wait_verdict) {
+        auto connect = mqtt::decode_connect(waiting->connect_body);
+        connecting_ = connect->client_id;
+        next = apply_verdict(connection, *connect, waiting->assigned_id, std::move(verdict));
+    } else {
+        next = end_reauthentication(connection, std::move(verdict));
+    }
+    if (next != Next::gone) driver_.release(connection);
+}
+
+void Core::recheck(const Connection& connection, const Connection::Waiting& waiting, auth::Verdict& verdict) const {
+    const auto& now_asked = connection.listener->authenticator;
+    if (verdict.kind != auth::Verdict::Kind::accept || now_asked == waiting.by || now_asked == nullptr) return;
+    const auto chain = connection.tls != nullptr && connection.tls->channel.has_peer_certificate() ? connection.tls->channel.peer_chain() : std::vector<crypto::Certificate>();
+    if (auto why = now_asked->review(verdict.principal, chain, wall_ms()); !why.empty()) verdict = auth::Verdict::refused(ReasonCode::not_authorized, std::move(why));
+}
+
+void Core::secure(Connection& connection, const std::string& client_id, auth::Principal principal) {
+    connection.security = std::make_unique<Security>();
+    auto& security = *connection.security;
+    security.principal = std::move(principal);
+    // The self-test is ours; it must tell whether clients could work, not whether a policy knows it.
+    if (connection.listener->policy != nullptr && security.principal.id != "probe") security.grant = connection.listener->policy->resolve(security.principal, client_id);
+}
+
+void Core::watch_expiry(Connection& connection) {
+    auto& security = *connection.security;
+    if (std::exchange(security.has_expiry, false)) expiries_.erase(security.expiry);
+    if (security.principal.expires_at == 0) return;
+    security.expiry = expiries_.emplace(now_ + std::max<std::int64_t>(0, security.principal.expires_at - wall_ms()), &connection);
+    security.has_expiry = true;
+}
+
+std::string Core::connect_fault(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) const {
+    const auto* security = connection.security.get();
+    if (const auto found = sessions_.find(client_id); found != sessions_.end() && found->second->owner != nullptr &&
+                                                      (security == nullptr || security->principal.id != *found->second->owner))
+        return "this client id has a session of another identity; use another client id, or wait until that session expires";
+    if (security == nullptr || security->grant == nullptr) return {};
+    if (!security->grant->may_connect()) return security->grant->rules().empty() ? "no authorization rule is about this client" : "no authorization rule lets this client connect with this client id";
+    if (connect.will && !security->grant->may_publish(connect.will->topic)) return "no authorization rule allows publishing to the will topic";
+    return {};
+}
+
+void Core::enforce_subscriptions(Connection& connection) {
+    if (connection.security == nullptr || connection.security->grant == nullptr) return;
+    auto& session = *connection.session;
+    const auto& grant = *connection.security->grant;
+    std::erase_if(session.subscriptions, [&](const session::Subscription& subscription) {
+        const auto filter = topics::split_shared(subscription.text).filter;
+        if (grant.may_subscribe(filter)) return false;
+        ++figures_.rights_revoked;
+        note(connection, session.client_id(), "Subscribe", filter, ReasonCode::not_authorized, "the rules changed: no rule covers this filter any more, the subscription ended");
+        log::info("broker", "subscription ended client=\"{}\" filter=\"{}\" why=\"no authorization rule covers it any more\"", session.client_id(), filter);
+        remove_subscription(session, subscription);
+        engine_->erase_subscription(session.client_id(), subscription.text);
+        return true;
+    });
+}
+
+void Core::on_rules(Connection& connection, const std::shared_ptr<const ListenerConfig>& listener, std::int64_t now) {
+    now_ = now;
+    const auto before = std::exchange(connection.listener, listener);
+    const bool same_authentication = before->authenticator == listener->authenticator, same_policy = before->policy == listener->policy;
+    if (connection.state != ConnectionState::connected || (same_authentication && same_policy)) return;
+    auto end = [&](const std::string& why) {
+        ++figures_.rights_revoked;
+        note(connection, connection.session->client_id(), "Connect", {}, ReasonCode::not_authorized, "the rules changed: " + why);
+        disconnect(connection, ReasonCode::not_authorized, "MQTT-4.13.2-1", ("the rules changed: " + why).c_str(), now);
+    };
+    if (listener->authenticator == nullptr) {
+        // Everybody may connect now; nobody is anybody.
+        if (connection.security != nullptr && std::exchange(connection.security->has_expiry, false)) expiries_.erase(connection.security->expiry);
+        connection.security.reset();
+        return;
+    }
+    if (connection.security == nullptr) return end("this port asks who its clients are now");
+    auto& security = *connection.security;
+    if (!same_authentication) {
+        const auto chain = connection.tls != nullptr && connection.tls->channel.has_peer_certificate() ? connection.tls->channel.peer_chain() : std::vector<crypto::Certificate>();
+        if (const auto why = listener->authenticator->review(security.principal, chain, wall_ms()); !why.empty()) return end(why);
+    }
+    if (security.principal.id == "probe") return;
+    const auto& session = *connection.session;
+    security.grant = listener->policy != nullptr ? listener->policy->resolve(security.principal, session.client_id()) : nullptr;
+    security.last_topic.clear();
+    for (auto& [topic, allowed] : security.topics) allowed = security.grant == nullptr || security.grant->may_publish(topic);
+    if (security.grant == nullptr) return;
+    if (!security.grant->may_connect()) return end("no authorization rule lets this client connect");
+    if (session.will != nullptr && !security.grant->may_publish(session.will->message->view().topic)) {
+        ++figures_.rights_revoked;
+        note(connection, session.client_id(), "Publish", session.will->message->view().topic, ReasonCode::not_authorized, "the rules changed: the will is not allowed any more and was dropped");
+        connection.session->will.reset();
+    }
+    enforce_subscriptions(connection);
+}
+
+// --- audit ---
+
+void Core::note(const Connection& connection, std::string_view client_id, const char* action, std::string_view target, ReasonCode reason, std::string why) {
+    const auto peer = driver_.peer(connection);
+    const auto wall = wall_ms();
+    // A client that repeats itself is one entry with a count.
+    const auto last = std::find_if(decisions_.rbegin(), decisions_.rend(), [&](const Decision& d) { return d.client_id == client_id && d.action == action && d.target == target && d.listener == connection.listener->resource; });
+    if (last != decisions_.rend() && std::distance(decisions_.rbegin(), last) < 32 && last->why == why) {
+        last->wall_ms = wall;
+        last->peer = peer;
+        ++last->count;
+        return;
+    }
+    if (decisions_.size() >= decisions_max) decisions_.pop_front();
+    const auto* security = connection.security.get();
+    decisions_.push_back({.wall_ms = wall, .client_id = std::string(client_id), .user_name = security != nullptr ? security->principal.user_name : "", .peer = peer, .listener = connection.listener->resource,
+                          .method = security != nullptr ? security->principal.method : "", .action = action, .target = std::string(target), .reason = static_cast<std::uint8_t>(reason), .why = std::move(why)});
+}
+
+void Core::note_refusal(const Connection& connection, const char* action, std::string why) { note(connection, "", action, {}, ReasonCode::not_authorized, std::move(why)); }
+
+std::vector<ClientView> Core::clients() {
+    std::vector<ClientView> out;
+    for (const auto& [id, session] : sessions_) {
+        const auto* connection = static_cast<const Connection*>(session->link());
+        if (connection == nullptr || connection->security == nullptr) continue;
+        const auto& security = *connection->security;
+        if (security.principal.id == "probe") continue;
+        ClientView view{.client_id = std::string(id), .listener = connection->listener->resource, .peer = driver_.peer(*connection), .version = connection->version == mqtt::Version::v5 ? "5.0" : connection->version == mqtt::Version::v311 ? "3.1.1" : "3.1",
+                        .principal = security.principal, .restricted = security.grant != nullptr};
+        for (const auto& subscription : session->subscriptions) view.subscriptions.emplace_back(topics::split_shared(subscription.text).filter);
+        for (const auto& [topic, allowed] : security.topics)
+            if (allowed) view.topics.push_back(topic);
+        out.push_back(std::move(view));
+    }
+    return out;
+}
+
+// --- guessing ---
+
+bool Core::is_throttled(const std::string& address) {
+    const auto found = failures_.find(address);
+    if (found == failures_.end()) return false;
+    auto& f = found->second;
+    f.tokens = std::max(0.0, f.tokens - static_cast<double>(now_ - f.at) / 1000 * failures_per_second);
+    f.at = now_;
+    return f.tokens >= failures_burst;
+}
+
+void Core::count_failure(const std::string& address) {
+    if (failures_.size() >= failures_max) failures_.clear();
+    auto& f = failures_.try_emplace(address, Failures{.tokens = 0, .at = now_}).first->second;
+    f.tokens = std::max(0.0, f.tokens - static_cast<double>(now_ - f.at) / 1000 * failures_per_second) + 1;
+    f.at = now_;
+}
+
+}  // namespace penstock::broker

@@ -1,0 +1,461 @@
+#include "control/certificates.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "crypto/x509.h"
+
+namespace penstock::control {
+
+using registry::ObjectRef;
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+namespace {
+
+constexpr const char* manager = "penstock-certificates";
+constexpr const char* system_namespace = "azure-iot-operations";
+constexpr std::int64_t hour_ms = 3'600'000;
+constexpr std::int64_t look_again_ms = hour_ms;          // clocks jump: nothing sleeps until its date in one go
+constexpr std::int64_t skew_ms = 300'000;
+constexpr std::size_t bundle_max = 10;
+
+const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
+const resources::Kind& certificate_kind() { return *resources::find_kind("cert-manager.io/v1", "Certificate"); }
+const resources::Kind& issuer_kind(bool cluster) { return *resources::find_kind("cert-manager.io/v1", cluster ? "ClusterIssuer" : "Issuer"); }
+
+Key key_of(const resources::Kind& kind, const Json& object) { return {kind.qualified_plural(), text_at(object, "metadata.namespace"), text_at(object, "metadata.name")}; }
+
+/// The conditions with one of them set; its transition time moves when its status does.
+Json with_condition(const Json& object, const char* type, bool good, const std::string& reason, const std::string& message) {
+    Json out = Json::array();
+    Json fresh = {{"type", type}, {"status", good ? "True" : "False"}, {"reason", reason}, {"message", message}, {"lastTransitionTime", rfc3339(wall_ms())}, {"observedGeneration", at_path(object, "metadata.generation")}};
+    if (fresh["observedGeneration"].is_null()) fresh.erase("observedGeneration");
+    if (const auto& old = at_path(object, "status.conditions"); old.is_array())
+        for (const auto& condition : old) {
+            if (text_at(condition, "type") != type) out.push_back(condition);
+            else if (text_at(condition, "status") == fresh["status"]) fresh["lastTransitionTime"] = condition.value("lastTransitionTime", rfc3339(wall_ms()));
+        }
+    out.insert(out.begin(), std::move(fresh));
+    return out;
+}
+
+bool has_condition(const Json& object, const char* type, const char* status) {
+    const auto& conditions = at_path(object, "status.conditions");
+    return conditions.is_array() && std::ranges::any_of(conditions, [&](const auto& c) { return text_at(c, "type") == type && text_at(c, "status") == status; });
+}
+
+struct Signer {
+    bool self = false;                   ///< each certificate signs itself
+    crypto::KeyPair pair;
+    std::vector<crypto::Certificate> chain;
+    const Json* issuer = nullptr;
+};
+
+/// The CA in an issuer's Secret; the error is what its condition says.
+Result<Signer> signer_of(const Objects& objects, const Json& issuer) {
+    const bool cluster = text_at(issuer, "kind") == "ClusterIssuer" || text_at(issuer, "metadata.namespace").empty();
+    if (at_path(issuer, "spec.selfSigned").is_object()) return Signer{.self = true};
+    const auto name = text_at(issuer, "spec.ca.secretName");
+    if (name.empty()) return fail("only the issuer types ca and selfSigned are there without cert-manager");
+    const auto space = cluster ? std::string(ca_namespace) : text_at(issuer, "metadata.namespace");
+    const auto secret = objects.get(core("Secret"), space, name);
+    if (secret == nullptr) return fail(fmt::format("Error getting keypair for CA issuer: secret \"{}\" not found in namespace {}", name, space));
+    Signer out;
+    out.pair = {.certificate = secret_text(*secret, "tls.crt").value_or(""), .key = secret_text(*secret, "tls.key").value_or("")};
+    if (out.pair.certificate.empty() || out.pair.key.empty()) return fail(fmt::format("Secret {}/{} needs tls.crt and tls.key", space, name));
+    auto chain = crypto::read_certificates(out.pair.certificate);
+    if (!chain || chain->empty()) return fail(fmt::format("Secret {}/{}: tls.crt: {}", space, name, chain ? "no certificate in it" : chain.error().message));
+    if (!chain->front().is_ca()) return fail(fmt::format("Secret {}/{}: signing certificate \"{}\" is not a CA (basicConstraints CA:TRUE is missing)", space, name, chain->front().subject()));
+    if (!chain->front().matches_key(out.pair.key)) return fail(fmt::format("Secret {}/{}: tls.key is not the key of the first certificate", space, name));
+    if (chain->front().not_after_ms() <= wall_ms()) return fail(fmt::format("Secret {}/{}: the CA \"{}\" has expired at {}", space, name, chain->front().subject(), rfc3339(chain->front().not_after_ms())));
+    out.chain = std::move(*chain);
+    return out;
+}
+
+class IssuerReconciler : public Reconciler {
+  public:
+    explicit IssuerReconciler(Objects& objects, bool cluster) : objects_(objects), cluster_(cluster) {}
+    const char* name() const override { return cluster_ ? "cluster-issuer" : "issuer"; }
+    std::vector<Key> all() override {
+        std::vector<Key> out;
+        for (const auto& item : objects_.list(issuer_kind(cluster_), "")) out.push_back(key_of(issuer_kind(cluster_), *item));
+        return out;
+    }
+    std::vector<Key> concerned(const registry::Event& event) override {
+        if (event.kind == &issuer_kind(cluster_)) return {key_of(*event.kind, *event.object)};
+        if (event.kind != &core("Secret")) return {};
+        std::vector<Key> out;
+        for (const auto& item : objects_.list(issuer_kind(cluster_), cluster_ ? "" : event.name_space))
+            if (text_at(*item, "spec.ca.secretName") == text_at(*event.object, "metadata.name") && (!cluster_ || event.name_space == ca_namespace)) out.push_back(key_of(issuer_kind(cluster_), *item));
+        return out;
+    }
+    Outcome reconcile(const Key& key) override {
+        const auto issuer = objects_.get(issuer_kind(cluster_), key.name_space, key.name);
+        if (issuer == nullptr) return Outcome::settled();
+        const auto signer = signer_of(objects_, *issuer);
+        Json status = at_path(*issuer, "status").is_object() ? at_path(*issuer, "status") : Json::object();
+        if (!signer) status["conditions"] = with_condition(*issuer, "Ready", false, "ErrGetKeyPair", signer.error().message);
+        else if (signer->self) status["conditions"] = with_condition(*issuer, "Ready", true, "IsReady", "Each certificate signs itself");
+        else status["conditions"] = with_condition(*issuer, "Ready", true, "KeyPairVerified", "Signing CA verified");
+        if (auto done = objects_.put_status(issuer_kind(cluster_), key.name_space, key.name, status, manager); !done) return Outcome::retry(done.error().message);
+        return Outcome::after(look_again_ms);
+    }
+
+  private:
+    Objects& objects_;
+    bool cluster_;
+};
+
+// --- certificates ---
+
+struct Wanted {
+    crypto::IssueOptions options;
+    std::string key_algorithm;
+    bool rotate_key = true;
+    std::int64_t duration_ms = 0, renew_before_ms = 0;
+};
+
+std::vector<std::string> texts_at(const Json& object, std::string_view path) {
+    std::vector<std::string> out;
+    if (const auto& list = at_path(object, path); list.is_array())
+        for (const auto& item : list)
+            if (item.is_string()) out.push_back(item.get<std::string>());
+    return out;
+}
+
+Result<Wanted> wanted_of(const Json& certificate) {
+    Wanted out;
+    const auto& spec = at_path(certificate, "spec");
+    const auto duration = text_at(spec, "duration", "2160h");
+    const auto parsed = parse_duration_ms(duration);
+    if (!parsed || *parsed < hour_ms) return fail(fmt::format("spec.duration: \"{}\" is no duration of at least 1h", duration));
+    out.duration_ms = *parsed;
+    out.renew_before_ms = out.duration_ms / 3;
+    if (const auto before = text_at(spec, "renewBefore"); !before.empty()) {
+        const auto number = parse_duration_ms(before);
+        if (!number || *number < 300'000 || *number >= out.duration_ms) return fail(fmt::format("spec.renewBefore: \"{}\" must be at least 5m and below the duration ({})", before, duration));
+        out.renew_before_ms = *number;
+    } else if (const auto& percent = at_path(spec, "renewBeforePercentage"); percent.is_number_integer()) {
+        out.renew_before_ms = out.duration_ms / 100 * percent.get<int>();
+    }
+    const auto algorithm = text_at(spec, "privateKey.algorithm", "RSA");
+    const auto& size = at_path(spec, "privateKey.size");
+    const int bits = size.is_number_integer() && size.get<int>() != 0 ? size.get<int>() : equal_no_case(algorithm, "RSA") ? 2048 : 256;
+    out.key_algorithm = equal_no_case(algorithm, "Ed25519") ? "Ed25519" : fmt::format("{}{}", equal_no_case(algorithm, "RSA") ? "Rsa" : "Ec", bits);
+    out.rotate_key = !equal_no_case(text_at(spec, "privateKey.rotationPolicy"), "Never");
+    auto& options = out.options;
+    for (const auto& [field, name] : {std::pair{"countries", "C"}, std::pair{"provinces", "ST"}, std::pair{"localities", "L"}, std::pair{"streetAddresses", "street"}, std::pair{"postalCodes", "postalCode"},
+                                      std::pair{"organizations", "O"}, std::pair{"organizationalUnits", "OU"}})
+        for (auto& value : texts_at(spec, std::string("subject.") + field)) options.subject.emplace_back(name, std::move(value));
+    if (const auto name = text_at(spec, "commonName"); !name.empty()) options.subject.emplace_back("CN", name);
+    if (const auto serial = text_at(spec, "subject.serialNumber"); !serial.empty()) options.subject.emplace_back("serialNumber", serial);
+    options.dns_names = texts_at(spec, "dnsNames");
+    options.addresses = texts_at(spec, "ipAddresses");
+    options.uris = texts_at(spec, "uris");
+    options.emails = texts_at(spec, "emailAddresses");
+    options.is_ca = at_path(spec, "isCA") == Json(true);
+    options.usages = texts_at(spec, "usages");
+    if (options.subject.empty() && options.dns_names.empty() && options.addresses.empty() && options.uris.empty() && options.emails.empty())
+        return fail("at least one of spec.commonName, dnsNames, ipAddresses, uris and emailAddresses must be given");
+    return out;
+}
+
+/// What the Secret holds is what is wanted: names, key, CA or not. Dates are looked at elsewhere.
+std::string mismatch_of(const crypto::Certificate& have, const Wanted& wanted, const std::string& key_pem) {
+    if (!have.matches_key(key_pem)) return "the Secret's key is not that of its certificate";
+    if (!crypto::is_key_of(key_pem, wanted.key_algorithm)) return fmt::format("the key is to be {}", wanted.key_algorithm);
+    auto sorted = [](std::vector<std::string> list) {
+        std::ranges::sort(list);
+        return list;
+    };
+    if (sorted(have.dns_names()) != sorted(wanted.options.dns_names)) return "the DNS names changed";
+    // Spellings of one address differ; each wanted one must be there, and no more than these.
+    const auto addresses = have.addresses();
+    if (addresses.size() != wanted.options.addresses.size() || !std::ranges::all_of(wanted.options.addresses, [&](const auto& ip) { return have.covers(ip); })) return "the addresses changed";
+    if (have.is_ca() != wanted.options.is_ca) return "it is to be a CA, or no longer";
+    std::string name;
+    for (const auto& [field, value] : wanted.options.subject)
+        if (field == "CN") name = value;
+    if (have.common_name() != name) return "the common name changed";
+    return {};
+}
+
+class CertificateReconciler : public Reconciler {
+  public:
+    CertificateReconciler(Objects& objects, Recorder& recorder) : objects_(objects), recorder_(recorder) {}
+    const char* name() const override { return "certificate"; }
+    std::vector<Key> all() override {
+        std::vector<Key> out;
+        for (const auto& item : objects_.list(certificate_kind(), "")) out.push_back(key_of(certificate_kind(), *item));
+        return out;
+    }
+    std::vector<Key> concerned(const registry::Event& event) override {
+        if (event.kind == &certificate_kind()) return {key_of(*event.kind, *event.object)};
+        const bool issuer = event.kind == &issuer_kind(true) || event.kind == &issuer_kind(false), secret = event.kind == &core("Secret");
+        if (!issuer && !secret) return {};
+        std::vector<Key> out;
+        const auto name = text_at(*event.object, "metadata.name");
+        for (const auto& item : objects_.list(certificate_kind(), event.kind == &issuer_kind(true) ? "" : event.name_space))
+            if (text_at(*item, issuer ? "spec.issuerRef.name" : "spec.secretName") == name) out.push_back(key_of(certificate_kind(), *item));
+        return out;
+    }
+
+    Outcome reconcile(const Key& key) override {
+        const auto certificate = objects_.get(certificate_kind(), key.name_space, key.name);
+        if (certificate == nullptr || at_path(*certificate, "metadata.deletionTimestamp").is_string()) return Outcome::settled();
+        const auto group = text_at(*certificate, "spec.issuerRef.group", "cert-manager.io");
+        if (group != "cert-manager.io") return Outcome::settled();   // somebody else's
+        const auto wanted = wanted_of(*certificate);
+        if (!wanted) return not_ready(*certificate, "InvalidSpec", wanted.error().message), Outcome::stop(wanted.error().message);
+
+        const auto now = wall_ms();
+        const auto secret_name = text_at(*certificate, "spec.secretName");
+        const auto secret = objects_.get(core("Secret"), key.name_space, secret_name);
+        // Two Certificates that write one Secret would issue for ever.
+        for (const auto& other : objects_.list(certificate_kind(), key.name_space))
+            if (text_at(*other, "spec.secretName") == secret_name && text_at(*other, "metadata.name") != key.name &&
+                std::pair(text_at(*other, "metadata.creationTimestamp"), text_at(*other, "metadata.name")) < std::pair(text_at(*certificate, "metadata.creationTimestamp"), key.name))
+                return not_ready(*certificate, "IncorrectCertificate", fmt::format("Secret {} belongs to Certificate {}", secret_name, text_at(*other, "metadata.name"))), Outcome::settled();
+
+        std::string why = "Secret does not exist";
+        crypto::Certificate have;
+        std::string key_pem;
+        std::int64_t renewal = 0;
+        if (secret != nullptr) {
+            key_pem = secret_text(*secret, "tls.key").value_or("");
+            const auto chain = crypto::read_certificates(secret_text(*secret, "tls.crt").value_or(""));
+            if (chain && !chain->empty() && !key_pem.empty()) {
+                have = chain->front();
+                why = mismatch_of(have, *wanted, key_pem);
+                const auto& marks = at_path(*secret, "metadata.annotations");
+                const auto& ref = at_path(*certificate, "spec.issuerRef");
+                if (why.empty() && marks.is_object() && (marks.value("cert-manager.io/issuer-name", text_at(ref, "name")) != text_at(ref, "name") || marks.value("cert-manager.io/issuer-kind", text_at(ref, "kind", "Issuer")) != text_at(ref, "kind", "Issuer")))
+                    why = "the issuer changed";
+                // A shorter life than asked for (the issuer ends first) is renewed at two thirds of what it got.
+                const auto life = have.not_after_ms() - have.not_before_ms();
+                renewal = have.not_after_ms() - std::min(wanted->renew_before_ms, life / 3 + skew_ms);
+                if (wanted->renew_before_ms < life - skew_ms) renewal = have.not_after_ms() - wanted->renew_before_ms;
+                if (why.empty() && have.not_before_ms() > now + skew_ms) why = "the certificate is from the future";
+                if (why.empty() && now >= renewal) why = now >= have.not_after_ms() ? "the certificate has expired" : "it is time to renew";
+            } else {
+                why = "the Secret has no readable tls.crt and tls.key";
+            }
+        }
+        if (why.empty() && has_condition(*certificate, "Issuing", "True")) why = "renewal was asked for";
+        if (why.empty()) return ready(*certificate, have, renewal, false);
+
+        const bool cluster = text_at(*certificate, "spec.issuerRef.kind", "Issuer") == "ClusterIssuer";
+        const auto issuer = objects_.get(issuer_kind(cluster), cluster ? "" : key.name_space, text_at(*certificate, "spec.issuerRef.name"));
+        if (issuer == nullptr) {
+            const auto text = fmt::format("{}; the {} \"{}\" does not exist", why, cluster ? "ClusterIssuer" : "Issuer", text_at(*certificate, "spec.issuerRef.name"));
+            return not_ready(*certificate, "IssuerNotFound", text), Outcome::settled();
+        }
+        const auto signer = signer_of(objects_, *issuer);
+        if (!signer) return not_ready(*certificate, "IssuerNotReady", fmt::format("{}; {}", why, signer.error().message)), Outcome::settled();
+        return issue(*certificate, *wanted, *signer, key_pem, why);
+    }
+
+  private:
+    Outcome issue(const Json& certificate, const Wanted& wanted, const Signer& signer, std::string key_pem, const std::string& why) {
+        const auto space = text_at(certificate, "metadata.namespace"), name = text_at(certificate, "metadata.name"), secret_name = text_at(certificate, "spec.secretName");
+        recorder_.record(certificate, "Normal", "Issuing", "Issuing certificate: " + why);
+        auto failed = [&](const std::string& text) {
+            Json status = at_path(certificate, "status").is_object() ? at_path(certificate, "status") : Json::object();
+            status["conditions"] = with_condition(certificate, "Ready", false, "IssuingFailed", text);
+            status["lastFailureTime"] = rfc3339(wall_ms());
+            status["failedIssuanceAttempts"] = status.value("failedIssuanceAttempts", 0) + 1;
+            [[maybe_unused]] const auto done = objects_.put_status(certificate_kind(), space, name, status, manager);
+            recorder_.record(certificate, "Warning", "IssuingFailed", text);
+            return Outcome::retry(text);
+        };
+        if (key_pem.empty() || wanted.rotate_key || !crypto::is_key_of(key_pem, wanted.key_algorithm)) {
+            auto fresh = crypto::make_key(wanted.key_algorithm);
+            if (!fresh) return failed(fresh.error().message);
+            key_pem = std::move(*fresh);
+        }
+        auto options = wanted.options;
+        const auto now = wall_ms();
+        options.not_before_ms = now - skew_ms;
+        options.not_after_ms = now + wanted.duration_ms;
+        const auto made = crypto::issue_certificate(key_pem, signer.self ? nullptr : &signer.pair, options);
+        if (!made) return failed(made.error().message);
+        // The chain without its root, and the root (or what comes nearest to it) beside.
+        std::string chain = *made, ca = *made;
+        if (!signer.self) {
+            for (const auto& link : signer.chain)
+                if (!link.is_self_signed()) chain += link.pem();
+            ca = signer.chain.back().pem();
+        }
+        const auto issued = crypto::read_certificates(*made)->front();
+        auto joined = [](const std::vector<std::string>& list) { return fmt::format("{}", fmt::join(list, ",")); };
+        Json marks = {{"cert-manager.io/certificate-name", name}, {"cert-manager.io/common-name", issued.common_name()}, {"cert-manager.io/alt-names", joined(options.dns_names)}, {"cert-manager.io/ip-sans", joined(options.addresses)},
+                      {"cert-manager.io/uri-sans", joined(options.uris)}, {"cert-manager.io/issuer-name", text_at(certificate, "spec.issuerRef.name")}, {"cert-manager.io/issuer-kind", text_at(certificate, "spec.issuerRef.kind", "Issuer")},
+                      {"cert-manager.io/issuer-group", text_at(certificate, "spec.issuerRef.group", "cert-manager.io")}};
+        Json labels = {{"controller.cert-manager.io/fao", "true"}};
+        if (const auto& more = at_path(certificate, "spec.secretTemplate.annotations"); more.is_object()) marks.update(more);
+        if (const auto& more = at_path(certificate, "spec.secretTemplate.labels"); more.is_object()) labels.update(more);
+        const Json object = {{"apiVersion", "v1"}, {"kind", "Secret"}, {"metadata", {{"name", secret_name}, {"namespace", space}, {"annotations", marks}, {"labels", labels}}},
+                             {"data", {{"tls.crt", base64_encode(chain)}, {"tls.key", base64_encode(key_pem)}, {"ca.crt", base64_encode(ca)}}}};
+        if (objects_.get(core("Secret"), space, secret_name) == nullptr) {
+            auto fresh = object;
+            fresh["type"] = "kubernetes.io/tls";
+            if (auto done = objects_.create(core("Secret"), space, fresh, manager); !done) return failed(done.error().message);
+        } else if (auto done = objects_.patch(core("Secret"), space, secret_name, registry::PatchType::merge, object, manager); !done) {
+            return failed(done.error().message);
+        }
+        log::info("control", "certificate issued certificate={}/{} subject=\"{}\" until={} why=\"{}\"", space, name, issued.subject(), rfc3339(issued.not_after_ms()), why);
+        recorder_.record(certificate, "Normal", "Issued", "The certificate has been successfully issued");
+        const auto current = objects_.get(certificate_kind(), space, name);
+        if (current == nullptr) return Outcome::settled();
+        const auto life = issued.not_after_ms() - issued.not_before_ms();
+        return ready(*current, issued, issued.not_after_ms() - (wanted.renew_before_ms < life - skew_ms ? wanted.renew_before_ms : life / 3 + skew_ms), true);
+    }
+
+    Outcome ready(const Json& certificate, const crypto::Certificate& have, std::int64_t renewal, bool fresh) {
+        Json status = at_path(certificate, "status").is_object() ? at_path(certificate, "status") : Json::object();
+        status["conditions"] = with_condition(certificate, "Ready", true, "Ready", "Certificate is up to date and has not expired");
+        // Whoever asked for a renewal (cmctl renew sets this condition) has got it.
+        std::erase_if(status["conditions"].get_ref<Json::array_t&>(), [](const Json& c) { return text_at(c, "type") == "Issuing"; });
+        status["notBefore"] = rfc3339(have.not_before_ms());
+        status["notAfter"] = rfc3339(have.not_after_ms());
+        status["renewalTime"] = rfc3339(renewal);
+        if (fresh) status["revision"] = status.value("revision", 0) + 1;
+        status.erase("lastFailureTime");
+        status.erase("failedIssuanceAttempts");
+        if (auto done = objects_.put_status(certificate_kind(), text_at(certificate, "metadata.namespace"), text_at(certificate, "metadata.name"), status, manager); !done) return Outcome::retry(done.error().message);
+        return Outcome::after(std::clamp<std::int64_t>(renewal - wall_ms(), 1000, look_again_ms));
+    }
+
+    void not_ready(const Json& certificate, const char* reason, const std::string& text) {
+        Json status = at_path(certificate, "status").is_object() ? at_path(certificate, "status") : Json::object();
+        status["conditions"] = with_condition(certificate, "Ready", false, reason, text);
+        [[maybe_unused]] const auto done = objects_.put_status(certificate_kind(), text_at(certificate, "metadata.namespace"), text_at(certificate, "metadata.name"), status, manager);
+    }
+
+    Objects& objects_;
+    Recorder& recorder_;
+};
+
+/// The installation's own CA, its issuer, and the bundle of what clients should trust.
+class TrustReconciler : public Reconciler {
+  public:
+    explicit TrustReconciler(Objects& objects) : objects_(objects) {}
+    const char* name() const override { return "trust-bundle"; }
+    std::vector<Key> all() override { return {{"trust", "", ""}}; }
+    std::vector<Key> concerned(const registry::Event& event) override {
+        const auto name = text_at(*event.object, "metadata.name");
+        if (event.kind == &core("Secret") && (event.name_space == ca_namespace || name == internal_ca)) return all();
+        if (event.kind == &core("ConfigMap") && name == trust_bundle) return all();
+        if (event.kind == &issuer_kind(true) && (name == default_issuer || name == root_issuer)) return all();
+        if (event.kind == &certificate_kind() && name == ca_secret && event.type == registry::Event::Type::deleted) return all();
+        return {};
+    }
+    Outcome reconcile(const Key&) override {
+        if (const auto why = make_objects(); !why.empty()) return Outcome::retry(why);
+        const auto issuer = objects_.get(issuer_kind(true), "", default_issuer);
+        if (issuer == nullptr) return Outcome::settled();
+        const auto signer = signer_of(objects_, *issuer);
+        if (!signer || signer->self) return Outcome::settled();   // the issuer's own condition says why
+        // Newest first; older ones stay as long as they are valid, for certificates they signed and for peers that go on with them.
+        const auto now = wall_ms();
+        std::vector<crypto::Certificate> bundle{signer->chain.back()};
+        const auto current = objects_.get(core("ConfigMap"), system_namespace, trust_bundle);
+        if (current != nullptr)
+            if (const auto& before = at_path(*current, "data"); before.is_object() && before.contains("ca.crt") && before["ca.crt"].is_string())
+                if (const auto known = crypto::read_certificates(before["ca.crt"].get<std::string>()))
+                    for (const auto& certificate : *known)
+                        if (certificate.not_after_ms() > now && bundle.size() < bundle_max && std::ranges::none_of(bundle, [&](const auto& c) { return c.fingerprint() == certificate.fingerprint(); })) bundle.push_back(certificate);
+        std::string text;
+        for (const auto& certificate : bundle) text += certificate.pem();
+        if (const auto why = put("ConfigMap", trust_bundle, {{"data", {{"ca.crt", text}}}}); !why.empty()) return Outcome::retry(why);
+        if (const auto why = put("Secret", internal_ca, {{"data", {{"ca.crt", base64_encode(text)}}}}); !why.empty()) return Outcome::retry(why);
+        return Outcome::after(look_again_ms);
+    }
+
+  private:
+    std::string put(const char* kind, const char* name, const Json& content) {
+        const auto current = objects_.get(core(kind), system_namespace, name);
+        if (current != nullptr && at_path(*current, "data") == content["data"]) return {};
+        if (current == nullptr) {
+            auto object = content;
+            object["metadata"] = {{"name", name}, {"namespace", system_namespace}};
+            if (auto done = objects_.create(core(kind), system_namespace, object, manager); !done) return done.error().message;
+            return {};
+        }
+        if (auto done = objects_.patch(core(kind), system_namespace, name, registry::PatchType::merge, content, manager); !done) return done.error().message;
+        return {};
+    }
+    /// Makes what is missing; what is there belongs to the user.
+    std::string make_objects() {
+        auto ensure = [&](const resources::Kind& kind, const std::string& space, const char* name, Json content) -> std::string {
+            if (objects_.get(kind, space, name) != nullptr) return {};
+            content["apiVersion"] = kind.api_version();
+            content["kind"] = kind.kind;
+            content["metadata"]["name"] = name;
+            if (!space.empty()) content["metadata"]["namespace"] = space;
+            if (auto done = objects_.create(kind, space, std::move(content), manager); !done && done.error().reason != "AlreadyExists") return fmt::format("{} {}: {}", kind.kind, name, done.error().message);
+            return {};
+        };
+        for (const char* space : {ca_namespace, system_namespace})
+            if (auto why = ensure(core("Namespace"), "", space, Json::object()); !why.empty()) return why;
+        const bool own_ca = objects_.get(issuer_kind(true), "", default_issuer) == nullptr;
+        if (own_ca) {
+            if (auto why = ensure(issuer_kind(true), "", root_issuer, {{"spec", {{"selfSigned", Json::object()}}}}); !why.empty()) return why;
+            // Five years, renewed after four: for a year both CAs are in the bundle.
+            if (auto why = ensure(certificate_kind(), ca_namespace, ca_secret,
+                                  {{"spec", {{"secretName", ca_secret}, {"isCA", true}, {"commonName", "Penstock self-signed CA"}, {"duration", "43800h"}, {"renewBefore", "8760h"},
+                                             {"privateKey", {{"algorithm", "ECDSA"}, {"size", 256}, {"rotationPolicy", "Always"}}}, {"issuerRef", {{"group", "cert-manager.io"}, {"kind", "ClusterIssuer"}, {"name", root_issuer}}}}}});
+                !why.empty())
+                return why;
+        }
+        return ensure(issuer_kind(true), "", default_issuer, {{"spec", {{"ca", {{"secretName", ca_secret}}}}}});
+    }
+
+    Objects& objects_;
+};
+
+}  // namespace
+
+std::optional<std::string> secret_text(const Json& secret, const std::string& key) {
+    const auto& data = at_path(secret, "data");
+    if (!data.is_object() || !data.contains(key) || !data[key].is_string()) return std::nullopt;
+    return base64_decode(data[key].get_ref<const std::string&>());
+}
+
+std::optional<std::int64_t> parse_duration_ms(std::string_view text) {
+    double total = 0;
+    if (text.empty()) return std::nullopt;
+    while (!text.empty()) {
+        std::size_t digits = 0;
+        while (digits < text.size() && (std::isdigit(static_cast<unsigned char>(text[digits])) != 0 || text[digits] == '.')) ++digits;
+        const auto number = parse_number<double>(text.substr(0, digits));
+        if (!number) return std::nullopt;
+        text.remove_prefix(digits);
+        double unit = 0;
+        std::size_t length = 1;
+        if (text.starts_with("ms")) unit = 1, length = 2;
+        else if (text.starts_with("h")) unit = 3'600'000;
+        else if (text.starts_with("m")) unit = 60'000;
+        else if (text.starts_with("s")) unit = 1000;
+        else return std::nullopt;
+        total += *number * unit;
+        text.remove_prefix(length);
+    }
+    if (total > 1e15) return std::nullopt;
+    return static_cast<std::int64_t>(total);
+}
+
+CertificateControllers::CertificateControllers(Objects& objects) : recorder_(objects, "cert-manager-certificates"), engine_(objects) {
+    engine_.add(std::make_unique<TrustReconciler>(objects));
+    engine_.add(std::make_unique<IssuerReconciler>(objects, true));
+    engine_.add(std::make_unique<IssuerReconciler>(objects, false));
+    engine_.add(std::make_unique<CertificateReconciler>(objects, recorder_));
+}
+
+}  // namespace penstock::control

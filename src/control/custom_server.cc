@@ -1,0 +1,174 @@
+#include "control/custom_server.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "crypto/ocsp.h"
+
+namespace penstock::control {
+
+using auth::CustomMethod;
+using resources::Json;
+using resources::text_at;
+
+namespace {
+
+constexpr const char* newest_version = "0.5.0";
+constexpr std::size_t attributes_max = 100, attribute_bytes_max = 1024;
+constexpr std::int64_t ocsp_failure_kept_ms = 60'000, ocsp_answer_kept_ms = 3'600'000;
+constexpr std::size_t ocsp_kept_max = 10'000;
+
+Json question_body(const CustomMethod::Question& question) {
+    Json out = {{"type", question.is_auth ? "auth" : "connect"}};
+    if (question.method) out["enhancedAuthentication"] = {{"method", *question.method}, {"data", base64_encode(question.data)}};
+    if (question.is_auth) return out;
+    if (question.user_name) out["username"] = *question.user_name;
+    if (question.password) out["password"] = base64_encode(*question.password);
+    if (!question.certificates.empty()) out["certs"] = question.certificates;
+    return out;
+}
+
+class HttpServer final : public CustomMethod::Server, public std::enable_shared_from_this<HttpServer> {
+  public:
+    HttpServer(std::shared_ptr<client::HttpSite> site, std::vector<std::pair<std::string, std::string>> headers, std::string fault) : site_(std::move(site)), headers_(std::move(headers)), fault_(std::move(fault)) {
+        headers_.emplace_back("Content-Type", "application/json");
+    }
+    void ask(CustomMethod::Question question, std::function<void(CustomMethod::Answer)> done) override {
+        if (site_ == nullptr) return done({.message = fault_});
+        send(question_body(question).dump(-1, ' ', false, Json::error_handler_t::replace), newest_version, 0, std::move(done));
+    }
+
+  private:
+    void send(std::string body, const std::string& version, int attempt, std::function<void(CustomMethod::Answer)> done) {
+        auto copy = body;
+        site_->send("POST", "/?api-version=" + version, headers_, std::move(copy), [self = shared_from_this(), body = std::move(body), attempt, done = std::move(done)](client::HttpAnswer answer) mutable {
+            if (answer.status == 422 && attempt == 0) {
+                // The server names what it speaks; ours is one version, which later ones must still understand.
+                const auto parsed = resources::parse_json(answer.body);
+                if (parsed && parsed->is_object())
+                    if (const auto& versions = resources::at_path(*parsed, "supportedVersions"); versions.is_array())
+                        for (const auto& candidate : versions)
+                            if (candidate.is_string() && candidate.get<std::string>().starts_with("0.") && candidate.get<std::string>().find_first_not_of("0123456789.") == std::string::npos)
+                                return self->send(std::move(body), candidate.get<std::string>(), attempt + 1, std::move(done));
+            }
+            auto out = answer.status == 0 ? CustomMethod::Answer{.message = answer.error} : custom_answer(answer.status, answer.body);
+            if (out.kind == CustomMethod::Answer::Kind::unreachable) {
+                static log::RateLimit limit(1);
+                std::uint64_t suppressed = 0;
+                if (limit.allow(monotonic_ms(), suppressed)) log::warn("control", "a custom authentication server does not answer why=\"{}\" suppressed={}", out.message, suppressed);
+            }
+            done(std::move(out));
+        });
+    }
+    std::shared_ptr<client::HttpSite> site_;
+    std::vector<std::pair<std::string, std::string>> headers_;
+    std::string fault_;
+};
+
+}  // namespace
+
+CustomMethod::Answer custom_answer(int status, const std::string& body) {
+    using Kind = CustomMethod::Answer::Kind;
+    auto broken = [](std::string why) { return CustomMethod::Answer{.kind = Kind::refuse, .reason = 0x87, .message = std::move(why)}; };
+    if (status >= 500) return {.kind = Kind::unreachable, .message = fmt::format("the server answered {}", status)};
+    if (status != 200 && status != 403) return broken(fmt::format("the server answered {} {}", status, body.substr(0, 200)));
+    const auto parsed = resources::parse_json(body);
+    if (!parsed || !parsed->is_object()) return broken(fmt::format("the server answered {} without a JSON object", status));
+    if (status == 403) {
+        const auto& reason = resources::at_path(*parsed, "reason");
+        const bool plausible = reason.is_number_integer() && reason >= 0 && reason <= 255;
+        return {.kind = Kind::refuse, .reason = plausible ? reason.get<int>() : 0x87, .message = text_at(*parsed, "message").substr(0, 500)};
+    }
+    CustomMethod::Answer out{.kind = Kind::accept, .reason = 0, .message = {}};
+    if (const auto& expiry = resources::at_path(*parsed, "expiry"); !expiry.is_null()) {
+        out.expires_at = expiry.is_string() ? parse_rfc3339(expiry.get<std::string>()) : -1;
+        if (out.expires_at < 0) return broken("expiry is no time in RFC 3339");
+        if (out.expires_at <= wall_ms()) return broken("expiry is in the past");
+    }
+    if (const auto& attributes = resources::at_path(*parsed, "attributes"); !attributes.is_null()) {
+        if (!attributes.is_object() || attributes.size() > attributes_max) return broken(fmt::format("attributes is no object of at most {} texts", attributes_max));
+        for (const auto& [name, value] : attributes.items()) {
+            if (!value.is_string() || name.size() + value.get_ref<const std::string&>().size() > attribute_bytes_max) return broken(fmt::format("attribute {} is no text, or longer than {} bytes", name.substr(0, 50), attribute_bytes_max));
+            out.attributes.emplace(name, value.get<std::string>());
+        }
+    }
+    return out;
+}
+
+std::shared_ptr<CustomMethod::Server> make_custom_server(const std::shared_ptr<HttpPool>& pool, const Json& settings) {
+    auto site = pool->site({.url = text_at(settings, "endpoint"), .ca = text_at(settings, "ca"), .certificate = text_at(settings, "certificate"), .key = text_at(settings, "key")});
+    std::vector<std::pair<std::string, std::string>> headers;
+    for (const auto& [name, value] : settings["headers"].items())
+        if (value.is_string()) headers.emplace_back(name, value.get<std::string>());
+    if (!site) return std::make_shared<HttpServer>(nullptr, std::move(headers), site.error().message);
+    return std::make_shared<HttpServer>(std::move(*site), std::move(headers), std::string());
+}
+
+// --- OCSP ---
+
+namespace {
+
+class OcspCheck final : public auth::X509Method::Revocation, public std::enable_shared_from_this<OcspCheck> {
+  public:
+    OcspCheck(std::shared_ptr<HttpPool> pool, bool hard) : pool_(std::move(pool)), hard_(hard) {}
+
+    std::optional<std::string> look(const crypto::Certificate& leaf, const crypto::Certificate& issuer, const std::function<std::function<void(std::string)>()>& later) override {
+        const auto urls = leaf.ocsp_urls();
+        if (urls.empty()) return "";
+        const auto id = leaf.fingerprint();
+        {
+            const std::lock_guard lock(guard_);
+            if (const auto found = known_.find(id); found != known_.end() && found->second.until_ms > wall_ms()) return found->second.fault;
+        }
+        const auto request = crypto::ocsp_request(leaf, issuer);
+        auto site = pool_->site({.url = urls.front(), .plain_allowed = true, .timeout_ms = 3000});   // OCSP answers are signed themselves
+        if (!request || !site) return unasked(id, leaf, !site ? site.error().message : request.error().message);
+        (*site)->send("POST", "", {{"Content-Type", "application/ocsp-request"}, {"Accept", "application/ocsp-response"}}, *request,
+                      [self = shared_from_this(), id, leaf, issuer, done = later()](const client::HttpAnswer& answer) {
+                          if (answer.status != 200) return done(self->unasked(id, leaf, answer.status == 0 ? answer.error : fmt::format("the responder answered {}", answer.status)));
+                          const auto status = crypto::ocsp_status(answer.body, leaf, issuer, wall_ms());
+                          if (!status) return done(self->unasked(id, leaf, status.error().message));
+                          if (status->kind == crypto::OcspStatus::Kind::unknown) return done(self->unasked(id, leaf, "the responder does not know the certificate"));
+                          const bool good = status->kind == crypto::OcspStatus::Kind::good;
+                          auto fault = good ? std::string() : fmt::format("certificate \"{}\" is revoked (OCSP, serial {})", leaf.subject(), leaf.serial());
+                          const auto until = status->good_until_ms != 0 ? std::min(status->good_until_ms, wall_ms() + ocsp_answer_kept_ms) : wall_ms() + ocsp_failure_kept_ms;
+                          self->remember(id, fault, until);
+                          done(std::move(fault));
+                      });
+        return std::nullopt;
+    }
+
+  private:
+    struct Known {
+        std::string fault;
+        std::int64_t until_ms = 0;
+    };
+    std::string unasked(const std::string& id, const crypto::Certificate& leaf, const std::string& why) {
+        static log::RateLimit limit(1);
+        std::uint64_t suppressed = 0;
+        if (limit.allow(monotonic_ms(), suppressed)) log::warn("control", "a certificate's status cannot be learned subject=\"{}\" why=\"{}\" policy={} suppressed={}", leaf.subject(), why, hard_ ? "HardFail" : "SoftFail", suppressed);
+        auto fault = hard_ ? fmt::format("whether certificate \"{}\" is revoked cannot be learned ({}), and the policy is HardFail", leaf.subject(), why) : std::string();
+        remember(id, fault, wall_ms() + ocsp_failure_kept_ms);
+        return fault;
+    }
+    void remember(const std::string& id, const std::string& fault, std::int64_t until) {
+        const std::lock_guard lock(guard_);
+        if (known_.size() >= ocsp_kept_max) known_.clear();
+        known_[id] = {fault, until};
+    }
+    std::shared_ptr<HttpPool> pool_;
+    bool hard_;
+    std::mutex guard_;                   ///< known_
+    std::map<std::string, Known> known_;
+};
+
+}  // namespace
+
+std::shared_ptr<auth::X509Method::Revocation> make_revocation_check(const std::shared_ptr<HttpPool>& pool, const std::string& mode) { return std::make_shared<OcspCheck>(pool, equal_no_case(mode, "HardFail")); }
+
+}  // namespace penstock::control

@@ -1,0 +1,433 @@
+#include "control/security.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "control/certificates.h"
+#include "crypto/hash.h"
+#include "crypto/password.h"
+#include "crypto/signature.h"
+#include "io/wait.h"
+
+namespace penstock::control {
+
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+namespace {
+
+constexpr const char* manager = "penstock-broker";
+constexpr std::string_view attribute_annotation = "aio-broker-auth/";
+
+const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
+const resources::Kind& broker_kind(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
+const resources::Kind& certificate_kind() { return *resources::find_kind("cert-manager.io/v1", "Certificate"); }
+
+/// What an object's meaning depends on, short: its identity and version.
+std::string version_of(const registry::ObjectRef& object) {
+    return object == nullptr ? std::string("-") : text_at(*object, "metadata.uid") + "@" + text_at(*object, "metadata.resourceVersion");
+}
+
+std::shared_ptr<const auth::Attributes> attributes_of(const Json& map) {
+    auto out = std::make_shared<auth::Attributes>();
+    if (map.is_object())
+        for (const auto& [key, value] : map.items())
+            if (value.is_string()) out->emplace(key, value.get<std::string>());
+    return out;
+}
+
+std::vector<std::string> texts_of(const Json& list) {
+    std::vector<std::string> out;
+    if (list.is_array())
+        for (const auto& item : list)
+            if (item.is_string()) out.push_back(item.get<std::string>());
+    return out;
+}
+
+bool is_address(const std::string& host) { return host.find(':') != std::string::npos || std::ranges::all_of(host, [](char c) { return c == '.' || (c >= '0' && c <= '9'); }); }
+
+/// cert-manager's spelling of AIO's key algorithms.
+Json private_key_of(const Json& key) {
+    const auto word = resources::canonical({"Ec256", "Ec384", "Ec521", "Ed25519", "Rsa2048", "Rsa4096", "Rsa8192"}, text_at(key, "algorithm", "Ec256"));
+    Json out = {{"rotationPolicy", resources::canonical({"Always", "Never"}, text_at(key, "rotationPolicy", "Always"))}};
+    if (word == "Ed25519") {
+        out["algorithm"] = "Ed25519";
+        return out;
+    }
+    out["algorithm"] = word.starts_with("Ec") ? "ECDSA" : "RSA";
+    out["size"] = parse_number<int>(std::string_view(word).substr(word.starts_with("Ec") ? 2 : 3)).value_or(256);
+    return out;
+}
+
+}  // namespace
+
+std::string certificate_name(const Json& listener, const Json& port) {
+    const auto given = text_at(port, "tls.certManagerCertificateSpec.secretName");
+    return given.empty() ? fmt::format("{}-{}-tls", text_at(listener, "metadata.name"), port.value("port", 0)) : given;
+}
+
+std::vector<std::string> expected_hosts(const Json& listener) {
+    const auto service = text_at(listener, "spec.serviceName", text_at(listener, "metadata.name")), space = text_at(listener, "metadata.namespace");
+    std::vector<std::string> out{service, fmt::format("{}.{}", service, space), fmt::format("{}.{}.svc", service, space), fmt::format("{}.{}.svc.cluster.local", service, space), "localhost"};
+    // A machine's name that is no DNS name cannot be in a certificate, and nobody can dial it.
+    const auto machine = to_lower(io::machine_name());
+    if (!machine.empty() && machine.size() <= 253 && std::ranges::all_of(machine, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '.'; })) out.push_back(machine);
+    out.emplace_back("127.0.0.1");
+    out.emplace_back("::1");
+    if (!equal_no_case(text_at(listener, "spec.serviceType", "ClusterIp"), "ClusterIp"))
+        for (auto& address : io::machine_addresses()) out.push_back(std::move(address));
+    std::vector<std::string> unique;
+    for (auto& host : out)
+        if (std::ranges::find(unique, host) == unique.end()) unique.push_back(std::move(host));
+    return unique;
+}
+
+// --- TLS ---
+
+PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const std::vector<std::string>& expected, bool ask_certificate, const std::vector<crypto::Certificate>& authorities, bool websocket) {
+    const auto space = text_at(listener, "metadata.namespace"), name = text_at(listener, "metadata.name");
+    const auto& settings = at_path(port, "tls");
+    const bool automatic = at_path(settings, "certManagerCertificateSpec").is_object();
+    PreparedTls out;
+    std::string not_issued;
+    if (automatic) {
+        const auto& spec = at_path(settings, "certManagerCertificateSpec");
+        out.secret = certificate_name(listener, port);
+        std::vector<std::string> dns = texts_of(at_path(spec, "san.dns")), ips = texts_of(at_path(spec, "san.ip"));
+        for (const auto& host : expected) {
+            auto& list = is_address(host) ? ips : dns;
+            if (std::ranges::find(list, host) == list.end()) list.push_back(host);
+        }
+        const auto& issuer = at_path(spec, "issuerRef");
+        Json wanted = {{"secretName", out.secret}, {"commonName", text_at(listener, "spec.serviceName", name).substr(0, 64)}, {"dnsNames", dns}, {"ipAddresses", ips}, {"usages", {"digital signature", "key encipherment", "server auth"}},
+                       {"issuerRef", {{"group", text_at(issuer, "group", "cert-manager.io")}, {"kind", resources::canonical({"Issuer", "ClusterIssuer"}, text_at(issuer, "kind"))}, {"name", text_at(issuer, "name")}}},
+                       {"privateKey", private_key_of(at_path(spec, "privateKey"))}};
+        for (const char* field : {"duration", "renewBefore"})
+            if (const auto value = text_at(spec, field); !value.empty()) wanted[field] = value;
+        const Json object = {{"apiVersion", "cert-manager.io/v1"}, {"kind", "Certificate"},
+                             {"metadata", {{"name", out.secret}, {"namespace", space},
+                                           {"ownerReferences", Json::array({{{"apiVersion", text_at(listener, "apiVersion")}, {"kind", "BrokerListener"}, {"name", name}, {"uid", text_at(listener, "metadata.uid")}, {"controller", true}}})}}},
+                             {"spec", wanted}};
+        const auto current = objects_.get(certificate_kind(), space, out.secret);
+        if (current == nullptr || resources::merge_applied(*current, object, certificate_kind().schema) != *current || at_path(*current, "spec.dnsNames") != wanted["dnsNames"] || at_path(*current, "spec.ipAddresses") != wanted["ipAddresses"]) {
+            if (auto done = objects_.patch(certificate_kind(), space, out.secret, registry::PatchType::apply, object, manager); !done) {
+                out.fault = fmt::format("tls: Certificate {} cannot be written: {}", out.secret, done.error().message);
+                return out;
+            }
+        }
+        not_issued = fmt::format("its certificate is not issued yet (Certificate {})", out.secret);
+        if (current != nullptr)
+            if (const auto& conditions = at_path(*current, "status.conditions"); conditions.is_array())
+                for (const auto& condition : conditions)
+                    if (text_at(condition, "type") == "Ready" && text_at(condition, "status") == "False") not_issued = fmt::format("Certificate {}: {}", out.secret, text_at(condition, "message"));
+    } else {
+        out.secret = text_at(settings, "manual.secretRef");
+        not_issued = fmt::format("Secret {}/{} does not exist; make it with: kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key", space, out.secret, out.secret, space);
+    }
+
+    const auto secret = objects_.get(core("Secret"), space, out.secret);
+    std::string made_from = fmt::format("{} {} {} {}", version_of(secret), ask_certificate, websocket, fmt::join(expected, ","));
+    for (const auto& authority : authorities) made_from += authority.fingerprint();
+    auto& kept = tls_[fmt::format("{}/{}:{}", space, name, port.value("port", 0))];
+    kept.used = true;
+    if (secret == nullptr) {
+        out.fault = not_issued;
+        kept.made_from.clear();
+        return out;
+    }
+    if (kept.made_from == made_from) return kept.value;
+
+    auto chain_text = secret_text(*secret, "tls.crt"), key = secret_text(*secret, "tls.key");
+    if (!chain_text || !key) {
+        out.fault = fmt::format("Secret {}/{} needs the entries tls.crt and tls.key (type kubernetes.io/tls)", space, out.secret);
+        return out;
+    }
+    tls::ServerOptions options{.certificate_chain = *chain_text, .key = *key, .ask_client_certificate = ask_certificate, .client_authorities = authorities};
+    options.protocols = websocket ? std::vector<std::string>{"http/1.1", "mqtt"} : std::vector<std::string>{"mqtt"};
+    auto context = tls::Context::server(options);
+    if (!context) {
+        out.fault = fmt::format("Secret {}/{}: {}", space, out.secret, context.error().message);
+        // A renewal that went wrong must not take the port away: the certificate before goes on being served.
+        if (kept.value.context != nullptr) {
+            log::warn("control", "the new certificate of a listener cannot be used, the one before goes on listener={}/{} why=\"{}\"", space, name, out.fault);
+            out.context = kept.value.context;
+            out.warnings = {out.fault + "; the certificate before goes on being served"};
+            out.fault.clear();
+        }
+        return out;
+    }
+    out.context = std::move(*context);
+    for (const auto& finding : crypto::examine_chain(out.context->chain(), crypto::Purpose::server, wall_ms()))
+        if (finding.is_fault || finding.message.find(" ends in ") != std::string::npos) out.warnings.push_back(finding.message);
+    if (const auto& leaf = out.context->chain().front(); !leaf.dns_names().empty() || !leaf.addresses().empty()) {
+        std::string missing;
+        for (const auto& host : expected) {
+            // The Service's names are for pods; on one machine they matter where the certificate is ours.
+            if (!automatic && host.find(text_at(listener, "spec.serviceName", name)) == 0 && host != "localhost") continue;
+            if (!leaf.covers(host)) missing += (missing.empty() ? "" : ", ") + host;
+        }
+        if (!missing.empty()) out.warnings.push_back(fmt::format("the certificate does not cover {}: clients that use one of these as the host refuse it; it covers {}", missing, fmt::join([&] {
+            auto all = leaf.dns_names();
+            const auto ips = leaf.addresses();
+            all.insert(all.end(), ips.begin(), ips.end());
+            return all;
+        }(), ", ")));
+    }
+    kept.made_from = std::move(made_from);
+    kept.value = out;
+    return out;
+}
+
+// --- authentication ---
+
+std::shared_ptr<const auth::TokenFacts> SecurityBuilder::token_facts() {
+    const auto keys = options_.token_keys ? options_.token_keys() : TokenKeys{};
+    std::string made_from = keys.key_set.dump();
+    for (const auto& issuer : keys.issuers) made_from += issuer;
+    const auto accounts = objects_.list(core("ServiceAccount"), "");
+    std::vector<std::string> uids;
+    for (const auto& secret : objects_.list(core("Secret"), ""))
+        if (text_at(*secret, "type") == "kubernetes.io/service-account-token") uids.push_back(text_at(*secret, "metadata.uid"));
+    for (const auto& pod : objects_.list(core("Pod"), "")) uids.push_back(text_at(*pod, "metadata.uid"));
+    for (const auto& account : accounts) made_from += version_of(account);
+    for (const auto& uid : uids) made_from += uid;
+    made_from = crypto::sha256(made_from);
+    if (facts_ != nullptr && made_from == facts_of_) return facts_;
+    auto out = std::make_shared<auth::TokenFacts>();
+    out->issuers = keys.issuers;
+    out->is_known = !keys.issuers.empty();
+    if (const auto& set = at_path(keys.key_set, "keys"); set.is_array())
+        for (const auto& key : set) {
+            auto bytes = [&](const char* field) { return crypto::base64url_decode(text_at(key, field)).value_or(""); };
+            const auto made = text_at(key, "kty") == "RSA" ? crypto::JwsKey::rsa(bytes("n"), bytes("e"), text_at(key, "alg")) : crypto::JwsKey::elliptic(text_at(key, "crv"), bytes("x"), bytes("y"));
+            if (made) out->keys.emplace(text_at(key, "kid"), *made);
+            else log::warn("control", "a published token key is left out kid={} why=\"{}\"", text_at(key, "kid"), made.error().message);
+        }
+    for (const auto& account : accounts) {
+        auth::Attributes attributes;
+        if (const auto& marks = at_path(*account, "metadata.annotations"); marks.is_object())
+            for (const auto& [name, value] : marks.items())
+                if (name.starts_with(attribute_annotation) && value.is_string()) attributes.emplace(name.substr(attribute_annotation.size()), value.get<std::string>());
+        out->accounts.emplace(text_at(*account, "metadata.namespace") + "/" + text_at(*account, "metadata.name"),
+                              auth::TokenFacts::Account{.uid = text_at(*account, "metadata.uid"), .attributes = std::make_shared<const auth::Attributes>(std::move(attributes))});
+    }
+    out->bound_uids.insert(uids.begin(), uids.end());
+    facts_of_ = std::move(made_from);
+    return facts_ = std::move(out);
+}
+
+PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, const std::string& name) {
+    PreparedAuthenticator out;
+    auto& kept = authenticators_[space + "/" + name];
+    kept.used = true;
+    const auto object = objects_.get(broker_kind("BrokerAuthentication"), space, name);
+    if (object == nullptr) {
+        out.fault = fmt::format("authenticationRef: BrokerAuthentication {}/{} does not exist; the port does not open without it", space, name);
+        kept.made_from.clear();
+        return out;
+    }
+    const auto& methods = at_path(*object, "spec.authenticationMethods");
+    std::string made_from = text_at(*object, "metadata.uid") + "@" + at_path(*object, "metadata.generation").dump() + at_path(*object, "metadata.annotations").dump();
+    std::vector<registry::ObjectRef> inputs;
+    auto input = [&](const char* kind, const std::string& at) {
+        auto found = at.empty() ? nullptr : objects_.get(core(kind), space, at);
+        made_from += fmt::format("|{}:{}", at, version_of(found));
+        return found;
+    };
+    std::shared_ptr<const auth::TokenFacts> facts;
+    for (const auto& method : methods) {
+        inputs.push_back(nullptr);
+        const auto kind = text_at(method, "method");
+        if (equal_no_case(kind, "X509")) inputs.back() = input("ConfigMap", text_at(method, "x509Settings.trustedClientCaCert", "client-ca"));
+        if (equal_no_case(kind, "Password")) inputs.back() = input("Secret", text_at(method, "passwordSettings.secretRef"));
+        if (equal_no_case(kind, "Custom")) {
+            inputs.back() = input("ConfigMap", text_at(method, "customSettings.caCertConfigMap"));
+            input("Secret", text_at(method, "customSettings.auth.x509.secretRef"));
+        }
+        if (equal_no_case(kind, "ServiceAccountToken")) {
+            facts = token_facts();
+            made_from += "|" + base64_encode(facts_of_);
+        }
+    }
+    if (!kept.made_from.empty() && kept.made_from == made_from) return kept.value;
+
+    std::vector<std::shared_ptr<auth::Method>> made;
+    for (std::size_t i = 0; i < methods.size() && out.fault.empty(); ++i) {
+        const auto& method = methods[i];
+        const auto kind = text_at(method, "method");
+        const auto path = fmt::format("BrokerAuthentication {}: spec.authenticationMethods[{}]", name, i);
+        auto fault = [&](const std::string& why) { out.fault = fmt::format("{}.{}", path, why); };
+        if (equal_no_case(kind, "ServiceAccountToken")) {
+            made.push_back(std::make_shared<auth::TokenMethod>(texts_of(at_path(method, "serviceAccountTokenSettings.audiences")), facts));
+        } else if (equal_no_case(kind, "X509")) {
+            const auto trust_name = text_at(method, "x509Settings.trustedClientCaCert", "client-ca");
+            out.wants_certificate = true;
+            std::vector<crypto::Certificate> trusted;
+            std::vector<crypto::RevocationList> lists;
+            if (inputs[i] == nullptr) {
+                fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {}/{} does not exist; make it with: kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt", space, trust_name, trust_name, space));
+                break;
+            }
+            for (const char* part : {"data", "binaryData"}) {
+                const auto& data = at_path(*inputs[i], part);
+                if (!data.is_object()) continue;
+                for (const auto& [entry, value] : data.items()) {
+                    if (!value.is_string()) continue;
+                    const auto text = std::string_view(part) == "data" ? value.get<std::string>() : base64_decode(value.get<std::string>()).value_or("");
+                    auto certificates = crypto::read_certificates(text);
+                    auto revoked = crypto::read_revocation_lists(text);
+                    if (!certificates || !revoked) {
+                        fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} entry {}: {}", trust_name, entry, !certificates ? certificates.error().message : revoked.error().message));
+                        continue;
+                    }
+                    trusted.insert(trusted.end(), certificates->begin(), certificates->end());
+                    lists.insert(lists.end(), revoked->begin(), revoked->end());
+                }
+            }
+            if (out.fault.empty() && trusted.empty()) fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} has no certificate in PEM", trust_name));
+            if (!out.fault.empty()) break;
+            for (const auto& certificate : trusted) {
+                if (certificate.not_after_ms() <= wall_ms()) out.warnings.push_back(fmt::format("the trusted certificate \"{}\" of ConfigMap {} has expired at {}", certificate.subject(), trust_name, rfc3339(certificate.not_after_ms())));
+                else if (!certificate.is_ca()) out.warnings.push_back(fmt::format("the trusted certificate \"{}\" of ConfigMap {} is no CA (basicConstraints CA:TRUE is missing): only a client with exactly this certificate gets in", certificate.subject(), trust_name));
+            }
+            for (const auto& list : lists)
+                if (list.next_update_ms() != 0 && list.next_update_ms() <= wall_ms()) out.warnings.push_back(fmt::format("the revocation list of \"{}\" in ConfigMap {} is past its next update ({}); it goes on refusing those it names", list.issuer(), trust_name, rfc3339(list.next_update_ms())));
+            std::vector<auth::X509Method::Entry> entries;
+            if (const auto& map = at_path(method, "x509Settings.authorizationAttributes"); map.is_object())
+                for (const auto& [label, entry] : map.items()) entries.push_back({.label = label, .subject = text_at(entry, "subject"), .attributes = attributes_of(at_path(entry, "attributes"))});
+            out.authorities.insert(out.authorities.end(), trusted.begin(), trusted.end());
+            const auto& marks = at_path(*object, "metadata.annotations");
+            const auto ocsp = marks.is_object() ? marks.value("penstock.io/ocsp", "Off") : std::string("Off");
+            made.push_back(std::make_shared<auth::X509Method>(std::make_shared<const crypto::TrustStore>(std::move(trusted), std::move(lists)), std::move(entries), "ConfigMap " + trust_name,
+                                                              options_.revocation && !equal_no_case(ocsp, "Off") ? options_.revocation(ocsp) : nullptr));
+        } else if (equal_no_case(kind, "Password")) {
+            const auto secret_name = text_at(method, "passwordSettings.secretRef");
+            if (inputs[i] == nullptr) {
+                fault(fmt::format("passwordSettings.secretRef: Secret {}/{} does not exist; make it with: penstock passwd -n {} {} USER", space, secret_name, space, secret_name));
+                break;
+            }
+            std::map<std::string, auth::PasswordMethod::User, std::less<>> users;
+            if (const auto& data = at_path(*inputs[i], "data"); data.is_object())
+                for (const auto& [user, value] : data.items()) {
+                    auto hash = secret_text(*inputs[i], user).value_or("");
+                    while (hash.ends_with('\n') || hash.ends_with('\r')) hash.pop_back();
+                    if (const auto why = crypto::password_hash_fault(hash); !why.empty()) {
+                        out.warnings.push_back(fmt::format("user \"{}\" of Secret {} cannot log in: {}", user, secret_name, why));
+                        continue;
+                    }
+                    users.emplace(user, auth::PasswordMethod::User{.hash = std::move(hash), .attributes = attributes_of(at_path(method, "passwordSettings.authorizationAttributes").is_object() ? at_path(method, "passwordSettings.authorizationAttributes").value(user, Json::object()) : Json::object())});
+                }
+            made.push_back(std::make_shared<auth::PasswordMethod>(std::move(users), options_.crew));
+        } else {
+            const auto& settings = at_path(method, "customSettings");
+            Json resolved = {{"endpoint", text_at(settings, "endpoint")}, {"headers", at_path(settings, "headers").is_object() ? at_path(settings, "headers") : Json::object()}, {"ca", ""}};
+            if (const auto ca = text_at(settings, "caCertConfigMap"); !ca.empty()) {
+                if (inputs[i] == nullptr) {
+                    fault(fmt::format("customSettings.caCertConfigMap: ConfigMap {}/{} does not exist", space, ca));
+                    break;
+                }
+                std::string bundle;
+                if (const auto& data = at_path(*inputs[i], "data"); data.is_object())
+                    for (const auto& [entry, value] : data.items())
+                        if (value.is_string()) bundle += value.get<std::string>() + "\n";
+                resolved["ca"] = bundle;
+            }
+            if (const auto client = text_at(settings, "auth.x509.secretRef"); !client.empty()) {
+                const auto secret = objects_.get(core("Secret"), space, client);
+                if (secret == nullptr) {
+                    fault(fmt::format("customSettings.auth.x509.secretRef: Secret {}/{} does not exist", space, client));
+                    break;
+                }
+                resolved["certificate"] = secret_text(*secret, "tls.crt").value_or("");
+                resolved["key"] = secret_text(*secret, "tls.key").value_or("");
+            }
+            const auto& marks = at_path(*object, "metadata.annotations");
+            const bool closed = marks.is_object() && equal_no_case(marks.value("penstock.io/custom-unreachable", "FallThrough"), "Refuse");
+            if (!options_.custom_server) {
+                fault("method: Custom is not possible here");
+                break;
+            }
+            made.push_back(std::make_shared<auth::CustomMethod>(options_.custom_server(resolved), closed));
+        }
+        out.methods += (out.methods.empty() ? "" : ", ") + std::string(made.back()->name());
+    }
+    if (out.fault.empty()) out.authenticator = std::make_shared<auth::MethodChain>(std::move(made), options_.probe_secret);
+    // Rules that cannot be used any more (a damaged bundle) do not open the port to anybody, and do not throw out those who are
+    // in: the rules before go on for a port that has them.
+    else if (kept.value.authenticator != nullptr) {
+        const auto why = out.fault;
+        out = kept.value;
+        out.warnings.push_back(why + "; the rules before go on");
+        return out;
+    }
+    kept.made_from = std::move(made_from);
+    kept.value = out;
+    return out;
+}
+
+// --- authorization ---
+
+std::vector<auth::Rule> rules_of(const Json& authorization) {
+    std::vector<auth::Rule> out;
+    const auto& rules = at_path(authorization, "spec.authorizationPolicies.rules");
+    if (!rules.is_array()) return out;
+    for (const auto& rule : rules) {
+        auth::Rule r{.client_ids = texts_of(at_path(rule, "principals.clientIds")), .user_names = texts_of(at_path(rule, "principals.usernames"))};
+        if (const auto& sets = at_path(rule, "principals.attributes"); sets.is_array())
+            for (const auto& set : sets) r.attributes.push_back(*attributes_of(set));
+        if (const auto& list = at_path(rule, "brokerResources"); list.is_array())
+            for (const auto& resource : list) {
+                const auto method = text_at(resource, "method");
+                const auto action = equal_no_case(method, "Connect") ? auth::Action::connect : equal_no_case(method, "Publish") ? auth::Action::publish : auth::Action::subscribe;
+                r.resources.push_back({.action = action, .patterns = texts_of(at_path(resource, action == auth::Action::connect ? "clientIds" : "topics"))});
+            }
+        if (const auto& list = at_path(rule, "stateStoreResources"); list.is_array())
+            for (const auto& resource : list) {
+                const auto method = text_at(resource, "method"), type = text_at(resource, "keyType", "Pattern");
+                auth::Rule::Key key{.read = !equal_no_case(method, "Write"), .write = !equal_no_case(method, "Read"),
+                                    .type = equal_no_case(type, "String") ? auth::Rule::KeyType::text : equal_no_case(type, "Binary") ? auth::Rule::KeyType::binary : auth::Rule::KeyType::pattern, .keys = texts_of(at_path(resource, "keys"))};
+                if (key.type == auth::Rule::KeyType::binary)
+                    for (auto& text : key.keys) text = base64_decode(text).value_or("");
+                r.keys.push_back(std::move(key));
+            }
+        out.push_back(std::move(r));
+    }
+    return out;
+}
+
+PreparedPolicy SecurityBuilder::policy(const std::string& space, const std::string& name) {
+    PreparedPolicy out;
+    auto& kept = policies_[space + "/" + name];
+    kept.used = true;
+    const auto object = objects_.get(broker_kind("BrokerAuthorization"), space, name);
+    if (object == nullptr) {
+        out.fault = fmt::format("authorizationRef: BrokerAuthorization {}/{} does not exist; the port does not open without it", space, name);
+        kept.made_from.clear();
+        return out;
+    }
+    auto made_from = text_at(*object, "metadata.uid") + "@" + at_path(*object, "metadata.generation").dump();
+    if (kept.made_from == made_from) return kept.value;
+    auto rules = rules_of(*object);
+    out.rules = rules.size();
+    out.policy = std::make_shared<const auth::Policy>(std::move(rules), space + "/" + name);
+    kept.made_from = std::move(made_from);
+    kept.value = out;
+    return out;
+}
+
+void SecurityBuilder::sweep() {
+    auto clean = [](auto& map) {
+        std::erase_if(map, [](const auto& entry) { return !entry.second.used; });
+        for (auto& [key, entry] : map) entry.used = false;
+    };
+    clean(tls_);
+    clean(authenticators_);
+    clean(policies_);
+}
+
+}  // namespace penstock::control

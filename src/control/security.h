@@ -1,0 +1,90 @@
+#pragma once
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "auth/methods.h"
+#include "auth/policy.h"
+#include "control/objects.h"
+#include "tls/context.h"
+
+namespace penstock::control {
+
+/// What a port's TLS came to: something to serve with, or why not yet.
+struct PreparedTls {
+    std::shared_ptr<const tls::Context> context;
+    std::string fault;                   ///< not empty: the port must not open; for people
+    std::string secret;
+    std::vector<std::string> warnings;   ///< names that clients may use and the certificate lacks, dates, weak chains
+};
+struct PreparedAuthenticator {
+    std::shared_ptr<auth::Authenticator> authenticator;
+    std::string fault;
+    std::string methods;                 ///< `ServiceAccountToken, X509`
+    bool wants_certificate = false;
+    std::vector<crypto::Certificate> authorities;
+    std::vector<std::string> warnings;
+};
+struct PreparedPolicy {
+    std::shared_ptr<const auth::Policy> policy;
+    std::string fault;
+    std::size_t rules = 0;
+};
+
+/// Keys and issuers of service-account tokens: a JWKS document (RFC 7517) and the issuers whose tokens it signs.
+struct TokenKeys {
+    std::vector<std::string> issuers;
+    resources::Json key_set;
+};
+
+/// Makes what the data plane needs for security from the resources, and hands the same object out as long as nothing it was
+/// made from changed, so that a look at the resources costs connected clients nothing. Core: one control thread.
+class SecurityBuilder {
+  public:
+    struct Options {
+        std::function<TokenKeys()> token_keys;                     ///< empty issuers: not known yet
+        std::shared_ptr<const std::string> probe_secret;
+        std::shared_ptr<auth::Crew> crew;
+        /// A connection to a custom authentication server; the settings are a method's `customSettings`, with PEM texts
+        /// resolved: `endpoint`, `ca`, `certificate`, `key`, `headers`, `timeoutSeconds`.
+        std::function<std::shared_ptr<auth::CustomMethod::Server>(const resources::Json& settings)> custom_server;
+        std::function<std::shared_ptr<auth::X509Method::Revocation>(const std::string& mode)> revocation;
+    };
+    SecurityBuilder(Objects& objects, Options options) : objects_(objects), options_(std::move(options)) {}
+
+    /// TLS of one port. In mode Automatic it writes the Certificate resource, owned by the listener. `expected`: names and
+    /// addresses clients may use, for the warnings.
+    PreparedTls tls(const resources::Json& listener, const resources::Json& port, const std::vector<std::string>& expected, bool ask_certificate, const std::vector<crypto::Certificate>& authorities, bool websocket);
+    PreparedAuthenticator authenticator(const std::string& name_space, const std::string& name);
+    PreparedPolicy policy(const std::string& name_space, const std::string& name);
+    /// Forgets what no port asked for since the last call.
+    void sweep();
+
+  private:
+    template <class T>
+    struct Kept {
+        std::string made_from;
+        T value;
+        bool used = true;
+    };
+    std::shared_ptr<const auth::TokenFacts> token_facts();
+
+    Objects& objects_;
+    Options options_;
+    std::map<std::string, Kept<PreparedTls>> tls_;
+    std::map<std::string, Kept<PreparedAuthenticator>> authenticators_;
+    std::map<std::string, Kept<PreparedPolicy>> policies_;
+    std::string facts_of_;
+    std::shared_ptr<const auth::TokenFacts> facts_;
+};
+
+/// The rules of a BrokerAuthorization's spec.
+std::vector<auth::Rule> rules_of(const resources::Json& authorization);
+/// The names under which clients on this machine or beyond may know a listener: its Service's, the machine's own.
+std::vector<std::string> expected_hosts(const resources::Json& listener);
+/// `default` of a BrokerListener's port: name of its Certificate and of its Secret.
+std::string certificate_name(const resources::Json& listener, const resources::Json& port);
+
+}  // namespace penstock::control

@@ -1,0 +1,36 @@
+#pragma once
+// Owning pointers and small helpers around OpenSSL's C interface; for crypto/ and tls/ only.
+#include <openssl/bio.h>
+#include <openssl/evp.h>
+#include <openssl/x509v3.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace penstock::crypto {
+
+template <auto Free>
+struct Freer {
+    template <class T>
+    void operator()(T* p) const noexcept { Free(p); }
+};
+using Key = std::unique_ptr<EVP_PKEY, Freer<EVP_PKEY_free>>;
+using X509Pointer = std::unique_ptr<X509, Freer<X509_free>>;
+using Bio = std::unique_ptr<BIO, Freer<BIO_free_all>>;
+
+/// The oldest error of OpenSSL's queue as an Error, and the queue emptied.
+std::unexpected<Error> openssl_failure(const char* doing);
+Bio memory_of(const std::string& text);
+std::string text_of(BIO* bio);
+std::string text_of_string(const ASN1_STRING* text);
+inline const unsigned char* bytes_of(std::string_view text) { return static_cast<const unsigned char*>(static_cast<const void*>(text.data())); }
+/// Null when the PEM is no private key, or an encrypted one.
+Key read_private_key(const std::string& pem);
+/// PKCS #8.
+Result<std::string> private_pem(EVP_PKEY* key);
+bool add_extension(X509* certificate, X509* issuer, int id, const std::string& value);
+
+}  // namespace penstock::crypto

@@ -1,0 +1,20 @@
+#pragma once
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace penstock::crypto {
+
+/// A hash of the password with a fresh salt, in PHC string form: `$scrypt$ln=15,r=8,p=1$SALT$HASH` (RFC 7914; 32 MiB, some
+/// 50 ms).
+std::string hash_password(std::string_view password);
+/// The same kind and cost as `sample` (hash_password's when empty or not known).
+std::string hash_like(const std::string& sample, std::string_view password);
+/// True when the password fits. Takes scrypt and PBKDF2 (`$pbkdf2-sha256$i=N$...`, `$pbkdf2-sha512$i=N$...`) in PHC form, and
+/// what mosquitto_passwd writes (`$7$N$SALT$HASH`). Blocking: tens of milliseconds.
+bool verify_password(const std::string& hash, std::string_view password);
+/// Why a hash cannot be used, or nothing.
+std::string password_hash_fault(const std::string& hash);
+
+}  // namespace penstock::crypto

@@ -1,0 +1,147 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "crypto/certificate.h"
+
+struct x509_st;
+struct X509_crl_st;
+
+namespace penstock::crypto {
+
+/// One X.509 certificate (RFC 5280); shared and immutable. Core: any.
+class Certificate {
+  public:
+    Certificate() = default;
+    /// Takes the reference over.
+    explicit Certificate(x509_st* owned);
+    /// Takes a reference of its own.
+    static Certificate share(x509_st* borrowed);
+    static Result<Certificate> from_der(std::string_view der);
+
+    explicit operator bool() const noexcept { return native_ != nullptr; }
+    [[nodiscard]] x509_st* native() const noexcept { return native_.get(); }
+
+    /// As `openssl x509 -subject` of OpenSSL 1.1 and 3.0 writes it: `CN = fan-01, O = Fabrikam`, in the certificate's order.
+    [[nodiscard]] std::string subject() const;
+    [[nodiscard]] std::string issuer() const;
+    /// The last CN of the subject; empty when there is none or it has a NUL inside.
+    [[nodiscard]] std::string common_name() const;
+    [[nodiscard]] std::int64_t not_before_ms() const;
+    [[nodiscard]] std::int64_t not_after_ms() const;
+    /// Upper-case hexadecimal.
+    [[nodiscard]] std::string serial() const;
+    /// SHA-256 of the DER, lower-case hexadecimal.
+    [[nodiscard]] std::string fingerprint() const;
+    [[nodiscard]] std::string pem() const;
+    [[nodiscard]] std::string der() const;
+    [[nodiscard]] bool is_ca() const;
+    /// Subject and issuer are the same and the signature is its own.
+    [[nodiscard]] bool is_self_signed() const;
+    /// `RSA 2048`, `EC P-256`, `Ed25519`.
+    [[nodiscard]] std::string key_text() const;
+    [[nodiscard]] int security_bits() const;
+    [[nodiscard]] std::string signature_algorithm() const;
+    [[nodiscard]] std::vector<std::string> dns_names() const;
+    [[nodiscard]] std::vector<std::string> addresses() const;
+    [[nodiscard]] std::vector<std::string> other_names() const;      ///< `URI:...`, `email:...`
+    /// `digital signature`, `cert sign`, `server auth`, ... as cert-manager calls them.
+    [[nodiscard]] std::vector<std::string> usages() const;
+    [[nodiscard]] std::vector<std::string> ocsp_urls() const;
+    [[nodiscard]] std::vector<std::string> crl_urls() const;
+    /// A name (wildcards as RFC 6125 has them) or an address, without recourse to the CN.
+    [[nodiscard]] bool covers(const std::string& host) const;
+    /// True when `issuer`'s key made the signature.
+    [[nodiscard]] bool is_signed_by(const Certificate& issuer) const;
+    /// True when `key_pem` is this certificate's private key.
+    [[nodiscard]] bool matches_key(const std::string& key_pem) const;
+
+  private:
+    std::shared_ptr<x509_st> native_;
+};
+
+/// A certificate revocation list, RFC 5280 section 5.
+class RevocationList {
+  public:
+    explicit RevocationList(X509_crl_st* owned);
+    [[nodiscard]] X509_crl_st* native() const noexcept { return native_.get(); }
+    [[nodiscard]] std::string issuer() const;
+    [[nodiscard]] std::int64_t next_update_ms() const;
+
+  private:
+    std::shared_ptr<X509_crl_st> native_;
+};
+
+/// Every certificate of a text in PEM, in order (a file in DER is one certificate). The error counts from 1 and says what is
+/// wrong. Other PEM blocks are left out. At most 1,000 certificates are taken.
+Result<std::vector<Certificate>> read_certificates(const std::string& text);
+/// Every revocation list of a text in PEM; those that cannot be read are an error.
+Result<std::vector<RevocationList>> read_revocation_lists(const std::string& text);
+
+/// Whom a chain must be good for.
+enum class Purpose : std::uint8_t { client, server, any };
+
+/// Certificates that are trusted, roots or intermediates, with their revocation lists. Immutable. Core: any; takes no lock.
+///
+/// Revocation: a certificate whose issuer has a list here must not be on it. A list past its next update still refuses those
+/// it names and does not refuse the others. Issuers without a list are not checked.
+class TrustStore {
+  public:
+    TrustStore(std::vector<Certificate> trusted, std::vector<RevocationList> lists);
+    struct Outcome {
+        std::string fault;               ///< empty: good
+        std::vector<Certificate> path;   ///< leaf to anchor, as far as it was found
+        [[nodiscard]] bool ok() const noexcept { return fault.empty(); }
+    };
+    /// RFC 5280 section 6 from `chain[0]` (the rest helps) to a trusted certificate. Keys and signatures below 112 bits are
+    /// refused. `at_ms`: Unix time. The fault names the certificate.
+    [[nodiscard]] Outcome verify(const std::vector<Certificate>& chain, Purpose purpose, std::int64_t at_ms) const;
+    [[nodiscard]] const std::vector<Certificate>& trusted() const noexcept { return trusted_; }
+    [[nodiscard]] const std::vector<RevocationList>& lists() const noexcept { return lists_; }
+
+  private:
+    struct Native;
+    std::vector<Certificate> trusted_;
+    std::vector<RevocationList> lists_;
+    std::shared_ptr<const Native> native_;
+};
+
+/// `Ec256`, `Ec384`, `Ec521`, `Ed25519`, `Rsa2048`, `Rsa3072`, `Rsa4096`, `Rsa8192`: the names of AIO's resource.
+Result<std::string> make_key(const std::string& algorithm);
+/// True when `key_pem` is a private key of this algorithm.
+bool is_key_of(const std::string& key_pem, const std::string& algorithm);
+
+struct IssueOptions {
+    /// Short names and values in order, such as {"CN", "fan-01"}.
+    std::vector<std::pair<std::string, std::string>> subject;
+    std::vector<std::string> dns_names, addresses, uris, emails;
+    bool is_ca = false;
+    int path_length = -1;                ///< CAs below it; -1: no bound
+    /// As cert-manager calls them; digital signature (and cert sign, crl sign for a CA) when empty.
+    std::vector<std::string> usages;
+    std::int64_t not_before_ms = 0, not_after_ms = 0;
+    std::vector<std::string> crl_urls, ocsp_urls, issuing_urls;
+};
+/// A certificate for the public half of `key_pem`, signed by `issuer` (null: by the key itself). PEM of the one certificate.
+/// It never outlives its issuer. Unknown usages and names are errors that name them.
+Result<std::string> issue_certificate(const std::string& key_pem, const KeyPair* issuer, const IssueOptions& options);
+
+/// Something a person should know of a certificate or chain, with the cure.
+struct Finding {
+    bool is_fault = true;                ///< false: worth knowing
+    std::string message;
+};
+/// Looks at a chain as a server or client would show it: times, names, keys, order, basic constraints, purposes.
+std::vector<Finding> examine_chain(const std::vector<Certificate>& chain, Purpose purpose, std::int64_t now_ms);
+
+/// Distinguished names as text, compared part by part: spaces around `=` and after `,` do not matter, nothing else is
+/// forgiven. `pattern` is as a person wrote it.
+bool same_subject(const std::string& pattern, const Certificate& certificate);
+
+}  // namespace penstock::crypto
