@@ -340,10 +340,10 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
             }
             details.push_back(std::move(detail));
         }
-        const auto runtime = faults.empty() ? "Running" : blocked ? "Failed" : "Recovering";
-        const auto description = !faults.empty() ? faults + (blocked ? "" : "; it is tried again every 2 s") : unprotected ? "Accepting connections; no authentication: anybody who reaches the port may connect." : warnings.empty() ? "Accepting connections." : "Accepting connections; warnings: " + warnings;
+        const auto runtime = faults.empty() ? "Running" : blocked ? "Waiting" : "Recovering";
+        const auto description = !faults.empty() ? faults + (blocked ? "; the port opens by itself once that is there" : "; it is tried again every 2 s") : unprotected ? "Accepting connections; no authentication: anybody who reaches the port may connect." : warnings.empty() ? "Accepting connections." : "Accepting connections; warnings: " + warnings;
         auto status = basic_status(*current, runtime, description,
-                                   faults.empty() ? warnings.empty() ? health(*current, "Available", "", "") : health(*current, "Degraded", "Warnings", warnings) : health(*current, "Unavailable", blocked ? "ListenerRefused" : "PortNotOpen", faults));
+                                   faults.empty() ? warnings.empty() ? health(*current, "Available", "", "") : health(*current, "Degraded", "Warnings", warnings) : health(*current, "Unavailable", blocked ? "SecurityIncomplete" : "PortNotOpen", faults));
         status["ports"] = ports;
         status["portStatus"] = std::move(details);
         write_status(kind_of("BrokerListener"), key.first, key.second, status);
@@ -422,7 +422,7 @@ void BrokerController::publish_sys(std::int64_t now) {
 std::vector<Role> BrokerController::roles() {
     const auto missing = not_ready();
     const std::lock_guard lock(guard_);
-    Role broker{.pod = "aio-broker-frontend-0", .container = "broker", .component = "frontend", .log_modules = {"broker", "session", "mqtt", "topics", "store", "io"}, .ports = {}, .ready = missing.empty() && server_ != nullptr, .why_not = missing};
+    Role broker{.pod = "aio-broker-frontend-0", .container = "broker", .component = "frontend", .log_modules = {"broker", "session", "mqtt", "topics", "store", "io", "tls", "auth"}, .ports = {}, .ready = missing.empty() && server_ != nullptr, .why_not = missing};
     for (const auto& state : states_)
         if (state.is_open) broker.ports.emplace_back(fmt::format("mqtt-{}", state.bound_port), state.bound_port);
     if (server_ == nullptr) broker.why_not = "there is no Broker resource";

@@ -50,6 +50,7 @@ class Channel {
     [[nodiscard]] const char* version() const noexcept;
     [[nodiscard]] const char* cipher() const noexcept;
     [[nodiscard]] bool is_resumed() const noexcept;
+    [[nodiscard]] ssl_st* native() const noexcept { return native_; }
     [[nodiscard]] const Context& context() const noexcept { return *context_; }
 
   private:

@@ -70,14 +70,14 @@ class Run(unittest.TestCase):
             finally:
                 p.stop()
 
-    def test_a_port_that_asks_for_security_never_opens(self):
+    def test_a_port_that_asks_for_security_never_opens_without_it(self):
         port = free_port()
         p = Penstock(BINARY)
         p.files = [p.write("m.yaml", broker("{diagnostics: {metrics: {prometheusPort: 0}}}") + "---\n" + listener("secure", [f"port: {port}\n      authenticationRef: x"]))]
         with p:
             status = wait_until(lambda: p.status("brokerlistener", "secure"), "a status")
-            self.assertEqual(status["runtimeStatus"]["status"], "Failed")
-            self.assertIn("authenticationRef", status["runtimeStatus"]["description"])
+            self.assertEqual(status["runtimeStatus"]["status"], "Waiting")
+            self.assertIn("authenticationRef: BrokerAuthentication azure-iot-operations/x does not exist", status["runtimeStatus"]["description"])
             with self.assertRaises(OSError):
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
 

@@ -178,14 +178,20 @@ class MemoryTransport final : public Transport {
 
 class NetworkTransport final : public Transport {
   public:
-    NetworkTransport(int workers, const broker::BrokerConfig& config, bool websocket) : server_(static_cast<std::uint32_t>(workers)), websocket_(websocket) {
+    NetworkTransport(int workers, const broker::BrokerConfig& config, bool websocket, bool tls) : server_(static_cast<std::uint32_t>(workers)), websocket_(websocket) {
         broker::ListenerConfig listener{.resource = "test/network", .protocol = websocket ? broker::Protocol::websockets : broker::Protocol::mqtt, .port = 0};
+        if (tls) {
+            static const auto ca = crypto::make_ca("wire", 30).value();
+            static const auto leaf = crypto::make_leaf(ca, {.common_name = "wire", .dns_names = {"localhost"}, .addresses = {"127.0.0.1"}, .server = true, .days = 30}).value();
+            listener.tls = tls::Context::server({.certificate_chain = leaf.certificate, .key = leaf.key}).value();
+            client_tls_ = tls::Context::client({.ca = ca.certificate}).value();
+        }
         const auto states = server_.apply(config, {listener});
         port_ = states.at(0).bound_port;
     }
     void open(char client) override {
         clients_[client] = std::make_unique<mqttc::Client>();
-        if (auto r = clients_[client]->open({.port = port_, .websocket = websocket_}); !r) throw std::runtime_error(r.error().message);
+        if (auto r = clients_[client]->open({.port = port_, .websocket = websocket_, .tls = client_tls_}); !r) throw std::runtime_error(r.error().message);
     }
     void send(char client, const std::string& bytes) override {
         // A broker that has hung up already is what some cases want to see; receive() tells.
@@ -207,6 +213,7 @@ class NetworkTransport final : public Transport {
     broker::Server server_;
     std::uint16_t port_ = 0;
     bool websocket_;
+    std::shared_ptr<const tls::Context> client_tls_;
     std::map<char, std::unique_ptr<mqttc::Client>> clients_;
 };
 
@@ -215,8 +222,8 @@ class NetworkTransport final : public Transport {
 std::unique_ptr<Transport> make_memory_transport(int cores, const broker::BrokerConfig& config, bool slowly) {
     return std::make_unique<MemoryTransport>(cores, config, slowly);
 }
-std::unique_ptr<Transport> make_network_transport(int workers, const broker::BrokerConfig& config, bool websocket) {
-    return std::make_unique<NetworkTransport>(workers, config, websocket);
+std::unique_ptr<Transport> make_network_transport(int workers, const broker::BrokerConfig& config, bool websocket, bool tls) {
+    return std::make_unique<NetworkTransport>(workers, config, websocket, tls);
 }
 
 std::string run_case(const Case& c, Transport& transport) {

@@ -32,6 +32,15 @@ TEST_P(Wire, over_websocket) {
     EXPECT_EQ(run_case(c(), *make_network_transport(2, c().config, true)), "");
 }
 
+TEST_P(Wire, over_tls) {
+    if (c().memory_only) return;
+    EXPECT_EQ(run_case(c(), *make_network_transport(2, c().config, false, true)), "");
+}
+TEST_P(Wire, over_tls_and_websocket) {
+    if (c().memory_only) return;
+    EXPECT_EQ(run_case(c(), *make_network_transport(2, c().config, true, true)), "");
+}
+
 INSTANTIATE_TEST_SUITE_P(All, Wire, ::testing::Range<std::size_t>(0, cases().size()), [](const auto& p) { return cases()[p.param].name; });
 
 std::vector<std::string> corpus() {

@@ -1,0 +1,249 @@
+// The embedded issuer over a registry in memory, and what listeners make of it.
+#include <gtest/gtest.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "control/certificates.h"
+#include "control/security.h"
+#include "crypto/x509.h"
+
+namespace penstock {
+namespace {
+
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+constexpr const char* space = "azure-iot-operations";
+const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
+const resources::Kind& manager(const char* name) { return *resources::find_kind("cert-manager.io/v1", name); }
+const resources::Kind& broker_kind(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
+
+struct World {
+    std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
+    control::LocalObjects objects{*registry};
+    control::CertificateControllers controllers{objects};
+    World() { controllers.start(); }
+    ~World() { controllers.stop(); }
+
+    bool wait(const std::function<bool()>& done, std::int64_t ms = 15'000) {
+        for (const auto end = monotonic_ms() + ms; monotonic_ms() < end;) {
+            if (done()) return true;
+            objects.pause(10);
+        }
+        return done();
+    }
+    crypto::Certificate issued(const std::string& secret, const std::string& in = space) {
+        const auto object = objects.get(core("Secret"), in, secret);
+        if (object == nullptr) return {};
+        const auto chain = crypto::read_certificates(control::secret_text(*object, "tls.crt").value_or(""));
+        return chain && !chain->empty() ? chain->front() : crypto::Certificate();
+    }
+    std::string ready(const std::string& certificate) {
+        const auto object = objects.get(manager("Certificate"), space, certificate);
+        if (object == nullptr || !at_path(*object, "status.conditions").is_array()) return {};
+        for (const auto& c : at_path(*object, "status.conditions"))
+            if (text_at(c, "type") == "Ready") return text_at(c, "status") + " " + text_at(c, "reason");
+        return {};
+    }
+    std::string bundle() {
+        const auto object = objects.get(core("ConfigMap"), space, control::trust_bundle);
+        return object != nullptr ? at_path(*object, "data")["ca.crt"].get<std::string>() : std::string();
+    }
+};
+
+Json certificate(const std::string& name, Json spec) {
+    spec["secretName"] = spec.value("secretName", name);
+    if (!spec.contains("issuerRef")) spec["issuerRef"] = {{"kind", "ClusterIssuer"}, {"name", control::default_issuer}};
+    return {{"metadata", {{"name", name}}}, {"spec", spec}};
+}
+
+TEST(Certificates, the_installation_has_its_ca_issuer_and_bundle) {
+    World world;
+    ASSERT_TRUE(world.wait([&] { return !world.bundle().empty(); }));
+    const auto ca = world.issued(control::ca_secret, control::ca_namespace);
+    EXPECT_TRUE(ca.is_ca());
+    EXPECT_EQ(world.bundle(), ca.pem());
+    ASSERT_TRUE(world.wait([&] { return world.objects.get(core("Secret"), space, control::internal_ca) != nullptr; }));
+    EXPECT_FALSE(control::secret_text(*world.objects.get(core("Secret"), space, control::internal_ca), "tls.key")) << "the CA's key stays where it is";
+    const auto issuer = world.objects.get(manager("ClusterIssuer"), "", control::default_issuer);
+    ASSERT_TRUE(world.wait([&] { return at_path(*world.objects.get(manager("ClusterIssuer"), "", control::default_issuer), "status.conditions").is_array(); }));
+    EXPECT_EQ(text_at(at_path(*world.objects.get(manager("ClusterIssuer"), "", control::default_issuer), "status.conditions")[0], "reason"), "KeyPairVerified");
+}
+
+TEST(Certificates, issues_what_is_wanted_and_again_when_that_changes) {
+    World world;
+    for (const auto& [name, algorithm, size, text] : {std::tuple{"ec", "ECDSA", 384, "EC P-384"}, std::tuple{"rsa", "RSA", 2048, "RSA 2048"}, std::tuple{"ed", "Ed25519", 0, "Ed25519"}}) {
+        world.registry->create(manager("Certificate"), space, certificate(name, {{"commonName", name}, {"dnsNames", {"a.example", "*.b.example"}}, {"ipAddresses", {"10.0.0.1", "fd00:0::7"}}, {"privateKey", {{"algorithm", algorithm}, {"size", size}}}})).value();
+        ASSERT_TRUE(world.wait([&, n = name] { return world.ready(n) == "True Ready"; })) << world.ready(name);
+        const auto c = world.issued(name);
+        EXPECT_EQ(c.key_text(), text);
+        EXPECT_TRUE(c.covers("10.0.0.1") && c.covers("fd00::7") && c.covers("x.b.example") && !c.covers("c.example"));
+    }
+    const auto before = world.issued("ec");
+    const auto issued_key = control::secret_text(*world.objects.get(core("Secret"), space, "ec"), "tls.key");
+    world.registry->patch(manager("Certificate"), space, "ec", registry::PatchType::merge, {{"spec", {{"dnsNames", {"c.example"}}, {"privateKey", {{"rotationPolicy", "Never"}}}}}}, false).value();
+    ASSERT_TRUE(world.wait([&] { return world.issued("ec").fingerprint() != before.fingerprint() && world.ready("ec") == "True Ready"; }));
+    EXPECT_TRUE(world.issued("ec").covers("c.example"));
+    EXPECT_EQ(control::secret_text(*world.objects.get(core("Secret"), space, "ec"), "tls.key"), issued_key) << "Never keeps the key";
+    // A Secret that was deleted or spoilt is made anew.
+    world.registry->remove(core("Secret"), space, "ec").value();
+    ASSERT_TRUE(world.wait([&] { return static_cast<bool>(world.issued("ec")); }));
+    world.registry->patch(core("Secret"), space, "ec", registry::PatchType::merge, {{"data", {{"tls.crt", base64_encode("nonsense")}}}}, false).value();
+    ASSERT_TRUE(world.wait([&] { return static_cast<bool>(world.issued("ec")); }));
+}
+
+TEST(Certificates, renews_by_itself_and_when_asked) {
+    World world;
+    world.registry->create(manager("Certificate"), space, certificate("short", {{"commonName", "short"}, {"duration", "1h"}, {"renewBefore", "59m58s"}, {"privateKey", {{"algorithm", "ECDSA"}}}})).value();
+    ASSERT_TRUE(world.wait([&] { return world.ready("short") == "True Ready"; }));
+    const auto first = world.issued("short");
+    ASSERT_TRUE(world.wait([&] { return world.issued("short").fingerprint() != first.fingerprint(); })) << "two seconds later";
+    world.registry->create(manager("Certificate"), space, certificate("long", {{"commonName", "long"}, {"privateKey", {{"algorithm", "ECDSA"}}}})).value();
+    ASSERT_TRUE(world.wait([&] { return world.ready("long") == "True Ready"; }));
+    const auto long_first = world.issued("long");
+    auto conditions = at_path(*world.objects.get(manager("Certificate"), space, "long"), "status.conditions");
+    conditions.push_back({{"type", "Issuing"}, {"status", "True"}, {"reason", "ManuallyTriggered"}, {"message", ""}});
+    world.registry->patch(manager("Certificate"), space, "long", registry::PatchType::merge, {{"status", {{"conditions", conditions}}}}, true).value();
+    ASSERT_TRUE(world.wait([&] { return world.issued("long").fingerprint() != long_first.fingerprint(); }));
+    ASSERT_TRUE(world.wait([&] { return at_path(*world.objects.get(manager("Certificate"), space, "long"), "status.revision") == Json(2); }));
+}
+
+TEST(Certificates, an_old_and_a_new_ca_stand_side_by_side) {
+    World world;
+    world.registry->create(manager("Certificate"), space, certificate("leaf", {{"commonName", "leaf"}, {"privateKey", {{"algorithm", "ECDSA"}}}})).value();
+    ASSERT_TRUE(world.wait([&] { return world.ready("leaf") == "True Ready" && !world.bundle().empty(); }));
+    const auto old_ca = world.issued(control::ca_secret, control::ca_namespace);
+    const auto leaf = world.issued("leaf");
+    // As cmctl renew does it.
+    world.registry->patch(manager("Certificate"), control::ca_namespace, control::ca_secret, registry::PatchType::merge, {{"status", {{"conditions", Json::array({{{"type", "Issuing"}, {"status", "True"}}})}}}}, true).value();
+    ASSERT_TRUE(world.wait([&] { return world.issued(control::ca_secret, control::ca_namespace).fingerprint() != old_ca.fingerprint(); }));
+    const auto new_ca = world.issued(control::ca_secret, control::ca_namespace);
+    ASSERT_TRUE(world.wait([&] { return world.bundle() == new_ca.pem() + old_ca.pem(); })) << world.bundle();
+    EXPECT_EQ(world.issued("leaf").fingerprint(), leaf.fingerprint()) << "what the old CA signed stays until its own renewal";
+    const crypto::TrustStore trust(crypto::read_certificates(world.bundle()).value(), {});
+    EXPECT_EQ(trust.verify({leaf}, crypto::Purpose::any, wall_ms()).fault, "");
+    // What is issued from now on is the new CA's, and good for who has the bundle.
+    world.registry->create(manager("Certificate"), space, certificate("next", {{"commonName", "next"}, {"privateKey", {{"algorithm", "ECDSA"}}}})).value();
+    ASSERT_TRUE(world.wait([&] { return world.ready("next") == "True Ready"; }));
+    EXPECT_TRUE(world.issued("next").is_signed_by(new_ca));
+    EXPECT_EQ(trust.verify({world.issued("next")}, crypto::Purpose::any, wall_ms()).fault, "");
+}
+
+TEST(Certificates, what_cannot_be_issued_says_why) {
+    World world;
+    auto message = [&](const std::string& name) {
+        const auto object = world.objects.get(manager("Certificate"), space, name);
+        const auto& conditions = at_path(*object, "status.conditions");
+        return conditions.is_array() && !conditions.empty() ? text_at(conditions[0], "message") : std::string();
+    };
+    world.registry->create(manager("Certificate"), space, certificate("nobody", {{"commonName", "x"}, {"issuerRef", {{"kind", "Issuer"}, {"name", "none"}}}})).value();
+    ASSERT_TRUE(world.wait([&] { return message("nobody").find("Issuer \"none\" does not exist") != std::string::npos; })) << message("nobody");
+    world.registry->create(manager("Certificate"), space, certificate("empty", Json::object())).value();
+    ASSERT_TRUE(world.wait([&] { return message("empty").find("at least one of spec.commonName") != std::string::npos; })) << message("empty");
+    world.registry->create(manager("Certificate"), space, certificate("name", {{"dnsNames", {"a b"}}})).value();
+    ASSERT_TRUE(world.wait([&] { return message("name").find("is no DNS name") != std::string::npos; })) << message("name");
+    world.registry->create(manager("Issuer"), space, {{"metadata", {{"name", "mine"}}}, {"spec", {{"ca", {{"secretName", "mine"}}}}}}).value();
+    world.registry->create(manager("Certificate"), space, certificate("waits", {{"commonName", "x"}, {"privateKey", {{"algorithm", "ECDSA"}}}, {"issuerRef", {{"kind", "Issuer"}, {"name", "mine"}}}})).value();
+    ASSERT_TRUE(world.wait([&] { return message("waits").find("secret \"mine\" not found") != std::string::npos; })) << message("waits");
+    // A key pair that is no CA, then one that is: whoever waited gets its certificate.
+    const auto key = crypto::make_key("Ec256").value();
+    auto pair = [&](bool is_ca) { return crypto::issue_certificate(key, nullptr, {.subject = {{"CN", "Mine"}}, .is_ca = is_ca, .not_before_ms = wall_ms(), .not_after_ms = wall_ms() + 86'400'000}).value(); };
+    world.registry->create(core("Secret"), space, {{"metadata", {{"name", "mine"}}}, {"type", "kubernetes.io/tls"}, {"data", {{"tls.crt", base64_encode(pair(false))}, {"tls.key", base64_encode(key)}}}}).value();
+    ASSERT_TRUE(world.wait([&] { return message("waits").find("is not a CA") != std::string::npos; })) << message("waits");
+    world.registry->patch(core("Secret"), space, "mine", registry::PatchType::merge, {{"data", {{"tls.crt", base64_encode(pair(true))}}}}, false).value();
+    ASSERT_TRUE(world.wait([&] { return world.ready("waits") == "True Ready"; })) << message("waits");
+}
+
+// --- what a port gets ---
+
+struct Security {
+    std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
+    control::LocalObjects objects{*registry};
+    control::SecurityBuilder builder{objects, {.probe_secret = std::make_shared<const std::string>("s"), .crew = std::make_shared<auth::Crew>(1, 4)}};
+    Json listener{{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"metadata", {{"name", "l"}, {"namespace", space}, {"uid", "u"}}}, {"spec", {{"serviceName", "svc"}}}};
+    control::PreparedTls manual(const std::string& secret) { return builder.tls(listener, {{"port", 8883}, {"tls", {{"mode", "Manual"}, {"manual", {{"secretRef", secret}}}}}}, {"localhost", "10.1.2.3"}, false, {}, false); }
+};
+
+TEST(ListenerSecurity, a_manual_certificate_is_named_with_its_faults_and_followed) {
+    Security world;
+    EXPECT_NE(world.manual("none").fault.find("Secret azure-iot-operations/none does not exist; make it with: kubectl create secret tls none"), std::string::npos);
+    const auto ca = crypto::make_ca("ca", 10).value();
+    auto make = [&](std::vector<std::string> names, std::vector<std::string> ips) { return crypto::make_leaf(ca, {.common_name = "broker", .dns_names = std::move(names), .addresses = std::move(ips), .server = true, .days = 90}).value(); };
+    auto put = [&](const crypto::KeyPair& pair) {
+        const Json data = {{"data", {{"tls.crt", base64_encode(pair.certificate)}, {"tls.key", base64_encode(pair.key)}}}};
+        if (world.registry->get(core("Secret"), space, "mine")) {
+            world.registry->patch(core("Secret"), space, "mine", registry::PatchType::merge, data, false).value();
+        } else {
+            auto object = data;
+            object["metadata"] = {{"name", "mine"}};
+            object["type"] = "kubernetes.io/tls";
+            world.registry->create(core("Secret"), space, object).value();
+        }
+    };
+    put(make({"localhost"}, {"10.1.2.3"}));
+    const auto first = world.manual("mine");
+    ASSERT_NE(first.context, nullptr) << first.fault;
+    EXPECT_TRUE(first.warnings.empty()) << first.warnings.front();
+    EXPECT_EQ(world.manual("mine").context, first.context) << "the same as long as nothing changes";
+    put(make({"localhost"}, {}));
+    const auto second = world.manual("mine");
+    EXPECT_NE(second.context, first.context);
+    ASSERT_EQ(second.warnings.size(), 1u);
+    EXPECT_NE(second.warnings[0].find("does not cover 10.1.2.3"), std::string::npos);
+    put(make({}, {}));
+    EXPECT_NE(world.manual("mine").warnings.at(0).find("no subjectAltName"), std::string::npos);
+    const auto third = world.manual("mine").context;
+    // A replacement that cannot be used does not take the port away.
+    put({.certificate = make({"a"}, {}).certificate, .key = make({"b"}, {}).key});
+    const auto kept = world.manual("mine");
+    EXPECT_EQ(kept.context, third);
+    EXPECT_NE(kept.warnings.at(0).find("goes on being served"), std::string::npos);
+}
+
+TEST(ListenerSecurity, authentication_says_what_is_missing) {
+    Security world;
+    EXPECT_NE(world.builder.authenticator(space, "authn").fault.find("does not exist"), std::string::npos);
+    world.registry->create(broker_kind("BrokerAuthentication"), space, {{"metadata", {{"name", "authn"}}}, {"spec", {{"authenticationMethods", Json::array({{{"method", "x509"}, {"x509Settings", {{"trustedClientCaCert", "ca"}}}}})}}}}).value();
+    EXPECT_NE(world.builder.authenticator(space, "authn").fault.find("kubectl create configmap ca"), std::string::npos);
+    world.registry->create(core("ConfigMap"), space, {{"metadata", {{"name", "ca"}}}, {"data", {{"any.pem", "nothing"}}}}).value();
+    EXPECT_NE(world.builder.authenticator(space, "authn").fault.find("has no certificate in PEM"), std::string::npos);
+    auto put = [&](const std::string& text) { world.registry->patch(core("ConfigMap"), space, "ca", registry::PatchType::merge, {{"data", {{"any.pem", text}}}}, false).value(); };
+    put(crypto::make_ca("ca", 10)->certificate.substr(0, 300));
+    EXPECT_NE(world.builder.authenticator(space, "authn").fault.find("entry any.pem"), std::string::npos);
+    put(crypto::make_ca("ca", 10)->certificate + crypto::make_ca("ca2", 10)->certificate);
+    const auto good = world.builder.authenticator(space, "authn");
+    ASSERT_NE(good.authenticator, nullptr) << good.fault;
+    EXPECT_EQ(good.authorities.size(), 2u);
+    EXPECT_EQ(world.builder.authenticator(space, "authn").authenticator, good.authenticator);
+    put("-----BEGIN CERTIFICATE-----\nbroken");
+    const auto kept = world.builder.authenticator(space, "authn");
+    EXPECT_EQ(kept.authenticator, good.authenticator) << "a damaged bundle throws nobody out";
+    EXPECT_FALSE(kept.warnings.empty());
+}
+
+TEST(ListenerSecurity, faulty_policies_are_refused_by_field) {
+    Security world;
+    auto faults = [&](Json spec) {
+        const auto made = world.registry->create(broker_kind("BrokerAuthorization"), space, {{"metadata", {{"name", "policy"}}}, {"spec", {{"authorizationPolicies", {{"rules", Json::array({std::move(spec)})}}}}}}, {.dry_run = true});
+        return made ? std::string() : made.error().message;
+    };
+    const Json someone = {{"usernames", {"u"}}};
+    EXPECT_EQ(faults({{"principals", someone}, {"brokerResources", Json::array({{{"method", "connect"}}, {{"method", "Publish"}, {"topics", {"a/{principal.clientId}/#"}}}})}}), "");
+    EXPECT_NE(faults({{"principals", someone}, {"brokerResources", Json::array({{{"method", "Publish"}}})}}).find("brokerResources[0].topics: Required value"), std::string::npos);
+    EXPECT_NE(faults({{"principals", someone}, {"brokerResources", Json::array({{{"method", "Connect"}, {"topics", {"a"}}}})}}).find("brokerResources[0].topics: Forbidden"), std::string::npos);
+    EXPECT_NE(faults({{"principals", someone}, {"brokerResources", Json::array({{{"method", "Subscribe"}, {"topics", {"a#"}}}})}}).find("no topic filter"), std::string::npos);
+    EXPECT_NE(faults({{"principals", someone}, {"brokerResources", Json::array({{{"method", "Subscribe"}, {"topics", {"x-{principal.clientId}/#"}}}})}}).find("must be a whole level"), std::string::npos);
+    EXPECT_NE(faults({{"principals", Json::object()}, {"brokerResources", Json::array({{{"method", "Connect"}}})}}).find("principals: Required value"), std::string::npos);
+    EXPECT_NE(faults({{"principals", someone}, {"brokerResources", Json::array({{{"method", "Delete"}}})}}).find("brokerResources[0].method"), std::string::npos);
+}
+
+TEST(Durations, as_go_writes_them) {
+    EXPECT_EQ(control::parse_duration_ms("2160h"), 2160LL * 3'600'000);
+    EXPECT_EQ(control::parse_duration_ms("1h30m5s"), 5'405'000);
+    EXPECT_EQ(control::parse_duration_ms("1.5h"), 5'400'000);
+    for (const auto* bad : {"", "5", "h", "5x", "-1h", "1h-"}) EXPECT_FALSE(control::parse_duration_ms(bad)) << bad;
+}
+
+}  // namespace
+}  // namespace penstock
