@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "base/clock.h"
 #include "mqtt/types.h"
 
 namespace penstock::control {
@@ -155,6 +156,16 @@ std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const
     by_core("penstock_packets_received", "counter", "MQTT packets received.", [](F f) { return f.packets_received; });
     by_core("penstock_bytes_received", "counter", "Bytes received.", [](F f) { return f.bytes_received; });
     by_core("penstock_bytes_sent", "counter", "Bytes sent.", [](F f) { return f.bytes_sent; });
+    by_core("penstock_tls_handshakes", "counter", "TLS handshakes completed.", [](F f) { return f.tls_handshakes; });
+    by_core("penstock_tls_resumed", "counter", "TLS handshakes that resumed a session.", [](F f) { return f.tls_resumed; });
+    by_core("penstock_tls_failures", "counter", "TLS handshakes and connections that failed.", [](F f) { return f.tls_failures; });
+    by_core("penstock_connects_throttled", "counter", "CONNECTs refused unseen because their address failed too often.", [](F f) { return f.throttled; });
+    by_core("penstock_credentials_expired", "counter", "Connections ended because a certificate or token ended.", [](F f) { return f.credentials_expired; });
+    by_core("penstock_rights_revoked", "counter", "Connections, subscriptions and wills ended by changed rules.", [](F f) { return f.rights_revoked; });
+    page.family("penstock_listener_certificate_not_after", "gauge", "Unix time at which the certificate of a port ends.");
+    for (const auto& port : plan.ports)
+        if (const auto end = parse_rfc3339(resources::text_at(port.security, "certificate.notAfter")); end > 0)
+            page.value(fmt::format("{},listener=\"{}\",port=\"{}\"", chain, escaped(port.listener), port.port), end / 1000);
     by_core("penstock_mailbox_full", "counter", "QoS 0 messages dropped because another worker was far behind.", [](F f) { return f.mailbox_full; });
     page.family("penstock_disconnects", "counter", "Connections the server ended, by reason.");
     for (std::size_t i = 0; i < 256; ++i)

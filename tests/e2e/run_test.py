@@ -148,7 +148,10 @@ class Run(unittest.TestCase):
         with Penstock(BINARY) as p:
             p.wait_running("default")
             self.assertEqual(p.get("brokerlistener", "default")["spec"]["serviceName"], "aio-broker")
-            self.assertIn("no authentication", p.status("brokerlistener", "default")["runtimeStatus"]["description"])
+            status = p.status("brokerlistener", "default")
+            self.assertEqual((status["portStatus"][0]["tls"], status["portStatus"][0]["methods"], status["portStatus"][0]["interfaces"]), ("Automatic", "ServiceAccountToken", "loopback"))
+            self.assertEqual(status["runtimeStatus"]["description"], "Accepting connections.")
+            self.assertNotEqual(p.run("pub", "-h", "localhost", "-p", "18883", "-t", "t", "-m", "x").returncode, 0)    # no TLS, no token: no way in
             wait_until(lambda: p.status("broker", "default").get("selfCheck", {}).get("status") == "Passed", "the self-test", 20)
 
     def test_second_process_on_the_same_data_is_refused(self):

@@ -1,0 +1,483 @@
+"""Security as clients meet it: the usual commands as they are typed, certificates and rules that change under load, custom servers that
+misbehave. Standard library, openssl, mosquitto-clients and kubectl; in a network of its own."""
+import http.server
+import json
+import pathlib
+import re
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+from support import Penstock, broker, free_port, in_own_network, wait_until
+
+if __name__ == "__main__":
+    code = in_own_network(__file__, *sys.argv[1:])
+    if code is not None:
+        sys.exit(code)
+BINARY = sys.argv.pop(1)
+SPACE = "azure-iot-operations"
+
+
+def varint(n):
+    out = b""
+    while True:
+        n, digit = divmod(n, 128)
+        out += bytes([digit | (128 if n else 0)])
+        if not n:
+            return out
+
+
+def text(s):
+    s = s.encode() if isinstance(s, str) else s
+    return struct.pack(">H", len(s)) + s
+
+
+class Mqtt:
+    """As much of MQTT 5 as these tests need."""
+
+    def __init__(self, port, tls=None, host="127.0.0.1", name="localhost"):
+        self.socket = socket.create_connection((host, port), timeout=10)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=name)
+        self.buffer = b""
+
+    def send(self, first, body):
+        self.socket.sendall(bytes([first]) + varint(len(body)) + body)
+
+    def receive(self, timeout=10):
+        """(first byte, body); None when the broker closed."""
+        self.socket.settimeout(timeout)
+        while True:
+            if len(self.buffer) >= 2:
+                size, shift, at = 0, 0, 1
+                while at < len(self.buffer):
+                    size |= (self.buffer[at] & 127) << shift
+                    shift, at = shift + 7, at + 1
+                    if self.buffer[at - 1] < 128:
+                        if len(self.buffer) >= at + size:
+                            packet = self.buffer[0], self.buffer[at:at + size]
+                            self.buffer = self.buffer[at + size:]
+                            return packet
+                        break
+            try:
+                more = self.socket.recv(65536)
+            except (ConnectionError, ssl.SSLError):
+                return None
+            if not more:
+                return None
+            self.buffer += more
+
+    def connect(self, client, user=None, password=None, method=None, data=None):
+        properties = b""
+        if method:
+            properties += b"\x15" + text(method) + b"\x16" + text(data)
+        flags = 2 | (0x80 if user is not None else 0) | (0x40 if password is not None else 0)
+        body = text("MQTT") + bytes([5, flags, 0, 60]) + varint(len(properties)) + properties + text(client)
+        for field in (user, password):
+            if field is not None:
+                body += text(field)
+        self.send(0x10, body)
+        answer = self.receive()
+        return None if answer is None else answer[1][1] if answer[0] == 0x20 else answer
+
+    def subscribe(self, *filters):
+        self.send(0x82, b"\x00\x01\x00" + b"".join(text(f) + b"\x01" for f in filters))
+        return list(self.receive()[1][3:])
+
+    def publish(self, topic, payload=b"x", packet=1):
+        self.send(0x32, text(topic) + struct.pack(">H", packet) + b"\x00" + payload)
+
+    def auth(self, reason, method, data):
+        properties = b"\x15" + text(method) + b"\x16" + text(data)
+        self.send(0xF0, bytes([reason]) + varint(len(properties)) + properties)
+
+
+def manifest(kind, name, spec, group="mqttbroker.iotoperations.azure.com/v1", space=SPACE):
+    return json.dumps({"apiVersion": group, "kind": kind, "metadata": {"name": name, **({"namespace": space} if space else {})}, "spec": spec}) + "\n---\n"
+
+
+def automatic():
+    return {"mode": "Automatic", "certManagerCertificateSpec": {"issuerRef": {"kind": "ClusterIssuer", "name": "azure-iot-operations-aio-certificate-issuer"}, "privateKey": {"algorithm": "Ec256", "rotationPolicy": "Always"}}}
+
+
+class Case(unittest.TestCase):
+    def start(self, *documents):
+        p = Penstock(BINARY)
+        p.files = [p.write("m.yaml", broker("{diagnostics: {metrics: {prometheusPort: 0}, selfCheck: {mode: Disabled}}}") + "---\n" + "".join(documents))]
+        self.addCleanup(lambda: p.__exit__(*((None, None, None) if not self._outcome_bad() else (Exception, None, None))))
+        return p.start()
+
+    def _outcome_bad(self):
+        return any(error for _, error in getattr(self._outcome, "errors", []) or [])
+
+    def shell(self, p, line, ok=True, cwd=None):
+        env = {**p.env, "PATH": f"{pathlib.Path(BINARY).resolve().parent}:{p.env['PATH']}"}
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=env, cwd=cwd or p.folder, timeout=120)
+        if ok:
+            self.assertEqual(done.returncode, 0, f"{line}\n{done.stdout}{done.stderr}\n{p.logs()[-2000:]}")
+        return done.stdout + done.stderr
+
+    def port_status(self, p, name, index=0):
+        return (p.status("brokerlistener", name).get("portStatus") or [{}] * (index + 1))[index]
+
+    def ca(self, p):
+        text = wait_until(lambda: p.get("configmap", "azure-iot-operations-aio-ca-trust-bundle")["data"]["ca.crt"], "the trust bundle")
+        (p.folder / "ca.crt").write_text(text)
+        return ssl.create_default_context(cadata=text)
+
+
+class AsTyped(Case):
+    def test_an_appendix_that_makes_unsound_certificates(self):
+        """The openssl lines of a usual installation's notes, as they stand: the intermediate is no CA. The faults are named, with the cure."""
+        p = self.start(manifest("BrokerListener", "lan", {"brokerRef": "default", "serviceType": "LoadBalancer", "ports": [{"port": 8883, "tls": {"mode": "Manual", "manual": {"secretRef": "broker-server-cert"}}}]}))
+        status = wait_until(lambda: p.status("brokerlistener", "lan"), "a status")
+        self.assertIn("kubectl create secret tls broker-server-cert", status["runtimeStatus"]["description"])
+        self.shell(p, r'''
+# Server root & intermediate
+openssl genrsa -out aio_root_ca.key 4096
+openssl req -x509 -new -key aio_root_ca.key -sha256 -days 3000 -subj "/CN=AIO Root CA" -out aio_root_ca.crt
+
+openssl genrsa -out aio_int_ca.key 4096
+openssl req -new -key aio_int_ca.key -subj "/CN=AIO Intermediate CA" -out aio_int_ca.csr
+openssl x509 -req -in aio_int_ca.csr -CA aio_root_ca.crt -CAkey aio_root_ca.key -CAcreateserial -out aio_int_ca.crt -days 3000 -sha256
+
+# Endpoint cert
+openssl genrsa -out mqtts-endpoint.key 2048
+openssl req -new -key mqtts-endpoint.key -subj "/CN=mqtts-endpoint" -out mqtts-endpoint.csr
+cat > san.cnf <<EOF
+[ req ]
+distinguished_name=req
+[ v3_req ]
+subjectAltName=DNS:n013edge.local,IP:10.13.100.11,IP:100.81.128.71
+EOF
+openssl x509 -req -in mqtts-endpoint.csr -CA aio_int_ca.crt -CAkey aio_int_ca.key -CAcreateserial -out mqtts-endpoint.crt -days 3000 -sha256 -extfile san.cnf -extensions v3_req
+cat mqtts-endpoint.crt aio_int_ca.crt > chain.crt
+''')
+        told = self.shell(p, "penstock pki inspect chain.crt --ca aio_root_ca.crt --purpose server", ok=False)
+        self.assertIn('("CN = AIO Intermediate CA") signs others but is no CA: basicConstraints CA:TRUE is missing', told)
+        self.assertIn('is named like a CA, but basicConstraints CA:TRUE is missing', self.shell(p, "penstock pki inspect aio_int_ca.crt", ok=False))
+        self.assertIn("not good: ", self.shell(p, "penstock pki verify chain.crt --ca aio_root_ca.crt --purpose server", ok=False))
+        self.shell(p, "kubectl create secret tls broker-server-cert -n azure-iot-operations --cert=chain.crt --key=mqtts-endpoint.key")
+        p.wait_running("lan")
+        wait_until(lambda: "signs others but is no CA" in json.dumps(self.port_status(p, "lan").get("warnings", [])), "the warning")
+        self.assertIn("does not cover", json.dumps(self.port_status(p, "lan")["warnings"]))
+        self.assertEqual(p.status("brokerlistener", "lan")["healthState"]["status"], "Degraded")
+        # A client says what we said: the chain is not sound.
+        self.assertIn("a tls error", self.shell(p, "mosquitto_pub -h 10.13.100.11 -p 8883 -t t -m x --cafile aio_root_ca.crt 2>&1; true").lower())
+
+    def test_an_endpoint_without_names(self):
+        p = self.start(manifest("BrokerListener", "lan", {"brokerRef": "default", "serviceType": "LoadBalancer", "ports": [{"port": 8883, "tls": {"mode": "Manual", "manual": {"secretRef": "broker-server-cert"}}}]}))
+        self.shell(p, "openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -subj /CN=mqtts-endpoint -days 30 2>/dev/null; kubectl create secret tls broker-server-cert -n azure-iot-operations --cert=c.pem --key=k.pem")
+        wait_until(lambda: "has no subjectAltName" in json.dumps(self.port_status(p, "lan").get("warnings", [])), "the warning")
+        self.assertIn("fault: \"CN = mqtts-endpoint\" has no subjectAltName", self.shell(p, "penstock pki inspect 127.0.0.1:8883", ok=False))
+
+    def test_only_current_tls(self):
+        p = self.start(manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 8883, "tls": automatic()}, {"port": 8884, "protocol": "WebSockets", "tls": automatic()}]}))
+        p.wait_running("local")
+        context = self.ca(p)
+        for version in ("-tls1", "-tls1_1"):
+            self.assertNotIn("Cipher is TLS", self.shell(p, f"openssl s_client -connect 127.0.0.1:8883 {version} -cipher ALL:@SECLEVEL=0 </dev/null 2>&1; true"))
+        for cipher in ("AES128-SHA", "ECDHE-ECDSA-AES128-SHA", "NULL", "aNULL"):
+            self.assertIn("(NONE)", self.shell(p, f"openssl s_client -connect 127.0.0.1:8883 -tls1_2 -cipher {cipher}:@SECLEVEL=0 </dev/null 2>&1; true"))
+        self.assertIn("ALPN protocol: mqtt", self.shell(p, "openssl s_client -connect 127.0.0.1:8883 -alpn mqtt </dev/null 2>&1; true"))
+        self.assertIn("no application protocol", self.shell(p, "openssl s_client -connect 127.0.0.1:8883 -alpn h2 </dev/null 2>&1; true"))
+        self.assertIn("Verify return code: 0 (ok)", self.shell(p, "openssl s_client -connect 127.0.0.1:8883 -CAfile ca.crt -verify_hostname localhost </dev/null 2>&1; true"))
+        resumed = self.shell(p, "openssl s_client -connect 127.0.0.1:8883 -tls1_2 -reconnect </dev/null 2>&1; true")
+        self.assertEqual(resumed.count("Reused, TLSv1.2"), 5)
+        # MQTT over WebSocket over TLS.
+        sub = subprocess.Popen([p.binary, "sub", "--ws", "-h", "localhost", "-p", "8884", "--cafile", str(p.folder / "ca.crt"), "-t", "t/#", "-C", "1"], stdout=subprocess.PIPE, text=True)
+        wait_until(lambda: p.run("pub", "-h", "127.0.0.1", "-p", "8883", "--cafile", str(p.folder / "ca.crt"), "-t", "t/1", "-m", "across", "-r", "-q", "1").returncode == 0, "a publication")
+        self.assertEqual(sub.communicate(timeout=10)[0].strip(), "across")
+        # Plain text on the TLS port, and clients that never shake hands, harm nobody.
+        for noise in (b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00", b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 1000):
+            s = socket.create_connection(("127.0.0.1", 8883))
+            s.sendall(noise)
+            s.settimeout(15)
+            try:
+                while s.recv(1000):
+                    pass
+            except ConnectionResetError:
+                pass
+        idle = [socket.create_connection(("127.0.0.1", 8883)) for _ in range(300)]
+        self.assertEqual(Mqtt(8883, context).connect("x"), 0)
+        del idle
+
+
+class Tokens(Case):
+    def test_tokens_end_are_renewed_and_go_with_their_account(self):
+        p = self.start(manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 18883, "authenticationRef": "default", "tls": automatic()}]}),
+                       json.dumps({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "app", "namespace": SPACE, "annotations": {"aio-broker-auth/line": "7"}}}))
+        p.wait_running("local")
+        context = self.ca(p)
+
+        def token(*words):
+            return wait_until(lambda: p.run("create", "token", "app", *words).stdout.strip(), "a token")
+        good = token("--audience", "aio-internal")
+        first = Mqtt(18883, context)
+        wait_until(lambda: Mqtt(18883, context).connect("probe", method="K8S-SAT", data=good) == 0, "the account is known")
+        self.assertEqual(first.connect("app-1", method="K8S-SAT", data=good), 0)
+        self.assertEqual(Mqtt(18883, context).connect("app-2", method="K8S-SAT", data=token()), 0x87)    # made for the API
+        self.assertEqual(Mqtt(18883, context).connect("app-2"), 0x87)
+        self.assertEqual(Mqtt(18883, context).connect("app-2", user="K8S-SAT", password=good), 0x87)
+        clients = json.loads(p.run("auth", "clients", "--json").stdout)
+        self.assertIn(("app-1", f"system:serviceaccount:{SPACE}:app", {"line": "7"}), [(c["client"], c["user"], c["attributes"]) for c in clients])
+        # Re-authentication: a good token keeps the connection, a bad one ends it.
+        first.auth(0x19, "K8S-SAT", token("--audience", "aio-internal"))
+        answer = first.receive()
+        self.assertEqual((answer[0], answer[1][:1] or b"\x00"), (0xF0, b"\x00"))
+        second = Mqtt(18883, context)
+        self.assertEqual(second.connect("app-3", method="K8S-SAT", data=good), 0)
+        second.auth(0x19, "K8S-SAT", good[:-5] + "AAAAA")
+        self.assertEqual(second.receive()[1][0], 0x87)
+        # The account goes, and its clients with it.
+        p.run("delete", "serviceaccount", "app")
+        ended = first.receive()
+        self.assertEqual((ended[0], ended[1][0]), (0xE0, 0x87))
+        self.assertIn(b"is gone", ended[1])
+        self.assertEqual(Mqtt(18883, context).connect("app-1", method="K8S-SAT", data=good), 0x87)
+
+
+class Load:
+    """A publisher and a subscriber that stay connected; every message must arrive, and nobody be thrown out."""
+
+    def __init__(self, port, context, client, topic="load/t", **words):
+        self.sub, self.pub = Mqtt(port, context), Mqtt(port, context)
+        self.codes = [self.sub.connect(client + "-sub", **words), self.pub.connect(client + "-pub", **words)]
+        self.sub.subscribe(topic)
+        self.topic, self.sent, self.got, self.stopping, self.fault = topic, 0, [], threading.Event(), None
+        self.threads = [threading.Thread(target=self.publish), threading.Thread(target=self.receive)]
+        for thread in self.threads:
+            thread.start()
+
+    def publish(self):
+        while not self.stopping.is_set():
+            self.sent += 1
+            self.pub.publish(self.topic, str(self.sent).encode(), self.sent % 60000 + 1)
+            answer = self.pub.receive()
+            if answer is None or answer[0] != 0x40:
+                self.fault = f"publisher: {answer}"
+                return
+            self.stopping.wait(0.002)
+
+    def receive(self):
+        while self.fault is None:
+            try:
+                packet = self.sub.receive(timeout=1)
+            except TimeoutError:
+                if self.stopping.is_set():
+                    return
+                continue
+            if packet is None or packet[0] >> 4 != 3:
+                self.fault = f"subscriber: {packet}"
+                return
+            size = struct.unpack(">H", packet[1][:2])[0]
+            packet_id = packet[1][2 + size:4 + size]
+            self.got.append(int(packet[1][5 + size:]))
+            self.sub.send(0x40, packet_id)
+
+    def end(self):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+        return self.fault, self.sent, self.got
+
+
+class UnderLoad(Case):
+    def openssl(self, p, name, by=None, ca=True, use="serverAuth"):
+        extension = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n" if ca else f"subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage={use}\n"
+        (p.folder / "x.ext").write_text(extension)
+        self.shell(p, f"openssl ecparam -name prime256v1 -genkey -noout -out {name}.key; openssl req -new -key {name}.key -subj '/CN={name}' -out {name}.csr; "
+                   f"openssl x509 -req -in {name}.csr {f'-CA {by}.crt -CAkey {by}.key -CAcreateserial' if by else f'-signkey {name}.key'} -days 100 -extfile x.ext -out {name}.crt 2>/dev/null")
+
+    def test_certificates_are_exchanged_and_nobody_notices(self):
+        p = self.start(manifest("BrokerAuthentication", "x509", {"brokerRef": "default", "authenticationMethods": [{"method": "X509", "x509Settings": {"trustedClientCaCert": "clients"}}]}),
+                       manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 8883, "authenticationRef": "x509", "tls": {"mode": "Manual", "manual": {"secretRef": "server"}}}]}))
+        for n in (1, 2):
+            self.openssl(p, f"root{n}")
+            self.openssl(p, f"middle{n}", f"root{n}")
+            self.openssl(p, f"server{n}", f"middle{n}", ca=False)
+            self.openssl(p, f"clients{n}")
+            self.openssl(p, f"fan{n}", f"clients{n}", ca=False, use="clientAuth")
+        self.openssl(p, "middle1b", "root1")
+        self.openssl(p, "server1b", "middle1", ca=False)
+        self.openssl(p, "server1c", "middle1b", ca=False)
+        self.shell(p, "cat server1.crt middle1.crt > chain.crt; kubectl create secret tls server -n azure-iot-operations --cert=chain.crt --key=server1.key; kubectl create configmap clients -n azure-iot-operations --from-file=ca.pem=clients1.crt")
+        p.wait_running("local")
+
+        def context(root, fan):
+            out = ssl.create_default_context(cafile=p.folder / f"{root}.crt")
+            out.load_cert_chain(p.folder / f"{fan}.crt", p.folder / f"{fan}.key")
+            return out
+
+        def served():
+            return self.shell(p, "openssl s_client -connect 127.0.0.1:8883 </dev/null 2>/dev/null | openssl x509 -noout -serial; true").strip()
+
+        def serial(name):
+            return self.shell(p, f"openssl x509 -noout -serial -in {name}.crt").strip()
+        load = Load(8883, context("root1", "fan1"), "load")
+        self.assertEqual(load.codes, [0, 0])
+        for server, middle in (("server1b", "middle1"), ("server1c", "middle1b"), ("server2", "middle2")):    # server, intermediate, root
+            self.shell(p, f"cat {server}.crt {middle}.crt > chain.crt; kubectl create secret tls server -n azure-iot-operations --cert=chain.crt --key={server}.key --dry-run=client -o yaml | kubectl apply -f - 2>/dev/null")
+            wait_until(lambda: served() == serial(server), f"{server} is served")
+        self.assertEqual(Mqtt(8883, context("root2", "fan1")).connect("new"), 0)
+        self.assertEqual(Mqtt(8883, context("root2", "fan2")).connect("early"), 0x87)
+        # The trust bundle grows, then loses the old CA: only its clients go.
+        self.shell(p, "cat clients1.crt clients2.crt > both.crt; kubectl create configmap clients -n azure-iot-operations --from-file=ca.pem=both.crt --dry-run=client -o yaml | kubectl apply -f - 2>/dev/null")
+        wait_until(lambda: Mqtt(8883, context("root2", "fan2")).connect("second") == 0, "the second CA is trusted")
+        second = Load(8883, context("root2", "fan2"), "second", "second/t")
+        fault, sent, got = load.end()
+        self.assertIsNone(fault)
+        self.assertGreater(sent, 100)
+        self.assertEqual(got, list(range(1, sent + 1)))
+        self.shell(p, "kubectl create configmap clients -n azure-iot-operations --from-file=ca.pem=clients2.crt --dry-run=client -o yaml | kubectl apply -f - 2>/dev/null")
+        ended = load.sub.receive()
+        self.assertEqual((ended[0], ended[1][0]), (0xE0, 0x87))
+        self.assertIn(b"the rules changed", ended[1])
+        fault, sent, got = second.end()
+        self.assertIsNone(fault)
+        self.assertEqual(got, list(range(1, sent + 1)))
+
+    def test_policies_of_others_change_and_nobody_notices(self):
+        def policy(extra):
+            rules = [{"principals": {"usernames": ["ann"]}, "brokerResources": [{"method": "Connect"}, {"method": "Publish", "topics": ["load/#"]}, {"method": "Subscribe", "topics": ["load/#"]}]}]
+            rules += [{"principals": {"usernames": [f"user{i}"]}, "brokerResources": [{"method": "Connect"}, {"method": "Subscribe", "topics": [f"t/{i}"]}]} for i in range(extra)]
+            return manifest("BrokerAuthorization", "rules", {"brokerRef": "default", "authorizationPolicies": {"rules": rules}})
+        p = self.start(manifest("BrokerAuthentication", "people", {"brokerRef": "default", "authenticationMethods": [{"method": "Password", "passwordSettings": {"secretRef": "users"}}]}), policy(3),
+                       manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 1883, "authenticationRef": "people", "authorizationRef": "rules"}]}))
+        for user in ("ann", "user2"):
+            self.assertEqual(p.run("passwd", "users", user, stdin="pw\n").returncode, 0)
+        p.wait_running("local")
+        wait_until(lambda: Mqtt(1883).connect("first", user="ann", password="pw") == 0, "the users are known")
+        load = Load(1883, None, "ann", user="ann", password="pw")
+        self.assertEqual(load.codes, [0, 0])
+        other = Mqtt(1883)
+        self.assertEqual(other.connect("other", user="user2", password="pw"), 0)
+        self.assertEqual(other.subscribe("t/2", "t/3"), [1, 0x87])
+        file = p.files[0]
+        base = pathlib.Path(file).read_text()
+        for extra in (10, 200, 3, 1):
+            pathlib.Path(file).write_text(base.replace(policy(3), policy(extra)))
+            wait_until(lambda: len(p.get("brokerauthorization", "rules")["spec"]["authorizationPolicies"]["rules"]) == extra + 1, "the rules")
+        ended = other.receive()
+        self.assertEqual((ended[0], ended[1][0]), (0xE0, 0x87))   # user2's rule went with the last change
+        fault, sent, got = load.end()
+        self.assertIsNone(fault)
+        self.assertEqual(got, list(range(1, sent + 1)))
+        # A password that changes ends its own client alone.
+        ann = Mqtt(1883)
+        self.assertEqual(p.run("passwd", "users", "user2", stdin="new\n").returncode, 0)
+        self.assertEqual(ann.connect("again", user="ann", password="pw"), 0)
+        p.run("passwd", "users", "ann", stdin="other\n")
+        self.assertEqual(ann.receive()[1][0], 0x87)
+        self.assertEqual(Mqtt(1883).connect("again", user="ann", password="pw"), 0x86)
+        self.assertEqual(Mqtt(1883).connect("again", user="ann", password="other"), 0)
+
+
+class CustomServer(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+
+class Custom(Case):
+    def test_contract_and_servers_that_misbehave(self):
+        seen = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                seen.append((self.path, dict(self.headers), body))
+                user = body.get("username", "")
+                status, answer = 200, {"attributes": {"site": "oslo"}}
+                if user.startswith("deny"):
+                    status, answer = 403, {"reason": 135, "message": "not you"}
+                elif user.startswith("zero"):
+                    status, answer = 403, {"reason": 0}
+                elif user.startswith("expire"):
+                    answer = {"expiry": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3))}
+                elif user.startswith("garbage"):
+                    answer = [1, 2, 3]
+                elif user.startswith("version"):
+                    if "0.5.0" in self.path:
+                        status, answer = 422, {"supportedVersions": ["0.4.0"]}
+                elif user.startswith("hang"):
+                    hanging.wait(20)
+                elif user.startswith("endless"):
+                    self.send_response(200)
+                    self.end_headers()
+                    try:
+                        while True:
+                            self.wfile.write(b"x" * 65536)
+                    except OSError:
+                        return
+                data = json.dumps(answer).encode()
+                try:
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+                except OSError:
+                    pass
+
+            def log_message(self, *_):
+                pass
+        hanging = threading.Event()
+        server_port = free_port()
+        p = self.start(manifest("BrokerAuthentication", "custom", {"brokerRef": "default", "authenticationMethods": [
+            {"method": "Custom", "customSettings": {"endpoint": f"https://localhost:{server_port}", "caCertConfigMap": "auth-ca", "auth": {"x509": {"secretRef": "auth-client"}}, "headers": {"X-Tenant": "oslo"}}},
+            {"method": "Password", "passwordSettings": {"secretRef": "users"}}]}),
+            manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 1883, "authenticationRef": "custom"}]}))
+        self.shell(p, "penstock pki root CA --out root; penstock pki server auth --host localhost --ca root.crt --ca-key root.key; penstock pki client broker --ca root.crt --ca-key root.key; "
+                   "kubectl create configmap auth-ca -n azure-iot-operations --from-file=ca.crt=root.crt; kubectl create secret tls auth-client -n azure-iot-operations --cert=broker.crt --key=broker.key; echo pw | penstock passwd users ann")
+        p.wait_running("local")
+
+        def code(user, password="pw"):
+            client = Mqtt(1883)
+            return client, client.connect("c-" + user, user=user, password=password)
+        # Nobody answers: the next method decides.
+        self.assertEqual(code("ann")[1], 0)
+        self.assertEqual(code("bob")[1], 0x86)
+        server = CustomServer(("127.0.0.1", server_port), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(p.folder / "auth.crt", p.folder / "auth.key")
+        context.load_verify_locations(p.folder / "root.crt")
+        context.verify_mode = ssl.CERT_REQUIRED
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.shutdown)
+        self.assertEqual(code("carl", "secret")[1], 0)
+        path, headers, body = seen[-1]
+        self.assertEqual((path, headers["X-Tenant"], headers["Content-Type"]), ("/?api-version=0.5.0", "oslo", "application/json"))
+        self.assertEqual(body, {"type": "connect", "username": "carl", "password": "c2VjcmV0"})
+        self.assertEqual(code("deny-1")[1], 135)
+        self.assertEqual(code("zero")[1], 0x87)
+        self.assertEqual(code("garbage")[1], 0x87)
+        self.assertEqual(code("version")[1], 0)
+        self.assertEqual(seen[-1][0], "/?api-version=0.4.0")
+        # Those who wait for a server that hangs or never ends hold nobody up.
+        waiting = threading.Thread(target=lambda: (code("hang"), code("endless")))
+        waiting.start()
+        wait_until(lambda: seen[-1][2].get("username") == "hang", "the server hangs")
+        self.assertEqual(code("dora")[1], 0)
+        self.assertTrue(waiting.is_alive())   # the other still waits
+        expires, answer = code("expire")
+        self.assertEqual(answer, 0)
+        ended = expires.receive()
+        self.assertEqual((ended[0], ended[1][0]), (0xE0, 0x87))
+        waiting.join()
+        hanging.set()
+        told = p.run("auth", "explain").stdout
+        self.assertIn("code 135 not you", told)
+        self.assertIn("without a JSON object", told)
+
+
+if __name__ == "__main__":
+    result = unittest.main(exit=False, warnings="ignore").result
+    bad = len(result.failures) + len(result.errors)
+    print(f"{result.testsRun - bad} passed, {bad} failed")
+    sys.exit(1 if bad else 0)
