@@ -23,16 +23,22 @@ constexpr std::size_t verified_max = 10'000;
 constexpr std::size_t token_bytes_max = 16 * 1024;
 }  // namespace
 
-Tokens::Tokens(registry::Registry& registry, std::string issuer, std::vector<std::string> keys) : registry_(registry), issuer_(std::move(issuer)) {
+Tokens::Tokens(registry::Registry& registry, std::string issuer, std::vector<std::string> keys) : registry_(registry), issuer_(std::move(issuer)) { set_keys(std::move(keys)); }
+
+void Tokens::set_keys(std::vector<std::string> keys) {
+    auto fresh = std::make_shared<std::vector<Key>>();
     for (auto& pem : keys) {
         const auto point = crypto::public_point(pem);
         if (!point) log::error("api", "a service-account key cannot be used and is left out: {}", point.error().message);
-        else keys_.push_back({.pem = std::move(pem), .id = point->id, .x = point->x, .y = point->y});
+        else fresh->push_back({.pem = std::move(pem), .id = point->id, .x = point->x, .y = point->y});
     }
+    const std::lock_guard lock(guard_);
+    keys_ = std::move(fresh);
 }
 
 Result<Tokens::Issued> Tokens::issue(const Json& account, std::vector<std::string> audiences, std::int64_t seconds, const Json& bound) const {
-    if (keys_.empty()) return fail("there is no key to sign tokens with");
+    const auto signing_keys = keys();
+    if (signing_keys->empty()) return fail("there is no key to sign tokens with");
     const auto space = text_at(account, "metadata.namespace"), name = text_at(account, "metadata.name");
     const auto now = wall_ms() / 1000;
     if (audiences.empty()) audiences = own_audiences();
@@ -44,9 +50,9 @@ Result<Tokens::Issued> Tokens::issue(const Json& account, std::vector<std::strin
         claims["exp"] = now + seconds;
         out.expires_ms = (now + seconds) * 1000;
     }
-    const Json header = {{"alg", "ES256"}, {"typ", "JWT"}, {"kid", keys_.front().id}};
+    const Json header = {{"alg", "ES256"}, {"typ", "JWT"}, {"kid", signing_keys->front().id}};
     const auto signing = crypto::base64url_encode(header.dump()) + "." + crypto::base64url_encode(claims.dump());
-    const auto signature = crypto::sign_es256(keys_.front().pem, signing);
+    const auto signature = crypto::sign_es256(signing_keys->front().pem, signing);
     if (!signature) return std::unexpected(signature.error());
     out.token = signing + "." + crypto::base64url_encode(*signature);
     return out;
@@ -59,8 +65,9 @@ Result<Json> Tokens::claims_of(const std::string& token) const {
     if (!header_text || !claims_text || !signature) return fail("not a token of this server");
     const auto header = resources::parse_json(*header_text), claims = resources::parse_json(*claims_text);
     if (!header || !claims || !claims->is_object()) return fail("not a token of this server");
-    const auto key = std::ranges::find(keys_, text_at(*header, "kid"), &Key::id);
-    if (text_at(*header, "alg") != "ES256" || key == keys_.end()) return fail("signed with a key this server does not have");
+    const auto known = keys();
+    const auto key = std::ranges::find(*known, text_at(*header, "kid"), &Key::id);
+    if (text_at(*header, "alg") != "ES256" || key == known->end()) return fail("signed with a key this server does not have");
     if (!crypto::verify_es256(key->pem, std::string_view(token).substr(0, parts[0].size() + 1 + parts[1].size()), *signature)) return fail("the signature is wrong");
     if (text_at(*claims, "iss") != issuer_) return fail("issued by somebody else");
     return *claims;
@@ -111,9 +118,9 @@ Json Tokens::discovery() const {
 }
 
 Json Tokens::key_set() const {
-    Json keys = Json::array();
-    for (const auto& key : keys_) keys.push_back({{"use", "sig"}, {"kty", "EC"}, {"kid", key.id}, {"alg", "ES256"}, {"crv", "P-256"}, {"x", key.x}, {"y", key.y}});
-    return {{"keys", keys}};
+    Json list = Json::array();
+    for (const auto& key : *keys()) list.push_back({{"use", "sig"}, {"kty", "EC"}, {"kid", key.id}, {"alg", "ES256"}, {"crv", "P-256"}, {"x", key.x}, {"y", key.y}});
+    return {{"keys", list}};
 }
 
 }  // namespace penstock::api

@@ -1,5 +1,7 @@
 #pragma once
 #include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -15,6 +17,8 @@ class Tokens {
   public:
     /// `keys`: private keys, PEM; the first one signs, all verify, so that tokens of an older key live on.
     Tokens(registry::Registry& registry, std::string issuer, std::vector<std::string> keys);
+    /// Keys that were rotated. Any thread.
+    void set_keys(std::vector<std::string> keys);
 
     struct Issued {
         std::string token;
@@ -47,7 +51,12 @@ class Tokens {
     registry::Registry& registry_;
     std::string issuer_;
     mutable std::map<std::string, resources::Json> verified_;   ///< claims by the token's hash: the token itself is not kept
-    std::vector<Key> keys_;
+    [[nodiscard]] std::shared_ptr<const std::vector<Key>> keys() const {
+        const std::lock_guard lock(guard_);
+        return keys_;
+    }
+    mutable std::mutex guard_;           ///< keys_
+    std::shared_ptr<const std::vector<Key>> keys_;
 };
 
 }  // namespace penstock::api

@@ -18,7 +18,7 @@ struct Identity {
     crypto::KeyPair ca, server, admin;
 };
 Result<Identity> open_identity(const std::filesystem::path& folder);
-/// Keys that sign service-account tokens, newest first. The first start makes one; a start more than 90 days later another one,
+/// Keys that sign service-account tokens, newest first. The first start makes one; a call more than 90 days later another one,
 /// which signs from then on while the older ones go on verifying.
 Result<std::vector<std::string>> open_token_keys(const std::filesystem::path& folder);
 /// In K3s' form, for the administrator's certificate.

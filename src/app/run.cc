@@ -224,7 +224,7 @@ int run(const RunOptions& options) {
     const auto token_keys = open_token_keys(fs::path(options.data_folder) / "pki");
     if (!token_keys) return give_up(token_keys.error().message);
     const std::string token_issuer = "https://kubernetes.default.svc.cluster.local";
-    const api::Tokens tokens(**registry, token_issuer, *token_keys);
+    api::Tokens tokens(**registry, token_issuer, *token_keys);
     api::Authorizer::bootstrap(**registry);
 
     control::LocalObjects objects(**registry);
@@ -293,6 +293,15 @@ int run(const RunOptions& options) {
     std::vector<std::thread> following;
     auto pause = [&](int milliseconds) { (*registry)->wait_stop(milliseconds); };
     for (auto& follower : followers) following.emplace_back([&] { follower->follow(stopping, pause); });
+    // A key that signs tokens gets a successor in time, however long the process runs.
+    following.emplace_back([&] {
+        while (!stopping) {
+            pause(3'600'000);
+            if (stopping) return;
+            if (const auto keys = open_token_keys(fs::path(options.data_folder) / "pki")) tokens.set_keys(*keys);
+            else log::warn("app", "the keys of service-account tokens cannot be read: {}", keys.error().message);
+        }
+    });
     int signal_number = 0;
     sigwait(&signals, &signal_number);
     log::info("app", "stopping");

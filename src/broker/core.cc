@@ -16,7 +16,7 @@ using session::Session;
 
 namespace {
 constexpr std::uint32_t connect_packet_max = 512 * 1024;   // a CONNECT has at most five fields of 64 KiB and its properties
-constexpr std::size_t recent_topics_max = 64;
+constexpr std::size_t recent_topics_max = 64, remembered_topic_max = 512;
 constexpr std::int64_t cleared_kept_ms = 60'000;
 constexpr std::size_t categories_max = 1000;
 constexpr std::string_view selftest_prefix = "azedge/dmqtt/selftest/";
@@ -431,6 +431,8 @@ Core::Next Core::on_unsubscribe(Connection& connection, const mqtt::Frame& frame
 
 bool Core::may_publish(Connection& connection, std::string_view topic) {
     auto& security = *connection.security;
+    // Topics of such length are rare; remembering them would let a client choose how much memory it holds.
+    if (topic.size() > remembered_topic_max) return security.grant == nullptr || security.grant->may_publish(topic);
     if (security.last_topic == topic) return security.last_allowed;
     const auto known = security.topics.find(std::string(topic));
     if (known != security.topics.end()) {

@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -34,6 +35,8 @@ class Driver {
     /// Stops reading from a client until the pool has room again.
     virtual void pause(Connection& connection) = 0;
     virtual std::string peer(const Connection& connection) = 0;
+    /// The network a peer counts as when it guesses: its IPv4 address, or the /64 of its IPv6 address.
+    virtual std::string network(const Connection& connection) = 0;
     /// Stops reading until release().
     virtual void hold(Connection& connection) = 0;
     /// Goes on with what came meanwhile.
@@ -156,6 +159,12 @@ class Core {
     void on_verdict(std::uint64_t ticket, auth::Verdict verdict, std::int64_t now);
     /// The rules of a connection's port changed: it takes them over, and what is not allowed any more ends.
     void on_rules(Connection& connection, const std::shared_ptr<const ListenerConfig>& listener, std::int64_t now);
+    /// The same for sessions whose clients are away: what they may not have any more does not wait for them.
+    void on_port_rules(const std::shared_ptr<const ListenerConfig>& before, const std::shared_ptr<const ListenerConfig>& after, std::int64_t now);
+    /// A client asked for a name that the port's certificate does not cover.
+    void note_uncovered(const Connection& connection, const std::string& name);
+    /// By `namespace/name:port` of the listener; a few names each, since its certificate was put in force.
+    [[nodiscard]] const std::map<std::string, std::set<std::string>>& uncovered() const noexcept { return uncovered_; }
     /// Something on a connection was refused before MQTT began.
     void note_refusal(const Connection& connection, const char* action, std::string why);
     [[nodiscard]] const std::deque<Decision>& decisions() const noexcept { return decisions_; }
@@ -213,12 +222,12 @@ class Core {
     /// Why the principal may not open this session, or nothing.
     std::string connect_fault(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) const;
     /// Ends the subscriptions that are not allowed.
-    void enforce_subscriptions(Connection& connection);
+    void enforce(session::Session& session, const auth::Grant& grant, const Connection* connection);
     [[nodiscard]] bool may_publish(Connection& connection, std::string_view topic);
     void note(const Connection& connection, std::string_view client_id, const char* action, std::string_view target, mqtt::ReasonCode reason, std::string why);
     /// Too many failures of this address; true: refuse without looking.
-    bool is_throttled(const std::string& address);
-    void count_failure(const std::string& address);
+    bool is_throttled(const std::string& network);
+    void count_failure(const std::string& network);
     std::uint16_t category_of(std::string_view name);
 
     // sessions
@@ -285,6 +294,12 @@ class Core {
     std::uint64_t next_ticket_ = 1;
     std::multimap<std::int64_t, Connection*> expiries_;            ///< monotonic ms at which a credential ends
     std::deque<Decision> decisions_;
+    struct Away {
+        std::shared_ptr<const ListenerConfig> listener;
+        auth::Principal principal;
+    };
+    std::unordered_map<std::uint64_t, Away> away_;                 ///< sessions without a connection, of ports with a policy
+    std::map<std::string, std::set<std::string>> uncovered_;
     struct Failures {
         double tokens = 0;
         std::int64_t at = 0;

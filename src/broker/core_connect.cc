@@ -20,9 +20,6 @@ namespace {
 constexpr std::uint32_t never = 0xFFFF'FFFF;
 constexpr std::int64_t failures_forgotten_ms = 60'000;
 
-/// `1.2.3.4:567` and `[::1]:567` without the port.
-std::string address_of(const std::string& peer) { return peer.substr(0, peer.rfind(':')); }
-
 std::vector<crypto::Certificate> chain_of(const Connection& connection) {
     return connection.tls != nullptr && connection.tls->channel.has_peer_certificate() ? connection.tls->channel.peer_chain() : std::vector<crypto::Certificate>();
 }
@@ -112,7 +109,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
     std::unique_ptr<auth::Exchange> exchange;
     if (connection.listener->authenticator != nullptr) {
         // Nothing is looked at for an address that failed too often: guessing costs the guesser.
-        if (is_throttled(address_of(driver_.peer(connection)))) {
+        if (is_throttled(driver_.network(connection))) {
             ++figures_.throttled;
             note(connection, client_id, "Authenticate", {}, ReasonCode::connection_rate_exceeded, "too many failed attempts from this address");
             return refuse(connection, connect.version, ReasonCode::connection_rate_exceeded, "MQTT-4.13", "too many failed attempts from this address; retry in a few seconds");
@@ -157,7 +154,7 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
         }
         case Kind::refuse:
             ++(verdict.is_fault ? category.authentication_failures : category.authentication_deny);
-            if (!verdict.is_fault) count_failure(address_of(driver_.peer(connection)));
+            if (!verdict.is_fault) count_failure(driver_.network(connection));
             note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.detail.empty() ? verdict.reason_string : fmt::format("{} ({})", verdict.reason_string, verdict.detail));
             return refuse(connection, connect.version, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
         case Kind::wait:
@@ -230,7 +227,7 @@ Core::Next Core::end_reauthentication(Connection& connection, auth::Verdict verd
         verdict = auth::Verdict::refused(ReasonCode::not_authorized, "re-authentication must be by the same identity");
     if (verdict.kind == auth::Verdict::Kind::refuse && !verdict.is_fault) {
         ++category.authentication_deny;
-        count_failure(address_of(driver_.peer(connection)));
+        count_failure(driver_.network(connection));
         note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.reason_string);
         disconnect(connection, verdict.reason, "MQTT-4.12.1-2", ("re-authentication failed: " + verdict.reason_string).c_str(), now_);
         return Next::gone;
@@ -364,9 +361,11 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     output(connection).append(scratch_);
     log::debug("broker", "client connected client=\"{}\" peer={} listener={} version={} session_present={}", client_id,
                driver_.peer(connection), connection.listener->resource, static_cast<unsigned>(connect.version), session_present);
+    // What is not allowed any more ends before anything is sent.
+    away_.erase(session->id());
+    if (session_present && connection.security != nullptr && connection.security->grant != nullptr) enforce(*session, *connection.security->grant, &connection);
     session->attach(connection, *engine_, queue_limits(), now_, figures_.categories[connection.category].delivery);
     if (session_present) set_members_connected(*session, true);
-    if (session_present) enforce_subscriptions(connection);
     return Next::go_on;
 }
 
@@ -430,6 +429,7 @@ void Core::end_connection(Connection& connection, bool keep_will) {
         return;
     }
     set_members_connected(*session, false);
+    if (connection.security != nullptr && connection.security->principal.id != "probe") by_id_[session->id()] = session, away_[session->id()] = {connection.listener, connection.security->principal};
     session->ends_at = session->expiry_interval == never ? 0 : now_ + static_cast<std::int64_t>(session->expiry_interval) * 1000;
     if (session->ends_at != 0) start_timer(*session, session->ends_at);
     if (session->will != nullptr) {
@@ -456,6 +456,7 @@ void Core::publish_will(Session& session) {
 void Core::erase_session(Session& session) {
     for (const auto& subscription : session.subscriptions) remove_subscription(session, subscription);
     engine_->erase_session(session.client_id());
+    away_.erase(session.id());
     by_id_.erase(session.id());
     sessions_.erase(sessions_.find(session.client_id()));
 }

@@ -15,7 +15,7 @@ using session::Session;
 namespace {
 
 constexpr double failures_burst = 20, failures_per_second = 1;   // of one address, on one worker
-constexpr std::size_t failures_max = 20'000, decisions_max = 500;
+constexpr std::size_t failures_max = 20'000, decisions_max = 500, noted_bytes_max = 256;
 
 }  // namespace
 
@@ -81,20 +81,43 @@ std::string Core::connect_fault(const Connection& connection, const mqtt::Connec
     return {};
 }
 
-void Core::enforce_subscriptions(Connection& connection) {
-    if (connection.security == nullptr || connection.security->grant == nullptr) return;
-    auto& session = *connection.session;
-    const auto& grant = *connection.security->grant;
+void Core::enforce(Session& session, const auth::Grant& grant, const Connection* connection) {
     std::erase_if(session.subscriptions, [&](const session::Subscription& subscription) {
         const auto filter = topics::split_shared(subscription.text).filter;
         if (grant.may_subscribe(filter)) return false;
         ++figures_.rights_revoked;
-        note(connection, session.client_id(), "Subscribe", filter, ReasonCode::not_authorized, "the rules changed: no rule covers this filter any more, the subscription ended");
+        if (connection != nullptr) note(*connection, session.client_id(), "Subscribe", filter, ReasonCode::not_authorized, "the rules changed: no rule covers this filter any more, the subscription ended");
         log::info("broker", "subscription ended client=\"{}\" filter=\"{}\" why=\"no authorization rule covers it any more\"", session.client_id(), filter);
         remove_subscription(session, subscription);
         engine_->erase_subscription(session.client_id(), subscription.text);
         return true;
     });
+    if (session.will != nullptr && !grant.may_publish(session.will->message->view().topic)) {
+        ++figures_.rights_revoked;
+        log::info("broker", "will dropped client=\"{}\" topic=\"{}\" why=\"no authorization rule allows it any more\"", session.client_id(), session.will->message->view().topic);
+        session.will.reset();
+    }
+}
+
+void Core::on_port_rules(const std::shared_ptr<const ListenerConfig>& before, const std::shared_ptr<const ListenerConfig>& after, std::int64_t now) {
+    now_ = now;
+    if (before->tls != after->tls)
+        uncovered_.erase(fmt::format("{}:{}", after->resource, after->port));
+    for (auto& [id, away] : away_) {
+        if (away.listener != before) continue;
+        away.listener = after;
+        if (before->policy == after->policy || after->policy == nullptr) continue;
+        const auto found = by_id_.find(id);
+        if (found == by_id_.end() || found->second->link() != nullptr) continue;
+        enforce(*found->second, *after->policy->resolve(away.principal, found->second->client_id()), nullptr);
+    }
+}
+
+void Core::note_uncovered(const Connection& connection, const std::string& name) {
+    constexpr std::size_t names_max = 8, ports_max = 100;
+    const auto key = fmt::format("{}:{}", connection.listener->resource, connection.listener->port);
+    if (name.size() > 253 || (!uncovered_.contains(key) && uncovered_.size() >= ports_max)) return;
+    if (auto& names = uncovered_[key]; names.size() < names_max) names.insert(name);
 }
 
 void Core::on_rules(Connection& connection, const std::shared_ptr<const ListenerConfig>& listener, std::int64_t now) {
@@ -126,12 +149,7 @@ void Core::on_rules(Connection& connection, const std::shared_ptr<const Listener
     for (auto& [topic, allowed] : security.topics) allowed = security.grant == nullptr || security.grant->may_publish(topic);
     if (security.grant == nullptr) return;
     if (!security.grant->may_connect()) return end("no authorization rule lets this client connect");
-    if (session.will != nullptr && !security.grant->may_publish(session.will->message->view().topic)) {
-        ++figures_.rights_revoked;
-        note(connection, session.client_id(), "Publish", session.will->message->view().topic, ReasonCode::not_authorized, "the rules changed: the will is not allowed any more and was dropped");
-        connection.session->will.reset();
-    }
-    enforce_subscriptions(connection);
+    enforce(*connection.session, *security.grant, &connection);
 }
 
 // --- audit ---
@@ -139,6 +157,8 @@ void Core::on_rules(Connection& connection, const std::shared_ptr<const Listener
 void Core::note(const Connection& connection, std::string_view client_id, const char* action, std::string_view target, ReasonCode reason, std::string why) {
     const auto peer = driver_.peer(connection);
     const auto wall = wall_ms();
+    client_id = client_id.substr(0, noted_bytes_max);
+    target = target.substr(0, noted_bytes_max);
     // A client that repeats itself is one entry with a count.
     const auto last = std::find_if(decisions_.rbegin(), decisions_.rend(), [&](const Decision& d) { return d.client_id == client_id && d.action == action && d.target == target && d.listener == connection.listener->resource; });
     if (last != decisions_.rend() && std::distance(decisions_.rbegin(), last) < 32 && last->why == why) {
@@ -174,8 +194,8 @@ std::vector<ClientView> Core::clients() {
 
 // --- guessing ---
 
-bool Core::is_throttled(const std::string& address) {
-    const auto found = failures_.find(address);
+bool Core::is_throttled(const std::string& network) {
+    const auto found = failures_.find(network);
     if (found == failures_.end()) return false;
     auto& f = found->second;
     f.tokens = std::max(0.0, f.tokens - static_cast<double>(now_ - f.at) / 1000 * failures_per_second);
@@ -183,9 +203,9 @@ bool Core::is_throttled(const std::string& address) {
     return f.tokens >= failures_burst;
 }
 
-void Core::count_failure(const std::string& address) {
+void Core::count_failure(const std::string& network) {
     if (failures_.size() >= failures_max) failures_.clear();
-    auto& f = failures_.try_emplace(address, Failures{.tokens = 0, .at = now_}).first->second;
+    auto& f = failures_.try_emplace(network, Failures{.tokens = 0, .at = now_}).first->second;
     f.tokens = std::max(0.0, f.tokens - static_cast<double>(now_ - f.at) / 1000 * failures_per_second) + 1;
     f.at = now_;
 }

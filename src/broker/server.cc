@@ -131,6 +131,17 @@ std::vector<ClientView> Server::clients() {
     return out;
 }
 
+std::map<std::string, std::set<std::string>> Server::uncovered() {
+    const std::lock_guard lock(guard_);
+    std::vector<std::map<std::string, std::set<std::string>>> parts(workers_.size());
+    if (stopped_) return {};
+    gather([&](Worker& worker, std::size_t i) { parts[i] = worker.core().uncovered(); });
+    std::map<std::string, std::set<std::string>> out;
+    for (auto& part : parts)
+        for (auto& [port, names] : part) out[port].merge(names);
+    return out;
+}
+
 void Server::publish(std::string topic, std::string payload, bool retain) {
     const std::lock_guard lock(guard_);
     if (stopped_) return;

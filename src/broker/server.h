@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -35,6 +36,8 @@ class Server {
     std::vector<Decision> decisions();
     /// Connected clients of ports with authentication, by client id.
     std::vector<ClientView> clients();
+    /// Names that clients asked for and certificates do not cover, by `namespace/name:port`.
+    std::map<std::string, std::set<std::string>> uncovered();
     /// Publishes a message of the server's own, on worker 0.
     void publish(std::string topic, std::string payload, bool retain);
     [[nodiscard]] std::int64_t pool_used() const noexcept { return shared_.pool_used(); }

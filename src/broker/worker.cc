@@ -129,6 +129,7 @@ void Worker::update_listener(const ListenerSocket& listener, const std::shared_p
     const auto affected = connections_;
     for (auto* connection : affected)
         if (connection->listener == before && connection->state != ConnectionState::closing) core_.on_rules(*connection, config, now_);
+    core_.on_port_rules(before, config, now_);
 }
 
 void Worker::remove_listener(const std::shared_ptr<ListenerSocket>& listener, bool keep_connections) {
@@ -232,6 +233,8 @@ std::unique_ptr<Connection> Worker::detach(Connection& connection) {
 }
 
 std::string Worker::peer(const Connection& connection) { return io::peer_name(connection.fd); }
+
+std::string Worker::network(const Connection& connection) { return io::peer_network(connection.fd); }
 
 void Worker::hold(Connection& connection) {
     connection.is_held = true;
@@ -365,8 +368,13 @@ void Worker::read_tls(Connection& connection) {
             end_handshake(connection);
             ++core_.counters().tls_handshakes;
             if (channel.is_resumed()) ++core_.counters().tls_resumed;
+            if (const auto name = channel.server_name(); !name.empty() && !channel.context().chain().front().covers(name)) core_.note_uncovered(connection, name);
             log::debug("tls", "handshake done peer={} listener={} version={} cipher={} resumed={} name=\"{}\"", peer(connection), connection.listener->resource, channel.version(), channel.cipher(), channel.is_resumed(), channel.server_name());
         }
+    }
+    if (channel.output().size() > cipher_max) {
+        core_.note_refusal(connection, "TLS", "it asks for answers without reading them");
+        return lose(connection);
     }
     if (!channel.output().empty() && !connection.is_dirty) make_dirty(connection);
     if (size > kept || kept > 0) {

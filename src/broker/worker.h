@@ -54,6 +54,7 @@ class Worker final : public Driver {
     void post(std::uint32_t worker, Mail mail) override;
     void pause(Connection& connection) override;
     std::string peer(const Connection& connection) override;
+    std::string network(const Connection& connection) override;
     void hold(Connection& connection) override;
     void release(Connection& connection) override;
     auth::Done completion(std::uint64_t ticket) override;
@@ -72,6 +73,7 @@ class Worker final : public Driver {
     using Mailbox = io::Ring<Mail, mailbox_size>;
 
     static constexpr std::size_t handshakes_max = 1000;    ///< under way; beyond, the oldest makes room
+    static constexpr std::size_t cipher_max = 1u << 20;    ///< unsent ciphertext beyond which a peer is given up: it asks for answers and reads none
     static constexpr std::int64_t handshake_ns_max = 2'000'000;    ///< of one turn, for handshakes; the others wait for the next
 
     void accept_from(const Port& port);

@@ -134,6 +134,7 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
     }
     if (!at_path(port.spec, "tls").is_object()) {
         port.security["tls"] = "none";
+        if (!authentication.empty() && !port.config.loopback_only) port.warnings.emplace_back("without tls, passwords and tokens cross the network in clear text");
         if (who.wants_certificate) port.warnings.emplace_back("X509 needs tls: without it no client can show a certificate");
         return;
     }
@@ -146,6 +147,8 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         port.security["certificate"] = {{"subject", leaf.subject()}, {"issuer", leaf.issuer()}, {"notAfter", rfc3339(leaf.not_after_ms())}, {"dnsNames", leaf.dns_names()}, {"ipAddresses", leaf.addresses()}};
     }
     port.warnings.insert(port.warnings.end(), prepared.warnings.begin(), prepared.warnings.end());
+    if (const auto asked = uncovered_.find(fmt::format("{}:{}", port.config.resource, port.config.port)); asked != uncovered_.end())
+        port.warnings.push_back(fmt::format("clients asked for {}, which the certificate does not cover; add it to san (or issue a certificate that has it)", fmt::join(asked->second, ", ")));
     if (!prepared.fault.empty()) block(prepared.fault);
 }
 
@@ -205,6 +208,7 @@ bool BrokerController::reconcile() {
     log::set_debug_clients(plan.debug_clients);
     const auto metrics_fault = open_metrics_port_ ? open_metrics_port_(plan.prometheus_port) : std::string();
 
+    uncovered_ = server_->uncovered();
     for (auto& port : plan.ports)
         for (const auto& listener : listeners)
             if (text_at(listener, "metadata.namespace") == port.name_space && text_at(listener, "metadata.name") == port.listener) secure(port, listener);

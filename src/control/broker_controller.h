@@ -72,6 +72,7 @@ class BrokerController {
     std::shared_ptr<auth::Crew> crew_;
     std::shared_ptr<client::HttpPool> http_;
     SecurityBuilder security_;
+    std::map<std::string, std::set<std::string>> uncovered_;   ///< the engine's thread alone
     std::unique_ptr<broker::Server> server_;
     std::mutex guard_;                             ///< plan_, states_, selftest_, server_'s pointer
     Plan plan_;

@@ -178,6 +178,17 @@ std::string peer_name(int fd) {
     return fmt::format("[{}]:{}", text, ntohs(address.v6.sin6_port));
 }
 
+std::string peer_network(int fd) {
+    Address address{};
+    socklen_t size = sizeof address;
+    if (fd < 0 || getpeername(fd, &address.any, &size) != 0) return "-";
+    char text[INET6_ADDRSTRLEN] = {};
+    if (address.any.sa_family == AF_INET) return inet_ntop(AF_INET, &address.v4.sin_addr, text, sizeof text);
+    if (IN6_IS_ADDR_V4MAPPED(&address.v6.sin6_addr)) return inet_ntop(AF_INET, &address.v6.sin6_addr.s6_addr[12], text, sizeof text);
+    for (std::size_t i = 8; i < 16; ++i) address.v6.sin6_addr.s6_addr[i] = 0;
+    return inet_ntop(AF_INET6, &address.v6.sin6_addr, text, sizeof text);
+}
+
 std::uint16_t local_port(int fd) noexcept {
     Address address{};
     socklen_t size = sizeof address;

@@ -32,6 +32,8 @@ void close_now(int fd) noexcept;
 int open_spare() noexcept;
 /// `address:port` of the peer.
 std::string peer_name(int fd);
+/// The peer's IPv4 address, or the /64 of its IPv6 address: what one household or attacker has.
+std::string peer_network(int fd);
 std::uint16_t local_port(int fd) noexcept;
 /// Raises the soft limit of open descriptors to the hard one; returns it.
 std::size_t raise_descriptor_limit() noexcept;

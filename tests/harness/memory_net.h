@@ -87,12 +87,14 @@ class MemoryNet {
     }
     /// New rules for the port, as a changed resource would bring.
     void change_rules(std::shared_ptr<auth::Authenticator> authenticator, std::shared_ptr<const auth::Policy> policy) {
+        const auto before = listener_;
         auto listener = std::make_shared<broker::ListenerConfig>(*listener_);
         listener->authenticator = std::move(authenticator);
         listener->policy = std::move(policy);
         listener_ = listener;
         for (auto& end : ends_)
             if (!end->is_closed) cores_[end->core]->on_rules(*end->connection, listener_, now_);
+        for (auto& core : cores_) core->on_port_rules(before, listener_, now_);
         settle();
     }
     void settle() {
@@ -153,6 +155,7 @@ class MemoryNet {
         void post(std::uint32_t worker, broker::Mail mail) override { net_.mails_.emplace_back(worker, std::move(mail)); }
         void pause(broker::Connection& c) override { c.is_paused = true; }
         std::string peer(const broker::Connection&) override { return "memory"; }
+        std::string network(const broker::Connection&) override { return "memory"; }
         void hold(broker::Connection& c) override { c.is_held = true; }
         void release(broker::Connection& c) override {
             c.is_held = false;

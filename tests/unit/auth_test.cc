@@ -10,6 +10,7 @@
 #include "auth/methods.h"
 #include "auth/policy.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "control/custom_server.h"
 #include "crypto/password.h"
@@ -465,9 +466,15 @@ TEST(Secured, a_session_kept_while_rights_went_comes_back_without_them) {
     net.send(*ann, connect_bytes("ann", "ann", "", mqtt::Version::v5, 100) + subscribe_bytes("own/ann/#"));
     net.drop(*ann);
     net.change_rules(says, policy({{.attributes = {{}}, .resources = {{Action::connect, {}}, {Action::subscribe, {"all/#"}}}}}));
+    // Nothing waits for her that came after she lost the right.
+    auto* bob = net.open();
+    net.change_rules(says, policy({{.user_names = {"bob"}, .resources = {{Action::connect, {}}, {Action::publish, {"#"}}}}, {.user_names = {"ann"}, .resources = {{Action::connect, {}}, {Action::subscribe, {"all/#"}}}}}));
+    net.send(*bob, connect_bytes("bob", "bob") + publish_bytes("own/ann/secret", 1, 1));
     auto* again = net.open();
     net.send(*again, connect_bytes("ann", "ann", "", mqtt::Version::v5, 100));
-    EXPECT_EQ(code_of(take(*again), mqtt::PacketType::connack, 0), 1u);
+    const auto got = take(*again);
+    EXPECT_EQ(code_of(got, mqtt::PacketType::connack, 0), 1u);
+    EXPECT_EQ(got.size(), 1u);
     EXPECT_TRUE(net.core(0).find_session("ann")->subscriptions.empty());
 }
 
@@ -535,6 +542,15 @@ TEST(Secured, methods_in_order_and_the_probes_secret) {
     Principal ann{.method = "Password", .user_name = "ann"};
     EXPECT_NE(chain->review(ann, {}, 0), "") << "another hash than the one that let it in";
     crew->stop();
+}
+
+TEST(Log, what_peers_chose_does_not_end_a_line) {
+    std::string line;
+    log::set_sink([&](std::string_view text) { line = text; });
+    log::info("broker", "client=\"{}\"", "a\n<4>forged\x1b[2J");
+    log::set_sink({});
+    EXPECT_EQ(std::ranges::count(line, '\n'), 1);
+    EXPECT_NE(line.find("a\\x0a<4>forged\\x1b[2J"), std::string::npos) << line;
 }
 
 }  // namespace

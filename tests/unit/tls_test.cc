@@ -159,6 +159,16 @@ TEST(Tls, a_context_says_what_is_wrong_with_its_certificate) {
     for (const auto& message : {why(pair.certificate, other.key), why("", pair.key)}) EXPECT_EQ(message.find("PRIVATE"), std::string::npos);
 }
 
+TEST(Tls, a_client_cannot_send_certificates_without_end) {
+    const auto root = authority("root");
+    auto client = leaf(root, "fan-01", false);
+    for (int i = 0; i < 100; ++i) client.certificate += root.pair.certificate;
+    Pair two(server_context(leaf(root, "broker", true), true), tls::Context::client({.ca = root.pair.certificate, .certificate_chain = client.certificate, .key = client.key}).value());
+    two.run();
+    EXPECT_FALSE(two.server_alive);
+    EXPECT_NE(two.server.fault().find("excessive message size"), std::string::npos) << two.server.fault();
+}
+
 // --- chains ---
 
 TEST(Chain, every_kind_of_bad_certificate_has_its_own_words) {
