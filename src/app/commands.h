@@ -25,6 +25,7 @@ struct BrokerRoleOptions {
     std::string kubeconfig;              ///< empty: the pod's account, else KUBECONFIG
     std::string name_space = "azure-iot-operations";
     std::string log_level = "info";
+    std::string data_folder;             ///< where a Broker with persistence keeps its state; empty: nowhere
 };
 /// The broker and its controller over a resource API elsewhere: `penstock api` or a kube-apiserver.
 int run_broker(const BrokerRoleOptions& options);

@@ -141,6 +141,7 @@ int main(int argc, char** argv) {
     auto* broker = root.add_subcommand("broker", "Run the broker over a resource API elsewhere (penstock api, or a cluster's)");
     broker->add_option("--kubeconfig", broker_options.kubeconfig, "Kubeconfig; in a pod the mounted account when absent");
     broker->add_option("-n,--namespace", broker_options.name_space, "Namespace of the resources")->capture_default_str();
+    broker->add_option("--data-dir", broker_options.data_folder, "Where a Broker with persistence keeps its state");
     broker->add_option("--log-level", broker_options.log_level, "Log level until the Broker resource is read")->capture_default_str();
 
     app::ResourceOptions resource;
@@ -351,6 +352,7 @@ int main(int argc, char** argv) {
     bench->add_option("-u,--username", load.user_name, "User name");
     bench->add_option("-P,--pw", load.password, "Password");
     bench->add_option("--pid", load.broker_pid, "Broker's process: its CPU and memory are reported");
+    bench->add_flag("--persistent", load.persistent, "Sessions that outlive their connections (expiry 1 h)");
     bench->add_flag("--subscribe", load.subscribe_idle, "idle: one subscription each");
     bench->add_flag("--json", load.json, "Report as JSON");
     bool no_progress = false;

@@ -161,7 +161,7 @@ int run_broker(const BrokerRoleOptions& options) {
     followed.push_back(resources::find_kind("cert-manager.io/v1", "Certificate"));
     control::RemoteObjects objects(connect, followed, options.name_space);
     TokenKeyReader token_keys(connect);
-    control::BrokerController controller(objects, version, [&] { return token_keys.known(); });
+    control::BrokerController controller(objects, version, [&] { return token_keys.known(); }, options.data_folder.empty() ? "" : (fs::path(options.data_folder) / "broker").string());
     api::PageServer pages(pages_of(controller, nullptr));
     controller.on_metrics_port([&](int wanted) {
         const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
@@ -228,7 +228,7 @@ int run(const RunOptions& options) {
     api::Authorizer::bootstrap(**registry);
 
     control::LocalObjects objects(**registry);
-    control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; });
+    control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; }, (fs::path(options.data_folder) / "broker").string());
     control::CertificateControllers certificates(objects);
     control::Housekeeper housekeeper(**registry, {.api_ca = identity->ca.certificate, .make_token = [&](const Json& account, const Json& secret) {
                                                       const auto made = tokens.issue(account, {}, 0, secret);

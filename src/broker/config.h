@@ -33,6 +33,15 @@ struct ListenerConfig {
     }
 };
 
+/// What is kept on disk beside sessions and subscriptions (fact sheet 2.11).
+struct Persistence {
+    enum class Mode : std::uint8_t { none, all, custom };
+    Mode retain = Mode::none, queues = Mode::none;
+    std::vector<std::string> retain_topics;       ///< filters, with custom
+    std::vector<std::string> queue_clients;       ///< client ids with `*`, with custom
+    bool retain_dynamic = true, queue_dynamic = true;      ///< clients may ask for it by user property, with custom
+};
+
 /// What every worker must obey. Zero means "no bound" unless said otherwise.
 struct BrokerConfig {
     std::uint32_t session_expiry_max = 86'400;    ///< seconds; also the expiry of a 3.1.1 session with clean session 0
@@ -47,6 +56,7 @@ struct BrokerConfig {
     bool aio_compatible = false;                  ///< CONNACK and QoS 2 exactly as AIO answers
     bool hide_selftest = false;                   ///< `#` does not see azedge/dmqtt/selftest
     bool sys_topics = true;
+    Persistence persistence;
 
     std::uint16_t receive_maximum = 1000;         ///< of the server, towards publishers
     std::uint16_t topic_alias_maximum = 32;       ///< aliases a client may set

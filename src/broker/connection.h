@@ -1,6 +1,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <map>
 #include <string>
@@ -38,6 +39,20 @@ struct Security {
     bool has_expiry = false;
 };
 
+/// Output that must not leave before what it promises is durable: the stream's position at which each unfinished ticket's output
+/// begins. Only where the engine is durable.
+struct Gates {
+    std::deque<std::pair<std::uint64_t, std::uint64_t>> marks;     ///< ticket, position
+    std::uint64_t consumed = 0;                                    ///< bytes that left
+    std::uint64_t turn_end = 0;                                    ///< position at the end of the last turn
+
+    /// How many of the pending bytes may leave.
+    std::size_t allowed(std::uint64_t durable) {
+        while (!marks.empty() && marks.front().first <= durable) marks.pop_front();
+        return marks.empty() ? static_cast<std::size_t>(-1) : static_cast<std::size_t>(marks.front().second - consumed);
+    }
+};
+
 /// One network connection. Core: home; before its session is known it may be handed to another worker, once.
 /// Kept small: an idle connection owns no buffers.
 struct Connection : session::Link {
@@ -46,6 +61,7 @@ struct Connection : session::Link {
     bool is_dirty = false;                        ///< in the worker's list of connections to flush
     bool wants_write = false;                     ///< the socket was full; EPOLLOUT is armed
     bool is_paused = false;                       ///< not read while the pool is full
+    bool is_gated = false;                        ///< this turn's output waits for the turn's commit
     bool is_held = false;                         ///< not read until a verdict is there
     bool is_debug = false;                        ///< per-client debug log
     std::uint16_t category = 0;                   ///< index into the worker's metric categories
@@ -78,6 +94,7 @@ struct Connection : session::Link {
     std::unique_ptr<Waiting> waiting;
     std::unique_ptr<TlsState> tls;
     std::unique_ptr<Security> security;
+    std::unique_ptr<Gates> gates;
 
     /// Something waits to be written.
     [[nodiscard]] bool has_pending() const noexcept {

@@ -33,7 +33,7 @@ void log_ended(std::string_view client, std::string_view peer, std::string_view 
 }
 
 Core::Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared, std::unique_ptr<store::Engine> engine)
-    : id_(id), count_(count), driver_(driver), shared_(shared), engine_(std::move(engine)) {
+    : id_(id), count_(count), driver_(driver), shared_(shared), engine_(std::move(engine)), durable_(engine_->is_durable()) {
     category_of("uncategorized");
 }
 
@@ -148,6 +148,7 @@ Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std:
 }
 
 void Core::send_ack(Connection& connection, PacketType type, std::uint16_t packet_id, ReasonCode reason, std::string_view text) {
+    gate(connection);
     auto& out = output(connection);
     if (connection.version != Version::v5 || reason == ReasonCode::success) {
         char* at = out.grow(4);
@@ -249,6 +250,15 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         return answer(ReasonCode::payload_format_invalid, "the payload is not UTF-8 as its format indicator says");
     }
 
+    // What cannot be kept is not taken; QoS 0 promises nothing.
+    if (durable_ && publish.qos != Qos::at_most_once && engine_->fault() != nullptr) {
+        ++figures_.rejected_disk;
+        if (connection.version == Version::v5) return answer(ReasonCode::quota_exceeded, engine_->fault());
+        driver_.pause(connection);
+        --category.publishes_received;
+        category.payload_bytes_received -= publish.payload.size();
+        return Next::stop;
+    }
     mqtt::MessageView view{.topic = publish.topic,
                            .payload = publish.payload,
                            .properties = publish.properties,
@@ -269,9 +279,24 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         view.expires_at = now_ + static_cast<std::int64_t>(seconds) * 1000;
     }
     mqtt::Outgoing message(view);
+    const bool exactly_once = publish.qos == Qos::exactly_once && durable_ && session.is_kept;
+    Origin origin{.publisher = session.client_id(), .packet_id = publish.packet_id, .dup = publish.dup};
     if (publish.qos == Qos::exactly_once) session.begin_incoming(publish.packet_id);
+    if (exactly_once) origin_ = &origin;
     if (publish.retain) set_retained(message);
     const bool matched = route(message);
+    origin_ = nullptr;
+    if (exactly_once) {
+        if (!origin.went_elsewhere) {
+            engine_->put_incoming(session.client_id(), publish.packet_id);
+        } else {
+            // Here and elsewhere are different batches. That it was received is written once it is on disk everywhere; a crash in
+            // between lets the client send it again, and who has it already does not take it twice.
+            by_id_[session.id()] = &session;
+            received_.push_back({.ticket = engine_->next_ticket(), .session = session.id(), .packet_id = publish.packet_id, .reason = matched ? ReasonCode::success : ReasonCode::no_matching_subscribers});
+            return Next::go_on;
+        }
+    }
     if (publish.qos == Qos::at_most_once) return Next::go_on;
     return answer(matched ? ReasonCode::success : ReasonCode::no_matching_subscribers);
 }
@@ -285,6 +310,7 @@ Core::Next Core::on_ack(Connection& connection, const mqtt::Frame& frame) {
     auto& session = *connection.session;
     auto& counts = figures_.categories[connection.category].delivery;
     output(connection);
+    gate(connection);
     bool in_order = true;
     switch (frame.type) {
         case PacketType::puback: in_order = session.on_puback(decoded->packet_id); break;
@@ -292,8 +318,12 @@ Core::Next Core::on_ack(Connection& connection, const mqtt::Frame& frame) {
         case PacketType::pubcomp: in_order = session.on_pubcomp(decoded->packet_id); break;
         default:
             // PUBREL: an unknown identifier is answered too, so that a client that lost our PUBCOMP can go on.
-            send_ack(connection, PacketType::pubcomp, decoded->packet_id,
-                     session.end_incoming(decoded->packet_id) ? ReasonCode::success : ReasonCode::packet_identifier_not_found);
+            const bool known = session.end_incoming(decoded->packet_id);
+            if (known && session.is_kept) {
+                engine_->erase_incoming(session.client_id(), decoded->packet_id);
+                release(session.client_id(), decoded->packet_id);
+            }
+            send_ack(connection, PacketType::pubcomp, decoded->packet_id, known ? ReasonCode::success : ReasonCode::packet_identifier_not_found);
             return Next::go_on;
     }
     if (!in_order) {
@@ -357,31 +387,40 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
         } else {
             known->options = options;
         }
-        engine_->put_subscription(session.client_id(), entry.filter, qos, options.id);
-        if (shared.is_shared) {
-            topics::Member member{.session = session.id(), .worker = id_, .local = &session, .options = options, .is_connected = true};
-            index_.add_member(shared.filter, shared.group, member);
-            by_id_[session.id()] = &session;
-            member.local = nullptr;
-            Mail mail{.kind = Mail::Kind::member_added, .from = id_};
-            mail.body = std::make_unique<Mail::Body>(std::string(shared.filter), std::string(shared.group), member, nullptr);
-            broadcast(mail);
-            continue;   // no retained messages for shared subscriptions, §4.8.2
-        }
-        const auto added = index_.add(shared.filter, &session, options);
-        if (added.first) {
-            Mail mail{.kind = Mail::Kind::filter_added, .from = id_};
-            mail.body = std::make_unique<Mail::Body>();
-            mail.body->filter = shared.filter;
-            broadcast(mail);
-        }
+        if (session.is_kept) engine_->put_subscription(session.client_id(), entry.filter, options);
+        index_subscription(session, shared, options);
+        if (shared.is_shared) continue;   // no retained messages for shared subscriptions, §4.8.2
         if (entry.retain_handling == 0 || (entry.retain_handling == 1 && is_new)) retrieve.push_back({shared.filter, options});
     }
     scratch_.clear();
     mqtt::encode_suback(scratch_, PacketType::suback, connection.version, subscribe.packet_id, reasons);
+    gate(connection);
     output(connection).append(scratch_);
     for (const auto& r : retrieve) send_retained(session, r.filter, r.options);
     return Next::go_on;
+}
+
+void Core::index_subscription(Session& session, const topics::SharedFilter& shared, const topics::Options& options) {
+    if (shared.is_shared) {
+        topics::Member member{.session = session.id(), .worker = id_, .local = &session, .options = options, .is_connected = session.link() != nullptr};
+        index_.add_member(shared.filter, shared.group, member);
+        by_id_[session.id()] = &session;
+        member.local = nullptr;
+        Mail mail{.kind = Mail::Kind::member_added, .from = id_};
+        mail.body = std::make_unique<Mail::Body>(std::string(shared.filter), std::string(shared.group), member, nullptr);
+        broadcast(mail);
+        return;
+    }
+    if (!index_.add(shared.filter, &session, options).first) return;
+    Mail mail{.kind = Mail::Kind::filter_added, .from = id_};
+    mail.body = std::make_unique<Mail::Body>();
+    mail.body->filter = shared.filter;
+    broadcast(mail);
+}
+
+void Core::add_subscription(Session& session, std::string_view filter, const topics::Options& options) {
+    session.subscriptions.push_back({.text = std::string(filter), .options = options});
+    index_subscription(session, topics::split_shared(filter), options);
 }
 
 void Core::remove_subscription(Session& session, const session::Subscription& subscription) {
@@ -419,12 +458,13 @@ Core::Next Core::on_unsubscribe(Connection& connection, const mqtt::Frame& frame
             continue;
         }
         remove_subscription(session, *at);
-        engine_->erase_subscription(session.client_id(), filter);
+        if (session.is_kept) engine_->erase_subscription(session.client_id(), filter);
         session.subscriptions.erase(at);
         reasons.push_back(ReasonCode::success);
     }
     scratch_.clear();
     mqtt::encode_suback(scratch_, PacketType::unsuback, connection.version, decoded->packet_id, reasons);
+    gate(connection);
     output(connection).append(scratch_);
     return Next::go_on;
 }
@@ -456,6 +496,8 @@ void Core::deliver_to(Session& session, mqtt::Outgoing& message, std::uint8_t qo
     if (link != nullptr && !link->is_dirty) driver_.make_dirty(*link);
     auto& counts = figures_.categories[link != nullptr ? link->category : 0].delivery;
     const auto effective = std::min(static_cast<Qos>(qos), message.view().qos);
+    // A delivery of a kept session leaves once it is known on disk: after a crash it must be the same one, not another.
+    if (link != nullptr && session.keeps_queue && effective != Qos::at_most_once) gate(*link);
     session.deliver(message, effective, retain, ids, id_count, *engine_, queue_limits(), now_, counts);
 }
 
@@ -476,6 +518,8 @@ void Core::deliver_shared(mqtt::Outgoing& message, topics::Group& group, std::st
     topics::Member* member = nullptr;
     const auto& view = message.view();
     if (view.has_partition) member = group.pick_by_hash(view.partition);
+    // Sent again after a crash it must go to the same member.
+    else if (origin_ != nullptr) member = group.pick_by_hash(origin_key(origin_->publisher, origin_->packet_id));
     else if (config_.aio_compatible && group.filter_has_wildcard) member = group.pick_by_hash(view.topic);
     else member = group.pick_round_robin();
     if (member == nullptr) return;
@@ -489,20 +533,28 @@ void Core::deliver_shared(mqtt::Outgoing& message, topics::Group& group, std::st
     mail.body = std::make_unique<Mail::Body>();
     mail.body->filter = filter;
     mail.body->group = group.name;
+    put_origin(mail);
     driver_.post(member->worker, std::move(mail));
 }
 
 bool Core::route(mqtt::Outgoing& message) {
     const auto& match = index_.match(message.view().topic, is_hidden(message.view().topic));
-    bool any = deliver_local(message, match);
+    bool any = !match.targets.empty();
+    if (origin_ != nullptr && (match.remote_workers != 0 || !match.groups.empty())) {
+        // Taken before and not yet told everywhere: the own part is not done twice.
+        if (!seen_before(origin_->publisher, origin_->packet_id, origin_->dup)) any = deliver_local(message, match);
+    } else {
+        any = deliver_local(message, match);
+    }
     for (auto* group : match.groups) {
         any = true;
         deliver_shared(message, *group, group->filter);
     }
     for (auto remote = match.remote_workers; remote != 0; remote &= remote - 1) {
         any = true;
-        driver_.post(static_cast<std::uint32_t>(std::countr_zero(remote)),
-                     Mail{.kind = Mail::Kind::publish, .from = id_, .message = message.share()});
+        Mail mail{.kind = Mail::Kind::publish, .from = id_, .message = message.share()};
+        put_origin(mail);
+        driver_.post(static_cast<std::uint32_t>(std::countr_zero(remote)), std::move(mail));
     }
     return any;
 }
@@ -519,7 +571,7 @@ void Core::broadcast(const Mail& prototype) {
         if (worker == id_) continue;
         Mail copy{.kind = prototype.kind, .flag = prototype.flag, .from = id_, .number = prototype.number, .message = prototype.message};
         if (prototype.body != nullptr)
-            copy.body = std::make_unique<Mail::Body>(prototype.body->filter, prototype.body->group, prototype.body->member, nullptr);
+            copy.body = std::make_unique<Mail::Body>(prototype.body->filter, prototype.body->group, prototype.body->member, nullptr, prototype.body->publisher, prototype.body->packet_id);
         driver_.post(worker, std::move(copy));
     }
 }
@@ -540,6 +592,11 @@ void Core::store_retained(const mqtt::MessageRef& message, std::uint64_t sequenc
     if (const auto found = cleared_at_.find(std::string(topic)); found != cleared_at_.end() && found->second > sequence) return;
     auto& slot = retained_[topic];
     if (slot.sequence > sequence) return;
+    // One worker writes a topic, so that the newest is the one that stays.
+    if (durable_ && home_of(topic, count_) == id_) {
+        if (keeps_retained(message->view())) engine_->put_retained(message, sequence);
+        else engine_->erase_retained(topic);
+    }
     if (slot) retained_bytes_ -= slot.message->payload_size();
     else ++retained_count_;
     retained_bytes_ += message->payload_size();
@@ -555,6 +612,7 @@ void Core::clear_retained(std::string_view topic, std::uint64_t sequence) {
     }
     auto* slot = retained_.find(topic);
     if (slot == nullptr || slot->sequence > sequence) return;
+    if (durable_ && home_of(topic, count_) == id_) engine_->erase_retained(topic);
     --retained_count_;
     retained_bytes_ -= slot->message->payload_size();
     *slot = {};
@@ -564,7 +622,7 @@ void Core::clear_retained(std::string_view topic, std::uint64_t sequence) {
 void Core::set_retained(mqtt::Outgoing& message) {
     const auto sequence = shared_.sequence.fetch_add(1, std::memory_order_relaxed);
     if (message.view().payload.empty()) {
-        engine_->erase_retained(message.view().topic);   // [MQTT-3.3.1-6]
+        // [MQTT-3.3.1-6]
         Mail mail{.kind = Mail::Kind::retained_cleared, .from = id_, .number = sequence};
         mail.body = std::make_unique<Mail::Body>();
         mail.body->filter = message.view().topic;
@@ -573,7 +631,6 @@ void Core::set_retained(mqtt::Outgoing& message) {
         return;
     }
     const auto& shared = message.share();
-    engine_->put_retained(shared);
     store_retained(shared, sequence);
     broadcast(Mail{.kind = Mail::Kind::retained, .from = id_, .number = sequence, .message = shared});
 }
@@ -584,6 +641,7 @@ void Core::send_retained(Session& session, std::string_view filter, const topics
     auto* connection = static_cast<Connection*>(session.link());
     auto& counts = figures_.categories[connection->category].delivery;
     output(*connection);
+    if (session.keeps_queue) gate(*connection);
     retained_.match(filter, {}, [&](Retained& value) {
         if (const auto at = value.message->expires_at(); at != 0 && at <= now_) return;
         mqtt::Outgoing message(value.message);
@@ -598,11 +656,17 @@ void Core::on_mail(Mail& mail, std::int64_t now) {
     now_ = now;
     switch (mail.kind) {
         case Mail::Kind::publish: {
+            if (mail.body != nullptr && seen_before(mail.body->publisher, mail.body->packet_id, mail.flag)) break;
             mqtt::Outgoing message(std::move(mail.message));
             deliver_local(message, index_.match(message.view().topic, is_hidden(message.view().topic)));
             break;
         }
+        case Mail::Kind::released:
+            forget_seen(mail.body->publisher, mail.body->packet_id);
+            break;
         case Mail::Kind::shared_publish: {
+            // A group has a mark of its own: the same message may come here for ordinary subscribers too.
+            if (!mail.body->publisher.empty() && seen_before(mail.body->publisher + '\0' + mail.body->filter + '\0' + mail.body->group, mail.body->packet_id, mail.flag)) break;
             mqtt::Outgoing message(std::move(mail.message));
             auto* group = index_.find_group(mail.body->filter, mail.body->group);
             if (group == nullptr) break;
@@ -630,6 +694,7 @@ void Core::on_mail(Mail& mail, std::int64_t now) {
 }
 
 void Core::on_room(Connection& connection, std::int64_t now) {
+    if (connection.session != nullptr && connection.session->keeps_queue) gate(connection);
     now_ = now;
     if (connection.session == nullptr || connection.state != ConnectionState::connected) return;
     if (connection.session->queued() == 0) return;

@@ -107,6 +107,7 @@ struct CoreFigures {
     std::uint64_t bytes_received = 0;
     std::uint64_t bytes_sent = 0;
     std::uint64_t rejected_memory = 0;
+    std::uint64_t rejected_disk = 0;
     std::uint64_t expired_messages = 0;
     std::uint64_t mailbox_full = 0;
     std::uint64_t subscribes = 0;
@@ -172,8 +173,16 @@ class Core {
     [[nodiscard]] std::vector<ClientView> clients();
     /// Ends one connection with a reason; `text` becomes the reason string.
     void disconnect(Connection& connection, mqtt::ReasonCode reason, const char* statement, const char* text, std::int64_t now);
-    /// Durable up to here? Then `done` may flush. See store::Engine::commit.
-    void commit(const std::function<void()>& done) { engine_->commit(done); }
+    /// See store::Engine.
+    std::uint64_t commit(const store::MailCounts& mails) { return engine_->commit(mails); }
+    [[nodiscard]] std::uint64_t durable() const noexcept { return engine_->durable(); }
+    [[nodiscard]] bool is_durable() const noexcept { return durable_; }
+    /// The disk takes nothing: version 3 clients wait.
+    [[nodiscard]] bool is_failing() const noexcept { return durable_ && engine_->fault() != nullptr; }
+    /// Takes over what the engine kept. Before any port is open.
+    void recover(std::int64_t now);
+    /// Goes on with what waited for a commit. Once a turn, before anything else.
+    void settle(std::int64_t now);
     [[nodiscard]] bool under_pressure() const noexcept { return shared_.pool_used() * 4 > config_.pool_bytes * 3; }
 
     [[nodiscard]] CoreFigures figures() const;
@@ -236,6 +245,8 @@ class Core {
     void publish_will(session::Session& session);
     void set_members_connected(session::Session& session, bool connected);
     void start_timer(session::Session& session, std::int64_t at);
+    void index_subscription(session::Session& session, const topics::SharedFilter& shared, const topics::Options& options);
+    void add_subscription(session::Session& session, std::string_view filter, const topics::Options& options);
     void remove_subscription(session::Session& session, const session::Subscription& subscription);
 
     // routing
@@ -259,6 +270,30 @@ class Core {
     }
     void send_ack(Connection& connection, mqtt::PacketType type, std::uint16_t packet_id, mqtt::ReasonCode reason, std::string_view text = {});
 
+    // durability
+    class Recovery;
+    /// What is written to this connection in this turn waits for the turn's commit.
+    void gate(Connection& connection) const noexcept { connection.is_gated |= durable_; }
+    /// Writes the session's own record.
+    void keep(const session::Session& session);
+    /// A QoS 2 message of a kept publisher while it is routed: what identifies it when it is sent again after a crash.
+    struct Origin {
+        std::string_view publisher;
+        std::uint16_t packet_id = 0;
+        bool dup = false;
+        bool went_elsewhere = false;              ///< to other workers
+    };
+    static std::string origin_key(std::string_view publisher, std::uint16_t packet_id);
+    /// Adds the origin to mail of a message that is being routed.
+    void put_origin(Mail& mail);
+    /// True when this worker has dealt with it before; notes it otherwise.
+    bool seen_before(std::string_view publisher, std::uint16_t packet_id, bool dup);
+    /// The publisher is done with it: what was noted goes, here and on the other workers.
+    void release(std::string_view publisher, std::uint16_t packet_id);
+    bool forget_seen(std::string_view publisher, std::uint16_t packet_id);
+    [[nodiscard]] bool keeps_retained(const mqtt::MessageView& view) const;
+    [[nodiscard]] bool keeps_queue(const mqtt::ConnectView& connect, std::string_view client_id) const;
+
     // keep alive
     void wheel_insert(Connection& connection, std::uint32_t at);
     void wheel_remove(Connection& connection) noexcept;
@@ -268,6 +303,7 @@ class Core {
     Driver& driver_;
     Shared& shared_;
     std::unique_ptr<store::Engine> engine_;
+    const bool durable_;
     BrokerConfig config_;
     std::int64_t now_ = 0;                        ///< monotonic ms of the event being handled
     std::uint32_t second_ = 0;
@@ -305,6 +341,14 @@ class Core {
         std::int64_t at = 0;
     };
     std::unordered_map<std::string, Failures> failures_;           ///< by address
+    Origin* origin_ = nullptr;                                     ///< while such a message is routed
+    std::set<std::string, std::less<>> seen_;                      ///< see store::Engine::put_seen
+    struct Received {
+        std::uint64_t ticket = 0, session = 0;
+        std::uint16_t packet_id = 0;
+        mqtt::ReasonCode reason{};
+    };
+    std::deque<Received> received_;                                ///< QoS 2 messages whose PUBREC waits for other workers
     CoreFigures figures_;
     std::unordered_map<std::string, std::uint16_t> category_index_;
     std::string scratch_;

@@ -309,6 +309,9 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     const auto bound = config_.session_expiry_max == 0 ? never : config_.session_expiry_max;
     const auto granted = v5 ? std::min(connect.session_expiry_interval, bound) : connect.clean_start ? 0 : bound;
     session->expiry_interval = granted;
+    const bool was_kept = session->is_kept;
+    session->is_kept = durable_ && granted > 0;
+    session->keeps_queue = session->is_kept && (session->keeps_queue || keeps_queue(connect, client_id));
     if (connect.will) {
         auto will = std::make_unique<session::Will>();
         will->message = mqtt::MessageRef(mqtt::Message::make({.topic = connect.will->topic,
@@ -361,6 +364,9 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     output(connection).append(scratch_);
     log::debug("broker", "client connected client=\"{}\" peer={} listener={} version={} session_present={}", client_id,
                driver_.peer(connection), connection.listener->resource, static_cast<unsigned>(connect.version), session_present);
+    gate(connection);
+    if (session->is_kept) keep(*session);
+    else if (was_kept) engine_->erase_session(session->client_id());
     // What is not allowed any more ends before anything is sent.
     away_.erase(session->id());
     if (session_present && connection.security != nullptr && connection.security->grant != nullptr) enforce(*session, *connection.security->grant, &connection);
@@ -424,6 +430,7 @@ void Core::end_connection(Connection& connection, bool keep_will) {
     session->detach();
     if (!keep_will) session->will.reset();
     if (session->expiry_interval == 0) {
+        if (std::exchange(session->is_kept, false)) engine_->erase_session(session->client_id());
         if (session->will != nullptr) publish_will(*session);
         erase_session(*session);
         return;
@@ -440,6 +447,7 @@ void Core::end_connection(Connection& connection, bool keep_will) {
             start_timer(*session, session->will->publish_at);
         }
     }
+    if (session->is_kept) keep(*session);
 }
 
 void Core::publish_will(Session& session) {
@@ -455,7 +463,10 @@ void Core::publish_will(Session& session) {
 
 void Core::erase_session(Session& session) {
     for (const auto& subscription : session.subscriptions) remove_subscription(session, subscription);
-    engine_->erase_session(session.client_id());
+    if (session.is_kept) {
+        for (const auto packet_id : session.incoming()) release(session.client_id(), packet_id);
+        engine_->erase_session(session.client_id());
+    }
     away_.erase(session.id());
     by_id_.erase(session.id());
     sessions_.erase(sessions_.find(session.client_id()));
@@ -522,7 +533,10 @@ void Core::on_tick(std::int64_t now) {
         const auto found = by_id_.find(id);
         if (found == by_id_.end() || found->second->link() != nullptr) continue;
         auto& session = *found->second;
-        if (session.will != nullptr && session.will->publish_at != 0 && session.will->publish_at <= now) publish_will(session);
+        if (session.will != nullptr && session.will->publish_at != 0 && session.will->publish_at <= now) {
+            publish_will(session);
+            if (session.is_kept) keep(session);
+        }
         if (session.ends_at != 0 && session.ends_at <= now) {
             if (session.will != nullptr) publish_will(session);
             erase_session(session);

@@ -89,13 +89,14 @@ void Core::enforce(Session& session, const auth::Grant& grant, const Connection*
         if (connection != nullptr) note(*connection, session.client_id(), "Subscribe", filter, ReasonCode::not_authorized, "the rules changed: no rule covers this filter any more, the subscription ended");
         log::info("broker", "subscription ended client=\"{}\" filter=\"{}\" why=\"no authorization rule covers it any more\"", session.client_id(), filter);
         remove_subscription(session, subscription);
-        engine_->erase_subscription(session.client_id(), subscription.text);
+        if (session.is_kept) engine_->erase_subscription(session.client_id(), subscription.text);
         return true;
     });
     if (session.will != nullptr && !grant.may_publish(session.will->message->view().topic)) {
         ++figures_.rights_revoked;
         log::info("broker", "will dropped client=\"{}\" topic=\"{}\" why=\"no authorization rule allows it any more\"", session.client_id(), session.will->message->view().topic);
         session.will.reset();
+        if (session.is_kept) keep(session);
     }
 }
 

@@ -22,6 +22,7 @@ struct Mail {
         member_connected,   ///< filter, group, session, flag
         retained,           ///< message, sequence: newest wins
         retained_cleared,   ///< filter holds the topic, sequence
+        released,           ///< filter holds a publisher, number its packet identifier: the QoS 2 message is done
         connection,         ///< connection: its client id lives on your worker
     };
     /// The parts that only rare mails need.
@@ -30,10 +31,12 @@ struct Mail {
         std::string group;
         topics::Member member;
         std::unique_ptr<Connection> connection;
+        std::string publisher{};                  ///< of a QoS 2 message, where it must not be taken twice
+        std::uint16_t packet_id = 0;
     };
 
     Kind kind = Kind::none;
-    bool flag = false;
+    bool flag = false;                            ///< publish with a body: DUP
     std::uint32_t from = 0;
     std::uint64_t number = 0;                     ///< session or sequence
     mqtt::MessageRef message{};

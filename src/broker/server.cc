@@ -6,20 +6,33 @@
 
 #include <fmt/format.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "io/socket.h"
 
 namespace penstock::broker {
 
-Server::Server(std::uint32_t workers) {
+Server::Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable) : durable_(std::move(durable)) {
     for (std::uint32_t i = 0; i <= workers; ++i) shared_.pools.push_back(std::make_unique<mqtt::MessageBytes>());
     std::vector<Worker*> peers;
     for (std::uint32_t i = 0; i < workers; ++i) {
-        workers_.push_back(std::make_unique<Worker>(i, workers, shared_));
+        workers_.push_back(std::make_unique<Worker>(i, workers, shared_, durable_.get()));
         peers.push_back(workers_.back().get());
     }
     for (auto& worker : workers_) worker->connect_to(peers);
     for (auto& worker : workers_) threads_.emplace_back([w = worker.get()] { w->run(); });
+    if (durable_ == nullptr) return;
+    const auto began = monotonic_ms();
+    on_all([](Worker& worker) { worker.core().recover(worker.now()); });
+    // What the workers tell each other of their subscriptions must have arrived before the first client does.
+    for (std::uint64_t sent = 1, processed = 0; sent != processed;) {
+        std::vector<std::pair<std::uint64_t, std::uint64_t>> counts(workers_.size());
+        gather([&](Worker& worker, std::size_t i) { counts[i] = {worker.mail_sent(), worker.mail_processed()}; });
+        sent = processed = 0;
+        for (const auto& [s, p] : counts) sent += s, processed += p;
+    }
+    durable_->set_recovery_seconds(static_cast<double>(monotonic_ms() - began) / 1000);
+    durable_->start();
 }
 
 Server::~Server() { stop(); }
@@ -161,6 +174,7 @@ void Server::stop() {
     }
     for (auto& worker : workers_) worker->stop();
     for (auto& thread : threads_) thread.join();
+    if (durable_ != nullptr) durable_->stop();
     open_.clear();
 }
 

@@ -23,7 +23,8 @@ struct ListenerState {
 /// The whole broker: its workers and ports. Core: control; every method is called from control threads, one at a time.
 class Server {
   public:
-    explicit Server(std::uint32_t workers);
+    /// `durable`: where state is kept; null: in memory alone. What it holds is there when this returns.
+    explicit Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable = nullptr);
     ~Server();
 
     [[nodiscard]] std::uint32_t workers() const noexcept { return static_cast<std::uint32_t>(workers_.size()); }
@@ -41,6 +42,8 @@ class Server {
     /// Publishes a message of the server's own, on worker 0.
     void publish(std::string topic, std::string payload, bool retain);
     [[nodiscard]] std::int64_t pool_used() const noexcept { return shared_.pool_used(); }
+    /// Null: in memory alone.
+    [[nodiscard]] store::Durable* durable() const noexcept { return durable_.get(); }
     /// DISCONNECT 0x8B to all, then stops the threads.
     void stop();
 
@@ -51,6 +54,7 @@ class Server {
 
     std::mutex guard_;
     Shared shared_;
+    std::unique_ptr<store::Durable> durable_;
     std::vector<std::unique_ptr<Worker>> workers_;
     std::vector<std::thread> threads_;
     std::map<std::string, std::shared_ptr<ListenerSocket>> open_;     ///< by port; those that pick one: by resource and place

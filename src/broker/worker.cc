@@ -28,8 +28,8 @@ ListenerSocket::~ListenerSocket() {
     for (const int fd : fds) io::close_now(fd);
 }
 
-Worker::Worker(std::uint32_t id, std::uint32_t count, Shared& shared)
-    : id_(id), shared_(shared), core_(id, count, *this, shared, store::make_memory_engine()), outboxes_(count), pushed_(count),
+Worker::Worker(std::uint32_t id, std::uint32_t count, Shared& shared, store::Durable* durable)
+    : id_(id), shared_(shared), core_(id, count, *this, shared, durable != nullptr ? durable->engine(id, [this] { poller_.wake(); }) : store::make_memory_engine()), outboxes_(count), sent_(count), processed_(count),
       scratch_(std::make_unique<char[]>(scratch_size)), plain_(std::make_unique_for_overwrite<char[]>(2 * scratch_size)), spare_fd_(io::open_spare()) {
     for (std::uint32_t i = 0; i < count; ++i) inboxes_.push_back(std::make_unique<Mailbox>());
 }
@@ -60,6 +60,7 @@ void Worker::run() {
         sleeping_.store(false, std::memory_order_relaxed);
         now_ = monotonic_ms();
         handshake_ns_ = 0;
+        if (core_.is_durable()) core_.settle(now_);
         // Mails first: what another worker did before it answered its client must be visible to that client's next
         // packet, wherever it arrives.
         drain_mailboxes();
@@ -85,7 +86,7 @@ void Worker::run() {
         if (!paused_.empty()) resume_paused();
         // Mails leave before answers do: a client that was told SUBACK or PUBACK may speak to another worker at once.
         push_outboxes();
-        core_.commit([this] { flush_dirty(); });
+        end_turn();
         push_outboxes();   // a connection that failed while it was flushed may have published its will
         reap();
     }
@@ -264,7 +265,7 @@ void Worker::pause(Connection& connection) {
 }
 
 void Worker::resume_paused() {
-    if (core_.under_pressure()) return;
+    if (core_.under_pressure() || core_.is_failing()) return;
     auto paused = std::move(paused_);
     paused_.clear();
     for (auto* connection : paused) {
@@ -461,6 +462,7 @@ void Worker::release_buffer(Connection& connection) {
     std::unique_ptr<session::OutBuffer> buffer(std::exchange(connection.out, nullptr));
     if (buffer == nullptr) return;
     buffer->clear();
+    if (connection.gates != nullptr && connection.gates->marks.empty()) connection.gates.reset();
     if (buffers_.size() < buffers_kept && buffer->capacity() <= buffer_capacity_kept) buffers_.push_back(std::move(buffer));
 }
 
@@ -469,6 +471,7 @@ bool Worker::write_tls(Connection& connection) {
     auto& channel = connection.tls->channel;
     auto& cipher = channel.output();
     auto& out = *connection.out;
+    blocked_ = false;
     if (cipher.empty() && cipher.capacity() < cipher_spare_.capacity()) cipher.swap(cipher_spare_);
     while (true) {
         while (!cipher.empty()) {
@@ -478,7 +481,8 @@ bool Worker::write_tls(Connection& connection) {
             core_.counters().bytes_sent += static_cast<std::uint64_t>(sent);
             if (static_cast<std::size_t>(sent) < cipher.size()) {
                 cipher.erase(0, static_cast<std::size_t>(sent));
-                if (sent == 0 || !cipher.empty()) return true;
+                blocked_ = true;
+                return true;
             }
             cipher.clear();
         }
@@ -490,14 +494,7 @@ bool Worker::write_tls(Connection& connection) {
         bool good = true;
         std::size_t taken = 0;
         if (auto* ws = connection.websocket.get()) {
-            if (!out.empty() && ws->is_open) {
-                websocket_frame_header(ws->out, out.pending());
-                out.pieces([&](std::string_view piece) {
-                    ws->out += piece;
-                    return true;
-                });
-                out.clear();
-            }
+            frame_output(connection);
             const auto piece = std::string_view(ws->out).substr(ws->out_sent, step_max);
             good = channel.write(piece);
             ws->out_sent += piece.size();
@@ -508,17 +505,19 @@ bool Worker::write_tls(Connection& connection) {
                 ws->out_sent = 0;
             }
         } else {
+            const auto limit = std::min(step_max, sendable(connection));
             out.pieces([&](std::string_view piece) {
-                piece = piece.substr(0, step_max - taken);
-                good = channel.write(piece);
+                piece = piece.substr(0, limit - taken);
+                good = piece.empty() || channel.write(piece);
                 taken += piece.size();
-                return good && taken < step_max;
+                return good && taken < limit;
             });
             out.consume(taken);
+            note_sent(connection, taken);
         }
         if (!good) return false;
         if (taken > 0) continue;
-        if (connection.state == ConnectionState::closing) channel.close();
+        if (connection.state == ConnectionState::closing && out.empty()) channel.close();
         if (cipher.empty()) break;
     }
     if (cipher.capacity() > cipher_spare_.capacity()) cipher.swap(cipher_spare_);
@@ -529,20 +528,14 @@ bool Worker::write_tls(Connection& connection) {
 bool Worker::write_out(Connection& connection) {
     if (connection.tls != nullptr) return write_tls(connection);
     auto& out = *connection.out;
+    blocked_ = false;
     if (auto* ws = connection.websocket.get()) {
-        if (!out.empty() && ws->is_open) {
-            websocket_frame_header(ws->out, out.pending());
-            out.pieces([&](std::string_view piece) {
-                ws->out += piece;
-                return true;
-            });
-            out.clear();
-        }
+        frame_output(connection);
         while (ws->out_sent < ws->out.size()) {
             const std::string_view piece = std::string_view(ws->out).substr(ws->out_sent);
             const auto sent = io::write_some(connection.fd, &piece, 1);
             if (sent < 0) return false;
-            if (sent == 0) return true;
+            if (sent == 0) return blocked_ = true;
             core_.counters().bytes_sent += static_cast<std::uint64_t>(sent);
             ws->out_sent += static_cast<std::size_t>(sent);
         }
@@ -551,32 +544,55 @@ bool Worker::write_out(Connection& connection) {
         ws->out_sent = 0;
         return true;
     }
-    while (!out.empty()) {
+    while (const auto limit = sendable(connection)) {
         std::array<std::string_view, 64> pieces;
         std::size_t count = 0, wanted = 0;
         out.pieces([&](std::string_view piece) {
+            piece = piece.substr(0, limit - wanted);
             pieces[count++] = piece;
             wanted += piece.size();
-            return count < pieces.size();
+            return count < pieces.size() && wanted < limit;
         });
         const auto sent = io::write_some(connection.fd, pieces.data(), count);
         if (sent < 0) return false;
         core_.counters().bytes_sent += static_cast<std::uint64_t>(sent);
         out.consume(static_cast<std::size_t>(sent));
-        if (static_cast<std::size_t>(sent) < wanted) return true;
+        note_sent(connection, static_cast<std::size_t>(sent));
+        if (static_cast<std::size_t>(sent) < wanted) return blocked_ = true;
     }
     return true;
+}
+
+void Worker::frame_output(Connection& connection) {
+    auto& out = *connection.out;
+    auto& ws = *connection.websocket;
+    if (!ws.is_open) return;
+    // A frame may end within a packet; the peer reads a stream (MQTT 5.0 §6).
+    const auto size = sendable(connection);
+    if (size == 0) return;
+    websocket_frame_header(ws.out, size);
+    std::size_t taken = 0;
+    out.pieces([&](std::string_view piece) {
+        piece = piece.substr(0, size - taken);
+        ws.out += piece;
+        taken += piece.size();
+        return taken < size;
+    });
+    out.consume(size);
+    note_sent(connection, size);
 }
 
 void Worker::flush(Connection& connection) {
     for (int round = 0;; ++round) {
         if (!write_out(connection)) return lose(connection);
         if (connection.has_pending()) {
-            if (!connection.wants_write) {
+            // What only waits for a commit is looked at again when that is done.
+            if (blocked_ && !connection.wants_write) {
                 connection.wants_write = true;
                 update_interest(connection);
             }
-            return;
+            if (blocked_) return;
+            break;
         }
         // The buffer is empty: fill it from the session's queue, a bounded number of times, so that one fast reader with
         // a long queue does not hold up the others.
@@ -590,12 +606,46 @@ void Worker::flush(Connection& connection) {
         core_.on_room(connection, now_);
         connection.is_dirty = was_dirty;
         if (connection.out->empty()) break;
+        if (connection.is_gated) {
+            // Deliveries that began just now leave after the commit of the turn that begins now.
+            if (!connection.is_dirty) make_dirty(connection);
+            break;
+        }
     }
     if (connection.wants_write) {
         connection.wants_write = false;
         update_interest(connection);
     }
-    if (!connection.is_dirty) release_buffer(connection);
+    if (connection.state == ConnectionState::closing && !connection.has_pending()) closing_.push_back(&connection);
+    if (!connection.is_dirty && connection.out != nullptr && connection.out->empty()) release_buffer(connection);
+}
+
+void Worker::end_turn() {
+    if (!core_.is_durable()) return flush_dirty();
+    const auto ticket = core_.commit({.sent = sent_, .processed = processed_, .any_sent = any_sent_, .any_processed = any_processed_});
+    any_sent_ = any_processed_ = false;
+    for (auto* connection : dirty_) {
+        const bool gated = std::exchange(connection->is_gated, false) && ticket != 0;
+        if (connection->gates == nullptr) {
+            if (!gated) continue;
+            connection->gates = std::make_unique<Gates>();
+        }
+        auto& gates = *connection->gates;
+        if (gated) {
+            gates.marks.emplace_back(ticket, gates.turn_end);
+            gated_.emplace_back(ticket, connection);
+        }
+        gates.turn_end = gates.consumed + connection->out->pending();
+    }
+    // Those whose tickets are durable now are looked at with the others.
+    for (const auto durable = core_.durable(); !gated_.empty() && gated_.front().first <= durable; gated_.pop_front())
+        if (auto* connection = gated_.front().second; !connection->is_dirty) make_dirty(*connection);
+    flush_dirty();
+}
+
+std::size_t Worker::sendable(Connection& connection) {
+    const auto pending = connection.out->pending();
+    return connection.gates == nullptr ? pending : std::min(pending, connection.gates->allowed(core_.durable()));
 }
 
 void Worker::flush_dirty() {
@@ -611,9 +661,10 @@ void Worker::on_writable(Connection& connection) {
     if (connection.out == nullptr) make_dirty(connection);
     connection.wants_write = true;
     if (!write_out(connection)) return lose(connection);
-    if (connection.has_pending()) return;
+    if (blocked_) return;
     connection.wants_write = false;
     update_interest(connection);
+    if (connection.has_pending()) return;
     if (connection.state == ConnectionState::closing) {
         closing_.push_back(&connection);
         return;
@@ -643,6 +694,7 @@ void Worker::reap() {
         }
         std::erase_if(lingering_, [&](const auto& entry) { return entry.second == connection; });
         if (connection->is_dirty) std::erase(dirty_, connection);
+        if (connection->gates != nullptr) std::erase_if(gated_, [&](const auto& entry) { return entry.second == connection; });
         if (connection->is_paused) std::erase(paused_, connection);
         end_handshake(*connection);
         const int fd = connection->fd;
@@ -669,6 +721,8 @@ void Worker::post(std::uint32_t worker, Mail mail) {
         ++core_.counters().mailbox_full;   // the other worker is far behind; QoS 0 is what may be lost
         return;
     }
+    ++sent_[worker];
+    any_sent_ = true;
     outbox.push_back(std::move(mail));
 }
 
@@ -691,9 +745,11 @@ bool Worker::push_outboxes() {
 bool Worker::drain_mailboxes() {
     bool any = false;
     Mail mail;
-    for (auto& inbox : inboxes_) {
+    for (std::size_t from = 0; from < inboxes_.size(); ++from) {
+        auto& inbox = inboxes_[from];
         for (std::size_t i = 0; i < mailbox_size && inbox->try_pop(mail); ++i) {
-            any = true;
+            any = any_processed_ = true;
+            ++processed_[from];
             if (mail.kind == Mail::Kind::connection) adopt(std::move(mail.body->connection));
             else core_.on_mail(mail, now_);
             mail.body.reset();

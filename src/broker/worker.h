@@ -2,15 +2,18 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "broker/core.h"
 #include "io/poller.h"
 #include "io/ring.h"
+#include "store/durable.h"
 
 namespace penstock::broker {
 
@@ -26,7 +29,7 @@ struct ListenerSocket {
 /// Core: home; post_task(), wake() and mailbox pushes by other workers are the only entries from outside.
 class Worker final : public Driver {
   public:
-    Worker(std::uint32_t id, std::uint32_t count, Shared& shared);
+    Worker(std::uint32_t id, std::uint32_t count, Shared& shared, store::Durable* durable);
     ~Worker() override;
 
     /// Before run(): the peers' inboxes.
@@ -39,6 +42,9 @@ class Worker final : public Driver {
 
     Core& core() noexcept { return core_; }
     [[nodiscard]] std::int64_t now() const noexcept { return now_; }
+    /// Mail to and from the others since the start.
+    [[nodiscard]] std::uint64_t mail_sent() const noexcept { return std::accumulate(sent_.begin(), sent_.end(), std::uint64_t{0}); }
+    [[nodiscard]] std::uint64_t mail_processed() const noexcept { return std::accumulate(processed_.begin(), processed_.end(), std::uint64_t{0}); }
     /// Ends every connection with reason 0x8B and stops accepting.
     void shut_down();
     void add_listener(const std::shared_ptr<ListenerSocket>& listener);
@@ -84,6 +90,8 @@ class Worker final : public Driver {
     /// Hands received bytes, with what was kept of before in front, to the core; false when the connection is gone.
     bool take_bytes(Connection& connection, std::string_view bytes);
     bool write_tls(Connection& connection);
+    /// Moves what may leave into WebSocket frames.
+    void frame_output(Connection& connection);
     void end_handshake(Connection& connection);
     /// Continues a large packet in its own buffer; false when there is none under way.
     bool read_large(Connection& connection);
@@ -93,8 +101,15 @@ class Worker final : public Driver {
     /// Counts an incomplete packet against the message pool; ends the connection when the pool is full. False: it is gone.
     bool count_incomplete(Connection& connection);
     void on_writable(Connection& connection);
-    /// Writes what is pending. False: the connection failed.
+    /// Writes what is pending, as far as it may leave. False: the connection failed. blocked_ tells whether the socket was full.
     bool write_out(Connection& connection);
+    /// How many bytes of the out buffer may leave now.
+    std::size_t sendable(Connection& connection);
+    /// Bytes of the out buffer that left.
+    static void note_sent(Connection& connection, std::size_t count) {
+        if (connection.gates != nullptr) connection.gates->consumed += count;
+    }
+    void end_turn();
     void flush(Connection& connection);
     void flush_dirty();
     void release_buffer(Connection& connection);
@@ -113,7 +128,10 @@ class Worker final : public Driver {
     std::vector<Worker*> peers_;
     std::vector<std::unique_ptr<Mailbox>> inboxes_;        ///< by sending worker
     std::vector<std::vector<Mail>> outboxes_;              ///< by receiving worker: this turn's, and what did not fit before
-    std::vector<bool> pushed_;
+    std::vector<std::uint64_t> sent_, processed_;          ///< mail, by the other worker
+    bool any_sent_ = false, any_processed_ = false;        ///< since the last commit
+    std::deque<std::pair<std::uint64_t, Connection*>> gated_;      ///< ticket → who waits for it
+    bool blocked_ = false;
     std::atomic<bool> sleeping_{false};
     std::atomic<bool> stopping_{false};
     std::mutex tasks_guard_;

@@ -74,8 +74,8 @@ class BrokerController::Work : public Reconciler {
     BrokerController& controller_;
 };
 
-BrokerController::BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys)
-    : objects_(objects), recorder_(objects, "penstock-broker"), engine_(objects), version_(std::move(version)), probe_secret_(std::make_shared<const std::string>(random_text(64))),
+BrokerController::BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys, std::string state_folder)
+    : objects_(objects), recorder_(objects, "penstock-broker"), engine_(objects), version_(std::move(version)), state_folder_(std::move(state_folder)), probe_secret_(std::make_shared<const std::string>(random_text(64))),
       crew_(std::make_shared<auth::Crew>(1, 256)), http_(std::make_shared<client::HttpPool>()),
       security_(objects, {.token_keys = std::move(token_keys), .probe_secret = probe_secret_, .crew = crew_, .custom_server = [http = http_](const Json& settings) { return make_custom_server(http, settings); },
                           .revocation = [http = http_](const std::string& mode) { return make_revocation_check(http, mode); }}) {
@@ -103,6 +103,12 @@ void BrokerController::stop() {
 std::vector<broker::Decision> BrokerController::decisions() {
     const std::lock_guard lock(guard_);
     return server_ != nullptr ? server_->decisions() : std::vector<broker::Decision>();
+}
+
+Result<void> BrokerController::copy_state(const std::string& folder) {
+    const std::lock_guard lock(guard_);
+    if (server_ == nullptr || server_->durable() == nullptr) return fail("this Broker keeps no state on disk (spec.persistence)");
+    return server_->durable()->copy_to(folder);
 }
 
 std::vector<broker::ClientView> BrokerController::clients() {
@@ -201,9 +207,30 @@ bool BrokerController::reconcile() {
         if (server_ == nullptr) return true;
     }
     if (server_ == nullptr) {
+        std::unique_ptr<store::Durable> durable;
+        if (plan.is_persistent) {
+            auto opened = state_folder_.empty() ? Result<std::unique_ptr<store::Durable>>(fail("this role has no data folder to keep state in (--data-dir)"))
+                                                : store::Durable::open({.folder = state_folder_, .owner = text_at(*chosen, "metadata.namespace") + "/" + text_at(*chosen, "metadata.name"), .workers = plan.workers,
+                                                                        .sync_interval_ms = plan.sync_interval_ms, .size_max = plan.persistence_bytes});
+            if (!opened) {
+                // Never a silent fresh start: without its state the broker does not run.
+                if (store_fault_ != opened.error().message) log::error("control", "the broker's state cannot be opened why=\"{}\"", opened.error().message);
+                store_fault_ = opened.error().message;
+                write_status(kind_of("Broker"), text_at(*chosen, "metadata.namespace"), text_at(*chosen, "metadata.name"), basic_status(*chosen, "Failed", store_fault_, health(*chosen, "Unavailable", "StateNotOpen", store_fault_)));
+                for (const auto& listener : listeners)
+                    write_status(kind_of("BrokerListener"), text_at(listener, "metadata.namespace"), text_at(listener, "metadata.name"),
+                                 basic_status(listener, "Waiting", "the Broker's state cannot be opened", health(listener, "Unavailable", "StateNotOpen", store_fault_)));
+                return false;
+            }
+            store_fault_.clear();
+            durable = std::move(*opened);
+        }
+        auto fresh = std::make_unique<broker::Server>(plan.workers, std::move(durable));
+        if (fresh->durable() != nullptr) log::info("control", "the broker's state is there folder={} seconds={:.2f}", state_folder_, fresh->durable()->figures().recovery_seconds);
         const std::lock_guard lock(guard_);
-        server_ = std::make_unique<broker::Server>(plan.workers);
+        server_ = std::move(fresh);
     }
+    if (server_->durable() != nullptr && plan.is_persistent) server_->durable()->set_limits(plan.sync_interval_ms, plan.persistence_bytes);
     if (const auto why = log::set_levels(plan.log_level); !why.empty()) log::warn("control", "log level kept: {}", why);
     log::set_debug_clients(plan.debug_clients);
     const auto metrics_fault = open_metrics_port_ ? open_metrics_port_(plan.prometheus_port) : std::string();
@@ -295,6 +322,19 @@ Json BrokerController::broker_status(const Json& broker, const Plan& plan, const
     out["workers"] = server_->workers();
     if (server_->workers() != plan.workers)
         out["runtimeStatus"]["description"] = fmt::format("All replicas are running; {} workers run, {} are wanted from the next start on", server_->workers(), plan.workers);
+    if (const auto* durable = server_->durable()) {
+        const auto figures = durable->figures();
+        out["persistence"] = {{"status", figures.fault.empty() ? "Active" : "Failing"}, {"sync", plan.sync_interval_ms == 0 ? "EveryAcknowledgement" : fmt::format("Every{}ms", plan.sync_interval_ms)}, {"recoverySeconds", figures.recovery_seconds}};
+        if (!figures.notice.empty()) out["persistence"]["notice"] = figures.notice;
+        if (!figures.fault.empty()) {
+            out["persistence"]["fault"] = figures.fault;
+            out["healthState"] = health(broker, "Degraded", "DiskNotWritable", figures.fault + "; QoS 1 and 2 messages are refused until it takes writes again");
+        } else if (!figures.notice.empty() && text_at(out, "healthState.status") == "Available") {
+            out["healthState"] = health(broker, "Degraded", "StateWasDamaged", figures.notice);
+        }
+    }
+    if (plan.is_persistent != (server_->durable() != nullptr))
+        out["runtimeStatus"]["description"] = plan.is_persistent ? "All replicas are running; persistence begins at the next start" : "All replicas are running; state goes on being kept until the next start";
     if (plan.config.aio_compatible) out["compatibility"] = "AIO";
     if (plan.self_check) {
         Json routes = Json::array();

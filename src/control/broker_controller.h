@@ -26,7 +26,8 @@ std::string reconcile_metrics(const std::map<std::string, std::map<std::string, 
 class BrokerController {
   public:
     /// `token_keys`: of the issuer of service-account tokens, as far as it is known.
-    BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys = {});
+    /// `state_folder`: where a Broker with persistence keeps its state; empty: nowhere, and such a Broker says so.
+    BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys = {}, std::string state_folder = {});
     ~BrokerController();
 
     void start();
@@ -46,6 +47,8 @@ class BrokerController {
     /// What was refused lately, and who is connected to ports with authentication. Any thread.
     std::vector<broker::Decision> decisions();
     std::vector<broker::ClientView> clients();
+    /// A consistent copy of the broker's state into a folder that does not exist yet. Any thread.
+    Result<void> copy_state(const std::string& folder);
     /// Runs the probe at once (tests).
     void probe_now();
 
@@ -68,6 +71,8 @@ class BrokerController {
     Recorder recorder_;
     Engine engine_;
     std::string version_;
+    std::string state_folder_;
+    std::string store_fault_;                      ///< why the state could not be opened; the engine's thread alone
     std::shared_ptr<const std::string> probe_secret_;
     std::shared_ptr<auth::Crew> crew_;
     std::shared_ptr<client::HttpPool> http_;

@@ -80,6 +80,7 @@ std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const
             sum.refusals[i] += core.refusals[i];
         }
         sum.rejected_memory += core.rejected_memory;
+        sum.rejected_disk += core.rejected_disk;
         sum.expired_messages += core.expired_messages;
         sum.mailbox_full += core.mailbox_full;
         sum.connections_total += core.connections_total;
@@ -137,7 +138,7 @@ std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const
     page.family("aio_broker_backpressure_packets_rejected_memory", "counter", "PUBLISH packets refused for memory.");
     page.value(base, sum.rejected_memory);
     page.family("aio_broker_backpressure_packets_rejected_disk", "counter", "PUBLISH packets refused for disk.");
-    page.value(chain + ",backend_chain=\"0\"", 0);
+    page.value(chain + ",backend_chain=\"0\"", sum.rejected_disk);
     auto gauge = [&](const char* name, const char* help, std::int64_t value) {
         page.family(name, "gauge", help);
         page.value(base, value);

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "control/certificates.h"
 
 namespace penstock::control {
 
@@ -22,6 +23,18 @@ std::int64_t number_at(const Json& object, std::string_view path, std::int64_t f
 std::string annotation(const Json& object, const char* key) {
     const auto& all = at_path(object, "metadata.annotations");
     return all.is_object() && all.contains(key) && all[key].is_string() ? all[key].get<std::string>() : std::string();
+}
+
+/// `500M`, `10Gi`: decimal units, or binary ones with `i`.
+std::int64_t parse_size(std::string_view text) {
+    const bool binary = text.ends_with('i');
+    if (binary) text.remove_suffix(1);
+    constexpr std::string_view units = "KMGTPE";
+    const auto unit = text.empty() ? std::string_view::npos : units.find(text.back());
+    const auto number = unit == std::string_view::npos ? std::nullopt : parse_number<std::int64_t>(text.substr(0, text.size() - 1));
+    double out = static_cast<double>(number.value_or(0));
+    for (std::size_t i = 0; unit != std::string_view::npos && i <= unit; ++i) out *= binary ? 1024 : 1000;
+    return out > 9e18 ? INT64_MAX : static_cast<std::int64_t>(out);
 }
 
 }  // namespace
@@ -60,6 +73,23 @@ Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigne
     c.aio_compatible = equal_no_case(annotation(broker, "penstock.io/compatibility"), "AIO");
     c.sys_topics = !c.aio_compatible && !equal_no_case(annotation(broker, "penstock.io/sys-topics"), "Disabled");
     c.hide_selftest = equal_no_case(annotation(broker, "penstock.io/hide-selftest"), "Enabled");
+    if (const auto& kept = at_path(broker, "spec.persistence"); kept.is_object()) {
+        out.is_persistent = true;
+        out.persistence_bytes = parse_size(text_at(kept, "maxSize"));
+        out.sync_interval_ms = static_cast<int>(std::min<std::int64_t>(10'000, parse_duration_ms(annotation(broker, "penstock.io/persistence-sync")).value_or(0)));
+        auto mode = [&](const char* path) {
+            const auto word = text_at(kept, path);
+            return equal_no_case(word, "All") ? broker::Persistence::Mode::all : equal_no_case(word, "Custom") ? broker::Persistence::Mode::custom : broker::Persistence::Mode::none;
+        };
+        auto words = [&](const char* path) {
+            std::vector<std::string> list;
+            if (const auto& value = at_path(kept, path); value.is_array())
+                for (const auto& item : value) list.push_back(item.get<std::string>());
+            return list;
+        };
+        c.persistence = {.retain = mode("retain.mode"), .queues = mode("subscriberQueue.mode"), .retain_topics = words("retain.retainSettings.topics"), .queue_clients = words("subscriberQueue.subscriberQueueSettings.subscriberClientIds"),
+                         .retain_dynamic = !equal_no_case(text_at(kept, "retain.retainSettings.dynamic.mode"), "Disabled"), .queue_dynamic = !equal_no_case(text_at(kept, "subscriberQueue.subscriberQueueSettings.dynamic.mode"), "Disabled")};
+    }
     out.debug_clients = annotation(broker, "penstock.io/debug-clients");
     out.log_level = text_at(broker, "spec.diagnostics.logs.level", "info");
     out.prometheus_port = static_cast<int>(number_at(broker, "spec.diagnostics.metrics.prometheusPort", 9600));

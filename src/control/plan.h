@@ -28,6 +28,9 @@ struct Plan {
     std::string log_level = "info";
     std::string debug_clients;
     int prometheus_port = 9600;
+    bool is_persistent = false;          ///< spec.persistence is there
+    std::int64_t persistence_bytes = 0;
+    int sync_interval_ms = 0;            ///< 0: before every acknowledgement
     bool self_check = true;
     int self_check_interval = 30;        ///< seconds
     int self_check_timeout = 15;         ///< seconds

@@ -71,8 +71,20 @@ Kind broker() {
         "OpenTelemetry traces."), "this release records no spans");
     auto disk = object("diskBackedMessageBuffer", {}, "Overflow of queues to disk.");
     disk.refused = "queues cannot spill to disk in this release; remove the field, and bound queues with advanced.clients.subscriberQueueLimit";
-    auto persistence = object("persistence", {}, "Durable sessions, retained messages and state store.");
-    persistence.refused = "messages and sessions are kept in memory in this release; remove the field";
+    auto kept = [&](const char* name, const char* doc, Field settings) {
+        return object(name, {required(choice("mode", {"All", "None", "Custom"}, nullptr, "What is kept.")), std::move(settings)}, doc);
+    };
+    auto dynamic = object("dynamic", {choice("mode", modes, "Enabled", "Whether clients may ask for it by user property `aio-persistence` = `true`.")}, "Requests of clients.");
+    auto persistence = object("persistence",
+        {{.name = "maxSize", .type = Type::string, .doc = "Bytes on disk from which on QoS 1 and 2 messages are refused (0x97), such as `1G`; at least 100M.", .required = true, .pattern = "[0-9]+[KMGTPE]i?", .pattern_hint = "a size such as 500M or 10G"},
+         with_note(open("persistentVolumeClaimSpec", "Volume claim."), "state is kept in the data folder of this machine"),
+         filled(object("encryption", {choice("mode", modes, "Disabled", "Encryption at rest. Enabled is refused in this release; use an encrypted file system.")}, "Encryption.")),
+         kept("retain", "Retained messages.", object("retainSettings", {texts("topics", "Topic filters, with Custom."), dynamic}, "With Custom.")),
+         with_note(object("stateStore", {choice("mode", {"All", "None", "Custom"}, nullptr, "What is kept."), open("stateStoreSettings", "With Custom.")}, "State store keys."), "there is no state store in this release"),
+         kept("subscriberQueue", "Queues of sessions whose expiry is above 0.", object("subscriberQueueSettings", {texts("subscriberClientIds", "Client ids with `*`, with Custom."), dynamic}, "With Custom."))},
+        "Durable sessions, subscriptions, retained messages and queues, in the folder `broker` of the data folder. Sessions with an expiry above 0 and their subscriptions are always kept. "
+        "Adding the field acts at the next start; its policies act at once. An acknowledgement leaves after what it promises is on disk; annotation `penstock.io/persistence-sync: 200ms` (at most 10s) "
+        "syncs at that interval instead, and a power cut may then lose what was acknowledged within it.");
     return {
         .group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "Broker", .plural = "brokers", .singular = "broker",
         .doc = "An MQTT broker: its size, its limits for clients and its diagnostics. All fields may be changed while it runs; "

@@ -32,7 +32,7 @@ void Session::write(store::InFlight& entry, bool dup, std::int64_t now, Delivery
 void Session::attach(Link& link, store::Engine& engine, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts) {
     link_ = &link;
     ends_at = 0;
-    if (store_ == nullptr) store_ = engine.open_session(client_id_);
+    if (store_ == nullptr) store_ = engine.open_session(client_id_, keeps_queue);
     std::vector<std::uint16_t> again;
     store_->for_each_in_flight([&](store::InFlight& entry) { again.push_back(entry.packet_id); });
     for (const auto packet_id : again) {
@@ -74,7 +74,7 @@ void Session::deliver(mqtt::Outgoing& message, Qos qos, bool retain, const std::
             return;
         }
     }
-    if (store_ == nullptr) store_ = engine.open_session(client_id_);
+    if (store_ == nullptr) store_ = engine.open_session(client_id_, keeps_queue);
     store::Queued item{.message = message.share(), .qos = qos, .retain = retain, .subscription_ids = {}};
     if (id_count > 0) item.subscription_ids.assign(ids, ids + id_count);
     if (room && window_open()) {
@@ -134,8 +134,7 @@ bool Session::on_pubrec(std::uint16_t packet_id, mqtt::ReasonCode reason) {
         store_->finish(packet_id);
         return true;
     } else {
-        entry->step = store::Step::wait_pubcomp;
-        entry->item = {};
+        store_->advance(*entry);
         mqtt::encode_ack(packet, mqtt::PacketType::pubrel, link_->version, packet_id, mqtt::ReasonCode::success);
     }
     link_->out->append(packet);

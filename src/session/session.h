@@ -79,15 +79,25 @@ class Session : public topics::Subscriber {
     /// Incoming QoS 2: true when the identifier is new and the message must be published [MQTT-4.3.3-10].
     bool begin_incoming(std::uint16_t packet_id);
     bool end_incoming(std::uint16_t packet_id);
+    /// The identifiers of incoming QoS 2 messages not yet released.
+    [[nodiscard]] std::vector<std::uint16_t> incoming() const { return incoming_ ? *incoming_ : std::vector<std::uint16_t>(); }
     [[nodiscard]] std::size_t incoming_count() const noexcept { return incoming_ ? incoming_->size() : 0; }
     [[nodiscard]] bool has_incoming(std::uint16_t packet_id) const noexcept;
 
     [[nodiscard]] std::size_t queued() const noexcept { return store_ ? store_->queued() : 0; }
     [[nodiscard]] std::size_t in_flight() const noexcept { return store_ ? store_->in_flight() : 0; }
+    /// What an engine kept, before any connection.
+    void restore(std::unique_ptr<store::SessionStore> queue, std::uint16_t last_packet_id) {
+        store_ = std::move(queue);
+        last_packet_id_ = last_packet_id;
+    }
+    void restore_incoming(std::uint16_t packet_id) { static_cast<void>(begin_incoming(packet_id)); }
     std::size_t drop_expired(std::int64_t now) { return store_ && store_->may_expire() ? store_->drop_expired(now) : 0; }
 
     std::vector<Subscription> subscriptions;
     std::unique_ptr<Will> will;
+    bool is_kept = false;                         ///< written by a durable engine: it outlives its connection and the process
+    bool keeps_queue = false;                     ///< its queue is written too
     std::unique_ptr<const std::string> owner;     ///< whose session it is (auth::Principal::id); null: anybody's
     std::uint32_t expiry_interval = 0;            ///< seconds; 0xFFFFFFFF: never
     std::int64_t ends_at = 0;                     ///< monotonic ms while no link is attached; 0: never

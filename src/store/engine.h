@@ -2,10 +2,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "mqtt/message.h"
+#include "topics/subscription_index.h"
 
 /// The seam between the broker's core and whatever keeps its state (design.md section 3).
 ///
@@ -20,6 +23,7 @@ struct Queued {
     mqtt::Qos qos{};
     bool retain = false;                              ///< the RETAIN flag to send, after Retain As Published
     std::vector<std::uint32_t> subscription_ids;
+    std::uint64_t key = 0;                            ///< of the engine; 0: not kept
 };
 
 /// Steps of an outgoing QoS 1 or 2 delivery, MQTT 5.0 §4.3.
@@ -29,6 +33,7 @@ struct InFlight {
     Queued item;                                      ///< its message is dropped once PUBREC arrived
     std::uint16_t packet_id = 0;
     Step step{};
+    std::uint64_t key = 0;                            ///< of the engine; outlives the message
 };
 
 /// What one session still has to be sent: a queue, and behind its head the window of deliveries in flight.
@@ -46,6 +51,8 @@ class SessionStore {
     /// Puts a message straight into the window; the queue must be empty.
     virtual InFlight& start(Queued item, std::uint16_t packet_id) = 0;
     virtual InFlight* find(std::uint16_t packet_id) = 0;
+    /// PUBREC arrived: the message is dropped, PUBCOMP is awaited.
+    virtual void advance(InFlight& entry) = 0;
     /// Ends a delivery; its packet identifier is free again once all older ones ended too.
     virtual void finish(std::uint16_t packet_id) = 0;
     /// Calls `visit` for each delivery in flight, in the order in which they began [MQTT-4.6.0-1].
@@ -64,19 +71,79 @@ class SessionStore {
     [[nodiscard]] virtual bool may_expire() const = 0;
 };
 
+/// A will as it is kept.
+struct WillRecord {
+    std::string topic, payload, properties;
+    mqtt::Qos qos{};
+    bool retain = false;
+    std::uint32_t delay_interval = 0;                 ///< seconds
+    bool has_expiry = false;
+    std::uint32_t message_expiry = 0;                 ///< seconds
+    std::int64_t publish_at = 0;                      ///< monotonic ms; 0: its connection was open
+};
+
+/// A session beside its subscriptions and its queue.
+struct SessionRecord {
+    std::string client_id;
+    std::string owner;                                ///< identity whose session it is; empty: anybody's
+    std::uint32_t expiry_interval = 0;                ///< seconds; 0xFFFFFFFF: never
+    std::int64_t ends_at = 0;                         ///< monotonic ms; 0: never, or its connection was open
+    bool keeps_queue = false;
+    std::optional<WillRecord> will;
+};
+
+/// Receives what an engine kept, on the worker that will own it: each session first, then what belongs to it.
+class Recovered {
+  public:
+    virtual ~Recovered() = default;
+    virtual void session(SessionRecord record) = 0;
+    virtual void subscription(std::string_view client_id, std::string_view filter, const topics::Options& options) = 0;
+    /// A QoS 2 identifier between PUBLISH and PUBREL.
+    virtual void incoming(std::string_view client_id, std::uint16_t packet_id) = 0;
+    virtual void seen(std::string_view publisher, std::uint16_t packet_id) = 0;
+    virtual void queue(std::string_view client_id, std::unique_ptr<SessionStore> store, std::uint16_t last_packet_id) = 0;
+    virtual void retained(const mqtt::MessageRef& message, std::uint64_t sequence) = 0;
+};
+
+/// How far the mail between workers has come, so that an acknowledgement can wait for what it caused elsewhere: counts since
+/// the start, by the other worker.
+struct MailCounts {
+    const std::vector<std::uint64_t>& sent;
+    const std::vector<std::uint64_t>& processed;
+    bool any_sent = false, any_processed = false;     ///< since the last commit
+};
+
 class Engine {
   public:
     virtual ~Engine() = default;
 
-    /// Opens what is kept for a session, empty when it is new. Called on first use, not for every connection.
-    virtual std::unique_ptr<SessionStore> open_session(std::string_view client_id) = 0;
+    /// False: nothing survives the process, and nothing ever waits.
+    [[nodiscard]] virtual bool is_durable() const noexcept = 0;
+    /// Opens a session's queue, empty. `kept`: it is written. Called on first use, not for every connection.
+    virtual std::unique_ptr<SessionStore> open_session(std::string_view client_id, bool kept) = 0;
+    virtual void put_session(const SessionRecord& record) = 0;
+    /// With its subscriptions, identifiers and queue.
     virtual void erase_session(std::string_view client_id) = 0;
-    virtual void put_subscription(std::string_view client_id, std::string_view filter, std::uint8_t options, std::uint32_t id) = 0;
+    virtual void put_subscription(std::string_view client_id, std::string_view filter, const topics::Options& options) = 0;
     virtual void erase_subscription(std::string_view client_id, std::string_view filter) = 0;
-    virtual void put_retained(const mqtt::MessageRef& message) = 0;
+    virtual void put_incoming(std::string_view client_id, std::uint16_t packet_id) = 0;
+    virtual void erase_incoming(std::string_view client_id, std::uint16_t packet_id) = 0;
+    /// This worker has what a QoS 2 message of another worker's publisher caused here; kept until the publisher releases it.
+    virtual void put_seen(std::string_view publisher, std::uint16_t packet_id) = 0;
+    virtual void erase_seen(std::string_view publisher, std::uint16_t packet_id) = 0;
+    virtual void put_retained(const mqtt::MessageRef& message, std::uint64_t sequence) = 0;
     virtual void erase_retained(std::string_view topic) = 0;
-    /// Group commit of all writes so far. `done` runs when they are durable; an engine without durability runs it at once.
-    virtual void commit(const std::function<void()>& done) = 0;
+
+    /// Ends the batch of this turn. The ticket of what must be durable before answers of the turn may leave; 0: nothing.
+    virtual std::uint64_t commit(const MailCounts& mails) = 0;
+    /// The ticket that the next commit will give.
+    [[nodiscard]] virtual std::uint64_t next_ticket() const noexcept = 0;
+    /// Tickets up to here are durable.
+    [[nodiscard]] virtual std::uint64_t durable() const noexcept = 0;
+    /// Why nothing more can be promised (a full or failing disk), or null.
+    [[nodiscard]] virtual const char* fault() const noexcept = 0;
+    /// Hands out everything kept for sessions that `mine` says live here, and all retained messages.
+    virtual void recover(const std::function<bool(std::string_view client_id)>& mine, Recovered& into) = 0;
 };
 
 /// Everything in memory, nothing survives the process.

@@ -124,6 +124,7 @@ Peer* Load::add(const std::string& filter, const std::string& topic, const std::
         return nullptr;
     }
     peer->fd = *fd;
+    if (o_.persistent && expiry == 0) clean = false, expiry = 3600;
     mqtt::ConnectOptions connect{.version = version_, .client_id = client_id.empty() ? fmt::format("bench-{}-{}", prefix_.substr(6, 6), peer->index) : client_id, .clean_start = clean, .keep_alive = 0};
     if (version_ == Version::v5 && expiry > 0) connect.properties.push_back({.id = mqtt::PropertyId::session_expiry_interval, .number = expiry});
     if (!o_.user_name.empty()) connect.user_name = o_.user_name;

@@ -31,6 +31,7 @@ struct LoadOptions {
     int broker_pid = 0;                           ///< 0: unknown; else its CPU and memory are reported
     bool json = false;
     bool progress = true;
+    bool persistent = false;                      ///< sessions that outlive their connections
     bool subscribe_idle = false;                  ///< idle: each connection has one subscription
 };
 

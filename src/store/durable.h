@@ -1,0 +1,53 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "store/engine.h"
+
+namespace penstock::store {
+
+struct DurableOptions {
+    std::string folder;
+    std::string owner;                   ///< `namespace/name` of the Broker; a folder of another one is refused
+    std::uint32_t workers = 1;
+    /// Milliseconds between two syncs; 0: before every acknowledgement (what is acknowledged survives a power cut).
+    int sync_interval_ms = 0;
+    std::int64_t size_max = 0;           ///< bytes on disk, from which on nothing new is taken; 0: no bound
+    std::int64_t free_min = 64 << 20;    ///< bytes that must stay free on the disk
+};
+
+/// The broker's state on disk (RocksDB): one store for all workers, one thread that writes and syncs what they hand in. A group
+/// of batches shares one sync. Core: control, but for the engines, each of which belongs to its worker.
+///
+/// A batch is durable for its worker once it is on disk and, for the mail it caused, the batches of the workers that got that
+/// mail are too: an acknowledgement covers every queue the message went into.
+class Durable {
+  public:
+    /// Opens or makes the folder (mode 0700). Errors name the folder, what is wrong and the cure; nothing is ever begun anew in
+    /// silence. A damaged file is set aside and told in notice().
+    static Result<std::unique_ptr<Durable>> open(DurableOptions options);
+    virtual ~Durable() = default;
+    /// The engine of one worker. `wake` is called from the writer's thread when durable() moved on.
+    virtual std::unique_ptr<Engine> engine(std::uint32_t worker, std::function<void()> wake) = 0;
+    /// After all engines are made and recovered.
+    virtual void start() = 0;
+    /// Writes what was handed in, then ends the thread.
+    virtual void stop() = 0;
+
+    struct Figures {
+        std::uint64_t syncs = 0, batches = 0, bytes_written = 0, writes_failed = 0;
+        std::int64_t disk_bytes = 0;
+        double recovery_seconds = 0;
+        std::string fault, notice;
+    };
+    [[nodiscard]] virtual Figures figures() const = 0;
+    virtual void set_recovery_seconds(double seconds) = 0;
+    virtual void set_limits(int sync_interval_ms, std::int64_t size_max) = 0;
+    /// A consistent copy into a folder that does not exist yet, while running.
+    virtual Result<void> copy_to(const std::string& folder) = 0;
+};
+
+}  // namespace penstock::store
