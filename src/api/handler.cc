@@ -131,6 +131,13 @@ Reply Handler::dispatch(const Request& request, const User& user) {
     if (parts.empty() || (!core && parts[0] != "apis") || parts.size() <= prefix) {
         const Access access{.verb = to_lower(request.method), .path = path};
         if (!authorizer_.allows(user, access)) return refuse_anonymous(user, access, nullptr);
+        if (path == "/penstock/broker-copy" && request.method == "POST") {
+            const auto folder = query_of(request, "folder");
+            if (!copy_broker_) return failure_reply(503, "ServiceUnavailable", "no broker runs in this process; ask the one that does");
+            if (!folder.starts_with('/')) return failure_reply(400, "BadRequest", "folder: an absolute path on the broker's machine");
+            if (auto done = copy_broker_(folder); !done) return failure_reply(409, "Conflict", done.error().message);
+            return json_reply(200, {{"folder", folder}});
+        }
         if (request.method != "GET" && request.method != "HEAD") return failure_reply(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
         if (path == "/healthz" || path == "/livez") return {.content_type = "text/plain", .body = "ok"};
         if (path == "/readyz") {

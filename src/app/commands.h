@@ -119,6 +119,8 @@ int pki_renew(const ResourceOptions& options, const PkiOptions& pki);
 
 /// A copy of the registry's file, taken while it runs.
 int backup_registry(const ResourceOptions& options, const std::string& file);
+/// A consistent copy of the broker's state into a new folder, made by the broker while it runs.
+int backup_broker(const ResourceOptions& options, const std::string& folder);
 /// `commands`: name and description of each.
 int completion(const std::string& shell, const std::vector<std::pair<std::string, std::vector<std::string>>>& commands);
 /// Writes docs/resources/*.md from the declarations.

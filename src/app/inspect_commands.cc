@@ -1,5 +1,6 @@
 // describe, explain, wait, logs, create token, api-resources, completion: for those who have no kubectl.
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 
@@ -328,6 +329,16 @@ int create_token(const ResourceOptions& options, const TokenOptions& token) {
     const auto answer = connected->request("POST", client::path_of(*resources::find_kind("v1", "ServiceAccount"), connected->access().name_space, token.name) + "/token", request.dump());
     if (!answer || !answer->ok()) return refused(answer);
     std::cout << text_at(answer->body, "status.token") << "\n";
+    return 0;
+}
+
+int backup_broker(const ResourceOptions& options, const std::string& folder) {
+    auto connected = connect(options);
+    if (!connected) return problem(connected.error().message);
+    const auto path = std::filesystem::absolute(folder).string();
+    const auto answer = connected->request("POST", "/penstock/broker-copy?folder=" + client::query_escaped(path));
+    if (!answer || !answer->ok()) return refused(answer);
+    std::cout << path << "\n";
     return 0;
 }
 

@@ -284,6 +284,10 @@ int main(int argc, char** argv) {
     auto* backup = root.add_subcommand("backup-registry", "Copy all resources into a file while Penstock runs");
     add_api(*backup, resource);
     backup->add_option("file", copy_file, "File to write")->required();
+    std::string copy_folder;
+    auto* backup_state = root.add_subcommand("backup-broker", "Copy the broker's state (sessions, queues, retained messages) into a new folder while it runs");
+    add_api(*backup_state, resource);
+    backup_state->add_option("folder", copy_folder, "Folder to make, on the broker's machine")->required();
     auto* completion = root.add_subcommand("completion", "Completion for a shell: source <(penstock completion bash)");
     completion->add_option("shell", shell, "bash or zsh")->required();
     std::string reference_folder;
@@ -397,6 +401,7 @@ int main(int argc, char** argv) {
     if (*pki_list) return app::pki_list(resource);
     if (*renew) return app::pki_renew(resource, pki_options);
     if (*backup) return app::backup_registry(resource, copy_file);
+    if (*backup_state) return app::backup_broker(resource, copy_folder);
     if (*completion) {
         std::vector<std::pair<std::string, std::vector<std::string>>> commands;
         for (const auto* sub_command : root.get_subcommands({})) {

@@ -13,6 +13,7 @@ import threading
 import time
 import unittest
 
+from mqtt import Mqtt
 from support import Penstock, broker, free_port, in_own_network, wait_until
 
 if __name__ == "__main__":
@@ -21,80 +22,6 @@ if __name__ == "__main__":
         sys.exit(code)
 BINARY = sys.argv.pop(1)
 SPACE = "azure-iot-operations"
-
-
-def varint(n):
-    out = b""
-    while True:
-        n, digit = divmod(n, 128)
-        out += bytes([digit | (128 if n else 0)])
-        if not n:
-            return out
-
-
-def text(s):
-    s = s.encode() if isinstance(s, str) else s
-    return struct.pack(">H", len(s)) + s
-
-
-class Mqtt:
-    """As much of MQTT 5 as these tests need."""
-
-    def __init__(self, port, tls=None, host="127.0.0.1", name="localhost"):
-        self.socket = socket.create_connection((host, port), timeout=10)
-        if tls:
-            self.socket = tls.wrap_socket(self.socket, server_hostname=name)
-        self.buffer = b""
-
-    def send(self, first, body):
-        self.socket.sendall(bytes([first]) + varint(len(body)) + body)
-
-    def receive(self, timeout=10):
-        """(first byte, body); None when the broker closed."""
-        self.socket.settimeout(timeout)
-        while True:
-            if len(self.buffer) >= 2:
-                size, shift, at = 0, 0, 1
-                while at < len(self.buffer):
-                    size |= (self.buffer[at] & 127) << shift
-                    shift, at = shift + 7, at + 1
-                    if self.buffer[at - 1] < 128:
-                        if len(self.buffer) >= at + size:
-                            packet = self.buffer[0], self.buffer[at:at + size]
-                            self.buffer = self.buffer[at + size:]
-                            return packet
-                        break
-            try:
-                more = self.socket.recv(65536)
-            except (ConnectionError, ssl.SSLError):
-                return None
-            if not more:
-                return None
-            self.buffer += more
-
-    def connect(self, client, user=None, password=None, method=None, data=None):
-        properties = b""
-        if method:
-            properties += b"\x15" + text(method) + b"\x16" + text(data)
-        flags = 2 | (0x80 if user is not None else 0) | (0x40 if password is not None else 0)
-        body = text("MQTT") + bytes([5, flags, 0, 60]) + varint(len(properties)) + properties + text(client)
-        for field in (user, password):
-            if field is not None:
-                body += text(field)
-        self.send(0x10, body)
-        answer = self.receive()
-        return None if answer is None else answer[1][1] if answer[0] == 0x20 else answer
-
-    def subscribe(self, *filters):
-        self.send(0x82, b"\x00\x01\x00" + b"".join(text(f) + b"\x01" for f in filters))
-        return list(self.receive()[1][3:])
-
-    def publish(self, topic, payload=b"x", packet=1):
-        self.send(0x32, text(topic) + struct.pack(">H", packet) + b"\x00" + payload)
-
-    def auth(self, reason, method, data):
-        properties = b"\x15" + text(method) + b"\x16" + text(data)
-        self.send(0xF0, bytes([reason]) + varint(len(properties)) + properties)
 
 
 def manifest(kind, name, spec, group="mqttbroker.iotoperations.azure.com/v1", space=SPACE):
