@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "tools/load.h"
 #include "tools/mqtt_cli.h"
+#include "tools/state_cli.h"
 
 namespace {
 
@@ -124,7 +125,7 @@ int main(int argc, char** argv) {
     std::vector<std::string> words(argv + 1, argv + argc);
     std::string fault;
     std::vector<std::string> properties;
-    if (!words.empty() && (words[0] == "pub" || words[0] == "sub")) properties = take_properties(words, fault);
+    if (!words.empty() && (words[0] == "pub" || words[0] == "sub" || words[0] == "state")) properties = take_properties(words, fault);
 
     CLI::App root{"Penstock: an industrial MQTT broker configured by Kubernetes-style resources"};
     root.require_subcommand(1);
@@ -284,6 +285,25 @@ int main(int argc, char** argv) {
     auto* backup = root.add_subcommand("backup-registry", "Copy all resources into a file while Penstock runs");
     add_api(*backup, resource);
     backup->add_option("file", copy_file, "File to write")->required();
+    tools::StateOptions state_options;
+    MqttWords state_words;
+    auto* state = root.add_subcommand("state", "The state store: penstock state get|set|del|watch|scan KEY");
+    state->require_subcommand(1);
+    std::map<std::string, CLI::App*> state_commands;
+    for (const auto& [word, doc] : {std::pair{"get", "Print a key's value"}, std::pair{"set", "Set a key"}, std::pair{"del", "Delete a key"}, std::pair{"watch", "Print what happens to a key"}, std::pair{"scan", "List keys by pattern"}}) {
+        auto* command = state->add_subcommand(word, doc);
+        state_commands[word] = command;
+        add_common(*command, state_options, state_words);
+        command->add_option("key", state_options.key, std::string_view(word) == "scan" ? "Pattern with *, ? and [a-z]" : "Key")->required();
+        if (std::string_view(word) == "set") {
+            command->add_option("value", state_options.value, "Value")->required();
+            command->add_option("--only", state_options.only, "new (only when absent) or new-or-same")->check(CLI::IsMember({"new", "new-or-same"}));
+            command->add_option("--lives", state_options.lives_ms, "Milliseconds after which it expires");
+        }
+        if (std::string_view(word) == "del") command->add_option("--if-value", state_options.if_value, "Only when the value is this");
+        command->add_option("--fence", state_options.fence, "Fencing token");
+        command->add_flag("--show-version", state_options.show_version, "The key's version on standard error");
+    }
     std::string copy_folder;
     auto* backup_state = root.add_subcommand("backup-broker", "Copy the broker's state (sessions, queues, retained messages) into a new folder while it runs");
     add_api(*backup_state, resource);
@@ -401,6 +421,17 @@ int main(int argc, char** argv) {
     if (*pki_list) return app::pki_list(resource);
     if (*renew) return app::pki_renew(resource, pki_options);
     if (*backup) return app::backup_registry(resource, copy_file);
+    for (const auto& [word, command] : state_commands)
+        if (*command) {
+            state_options.verb = word;
+            state_options.has_if_value = word == "del" && command->get_option("--if-value")->count() > 0;
+            if (const auto why = finish_common(state_options, state_words); !why.empty()) {
+                std::cerr << "Error: " << why << "\n";
+                return 1;
+            }
+            state_options.properties = properties;
+            return tools::run_state(state_options);
+        }
     if (*backup_state) return app::backup_broker(resource, copy_folder);
     if (*completion) {
         std::vector<std::pair<std::string, std::vector<std::string>>> commands;

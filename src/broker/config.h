@@ -39,7 +39,9 @@ struct Persistence {
     Mode retain = Mode::none, queues = Mode::none;
     std::vector<std::string> retain_topics;       ///< filters, with custom
     std::vector<std::string> queue_clients;       ///< client ids with `*`, with custom
-    bool retain_dynamic = true, queue_dynamic = true;      ///< clients may ask for it by user property, with custom
+    Mode state = Mode::none;
+    std::vector<auth::Rule::Key> state_keys;      ///< with custom
+    bool retain_dynamic = true, queue_dynamic = true, state_dynamic = true;    ///< clients may ask for it by user property, with custom
 };
 
 /// What every worker must obey. Zero means "no bound" unless said otherwise.
@@ -56,6 +58,7 @@ struct BrokerConfig {
     bool aio_compatible = false;                  ///< CONNACK and QoS 2 exactly as AIO answers
     bool hide_selftest = false;                   ///< `#` does not see azedge/dmqtt/selftest
     bool sys_topics = true;
+    std::size_t state_keys_max = 100'000;         ///< keys of the state store
     Persistence persistence;
 
     std::uint16_t receive_maximum = 1000;         ///< of the server, towards publishers

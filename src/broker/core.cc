@@ -35,6 +35,20 @@ void log_ended(std::string_view client, std::string_view peer, std::string_view 
 Core::Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared, std::unique_ptr<store::Engine> engine)
     : id_(id), count_(count), driver_(driver), shared_(shared), engine_(std::move(engine)), durable_(engine_->is_durable()) {
     category_of("uncategorized");
+    if (id_ != 0) return;
+    state_ = std::make_unique<statestore::StateStore>(
+        [this](const std::string& key, const statestore::Entry* entry) {
+            if (!durable_) return;
+            state_wrote_ = true;
+            if (entry != nullptr) engine_->put_state(key, *entry);
+            else engine_->erase_state(key);
+        },
+        config_.state_keys_max);
+}
+
+void Core::configure(const BrokerConfig& config) {
+    config_ = config;
+    if (state_ != nullptr) state_->set_keys_max(config.state_keys_max);
 }
 
 Core::~Core() = default;
@@ -259,6 +273,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         category.payload_bytes_received -= publish.payload.size();
         return Next::stop;
     }
+    if (publish.topic.size() == statestore::request_topic.size() && publish.topic == statestore::request_topic) return on_state_request(connection, publish);
     mqtt::MessageView view{.topic = publish.topic,
                            .payload = publish.payload,
                            .properties = publish.properties,
@@ -661,6 +676,11 @@ void Core::on_mail(Mail& mail, std::int64_t now) {
             deliver_local(message, index_.match(message.view().topic, is_hidden(message.view().topic)));
             break;
         }
+        case Mail::Kind::state_request: handle_state(mail.message->view(), mail.body->publisher, mail.flag); break;
+        case Mail::Kind::state_gone:
+            if (state_ != nullptr) state_->forget_client(mail.body->publisher);
+            break;
+        case Mail::Kind::direct: deliver_direct(mail.body->publisher, mail.message); break;
         case Mail::Kind::released:
             forget_seen(mail.body->publisher, mail.body->packet_id);
             break;
@@ -720,6 +740,7 @@ CoreFigures Core::figures() const {
         out.queued += session->queued();
         out.in_flight += session->in_flight();
     }
+    if (state_ != nullptr) out.state_keys = state_->size();
     return out;
 }
 

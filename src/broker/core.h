@@ -15,6 +15,7 @@
 #include "broker/connection.h"
 #include "broker/mail.h"
 #include "session/session.h"
+#include "statestore/state_store.h"
 #include "store/engine.h"
 #include "topics/retained_index.h"
 #include "topics/subscription_index.h"
@@ -110,6 +111,8 @@ struct CoreFigures {
     std::uint64_t rejected_disk = 0;
     std::uint64_t expired_messages = 0;
     std::uint64_t mailbox_full = 0;
+    std::uint64_t state_requests = 0;
+    std::uint64_t state_keys = 0;
     std::uint64_t subscribes = 0;
     std::uint64_t connections = 0;
     std::uint64_t sessions = 0;
@@ -135,7 +138,7 @@ class Core {
     Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared, std::unique_ptr<store::Engine> engine);
     ~Core();
 
-    void configure(const BrokerConfig& config) { config_ = config; }
+    void configure(const BrokerConfig& config);
     [[nodiscard]] const BrokerConfig& config() const noexcept { return config_; }
     /// The worker on which a client id lives.
     static std::uint32_t home_of(std::string_view client_id, std::uint32_t count) noexcept;
@@ -152,6 +155,9 @@ class Core {
     void on_room(Connection& connection, std::int64_t now);
     /// A mail that is not Kind::connection.
     void on_mail(Mail& mail, std::int64_t now);
+    /// When something is due before the next tick, monotonic ms; 0: nothing.
+    [[nodiscard]] std::int64_t next_deadline(std::int64_t now) const;
+    void on_deadline(std::int64_t now);
     /// About once a second: keep alive, wills, expiry.
     void on_tick(std::int64_t now);
     /// Publishes a message of the server's own.
@@ -294,6 +300,20 @@ class Core {
     [[nodiscard]] bool keeps_retained(const mqtt::MessageView& view) const;
     [[nodiscard]] bool keeps_queue(const mqtt::ConnectView& connect, std::string_view client_id) const;
 
+    // state store
+    struct StateOut {
+        std::uint64_t ticket = 0;                 ///< of what must be durable before it leaves
+        std::string client_id;                    ///< a notification for this client; empty: an answer for its topic
+        mqtt::MessageRef message;
+    };
+    Next on_state_request(Connection& connection, const mqtt::PublishView& publish);
+    void handle_state(const mqtt::MessageView& view, const std::string& client_id, bool allowed);
+    void state_notifications(const std::vector<statestore::Notification>& list);
+    void state_out(std::string client_id, const mqtt::MessageView& view);
+    void send_state(StateOut& out);
+    void deliver_direct(const std::string& client_id, const mqtt::MessageRef& message);
+    [[nodiscard]] bool keeps_state(std::string_view key, bool requested) const;
+
     // keep alive
     void wheel_insert(Connection& connection, std::uint32_t at);
     void wheel_remove(Connection& connection) noexcept;
@@ -349,6 +369,9 @@ class Core {
         mqtt::ReasonCode reason{};
     };
     std::deque<Received> received_;                                ///< QoS 2 messages whose PUBREC waits for other workers
+    std::unique_ptr<statestore::StateStore> state_;                ///< on worker 0
+    bool state_wrote_ = false;                                     ///< something of the command at hand goes to disk
+    std::deque<StateOut> state_out_;
     CoreFigures figures_;
     std::unordered_map<std::string, std::uint16_t> category_index_;
     std::string scratch_;

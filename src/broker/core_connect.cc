@@ -428,6 +428,13 @@ void Core::end_connection(Connection& connection, bool keep_will) {
     auto* session = std::exchange(connection.session, nullptr);
     if (session == nullptr) return;
     session->detach();
+    if (std::exchange(session->watches_keys, false)) {
+        Mail mail{.kind = Mail::Kind::state_gone, .from = id_};
+        mail.body = std::make_unique<Mail::Body>();
+        mail.body->publisher = session->client_id();
+        if (id_ == 0) state_->forget_client(session->client_id());
+        else driver_.post(0, std::move(mail));
+    }
     if (!keep_will) session->will.reset();
     if (session->expiry_interval == 0) {
         if (std::exchange(session->is_kept, false)) engine_->erase_session(session->client_id());
@@ -515,6 +522,7 @@ void Core::on_tick(std::int64_t now) {
             connection = next;
         }
     }
+    on_deadline(now);
     while (!expiries_.empty() && expiries_.begin()->first <= now) {
         auto& connection = *expiries_.begin()->second;
         ++figures_.credentials_expired;

@@ -92,8 +92,9 @@ void Core::release(std::string_view publisher, std::uint16_t packet_id) {
 }
 
 void Core::settle(std::int64_t now) {
-    if (received_.empty()) return;
+    if (received_.empty() && state_out_.empty()) return;
     now_ = now;
+    for (const auto durable = engine_->durable(); !state_out_.empty() && state_out_.front().ticket <= durable; state_out_.pop_front()) send_state(state_out_.front());
     for (const auto durable = engine_->durable(); !received_.empty() && received_.front().ticket <= durable; received_.pop_front()) {
         const auto& r = received_.front();
         const auto found = by_id_.find(r.session);
@@ -152,6 +153,9 @@ class Core::Recovery final : public store::Recovered {
     void seen(std::string_view publisher, std::uint16_t packet_id) override { core_.seen_.insert(origin_key(publisher, packet_id)); }
     void queue(std::string_view client_id, std::unique_ptr<store::SessionStore> store, std::uint16_t last_packet_id) override {
         if (auto* session = core_.find_session(client_id); session != nullptr) session->restore(std::move(store), last_packet_id);
+    }
+    void state(std::string key, statestore::Entry entry) override {
+        if (core_.state_ != nullptr) core_.state_->restore(std::move(key), std::move(entry));
     }
     void retained(const mqtt::MessageRef& message, std::uint64_t sequence) override {
         auto& slot = core_.retained_[message->view().topic];

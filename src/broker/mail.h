@@ -23,6 +23,9 @@ struct Mail {
         retained,           ///< message, sequence: newest wins
         retained_cleared,   ///< filter holds the topic, sequence
         released,           ///< filter holds a publisher, number its packet identifier: the QoS 2 message is done
+        state_request,      ///< message, publisher; flag: authorized. For worker 0, which owns the state store
+        state_gone,         ///< publisher: the client disconnected
+        direct,             ///< message, publisher: for this client alone
         connection,         ///< connection: its client id lives on your worker
     };
     /// The parts that only rare mails need.

@@ -55,12 +55,15 @@ void Worker::run() {
         bool work = has_tasks_.load(std::memory_order_seq_cst) || !dirty_.empty();
         for (const auto& inbox : inboxes_) work |= !inbox->looks_empty();
         for (const auto& outbox : outboxes_) work |= !outbox.empty();
-        const auto timeout = work ? 0 : static_cast<int>(std::clamp<std::int64_t>(next_tick_ - now_, 0, paused_.empty() ? 1000 : 20));
+        const auto deadline = core_.next_deadline(now_);
+        const auto due = deadline != 0 ? std::min(next_tick_, deadline) : next_tick_;
+        const auto timeout = work ? 0 : static_cast<int>(std::clamp<std::int64_t>(due - now_, 0, paused_.empty() ? 1000 : 20));
         const auto ready = poller_.wait(timeout);
         sleeping_.store(false, std::memory_order_relaxed);
         now_ = monotonic_ms();
         handshake_ns_ = 0;
         if (core_.is_durable()) core_.settle(now_);
+        if (deadline != 0 && now_ >= deadline) core_.on_deadline(now_);
         // Mails first: what another worker did before it answered its client must be visible to that client's next
         // packet, wherever it arrives.
         drain_mailboxes();

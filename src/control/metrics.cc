@@ -157,6 +157,8 @@ std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const
     by_core("penstock_packets_received", "counter", "MQTT packets received.", [](F f) { return f.packets_received; });
     by_core("penstock_bytes_received", "counter", "Bytes received.", [](F f) { return f.bytes_received; });
     by_core("penstock_bytes_sent", "counter", "Bytes sent.", [](F f) { return f.bytes_sent; });
+    by_core("penstock_state_store_requests", "counter", "State store requests.", [](F f) { return f.state_requests; });
+    by_core("penstock_state_store_keys", "gauge", "Keys in the state store.", [](F f) { return f.state_keys; });
     by_core("penstock_tls_handshakes", "counter", "TLS handshakes completed.", [](F f) { return f.tls_handshakes; });
     by_core("penstock_tls_resumed", "counter", "TLS handshakes that resumed a session.", [](F f) { return f.tls_resumed; });
     by_core("penstock_tls_failures", "counter", "TLS handshakes and connections that failed.", [](F f) { return f.tls_failures; });

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "control/certificates.h"
+#include "control/security.h"
 
 namespace penstock::control {
 
@@ -88,8 +89,13 @@ Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigne
             return list;
         };
         c.persistence = {.retain = mode("retain.mode"), .queues = mode("subscriberQueue.mode"), .retain_topics = words("retain.retainSettings.topics"), .queue_clients = words("subscriberQueue.subscriberQueueSettings.subscriberClientIds"),
-                         .retain_dynamic = !equal_no_case(text_at(kept, "retain.retainSettings.dynamic.mode"), "Disabled"), .queue_dynamic = !equal_no_case(text_at(kept, "subscriberQueue.subscriberQueueSettings.dynamic.mode"), "Disabled")};
+                         .state = mode("stateStore.mode"), .state_keys = keys_of(at_path(kept, "stateStore.stateStoreSettings.stateStoreResources")),
+                         .retain_dynamic = !equal_no_case(text_at(kept, "retain.retainSettings.dynamic.mode"), "Disabled"), .queue_dynamic = !equal_no_case(text_at(kept, "subscriberQueue.subscriberQueueSettings.dynamic.mode"), "Disabled"),
+                         .state_dynamic = !equal_no_case(text_at(kept, "stateStore.stateStoreSettings.dynamic.mode"), "Disabled")};
     }
+    // Keys of the state store by memory profile.
+    const auto profile = text_at(broker, "spec.memoryProfile", "Medium");
+    c.state_keys_max = equal_no_case(profile, "Tiny") ? 10'000 : equal_no_case(profile, "Low") ? 50'000 : equal_no_case(profile, "High") ? 1'000'000 : 100'000;
     out.debug_clients = annotation(broker, "penstock.io/debug-clients");
     out.log_level = text_at(broker, "spec.diagnostics.logs.level", "info");
     out.prometheus_port = static_cast<int>(number_at(broker, "spec.diagnostics.metrics.prometheusPort", 9600));

@@ -372,6 +372,20 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
 
 // --- authorization ---
 
+std::vector<auth::Rule::Key> keys_of(const Json& list) {
+    std::vector<auth::Rule::Key> out;
+    if (!list.is_array()) return out;
+    for (const auto& resource : list) {
+        const auto method = text_at(resource, "method"), type = text_at(resource, "keyType", "Pattern");
+        auth::Rule::Key key{.read = !equal_no_case(method, "Write"), .write = !equal_no_case(method, "Read"),
+                            .type = equal_no_case(type, "String") ? auth::Rule::KeyType::text : equal_no_case(type, "Binary") ? auth::Rule::KeyType::binary : auth::Rule::KeyType::pattern, .keys = texts_of(at_path(resource, "keys"))};
+        if (key.type == auth::Rule::KeyType::binary)
+            for (auto& text : key.keys) text = base64_decode(text).value_or("");
+        out.push_back(std::move(key));
+    }
+    return out;
+}
+
 std::vector<auth::Rule> rules_of(const Json& authorization) {
     std::vector<auth::Rule> out;
     const auto& rules = at_path(authorization, "spec.authorizationPolicies.rules");
@@ -386,15 +400,7 @@ std::vector<auth::Rule> rules_of(const Json& authorization) {
                 const auto action = equal_no_case(method, "Connect") ? auth::Action::connect : equal_no_case(method, "Publish") ? auth::Action::publish : auth::Action::subscribe;
                 r.resources.push_back({.action = action, .patterns = texts_of(at_path(resource, action == auth::Action::connect ? "clientIds" : "topics"))});
             }
-        if (const auto& list = at_path(rule, "stateStoreResources"); list.is_array())
-            for (const auto& resource : list) {
-                const auto method = text_at(resource, "method"), type = text_at(resource, "keyType", "Pattern");
-                auth::Rule::Key key{.read = !equal_no_case(method, "Write"), .write = !equal_no_case(method, "Read"),
-                                    .type = equal_no_case(type, "String") ? auth::Rule::KeyType::text : equal_no_case(type, "Binary") ? auth::Rule::KeyType::binary : auth::Rule::KeyType::pattern, .keys = texts_of(at_path(resource, "keys"))};
-                if (key.type == auth::Rule::KeyType::binary)
-                    for (auto& text : key.keys) text = base64_decode(text).value_or("");
-                r.keys.push_back(std::move(key));
-            }
+        r.keys = keys_of(at_path(rule, "stateStoreResources"));
         out.push_back(std::move(r));
     }
     return out;

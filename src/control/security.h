@@ -82,6 +82,8 @@ class SecurityBuilder {
 
 /// The rules of a BrokerAuthorization's spec.
 std::vector<auth::Rule> rules_of(const resources::Json& authorization);
+/// Keys of the state store as resources write them (`stateStoreResources`).
+std::vector<auth::Rule::Key> keys_of(const resources::Json& list);
 /// The names under which clients on this machine or beyond may know a listener: its Service's, the machine's own.
 std::vector<std::string> expected_hosts(const resources::Json& listener);
 /// `default` of a BrokerListener's port: name of its Certificate and of its Secret.

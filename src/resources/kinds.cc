@@ -80,7 +80,7 @@ Kind broker() {
          with_note(open("persistentVolumeClaimSpec", "Volume claim."), "state is kept in the data folder of this machine"),
          filled(object("encryption", {choice("mode", modes, "Disabled", "Encryption at rest. Enabled is refused in this release; use an encrypted file system.")}, "Encryption.")),
          kept("retain", "Retained messages.", object("retainSettings", {texts("topics", "Topic filters, with Custom."), dynamic}, "With Custom.")),
-         with_note(object("stateStore", {choice("mode", {"All", "None", "Custom"}, nullptr, "What is kept."), open("stateStoreSettings", "With Custom.")}, "State store keys."), "there is no state store in this release"),
+         kept("stateStore", "State store keys.", object("stateStoreSettings", {list("stateStoreResources", {choice("keyType", {"Pattern", "String", "Binary"}, "Pattern", "How keys are written."), required(texts("keys", "Keys."))}, "Keys, with Custom."), dynamic}, "With Custom.")),
          kept("subscriberQueue", "Queues of sessions whose expiry is above 0.", object("subscriberQueueSettings", {texts("subscriberClientIds", "Client ids with `*`, with Custom."), dynamic}, "With Custom."))},
         "Durable sessions, subscriptions, retained messages and queues, in the folder `broker` of the data folder. Sessions with an expiry above 0 and their subscriptions are always kept. "
         "Adding the field acts at the next start; its policies act at once. An acknowledgement leaves after what it promises is on disk; annotation `penstock.io/persistence-sync: 200ms` (at most 10s) "

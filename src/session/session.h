@@ -97,6 +97,7 @@ class Session : public topics::Subscriber {
     std::vector<Subscription> subscriptions;
     std::unique_ptr<Will> will;
     bool is_kept = false;                         ///< written by a durable engine: it outlives its connection and the process
+    bool watches_keys = false;                    ///< it asked the state store for notifications
     bool keeps_queue = false;                     ///< its queue is written too
     std::unique_ptr<const std::string> owner;     ///< whose session it is (auth::Principal::id); null: anybody's
     std::uint32_t expiry_interval = 0;            ///< seconds; 0xFFFFFFFF: never

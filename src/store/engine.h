@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "mqtt/message.h"
+#include "statestore/state_store.h"
 #include "topics/subscription_index.h"
 
 /// The seam between the broker's core and whatever keeps its state (design.md section 3).
@@ -103,6 +104,8 @@ class Recovered {
     virtual void seen(std::string_view publisher, std::uint16_t packet_id) = 0;
     virtual void queue(std::string_view client_id, std::unique_ptr<SessionStore> store, std::uint16_t last_packet_id) = 0;
     virtual void retained(const mqtt::MessageRef& message, std::uint64_t sequence) = 0;
+    /// A key of the state store; told to worker 0 alone, which owns it.
+    virtual void state(std::string key, statestore::Entry entry) = 0;
 };
 
 /// How far the mail between workers has come, so that an acknowledgement can wait for what it caused elsewhere: counts since
@@ -131,6 +134,8 @@ class Engine {
     /// This worker has what a QoS 2 message of another worker's publisher caused here; kept until the publisher releases it.
     virtual void put_seen(std::string_view publisher, std::uint16_t packet_id) = 0;
     virtual void erase_seen(std::string_view publisher, std::uint16_t packet_id) = 0;
+    virtual void put_state(const std::string& key, const statestore::Entry& entry) = 0;
+    virtual void erase_state(const std::string& key) = 0;
     virtual void put_retained(const mqtt::MessageRef& message, std::uint64_t sequence) = 0;
     virtual void erase_retained(std::string_view topic) = 0;
 

@@ -18,6 +18,8 @@ class MemoryEngine final : public Engine {
     void put_seen(std::string_view, std::uint16_t) override {}
     void erase_seen(std::string_view, std::uint16_t) override {}
     std::uint64_t next_ticket() const noexcept override { return 0; }
+    void put_state(const std::string&, const statestore::Entry&) override {}
+    void erase_state(const std::string&) override {}
     void put_retained(const mqtt::MessageRef&, std::uint64_t) override {}
     void erase_retained(std::string_view) override {}
     std::uint64_t commit(const MailCounts&) override { return 0; }

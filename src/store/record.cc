@@ -170,6 +170,27 @@ std::optional<SessionRecord> decode_session(std::string_view bytes, std::int64_t
     return out;
 }
 
+std::string encode_state(const statestore::Entry& entry) {
+    return Writer().text(entry.value).text(entry.version.text()).text(entry.fence ? entry.fence->text() : "").number(static_cast<std::uint64_t>(entry.expires_at), 8).take();
+}
+
+std::optional<statestore::Entry> decode_state(std::string_view bytes) {
+    Reader in(bytes);
+    statestore::Entry out;
+    out.value = in.text();
+    const auto version = statestore::Timestamp::parse(in.text());
+    const auto fence = in.text();
+    out.expires_at = static_cast<std::int64_t>(in.number(8));
+    if (!in.at_end() || !version || out.expires_at < 0) return std::nullopt;
+    out.version = *version;
+    if (!fence.empty()) {
+        out.fence = statestore::Timestamp::parse(fence);
+        if (!out.fence) return std::nullopt;
+    }
+    out.is_kept = true;
+    return out;
+}
+
 std::string encode_options(const topics::Options& options) { return Writer().number(options.qos | (options.no_local ? 4u : 0u) | (options.retain_as_published ? 8u : 0u), 1).number(options.id, 4).take(); }
 
 std::optional<topics::Options> decode_options(std::string_view bytes) {

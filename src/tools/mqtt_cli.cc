@@ -63,11 +63,19 @@ Result<void> take_properties(const CommonOptions& options, std::string_view pack
     return {};
 }
 
+}  // namespace
+
+Result<void> take_connect_properties(CommonOptions& options) {
+    if (auto r = take_properties(options, "connect", options.connect.properties); !r) return r;
+    return take_properties(options, "will", options.connect.will_properties);
+}
+
+namespace {
+
 Result<void> open(mqttc::Client& client, CommonOptions& options) {
     auto& connect = options.connect;
     if (connect.client_id.empty() && (connect.version != Version::v5 || !connect.clean_start)) connect.client_id = "penstock-" + random_text(10);
-    if (auto r = take_properties(options, "connect", connect.properties); !r) return r;
-    if (auto r = take_properties(options, "will", connect.will_properties); !r) return r;
+    if (auto r = take_connect_properties(options); !r) return r;
     auto tls = make_tls(options.tls, options.target.websocket);
     if (!tls) return std::unexpected(tls.error());
     options.target.tls = *tls;

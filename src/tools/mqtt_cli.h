@@ -58,6 +58,8 @@ struct SubOptions : CommonOptions {
     std::string format;
 };
 
+/// `-D connect ...` and `-D will ...` into the CONNECT.
+Result<void> take_connect_properties(CommonOptions& options);
 /// Exit status as mosquitto_pub: 0, 1 on an error (told on standard error), 27 when sub's time is over without a message.
 int run_pub(PubOptions options);
 int run_sub(SubOptions options);

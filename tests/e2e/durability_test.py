@@ -5,12 +5,13 @@ import pathlib
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
 import unittest
 
-from mqtt import Mqtt
+from mqtt import Mqtt, text, varint
 from support import Penstock, free_port, in_own_network, wait_until
 
 if __name__ == "__main__":
@@ -33,7 +34,7 @@ def manifests(persistence=ALL, workers=2, name="default", limits=None):
     return out
 
 
-class Durable(unittest.TestCase):
+class Case(unittest.TestCase):
     def start(self, text):
         p = Penstock(BINARY)
         p.files = [p.write("m.yaml", text)]
@@ -57,6 +58,8 @@ class Durable(unittest.TestCase):
         self.assertEqual(out.connect(name, clean=False, **words), 0)
         return out
 
+
+class Durable(Case):
     def test_everything_kept_comes_back(self):
         p = self.start(manifests())
         away = self.client("away", expiry=3600, will=("will/away", "gone"), will_delay=4)
@@ -112,6 +115,7 @@ class Durable(unittest.TestCase):
         self.restart(p)
         watcher = self.client("watcher", expiry=3600)
         self.assertEqual(sorted(m[1] for m in watcher.messages(2)), ["by its delay", "by the crash"])
+        watcher.put("done")   # and its acknowledgements are on disk
         self.restart(p)
         watcher = self.client("watcher", expiry=3600)
         self.assertTrue(watcher.silent(2))   # once, not at each start
@@ -239,6 +243,115 @@ class Durable(unittest.TestCase):
         wait_until(lambda: p.status("broker", "default")["healthState"]["reasonCode"] == "DiskNotWritable", "the status", 70)
         subprocess.run(["mount", "-o", "remount,size=400m", str(p.data / "broker")], check=True)
         wait_until(lambda: sender.put("t", "y") != 0x97, "it goes on by itself")
+
+
+REQUEST = "statestore/v1/FA9AE35F-2F64-47CD-9BFF-08E2B32A0FE8/command/invoke"
+
+
+class Store:
+    """A state store client written from the protocol alone: RESP payloads, response topic, correlation data, timestamps."""
+
+    def __init__(self, name):
+        self.name = name
+        self.mqtt = Mqtt(1883)
+        assert self.mqtt.connect(name, clean=True) == 0
+        self.answers = f"clients/{name}/services/statestore/_any_/command/invoke/response"
+        assert self.mqtt.subscribe(self.answers) == [1]
+        self.count = 0
+        self.notified = []
+
+    def ask(self, *words, fence=None, timestamp=True, ahead=0):
+        """(payload, version) of the answer."""
+        self.count += 1
+        payload = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in (w.encode() if isinstance(w, str) else w for w in words))
+        correlation = struct.pack(">QQ", 7, self.count)
+        user = [("__ts", f"{int(time.time() * 1000) + ahead:015}:00000:{self.name}")] if timestamp else []
+        if fence:
+            user.append(("__ft", fence))
+        properties = b"\x08" + text(self.answers) + b"\x09" + text(correlation) + b"".join(b"\x26" + text(n) + text(v) for n, v in user)
+        self.mqtt.send(0x32, text(REQUEST) + struct.pack(">H", self.count) + varint(len(properties)) + properties + payload)
+        while True:
+            topic, props, body = self.next()
+            if topic == self.answers:
+                assert correlation in props and b"__stat\x00\x03200" in props
+                version = re.search(rb"__ts..(\d+:\d+:StateStore)", props, re.S)
+                return body, version and version[1].decode()
+            self.notified.append((topic, body))
+
+    def next(self, timeout=10):
+        while True:
+            packet = self.mqtt.receive(timeout)
+            assert packet is not None, "closed"
+            if packet[0] >> 4 != 3:
+                continue
+            size = struct.unpack(">H", packet[1][:2])[0]
+            topic, at = packet[1][2:2 + size].decode(), 2 + size
+            self.mqtt.send(0x40, packet[1][at:at + 2])
+            at += 2
+            length, shift = 0, 0
+            while True:
+                byte = packet[1][at]
+                length |= (byte & 127) << shift
+                shift, at = shift + 7, at + 1
+                if byte < 128:
+                    break
+            return topic, packet[1][at:at + length], packet[1][at + length:]
+
+
+class StateStore(Case):
+    def test_protocol_notifications_and_restart(self):
+        p = self.start(manifests({"maxSize": "1G", "retain": {"mode": "None"}, "subscriberQueue": {"mode": "None"}, "stateStore": {"mode": "Custom", "stateStoreSettings": {"stateStoreResources": [{"keys": ["keep-*"]}]}}}))
+        a, b = Store("alpha"), Store("beta-2")     # homes on either worker
+        body, version = a.ask("SET", "keep-lamp", "on")
+        self.assertEqual(body, b"+OK\r\n")
+        self.assertEqual(b.ask("GET", "keep-lamp"), (b"$2\r\non\r\n", version))
+        self.assertEqual(b.ask("GET", "none")[0], b"$-1\r\n")
+        self.assertEqual(b.ask("SET", "keep-lamp", "off", "NX")[0], b":-1\r\n")
+        self.assertEqual(b.ask("SET", "keep-lamp", "x", timestamp=False)[0], b"-ERR missing timestamp\r\n")
+        self.assertEqual(b.ask("SET", "keep-lamp", "x", ahead=120_000)[0], b"-ERR the request timestamp is too far in the future; ensure that the client and broker system clocks are synchronized\r\n")
+        # A lock with a lease, and what it protects.
+        body, fence = a.ask("SET", "keep-lock", "alpha", "NEX", "PX", "1000")
+        self.assertEqual(a.ask("SET", "keep-guarded", "1", fence=fence)[0], b"+OK\r\n")
+        self.assertEqual(b.ask("SET", "keep-guarded", "2")[0], b"-ERR a fencing token is required for this request\r\n")
+        self.assertEqual(b.ask("SET", "keep-guarded", "2", fence="000000000000001:00000:x")[0], b"-ERR the request fencing token is a lower version than the fencing token protecting the resource\r\n")
+        # Whoever watches the lock is told at once when the lease ends, without any subscription.
+        self.assertEqual(b.ask("KEYNOTIFY", "keep-lock")[0], b"+OK\r\n")
+        began = time.monotonic()
+        topic, _, body = b.next()
+        self.assertEqual(topic, "clients/statestore/v1/FA9AE35F-2F64-47CD-9BFF-08E2B32A0FE8/" + b"beta-2".hex().upper() + "/command/notify/" + b"keep-lock".hex().upper())
+        self.assertEqual(body, b"*2\r\n$6\r\nNOTIFY\r\n$6\r\nDELETE\r\n")
+        self.assertLess(time.monotonic() - began, 5)
+        a.ask("SET", "keep-lock", b"\x00\xff", "PX", "3600000")
+        self.assertEqual(b.next()[2], b"*4\r\n$6\r\nNOTIFY\r\n$3\r\nSET\r\n$5\r\nVALUE\r\n$2\r\n\x00\xff\r\n")
+        a.ask("SET", "other", "not kept")
+        self.assertEqual(a.ask("SCAN", "keep-*")[0], b"*1\r\n*3\r\n$12\r\nkeep-guarded\r\n$9\r\nkeep-lamp\r\n$9\r\nkeep-lock\r\n")
+        self.restart(p)
+        a = Store("alpha")
+        self.assertEqual(a.ask("GET", "keep-lamp"), (b"$2\r\non\r\n", version))
+        self.assertEqual(a.ask("GET", "keep-lock")[0], b"$2\r\n\x00\xff\r\n")
+        self.assertEqual(a.ask("GET", "other")[0], b"$-1\r\n")
+        self.assertEqual(a.ask("SET", "keep-guarded", "2")[0], b"-ERR a fencing token is required for this request\r\n")
+        later = a.ask("SET", "keep-lamp", "again")[1]
+        self.assertGreater(later, version)
+        # The command line for people.
+        run = lambda *words: p.run("state", words[0], "-p", "1883", *words[1:])
+        self.assertEqual(run("set", "by-hand", "value").returncode, 0)
+        self.assertEqual(run("get", "by-hand").stdout, "value\n")
+        self.assertEqual(run("scan", "by-*").stdout, "by-hand\n")
+        self.assertEqual(run("del", "by-hand").returncode, 0)
+        self.assertEqual(run("get", "by-hand").returncode, 1)
+
+    def test_requests_that_are_none(self):
+        self.start(manifests(None))
+        a = Store("alpha")
+        for payload, text_ in (((b"FLY", b"x"), b"unknown command"), ((b"GET",), b"wrong number of arguments"), ((b"GET", b""), b"the key length is zero"), ((b"SET", b"k", b"v", b"XX"), b"syntax error"), ((b"SET", b"k", b"v", b"PX", b"soon"), b"syntax error")):
+            self.assertEqual(a.ask(*payload)[0], b"-ERR " + text_ + b"\r\n")
+        # No answer is possible: the acknowledgement says so.
+        self.assertEqual(self.client("plain").put(REQUEST, "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"), 0x83)
+        b = Store("beta")
+        b.answers = REQUEST
+        with self.assertRaises(AssertionError):
+            b.ask("GET", "k")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+// Core's side of the state store: requests that arrive as PUBLISH, answers and notifications that leave as such.
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "broker/core.h"
+#include "topics/topic.h"
+
+namespace penstock::broker {
+
+using mqtt::PropertyId;
+using mqtt::Qos;
+using mqtt::ReasonCode;
+
+namespace {
+
+constexpr std::uint32_t owner = 0;       // the worker that has the keys
+
+struct RequestProperties {
+    std::string_view response_topic, correlation, timestamp, fence;
+    bool has_correlation = false, keep = false, urgent = false;
+};
+
+RequestProperties read_properties(std::string_view block) {
+    RequestProperties out;
+    mqtt::PropertyReader reader(block, mqtt::place(mqtt::PacketType::publish));
+    for (mqtt::Property p; reader.next(p);) {
+        if (p.id == PropertyId::response_topic) out.response_topic = p.text;
+        else if (p.id == PropertyId::correlation_data) out.correlation = p.text, out.has_correlation = true;
+        else if (p.id != PropertyId::user_property) continue;
+        else if (p.text == "__ts") out.timestamp = p.value;
+        else if (p.text == "__ft") out.fence = p.value;
+        else if (p.text == "aio-persistence") out.keep = p.value == "true";
+        else if (p.text == "$high_priority") out.urgent = true;
+    }
+    return out;
+}
+
+}  // namespace
+
+Core::Next Core::on_state_request(Connection& connection, const mqtt::PublishView& publish) {
+    auto& session = *connection.session;
+    ++figures_.state_requests;
+    auto answer = [&](ReasonCode reason, std::string_view text = {}) {
+        if (publish.qos != Qos::at_most_once) send_ack(connection, publish.qos == Qos::exactly_once ? mqtt::PacketType::pubrec : mqtt::PacketType::puback, publish.packet_id, reason, text);
+        return Next::go_on;
+    };
+    const auto properties = read_properties(publish.properties);
+    // Fact sheet 10.1: no answer is possible to a request without these.
+    if (connection.version != mqtt::Version::v5 || publish.qos != Qos::at_least_once || properties.response_topic.empty() || !properties.has_correlation)
+        return answer(connection.version == mqtt::Version::v5 ? ReasonCode::implementation_specific_error : ReasonCode::success, "a state store request is MQTT 5, QoS 1, with response topic and correlation data");
+    if (properties.response_topic == statestore::request_topic || properties.response_topic.starts_with(statestore::notify_prefix) || !topics::is_valid_name(properties.response_topic)) {
+        disconnect(connection, ReasonCode::implementation_specific_error, "MQTT-3.3.2-15", "the state store does not answer to this response topic", now_);
+        return Next::gone;
+    }
+    const auto command = statestore::parse_command(publish.payload);
+    bool allowed = true;
+    if (connection.security != nullptr && connection.security->grant != nullptr && command.fault == nullptr) {
+        const bool writes = command.verb == statestore::Verb::set || command.verb == statestore::Verb::del || command.verb == statestore::Verb::vdel;
+        allowed = connection.security->grant->may_use_key(writes ? auth::Action::write_key : auth::Action::read_key, command.key);
+        if (!allowed) note(connection, session.client_id(), writes ? "Write" : "Read", command.key, ReasonCode::not_authorized, "no rule allows this key");
+    }
+    if (command.verb == statestore::Verb::keynotify && !command.stop && allowed) session.watches_keys = true;
+    std::string forwarded;
+    mqtt::copy_forwarded_properties(publish.properties, forwarded);
+    mqtt::MessageView view{.topic = publish.topic, .payload = publish.payload, .properties = forwarded, .partition = {}, .has_partition = false, .retain = false, .qos = publish.qos, .expires_at = 0, .publisher = session.id()};
+    if (publish.has_expiry) view.expires_at = now_ + static_cast<std::int64_t>(publish.message_expiry) * 1000;
+    if (id_ == owner) {
+        handle_state(view, session.client_id(), allowed);
+    } else {
+        Mail mail{.kind = Mail::Kind::state_request, .flag = allowed, .from = id_, .message = mqtt::MessageRef(mqtt::Message::make(view))};
+        mail.body = std::make_unique<Mail::Body>();
+        mail.body->publisher = session.client_id();
+        driver_.post(owner, std::move(mail));
+    }
+    return answer(ReasonCode::success);
+}
+
+bool Core::keeps_state(std::string_view key, bool requested) const {
+    const auto& rules = config_.persistence;
+    if (!durable_ || rules.state != Persistence::Mode::custom) return durable_ && rules.state == Persistence::Mode::all;
+    for (const auto& entry : rules.state_keys)
+        for (const auto& pattern : entry.keys)
+            if (entry.type == auth::Rule::KeyType::pattern ? auth::glob_with_tokens(pattern, true, {}, {}, key) : pattern == key) return true;
+    return rules.state_dynamic && requested;
+}
+
+void Core::handle_state(const mqtt::MessageView& view, const std::string& client_id, bool allowed) {
+    if (view.expires_at != 0 && view.expires_at <= now_) return;   // nobody waits for it any more
+    const auto request = read_properties(view.properties);
+    state_wrote_ = false;
+    std::vector<statestore::Notification> notifications;
+    const auto command = statestore::parse_command(view.payload);
+    const auto answer = state_->handle({.client_id = client_id, .payload = view.payload, .timestamp = request.timestamp, .fence = request.fence, .keep = command.verb == statestore::Verb::set && keeps_state(command.key, request.keep), .is_allowed = allowed},
+                                       wall_ms(), notifications);
+    std::string properties;
+    mqtt::write_property(properties, PropertyId::correlation_data, request.correlation);
+    mqtt::write_user_property(properties, "__stat", "200");
+    if (answer.version) mqtt::write_user_property(properties, "__ts", answer.version->text());
+    mqtt::write_user_property(properties, "__protVer", "1.0");
+    if (request.urgent) mqtt::write_user_property(properties, "$high_priority", "");
+    state_out({}, {.topic = request.response_topic, .payload = answer.payload, .properties = properties, .partition = {}, .has_partition = false, .retain = false, .qos = Qos::at_least_once, .expires_at = 0, .publisher = 0});
+    state_notifications(notifications);
+}
+
+void Core::state_notifications(const std::vector<statestore::Notification>& list) {
+    for (const auto& n : list) {
+        std::string properties;
+        mqtt::write_user_property(properties, "__ts", n.version.text());
+        mqtt::write_user_property(properties, "__protVer", "1.0");
+        const auto topic = statestore::notify_topic(n.client_id, n.key);
+        state_out(n.client_id, {.topic = topic, .payload = n.payload, .properties = properties, .partition = {}, .has_partition = false, .retain = false, .qos = Qos::at_least_once, .expires_at = 0, .publisher = 0});
+    }
+}
+
+void Core::state_out(std::string client_id, const mqtt::MessageView& view) {
+    StateOut out{.ticket = 0, .client_id = std::move(client_id), .message = mqtt::MessageRef(mqtt::Message::make(view))};
+    // What was written must be on disk first; what was only read waits for what was written before it.
+    if (state_wrote_) out.ticket = engine_->next_ticket();
+    else if (!state_out_.empty()) out.ticket = state_out_.back().ticket;
+    if (out.ticket == 0) return send_state(out);
+    state_out_.push_back(std::move(out));
+}
+
+void Core::send_state(StateOut& out) {
+    if (!out.client_id.empty()) return deliver_direct(out.client_id, out.message);
+    mqtt::Outgoing message(out.message);
+    route(message);
+}
+
+void Core::deliver_direct(const std::string& client_id, const mqtt::MessageRef& message) {
+    if (const auto home = home_of(client_id, count_); home != id_) {
+        Mail mail{.kind = Mail::Kind::direct, .from = id_, .message = message};
+        mail.body = std::make_unique<Mail::Body>();
+        mail.body->publisher = client_id;
+        driver_.post(home, std::move(mail));
+        return;
+    }
+    // Whether it subscribed does not matter; whether it is there does (fact sheet 10.8).
+    auto* session = find_session(client_id);
+    if (session == nullptr || session->link() == nullptr) return;
+    mqtt::Outgoing outgoing(message);
+    deliver_to(*session, outgoing, 1, false, nullptr, 0);
+}
+
+std::int64_t Core::next_deadline(std::int64_t now) const {
+    const auto next = state_ != nullptr ? state_->next_expiry() : 0;
+    return next == 0 ? 0 : now + std::max<std::int64_t>(0, next - wall_ms());
+}
+
+void Core::on_deadline(std::int64_t now) {
+    if (state_ == nullptr || state_->next_expiry() == 0) return;
+    now_ = now;
+    state_wrote_ = false;
+    std::vector<statestore::Notification> notifications;
+    state_->expire(wall_ms(), notifications);
+    state_notifications(notifications);
+}
+
+}  // namespace penstock::broker
