@@ -533,7 +533,8 @@ void BrokerController::run_probe() {
 std::string BrokerController::metrics_page() {
     const std::lock_guard lock(guard_);
     if (server_ == nullptr) return "# no Broker resource\n";
-    return prometheus_page(server_->collect(), plan_, selftest_, server_->pool_used(), name_space_, io::machine_name(), version_);
+    const auto kept = server_->durable() != nullptr ? std::optional(server_->durable()->figures()) : std::nullopt;
+    return prometheus_page(server_->collect(), plan_, selftest_, server_->pool_used(), name_space_, io::machine_name(), version_, kept ? &*kept : nullptr);
 }
 
 std::string reconcile_metrics(const std::map<std::string, std::map<std::string, std::uint64_t>>& counts, bool with_head) {

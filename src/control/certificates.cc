@@ -311,17 +311,19 @@ class CertificateReconciler : public Reconciler {
         }
         log::info("control", "certificate issued certificate={}/{} subject=\"{}\" until={} why=\"{}\"", space, name, issued.subject(), rfc3339(issued.not_after_ms()), why);
         recorder_.record(certificate, "Normal", "Issued", "The certificate has been successfully issued");
-        const auto current = objects_.get(certificate_kind(), space, name);
-        if (current == nullptr) return Outcome::settled();
         const auto life = issued.not_after_ms() - issued.not_before_ms();
-        return ready(*current, issued, issued.not_after_ms() - (wanted.renew_before_ms < life - skew_ms ? wanted.renew_before_ms : life / 3 + skew_ms), true);
+        return ready(certificate, issued, issued.not_after_ms() - (wanted.renew_before_ms < life - skew_ms ? wanted.renew_before_ms : life / 3 + skew_ms), true);
     }
 
-    Outcome ready(const Json& certificate, const crypto::Certificate& have, std::int64_t renewal, bool fresh) {
+    Outcome ready(const Json& looked_at, const crypto::Certificate& have, std::int64_t renewal, bool fresh) {
+        // As it is now: somebody may have asked for a renewal since it was looked at, and that must not be written over.
+        const auto current = objects_.get(certificate_kind(), text_at(looked_at, "metadata.namespace"), text_at(looked_at, "metadata.name"));
+        if (current == nullptr) return Outcome::settled();
+        const auto& certificate = *current;
         Json status = at_path(certificate, "status").is_object() ? at_path(certificate, "status") : Json::object();
         status["conditions"] = with_condition(certificate, "Ready", true, "Ready", "Certificate is up to date and has not expired");
         // Whoever asked for a renewal (cmctl renew sets this condition) has got it.
-        std::erase_if(status["conditions"].get_ref<Json::array_t&>(), [](const Json& c) { return text_at(c, "type") == "Issuing"; });
+        if (fresh) std::erase_if(status["conditions"].get_ref<Json::array_t&>(), [](const Json& c) { return text_at(c, "type") == "Issuing"; });
         status["notBefore"] = rfc3339(have.not_before_ms());
         status["notAfter"] = rfc3339(have.not_after_ms());
         status["renewalTime"] = rfc3339(renewal);

@@ -50,7 +50,7 @@ class Page {
 }  // namespace
 
 std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const Plan& plan, const SelftestFigures& selftest,
-                            std::int64_t pool_used, const std::string& name_space, const std::string& hostname, const std::string& version) {
+                            std::int64_t pool_used, const std::string& name_space, const std::string& hostname, const std::string& version, const store::Durable::Figures* kept) {
     Page page;
     const auto base = fmt::format("namespace=\"{}\",hostname=\"{}\"", escaped(name_space), escaped(hostname));
     const auto chain = fmt::format("namespace=\"{}\"", escaped(name_space));
@@ -165,6 +165,19 @@ std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const
     by_core("penstock_connects_throttled", "counter", "CONNECTs refused unseen because their address failed too often.", [](F f) { return f.throttled; });
     by_core("penstock_credentials_expired", "counter", "Connections ended because a certificate or token ended.", [](F f) { return f.credentials_expired; });
     by_core("penstock_rights_revoked", "counter", "Connections, subscriptions and wills ended by changed rules.", [](F f) { return f.rights_revoked; });
+    if (kept != nullptr) {
+        gauge("aio_broker_persistence_last_recovery_time", "Seconds it took to read the state at the start.", static_cast<std::int64_t>(std::ceil(kept->recovery_seconds)));
+        gauge("aio_broker_persistence_disk_usage", "Bytes of the broker's state on disk.", kept->disk_bytes);
+        gauge("penstock_persistence_failing", "1 while the disk takes nothing.", kept->fault.empty() ? 0 : 1);
+        page.family("penstock_persistence_syncs", "counter", "Times the disk was asked to keep what was written (fsync).");
+        page.value(base, kept->syncs);
+        page.family("penstock_persistence_batches", "counter", "Batches written; many share one sync.");
+        page.value(base, kept->batches);
+        page.family("penstock_persistence_bytes_written", "counter", "Bytes of batches.");
+        page.value(base, kept->bytes_written);
+        page.family("penstock_persistence_writes_failed", "counter", "Writes that the disk refused; they are tried again.");
+        page.value(base, kept->writes_failed);
+    }
     page.family("penstock_listener_certificate_not_after", "gauge", "Unix time at which the certificate of a port ends.");
     for (const auto& port : plan.ports)
         if (const auto end = parse_rfc3339(resources::text_at(port.security, "certificate.notAfter")); end > 0)

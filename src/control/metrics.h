@@ -5,6 +5,7 @@
 
 #include "broker/core.h"
 #include "control/plan.h"
+#include "store/durable.h"
 #include "control/selftest.h"
 
 namespace penstock::control {
@@ -25,6 +26,6 @@ struct SelftestFigures {
 
 /// The Prometheus page: AIO's metric names (fact sheet section 9) and Penstock's own with prefix `penstock_`.
 std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const Plan& plan, const SelftestFigures& selftest,
-                            std::int64_t pool_used, const std::string& name_space, const std::string& hostname, const std::string& version);
+                            std::int64_t pool_used, const std::string& name_space, const std::string& hostname, const std::string& version, const store::Durable::Figures* kept = nullptr);
 
 }  // namespace penstock::control

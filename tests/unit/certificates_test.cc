@@ -66,9 +66,10 @@ TEST(Certificates, the_installation_has_its_ca_issuer_and_bundle) {
     EXPECT_EQ(world.bundle(), ca.pem());
     ASSERT_TRUE(world.wait([&] { return world.objects.get(core("Secret"), space, control::internal_ca) != nullptr; }));
     EXPECT_FALSE(control::secret_text(*world.objects.get(core("Secret"), space, control::internal_ca), "tls.key")) << "the CA's key stays where it is";
-    const auto issuer = world.objects.get(manager("ClusterIssuer"), "", control::default_issuer);
-    ASSERT_TRUE(world.wait([&] { return at_path(*world.objects.get(manager("ClusterIssuer"), "", control::default_issuer), "status.conditions").is_array(); }));
-    EXPECT_EQ(text_at(at_path(*world.objects.get(manager("ClusterIssuer"), "", control::default_issuer), "status.conditions")[0], "reason"), "KeyPairVerified");
+    ASSERT_TRUE(world.wait([&] {
+        const auto now = world.objects.get(manager("ClusterIssuer"), "", control::default_issuer);
+        return at_path(*now, "status.conditions").is_array() && text_at(at_path(*now, "status.conditions")[0], "reason") == "KeyPairVerified";
+    }));
 }
 
 TEST(Certificates, issues_what_is_wanted_and_again_when_that_changes) {
