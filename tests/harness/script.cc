@@ -178,7 +178,8 @@ class MemoryTransport final : public Transport {
 
 class NetworkTransport final : public Transport {
   public:
-    NetworkTransport(int workers, const broker::BrokerConfig& config, bool websocket, bool tls) : server_(static_cast<std::uint32_t>(workers)), websocket_(websocket) {
+    NetworkTransport(int workers, const broker::BrokerConfig& config, bool websocket, bool tls, const std::string& folder)
+        : server_(static_cast<std::uint32_t>(workers), folder.empty() ? nullptr : store::Durable::open({.folder = folder, .owner = "test/wire", .workers = static_cast<std::uint32_t>(workers)}).value()), websocket_(websocket) {
         broker::ListenerConfig listener{.resource = "test/network", .protocol = websocket ? broker::Protocol::websockets : broker::Protocol::mqtt, .port = 0};
         if (tls) {
             static const auto ca = crypto::make_ca("wire", 30).value();
@@ -222,8 +223,8 @@ class NetworkTransport final : public Transport {
 std::unique_ptr<Transport> make_memory_transport(int cores, const broker::BrokerConfig& config, bool slowly) {
     return std::make_unique<MemoryTransport>(cores, config, slowly);
 }
-std::unique_ptr<Transport> make_network_transport(int workers, const broker::BrokerConfig& config, bool websocket, bool tls) {
-    return std::make_unique<NetworkTransport>(workers, config, websocket, tls);
+std::unique_ptr<Transport> make_network_transport(int workers, const broker::BrokerConfig& config, bool websocket, bool tls, const std::string& folder) {
+    return std::make_unique<NetworkTransport>(workers, config, websocket, tls, folder);
 }
 
 std::string run_case(const Case& c, Transport& transport) {

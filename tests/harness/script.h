@@ -35,7 +35,8 @@ class Transport {
 };
 
 std::unique_ptr<Transport> make_memory_transport(int cores, const broker::BrokerConfig& config, bool byte_at_a_time);
-std::unique_ptr<Transport> make_network_transport(int workers, const broker::BrokerConfig& config, bool websocket, bool tls = false);
+std::unique_ptr<Transport> make_network_transport(int workers, const broker::BrokerConfig& config, bool websocket, bool tls = false,
+                                                  const std::string& folder = {});
 
 /// Runs a case; the first thing that differs, or empty.
 std::string run_case(const Case& c, Transport& transport);

@@ -1,6 +1,10 @@
 // Runs every case of tests/wire/*.wire over each transport, and the packets of all cases damaged in every way.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
+#include "base/random.h"
+
 #include "harness/memory_net.h"
 #include "harness/script.h"
 
@@ -39,6 +43,16 @@ TEST_P(Wire, over_tls) {
 TEST_P(Wire, over_tls_and_websocket) {
     if (c().memory_only) return;
     EXPECT_EQ(run_case(c(), *make_network_transport(2, c().config, true, true)), "");
+}
+
+/// With state on disk: acknowledgements wait for a commit, and nothing else changes.
+TEST_P(Wire, over_tcp_durable) {
+    if (c().memory_only) return;
+    const auto folder = std::filesystem::temp_directory_path() / ("penstock-wire-" + random_uuid());
+    auto config = c().config;
+    config.persistence = {.retain = broker::Persistence::Mode::all, .queues = broker::Persistence::Mode::all, .retain_topics = {}, .queue_clients = {}};
+    EXPECT_EQ(run_case(c(), *make_network_transport(2, config, false, false, folder.string())), "");
+    std::filesystem::remove_all(folder);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Wire, ::testing::Range<std::size_t>(0, cases().size()), [](const auto& p) { return cases()[p.param].name; });
