@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::uint32_t never = 0xFFFF'FFFF;
 constexpr std::int64_t failures_forgotten_ms = 60'000;
+constexpr std::size_t waiting_max = 2000, waiting_small = 16 * 1024, waiting_large_max = 64;
 
 std::vector<crypto::Certificate> chain_of(const Connection& connection) {
     return connection.tls != nullptr && connection.tls->channel.has_peer_certificate() ? connection.tls->channel.peer_chain() : std::vector<crypto::Certificate>();
@@ -114,6 +115,9 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
             note(connection, client_id, "Authenticate", {}, ReasonCode::connection_rate_exceeded, "too many failed attempts from this address");
             return refuse(connection, connect.version, ReasonCode::connection_rate_exceeded, "MQTT-4.13", "too many failed attempts from this address; retry in a few seconds");
         }
+        // Those who wait for a verdict hold their CONNECT in memory; strangers get a bounded part of it.
+        if (waiting_.size() >= waiting_max || (frame.body.size() > waiting_small && waiting_.size() >= waiting_large_max))
+            return refuse(connection, connect.version, ReasonCode::server_busy, "MQTT-4.13", "too many clients wait to be authenticated; retry later");
         connection.waiting = std::make_unique<Connection::Waiting>();
         connection.waiting->assigned_id = assigned;
         connection.waiting->by = connection.listener->authenticator;
@@ -134,7 +138,8 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
 
 Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, auth::Verdict verdict) {
     using Kind = auth::Verdict::Kind;
-    auto& category = figures_.categories[category_of(connect.metric_category)];
+    // Only who is let in makes categories.
+    auto& category = figures_.categories[verdict.kind == Kind::accept ? category_of(connect.metric_category) : 0];
     const std::string client_id(assigned_id.empty() ? connect.client_id : assigned_id);
     switch (verdict.kind) {
         case Kind::accept: {
@@ -195,7 +200,8 @@ Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
 
     auth::Verdict verdict;
     if (decoded->reason == ReasonCode::reauthenticate) {
-        // Re-authentication is CONNECT's authentication once more; without an authenticator there would be no method.
+        // Re-authentication is CONNECT's authentication once more. The port may have lost its rules since.
+        if (connection.listener->authenticator == nullptr) return fault(ReasonCode::bad_authentication_method, "MQTT-4.12.1-2", "this listener has no enhanced authentication any more");
         const auth::Credentials again{.client_id = connection.session->client_id(), .user_name = {}, .password = {}, .method = decoded->method, .data = decoded->data,
                                       .chain = chain_of(connection), .now_ms = wall_ms(), .is_again = true};
         connection.waiting = std::make_unique<Connection::Waiting>();

@@ -478,6 +478,26 @@ TEST(Secured, a_session_kept_while_rights_went_comes_back_without_them) {
     EXPECT_TRUE(net.core(0).find_session("ann")->subscriptions.empty());
 }
 
+TEST(Secured, re_authentication_after_the_rules_are_gone) {
+    MemoryNet net(1, {}, std::make_shared<Says>());
+    auto* ann = net.open();
+    mqtt::ConnectOptions options{.version = mqtt::Version::v5, .client_id = "ann", .clean_start = true, .keep_alive = 0};
+    options.user_name = "ann";
+    options.properties.push_back({.id = mqtt::PropertyId::authentication_method, .text = "any"});
+    std::string bytes, properties;
+    mqtt::encode_connect(bytes, options);
+    net.send(*ann, bytes);
+    EXPECT_EQ(code_of(take(*ann), mqtt::PacketType::connack, 1), 0u);
+    net.change_rules(nullptr, nullptr);
+    EXPECT_FALSE(ann->is_closed);
+    bytes.clear();
+    mqtt::write_property(properties, mqtt::PropertyId::authentication_method, "any");
+    mqtt::encode_auth(bytes, mqtt::ReasonCode::reauthenticate, properties);
+    net.send(*ann, bytes);
+    EXPECT_TRUE(ann->is_closed);
+    EXPECT_EQ(code_of(take(*ann), mqtt::PacketType::disconnect, 0), 0x8Cu);
+}
+
 TEST(Secured, a_session_is_nobody_elses) {
     auto says = std::make_shared<Says>();
     MemoryNet net(1, {}, says);
