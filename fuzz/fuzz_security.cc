@@ -12,6 +12,7 @@
 #include "crypto/ocsp.h"
 #include "crypto/password.h"
 #include "crypto/signature.h"
+#include "store/record.h"
 #include "tls/channel.h"
 #include "topics/topic.h"
 
@@ -41,7 +42,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     static const World world;
     if (size < 2) return 0;
     const std::string text(static_cast<const char*>(static_cast<const void*>(data + 1)), size - 1);
-    switch (data[0] % 7) {
+    switch (data[0] % 9) {
         case 0:
             if (const auto chain = crypto::read_certificates(text); chain && !chain->empty()) {
                 static_cast<void>(world.trust.verify(*chain, crypto::Purpose::client, wall_ms()));
@@ -75,6 +76,30 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                 long got = 0;
                 while ((got = channel.read(plain, sizeof plain)) > 0) {}
                 if (got < 0) break;
+            }
+            break;
+        }
+        case 6: {   // records on disk
+            store::Queued item;
+            std::uint16_t id = 0;
+            std::uint64_t body = 0;
+            store::Step step{};
+            if (const auto message = store::decode_message(text, 5)) {
+                if (store::encode_message(message->view(), 5) != text) static_cast<void>(store::decode_message(store::encode_message(message->view(), 5), 5)->view());
+            }
+            if (store::decode_queued(text, item, id, body, 5) && body == 0 && !item.message) __builtin_trap();
+            static_cast<void>(store::decode_session(text, 5)), static_cast<void>(store::decode_options(text)), static_cast<void>(store::decode_delivery(text, id, step));
+            if (const auto entry = store::decode_state(text); entry && !store::decode_state(store::encode_state(*entry))) __builtin_trap();
+            break;
+        }
+        case 7: {   // state store requests, several in a row
+            statestore::StateStore keys([](const std::string&, const statestore::Entry*) {}, 50);
+            std::vector<statestore::Notification> told;
+            for (std::size_t at = 0; at < text.size();) {
+                const auto end = std::min(text.find('\x01', at), text.size());
+                const auto answer = keys.handle({.client_id = "c", .payload = std::string_view(text).substr(at, end - at), .timestamp = "1:0:x"}, 1'000'000, told);
+                if (!answer.payload.ends_with("\r\n") || keys.size() > 50) __builtin_trap();
+                at = end + 1;
             }
             break;
         }

@@ -372,7 +372,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
                driver_.peer(connection), connection.listener->resource, static_cast<unsigned>(connect.version), session_present);
     gate(connection);
     if (session->is_kept) keep(*session);
-    else if (was_kept) engine_->erase_session(session->client_id());
+    else if (was_kept) session->discard(), engine_->erase_session(session->client_id());
     // What is not allowed any more ends before anything is sent.
     away_.erase(session->id());
     if (session_present && connection.security != nullptr && connection.security->grant != nullptr) enforce(*session, *connection.security->grant, &connection);
@@ -476,6 +476,7 @@ void Core::publish_will(Session& session) {
 
 void Core::erase_session(Session& session) {
     for (const auto& subscription : session.subscriptions) remove_subscription(session, subscription);
+    session.discard();
     if (session.is_kept) {
         for (const auto packet_id : session.incoming()) release(session.client_id(), packet_id);
         engine_->erase_session(session.client_id());
@@ -576,6 +577,7 @@ void Core::on_tick(std::int64_t now) {
             retained_bytes_ -= slot->message->payload_size();
             *slot = {};
             retained_.erase(topic);
+            if (durable_ && home_of(topic, count_) == id_) engine_->erase_retained(topic);
             ++figures_.expired_messages;
         }
     }

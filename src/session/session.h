@@ -91,6 +91,10 @@ class Session : public topics::Subscriber {
         store_ = std::move(queue);
         last_packet_id_ = last_packet_id;
     }
+    /// The session ends for good.
+    void discard() {
+        if (store_) store_->discard();
+    }
     void restore_incoming(std::uint16_t packet_id) { static_cast<void>(begin_incoming(packet_id)); }
     std::size_t drop_expired(std::int64_t now) { return store_ && store_->may_expire() ? store_->drop_expired(now) : 0; }
 

@@ -139,6 +139,7 @@ class DurableEngine final : public Engine {
         return out;
     }
     struct Body {
+        mqtt::MessageRef message;   ///< Held, so that its address names nothing else while this entry stands.
         std::uint64_t number = 0;
         std::uint32_t references = 0;
     };
@@ -192,6 +193,11 @@ class DurableSession final : public MemorySessionStore {
             if ((entry->key & tracked) != 0) engine_.erase(key_of('f', entry->key));
         }
         MemorySessionStore::finish(packet_id);
+    }
+    void discard() override {
+        for_each_message([&](const mqtt::MessageRef& message, std::uint64_t key) {
+            if (key != 0) engine_.drop_body(message);
+        });
     }
     void restore_queued(Queued item) { MemorySessionStore::enqueue(std::move(item)); }
     void restore_in_flight(InFlight entry) { restore(std::move(entry)); }
@@ -277,22 +283,29 @@ class Store final : public Durable {
         return {};
     }
 
-    /// Finds the newest key, and removes message bodies that no queue refers to (a crash may leave one).
+    /// Finds the newest key, and removes what nothing refers to: bodies without a queue, parts of sessions that are gone.
     void sweep() {
         std::unordered_map<std::uint64_t, bool> needed;
+        std::unordered_map<std::string, bool> sessions;
         std::uint64_t newest = 0;
+        rocksdb::WriteBatch orphans;
         const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator({}));
-        for (const char kind : {'q', 'f'})
+        std::string_view rest;
+        for (at->Seek("S"); at->Valid() && at->key().starts_with("S"); at->Next()) sessions.emplace(client_of(view_of(at->key()), rest), true);
+        for (const char kind : {'s', 'i', 'q', 'f'})
             for (at->Seek(std::string(1, kind)); at->Valid() && at->key().starts_with(std::string(1, kind)); at->Next()) {
-                std::string_view rest;
-                [[maybe_unused]] const auto client = client_of(view_of(at->key()), rest);
+                const auto client = client_of(view_of(at->key()), rest);
+                if (!sessions.contains(std::string(client))) {
+                    orphans.Delete(at->key());
+                    continue;
+                }
+                if (kind == 's' || kind == 'i') continue;
                 newest = std::max(newest, read_u64(rest));
                 Queued item;
                 std::uint16_t packet_id = 0;
                 std::uint64_t body = 0;
                 if (kind == 'q' && decode_queued(view_of(at->value()), item, packet_id, body, 0) && body != 0) needed[body] = true;
             }
-        rocksdb::WriteBatch orphans;
         for (at->Seek("m"); at->Valid() && at->key().starts_with("m"); at->Next()) {
             const auto number = read_u64(view_of(at->key()).substr(1));
             newest = std::max(newest, number);
@@ -524,6 +537,7 @@ std::uint64_t DurableEngine::hold_body(const mqtt::MessageRef& message) {
     if (view.topic.size() + view.properties.size() + view.payload.size() < shared_body_min) return 0;
     auto& body = bodies_[&*message];
     if (body.references++ == 0) {
+        body.message = message;
         body.number = next_key();
         put(number_key('m', body.number), encode_message(view, offset()));
     }
@@ -688,6 +702,7 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
             put(std::string(key), encode_queued(item, mark == 0 ? packet_id : std::uint16_t{0}, hold_body(item.message), shift));
         } else if (body != 0) {
             auto& held = bodies_[&*item.message];
+            held.message = item.message;
             held.number = body;
             ++held.references;
         }
@@ -710,7 +725,8 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
                  if (value.size() < 8) return false;
                  auto message = decode_message(value.substr(8), shift);
                  if (!message) return false;
-                 if (message->expires_at() == 0 || message->expires_at() > now) all.emplace_back(std::move(message), read_u64(value));
+                 if (message->expires_at() == 0 || message->expires_at() > now) all.emplace_back(message, read_u64(value));
+                 else erase_retained(message->view().topic);
                  return true;
              });
              return all;

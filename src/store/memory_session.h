@@ -115,6 +115,7 @@ class MemorySessionStore : public SessionStore {
         may_expire_ = left;
         return erased;
     }
+    void discard() override {}
     void drop_qos0() override {
         if (qos0_ == 0) return;
         queue_.erase_if([](const Queued& q) { return q.qos == mqtt::Qos::at_most_once; });
@@ -127,6 +128,13 @@ class MemorySessionStore : public SessionStore {
     bool may_expire() const override { return may_expire_; }
 
   protected:
+    /// Every message that is held: queued, or in flight and not yet dropped.
+    template <class Visit>
+    void for_each_message(Visit&& visit) {
+        for (std::size_t i = 0; i < queue_.size(); ++i) visit(queue_[i].message, queue_[i].key);
+        for (std::size_t i = 0; i < window_.size(); ++i)
+            if (window_[i].item.message) visit(window_[i].item.message, window_[i].key);
+    }
     /// A queued message leaves without having been sent.
     virtual void on_gone(const Queued&) {}
     /// Puts a delivery back as it was; the ones finished before it are filled in, so that identifiers stay consecutive.

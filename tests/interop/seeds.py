@@ -55,7 +55,10 @@ EOF""", "created"),
   }
 }'""", "patched"),
     ("kubectl get service -n azure-iot-operations | grep LoadBalancer", "loadbalancer-listener"),
-    ("kubectl get certificates -n azure-iot-operations", ""),
+    ("sleep 1; kubectl get certificates -n azure-iot-operations", "loadbalancer-listener-8883-tls"),
+    (r"kubectl get secret aio-broker-internal-ca -n azure-iot-operations -o jsonpath='{.data.ca\.crt}' | base64 -d > broker-ca.crt; head -1 broker-ca.crt", "BEGIN CERTIFICATE"),
+    (r"""kubectl get configmap azure-iot-operations-aio-ca-trust-bundle -n azure-iot-operations -o "jsonpath={.data['ca\.crt']}" > ca.cert; head -1 ca.cert""", "BEGIN CERTIFICATE"),
+    ("mosquitto_pub -h localhost -p 8883 -t 'test/topic' -m 'hello' --cafile broker-ca.crt -d", "CONNACK (0)"),
     ("""openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout mqtts-endpoint.key -out mqtts-endpoint.crt -subj /CN=endpoint -days 1 2>/dev/null
 kubectl create secret tls broker-server-cert -n azure-iot-operations \\
   --cert=mqtts-endpoint.crt \\

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""How long a start takes with so many queued messages, retained topics and sessions on disk, and what it holds then.
+
+usage: recovery.py BINARY [COUNT...]   (10000 100000)"""
+import json
+import os
+import pathlib
+import signal
+import struct
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "e2e"))
+from mqtt import Mqtt, text, varint
+from support import Penstock, broker, free_port, listener, wait_until
+
+
+def flood(client, count, packet):
+    """Sends `count` QoS 1 PUBLISH, up to 500 without their PUBACK."""
+    sent = acknowledged = 0
+    while acknowledged < count:
+        batch = b""
+        while sent < count and sent - acknowledged < 500:
+            sent += 1
+            first, body = packet(sent)
+            batch += bytes([first]) + varint(len(body)) + body
+        if batch:
+            client.socket.sendall(batch)
+        answer = client.receive(30)
+        assert answer is not None and answer[0] == 0x40, answer
+        acknowledged += 1
+
+
+def resident(pid):
+    return int(next(line for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def run(binary, what, count):
+    port = free_port()
+    p = Penstock(binary)
+    p.files = [p.write("m.yaml", broker("{memoryProfile: High, persistence: {maxSize: 50G, retain: {mode: All}, subscriberQueue: {mode: All}}, diagnostics: {metrics: {prometheusPort: 0}, selfCheck: {mode: Disabled}}}", "{penstock.io/sys-topics: Disabled}") + "---\n" + listener("one", [f"port: {port}"]))]
+    up = lambda: wait_until(lambda: Mqtt(port).connect("probe") == 0, "the port", 120)
+    p.start()
+    up()
+    sender = Mqtt(port)
+    sender.connect("sender")
+    identifier = lambda n: struct.pack(">H", n % 60000 + 1)
+    if what == "queued messages":
+        away = Mqtt(port)
+        away.connect("away", clean=False, expiry=86400)
+        away.subscribe("t")
+        away.drop()
+        flood(sender, count, lambda n: (0x32, text("t") + identifier(n) + b"\x00" + b"x" * 100))
+    elif what == "retained topics":
+        flood(sender, count, lambda n: (0x33, text(f"plant/{n % 100}/{n}") + identifier(n) + b"\x00" + b"x" * 50))
+    else:
+        for n in range(count):
+            one = Mqtt(port)
+            one.connect(f"session-{n}", clean=False, expiry=86400)
+            one.subscribe(f"cmd/{n}")
+            one.drop()
+    p.stop(signal.SIGKILL)
+    p.start()
+    up()
+    began = wait_until(lambda: p.status("broker", "default").get("persistence", {}), "a status", 60)
+    size = sum(f.stat().st_size for f in (p.data / "broker").iterdir() if f.is_file()) / 1e6
+    print(f"| {count:,} {what} | {began['recoverySeconds']:.2f} s | {resident(p.process.pid):.0f} MiB | {size:.0f} MB |", flush=True)
+    p.stop()
+
+
+print("| After kill -9, on disk | read in | memory then | on disk |\n|---|---|---|---|")
+for count in [int(word) for word in sys.argv[2:]] or [10_000, 100_000]:
+    for what in ("queued messages", "retained topics", "sessions"):
+        if what == "sessions" and count > 10_000:
+            continue
+        run(sys.argv[1], what, count)

@@ -1,0 +1,206 @@
+// The store on disk by itself: what one process hands in, the next one gets.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "store/durable.h"
+
+namespace penstock::store {
+namespace {
+
+namespace fs = std::filesystem;
+
+mqtt::MessageRef message(const std::string& topic, const std::string& payload) {
+    return mqtt::MessageRef(mqtt::Message::make({.topic = topic, .payload = payload, .properties = {}, .partition = {}, .has_partition = false, .retain = false, .qos = mqtt::Qos::exactly_once, .expires_at = 0, .publisher = 0}));
+}
+
+struct Found : Recovered {
+    struct Client {
+        SessionRecord record;
+        std::map<std::string, topics::Options> subscriptions;
+        std::vector<std::uint16_t> incoming;
+        std::unique_ptr<SessionStore> queue;
+        std::uint16_t last_packet_id = 0;
+        /// `payload` of each queued message, in order; taken.
+        std::vector<std::string> payloads() {
+            std::vector<std::string> out;
+            while (auto* next = queue->next()) out.emplace_back(next->message->view().payload), queue->drop_next();
+            return out;
+        }
+    };
+    std::map<std::string, Client> clients;
+    std::map<std::string, std::string> kept_retained, states;
+    void session(SessionRecord record) override {
+        const auto id = record.client_id;
+        clients[id].record = std::move(record);
+    }
+    void subscription(std::string_view client, std::string_view filter, const topics::Options& options) override { clients.at(std::string(client)).subscriptions[std::string(filter)] = options; }
+    void incoming(std::string_view client, std::uint16_t id) override { clients.at(std::string(client)).incoming.push_back(id); }
+    void seen(std::string_view, std::uint16_t) override {}
+    void queue(std::string_view client, std::unique_ptr<SessionStore> store, std::uint16_t last) override {
+        clients.at(std::string(client)).queue = std::move(store);
+        clients.at(std::string(client)).last_packet_id = last;
+    }
+    void retained(const mqtt::MessageRef& m, std::uint64_t) override { kept_retained[std::string(m->view().topic)] = m->view().payload; }
+    void state(std::string key, statestore::Entry entry) override { states[key] = entry.value; }
+};
+
+struct Disk {
+    fs::path folder = fs::temp_directory_path() / ("penstock-durable-" + random_uuid());
+    ~Disk() { fs::remove_all(folder); }
+};
+
+/// One process with one worker.
+struct Process {
+    std::unique_ptr<Durable> durable;
+    std::unique_ptr<Engine> engine;
+    Found found;
+    std::vector<std::uint64_t> none{0};
+    explicit Process(const Disk& disk, std::uint32_t workers = 1) {
+        durable = Durable::open({.folder = disk.folder.string(), .owner = "test/broker", .workers = workers}).value();
+        engine = durable->engine(0, [] {});
+        none.resize(workers);
+        engine->recover([](std::string_view) { return true; }, found);
+        durable->start();
+    }
+    void commit() {
+        const auto ticket = engine->commit({.sent = none, .processed = none});
+        for (const auto end = monotonic_ms() + 10'000; engine->durable() < ticket && monotonic_ms() < end;) std::this_thread::yield();
+        EXPECT_GE(engine->durable(), ticket);
+    }
+    ~Process() {
+        durable->stop();
+        found.clients.clear();
+        engine.reset();
+    }
+    std::unique_ptr<SessionStore> session(const std::string& id) {
+        engine->put_session({.client_id = id, .owner = {}, .expiry_interval = 1000, .keeps_queue = true, .will = {}});
+        return engine->open_session(id, true);
+    }
+};
+
+TEST(Durable, steps_of_deliveries_come_back_in_order) {
+    const Disk disk;
+    {
+        Process p(disk);
+        auto store = p.session("c");
+        for (int i = 1; i <= 9; ++i) store->enqueue({.message = message("t", fmt::format("{}{}", i, std::string(i % 2 == 0 ? 2000 : 10, '.'))), .qos = i % 3 == 0 ? mqtt::Qos::at_least_once : mqtt::Qos::exactly_once, .subscription_ids = {}});
+        for (std::uint16_t id = 65'533; id != 4; id = static_cast<std::uint16_t>(id == 65'535 ? 1 : id + 1)) store->start_next(id);   // 1 to 6 are under way, identifiers wrap
+        store->finish(65'535);                                  // 3, QoS 1
+        store->advance(*store->find(65'534));                   // 2: PUBREC came
+        store->finish(65'533);                                  // 1
+        p.engine->put_incoming("c", 77);
+        p.engine->put_subscription("c", "$share/g/a/#", {.qos = 2, .no_local = false, .retain_as_published = true, .id = 4});
+        p.commit();
+    }
+    Process p(disk);
+    auto& c = p.found.clients.at("c");
+    EXPECT_EQ(c.incoming, std::vector<std::uint16_t>{77});
+    EXPECT_EQ(c.subscriptions.at("$share/g/a/#"), (topics::Options{.qos = 2, .no_local = false, .retain_as_published = true, .id = 4}));
+    EXPECT_EQ(c.last_packet_id, 3);
+    std::vector<std::pair<std::uint16_t, Step>> under_way;
+    c.queue->for_each_in_flight([&](InFlight& entry) { under_way.emplace_back(entry.packet_id, entry.step); });
+    EXPECT_EQ(under_way, (std::vector<std::pair<std::uint16_t, Step>>{{65'534, Step::wait_pubcomp}, {1, Step::wait_pubrec}, {2, Step::wait_pubrec}, {3, Step::wait_puback}}));
+    EXPECT_EQ(c.queue->find(65'535), nullptr);
+    EXPECT_EQ(c.queue->find(1)->item.message->view().payload[0], '4');
+    const auto rest = c.payloads();
+    ASSERT_EQ(rest.size(), 3u);
+    EXPECT_EQ(rest[0][0], '7');
+    EXPECT_EQ(rest[1], "8" + std::string(2000, '.'));
+}
+
+/// A message's place in memory is used again for another one; what stands on disk must be the new one.
+TEST(Durable, a_session_that_ends_lets_its_messages_go) {
+    const Disk disk;
+    {
+        Process p(disk);
+        for (int round = 0; round < 200; ++round) {
+            auto gone = p.session("gone");
+            gone->enqueue({.message = message("t", fmt::format("old {} ", round) + std::string(1000, 'o')), .qos = mqtt::Qos::at_least_once, .subscription_ids = {}});
+            gone->discard();
+            p.engine->erase_session("gone");
+            gone.reset();
+            auto stays = p.session(fmt::format("stays-{}", round));
+            stays->enqueue({.message = message("t", fmt::format("new {} ", round) + std::string(1000, 'n')), .qos = mqtt::Qos::at_least_once, .subscription_ids = {}});
+        }
+        p.commit();
+    }
+    Process p(disk);
+    EXPECT_EQ(p.found.clients.size(), 200u);
+    for (int round = 0; round < 200; ++round) EXPECT_EQ(p.found.clients.at(fmt::format("stays-{}", round)).payloads(), std::vector<std::string>{fmt::format("new {} ", round) + std::string(1000, 'n')});
+}
+
+TEST(Durable, one_body_for_many_receivers_goes_with_the_last) {
+    const Disk disk;
+    {
+        Process p(disk);
+        const auto shared = message("t", std::string(100'000, 'b'));
+        std::vector<std::unique_ptr<SessionStore>> stores;
+        for (int i = 0; i < 50; ++i) stores.push_back(p.session(fmt::format("c{}", i))), stores.back()->enqueue({.message = shared, .qos = mqtt::Qos::at_least_once, .subscription_ids = {}});
+        p.commit();
+        EXPECT_LT(p.durable->figures().bytes_written, 200'000u) << "written once";
+        for (int i = 0; i < 49; ++i) stores[static_cast<std::size_t>(i)]->drop_next();
+        p.commit();
+    }
+    // The last one has it, with another number of workers too.
+    for (std::uint32_t workers = 1; workers <= 3; ++workers) {
+        Process p(disk, workers);
+        ASSERT_NE(p.found.clients.at("c49").queue, nullptr);
+        EXPECT_EQ(p.found.clients.at("c49").queue->next()->message->view().payload.size(), 100'000u);
+        p.commit();
+    }
+}
+
+TEST(Durable, retained_and_state) {
+    const Disk disk;
+    {
+        Process p(disk);
+        p.engine->put_retained(message("a", "1"), 5);
+        p.engine->put_retained(message("b", "2"), 6);
+        p.engine->erase_retained("a");
+        statestore::Entry entry{.value = std::string("\0x", 2), .version = {.time = 1, .counter = 0, .node = "n"}, .fence = {}};
+        p.engine->put_state("k", entry);
+        p.commit();
+    }
+    Process p(disk);
+    EXPECT_EQ(p.found.kept_retained, (std::map<std::string, std::string>{{"b", "2"}}));
+    EXPECT_EQ(p.found.states.at("k"), std::string("\0x", 2));
+}
+
+TEST(Durable, refuses_what_is_not_its_own) {
+    const Disk disk;
+    { Process p(disk); }
+    const auto other = Durable::open({.folder = disk.folder.string(), .owner = "test/other"});
+    EXPECT_NE(other.error().message.find("holds the state of Broker test/broker, not of test/other"), std::string::npos);
+    const Disk file;
+    std::ofstream(file.folder) << "x";
+    EXPECT_FALSE(Durable::open({.folder = file.folder.string(), .owner = "o"}));
+    Process running(disk);
+    EXPECT_NE(Durable::open({.folder = disk.folder.string(), .owner = "test/broker"}).error().message.find("is another penstock running"), std::string::npos);
+}
+
+TEST(Durable, a_full_disk_is_told_and_over_when_there_is_room) {
+    const Disk disk;
+    Process p(disk);
+    auto store = p.session("c");
+    p.durable->set_limits(0, 1);
+    store->enqueue({.message = message("t", "x"), .qos = mqtt::Qos::at_least_once, .subscription_ids = {}});
+    p.commit();
+    for (const auto end = monotonic_ms() + 10'000; p.engine->fault() == nullptr && monotonic_ms() < end;) std::this_thread::yield();
+    ASSERT_NE(p.engine->fault(), nullptr);
+    EXPECT_STREQ(p.engine->fault(), "persistence.maxSize is used up");
+    p.durable->set_limits(0, 0);
+    for (const auto end = monotonic_ms() + 10'000; p.engine->fault() != nullptr && monotonic_ms() < end;) std::this_thread::yield();
+    EXPECT_EQ(p.engine->fault(), nullptr);
+    store->discard();
+}
+
+}  // namespace
+}  // namespace penstock::store
