@@ -39,7 +39,7 @@ KEPT = [
 def mosquitto(folder, extra):
     port = free_port()
     config = pathlib.Path(folder) / f"m{port}.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\nmax_queued_messages 0\n{extra}")
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\nmax_inflight_messages 0\nmax_queued_messages 0\n{extra}")
     process = subprocess.Popen(["mosquitto", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: __import__("socket").create_connection(("127.0.0.1", port), timeout=1).close() is None, "mosquitto")
     return process, port

@@ -6,7 +6,6 @@
 
 #include <fmt/format.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "io/socket.h"
 
@@ -22,7 +21,6 @@ Server::Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable) :
     for (auto& worker : workers_) worker->connect_to(peers);
     for (auto& worker : workers_) threads_.emplace_back([w = worker.get()] { w->run(); });
     if (durable_ == nullptr) return;
-    const auto began = monotonic_ms();
     on_all([](Worker& worker) { worker.core().recover(worker.now()); });
     // What the workers tell each other of their subscriptions must have arrived before the first client does.
     for (std::uint64_t sent = 1, processed = 0; sent != processed;) {
@@ -31,7 +29,6 @@ Server::Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable) :
         sent = processed = 0;
         for (const auto& [s, p] : counts) sent += s, processed += p;
     }
-    durable_->set_recovery_seconds(static_cast<double>(monotonic_ms() - began) / 1000);
     durable_->start();
 }
 

@@ -1,6 +1,7 @@
 #include "store/durable.h"
 
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/options.h>
 #include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
@@ -29,7 +30,7 @@ namespace fs = std::filesystem;
 
 constexpr int format_version = 1;        // frozen with record.h, see docs/internals/formats.md
 constexpr std::size_t shared_body_min = 512;             // bytes from which on a message is kept once for all its receivers
-constexpr std::int64_t retry_ms = 1000, measure_ms = 2000;
+constexpr std::int64_t measure_ms = 2000;
 constexpr std::uint64_t tracked = std::uint64_t{1} << 63;   // bit of a key: its delivery has a record of its own
 
 /// Keys: one letter, the client id with its length, then what tells apart. Big-endian, so that order is order.
@@ -239,7 +240,11 @@ class Store final : public Durable {
         fs::create_directories(options_.folder, error);
         if (error) return fail(fmt::format("{}: cannot be made: {}", options_.folder, error.message()));
         fs::permissions(options_.folder, fs::perms::owner_all, error);
-        rocksdb::Options rules;
+        auto& rules = rules_;
+        if (options_.file_system) {
+            env_ = rocksdb::NewCompositeEnv(options_.file_system);
+            rules.env = env_.get();
+        }
         rules.create_if_missing = true;
         rules.write_buffer_size = 16 << 20;
         rules.max_write_buffer_number = 3;
@@ -323,6 +328,7 @@ class Store final : public Durable {
     }
     void start() override {
         retained_ = {};
+        figures_.recovery_seconds = static_cast<double>(monotonic_ms() - opened_at_) / 1000;   // no thread is there yet
         if (workers_changed_) {
             rocksdb::WriteBatch mark;
             mark.Put("Mworkers", std::to_string(options_.workers));
@@ -343,15 +349,13 @@ class Store final : public Durable {
         out.fault = why != nullptr ? fmt::format("{}{}{}", why, last_error_.empty() ? "" : ": ", last_error_) : "";
         return out;
     }
-    void set_recovery_seconds(double seconds) override {
-        const std::lock_guard lock(guard_);
-        figures_.recovery_seconds = seconds;
-    }
     void set_limits(int sync_interval_ms, std::int64_t size_max) override {
         sync_interval_ms_ = sync_interval_ms;
         size_max_ = size_max;
     }
     Result<void> copy_to(const std::string& folder) override {
+        const std::lock_guard lock(reopening_);
+        if (!db_) return fail("the disk does not take writes");
         rocksdb::Checkpoint* made = nullptr;
         if (const auto status = rocksdb::Checkpoint::Create(db_.get(), &made); !status.ok()) return fail(status.ToString());
         const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
@@ -409,11 +413,10 @@ class Store final : public Durable {
         for (const auto* s : group) bytes += s->batch.Count() > 0 ? s->batch.GetDataSize() : 0, any |= s->batch.Count() > 0;
         if (!any) return;
         for (bool first = true;; first = false) {
-            rocksdb::Status status;
+            auto status = db_ ? rocksdb::Status::OK() : reopen();
             for (auto* s : group) {
-                if (s->batch.Count() == 0) continue;
-                status = db_->Write({}, &s->batch);   // the same batch again changes nothing
                 if (!status.ok()) break;
+                if (s->batch.Count() > 0) status = db_->Write({}, &s->batch);   // the same batch again changes nothing
             }
             const auto now = monotonic_ms();
             const auto interval = sync_interval_ms_.load();
@@ -443,9 +446,20 @@ class Store final : public Durable {
             }
             fault_ = failing;
             if (stopping_) return;
-            poller_.wait(static_cast<int>(retry_ms));
-            [[maybe_unused]] const auto resumed = db_->Resume();
+            poller_.wait(static_cast<int>(options_.retry_ms));
+            // After a failed sync nobody knows what of the log is on disk: unless RocksDB can go on by itself, the files are read anew.
+            if (db_ && !db_->Resume().ok()) {
+                const std::lock_guard lock(reopening_);
+                db_.reset();
+            }
         }
+    }
+    rocksdb::Status reopen() {
+        const std::lock_guard lock(reopening_);
+        rocksdb::DB* db = nullptr;
+        const auto status = rocksdb::DB::Open(rules_, options_.folder, &db);
+        db_.reset(db);
+        return status;
     }
 
     void settle(Submission& s) {
@@ -474,7 +488,7 @@ class Store final : public Durable {
 
     void measure() {
         const auto now = monotonic_ms();
-        if (now < next_measure_) return;
+        if (now < next_measure_ || !db_) return;
         next_measure_ = now + measure_ms;
         std::uint64_t files = 0, memory = 0;
         db_->GetIntProperty("rocksdb.total-sst-files-size", &files);
@@ -501,7 +515,11 @@ class Store final : public Durable {
     static constexpr const char* no_space = "the disk is almost full";
 
     DurableOptions options_;
-    std::unique_ptr<rocksdb::DB> db_;
+    rocksdb::Options rules_;
+    std::unique_ptr<rocksdb::Env> env_;
+    const std::int64_t opened_at_ = monotonic_ms();
+    std::unique_ptr<rocksdb::DB> db_;      ///< null for a while after the disk failed
+    std::mutex reopening_;                 ///< for those beside the writer's thread that use db_
     std::vector<DurableEngine*> engines_;
     std::atomic<Submission*> submitted_{nullptr};
     io::Poller poller_;

@@ -7,6 +7,10 @@
 #include "base/result.h"
 #include "store/engine.h"
 
+namespace rocksdb {
+class FileSystem;
+}
+
 namespace penstock::store {
 
 struct DurableOptions {
@@ -17,6 +21,9 @@ struct DurableOptions {
     int sync_interval_ms = 0;
     std::int64_t size_max = 0;           ///< bytes on disk, from which on nothing new is taken; 0: no bound
     std::int64_t free_min = 64 << 20;    ///< bytes that must stay free on the disk
+    int retry_ms = 1000;                 ///< from a write that failed to the next attempt
+    /// What the files are written through; null: the machine's own. Tests put one with faults here.
+    std::shared_ptr<rocksdb::FileSystem> file_system;
 };
 
 /// The broker's state on disk (RocksDB): one store for all workers, one thread that writes and syncs what they hand in. A group
@@ -40,11 +47,10 @@ class Durable {
     struct Figures {
         std::uint64_t syncs = 0, batches = 0, bytes_written = 0, writes_failed = 0;
         std::int64_t disk_bytes = 0;
-        double recovery_seconds = 0;
+        double recovery_seconds = 0;     ///< from open() to start(): reading the log, sweeping, handing out
         std::string fault, notice;
     };
     [[nodiscard]] virtual Figures figures() const = 0;
-    virtual void set_recovery_seconds(double seconds) = 0;
     virtual void set_limits(int sync_interval_ms, std::int64_t size_max) = 0;
     /// A consistent copy into a folder that does not exist yet, while running.
     virtual Result<void> copy_to(const std::string& folder) = 0;

@@ -104,6 +104,7 @@ class Recovered {
     /// A QoS 2 identifier between PUBLISH and PUBREL.
     virtual void incoming(std::string_view client_id, std::uint16_t packet_id) = 0;
     virtual void seen(std::string_view publisher, std::uint16_t packet_id) = 0;
+    /// The store may be changed from the return of recover() on, not before.
     virtual void queue(std::string_view client_id, std::unique_ptr<SessionStore> store, std::uint16_t last_packet_id) = 0;
     virtual void retained(const mqtt::MessageRef& message, std::uint64_t sequence) = 0;
     /// A key of the state store; told to worker 0 alone, which owns it.
