@@ -135,7 +135,9 @@ Reply Handler::dispatch(const Request& request, const User& user) {
             const auto folder = query_of(request, "folder");
             if (!copy_broker_) return failure_reply(503, "ServiceUnavailable", "no broker runs in this process; ask the one that does");
             if (!folder.starts_with('/')) return failure_reply(400, "BadRequest", "folder: an absolute path on the broker's machine");
-            if (auto done = copy_broker_(folder); !done) return failure_reply(409, "Conflict", done.error().message);
+            const auto done = copy_broker_(folder);
+            if (!done) return failure_reply(409, "Conflict", done.error().message);
+            if (!*done) return failure_reply(404, "NotFound", "this Broker keeps no state on disk (spec.persistence)");
             return json_reply(200, {{"folder", folder}});
         }
         if (request.method != "GET" && request.method != "HEAD") return failure_reply(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");

@@ -82,8 +82,8 @@ class Handler {
     /// who they are), as JSON objects.
     void set_broker_view(std::function<resources::Json(const std::string& what)> view) { broker_view_ = std::move(view); }
 
-    /// `POST /penstock/broker-copy?folder=...`: the broker writes a consistent copy of its state.
-    void set_broker_copy(std::function<Result<void>(const std::string& folder)> copy) { copy_broker_ = std::move(copy); }
+    /// `POST /penstock/broker-copy?folder=...`: the broker writes a consistent copy of its state; false: it keeps none.
+    void set_broker_copy(std::function<Result<bool>(const std::string& folder)> copy) { copy_broker_ = std::move(copy); }
 
     /// `/penstock/registry`: a consistent copy of the registry's file.
     void set_registry_copy(std::function<Result<std::string>()> copy) { copy_registry_ = std::move(copy); }
@@ -133,7 +133,7 @@ class Handler {
     std::function<std::string()> ready_check_;
     std::function<Result<std::string>()> copy_registry_;
     std::function<resources::Json(const std::string&)> broker_view_;
-    std::function<Result<void>(const std::string&)> copy_broker_;
+    std::function<Result<bool>(const std::string&)> copy_broker_;
     std::uint64_t openapi_of_ = 0;       ///< kinds_version() the texts below were made from
     std::map<std::string, std::string> openapi_texts_;
 };

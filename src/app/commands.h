@@ -121,6 +121,13 @@ int pki_renew(const ResourceOptions& options, const PkiOptions& pki);
 int backup_registry(const ResourceOptions& options, const std::string& file);
 /// A consistent copy of the broker's state into a new folder, made by the broker while it runs.
 int backup_broker(const ResourceOptions& options, const std::string& folder);
+struct RestoreOptions {
+    std::string folder, data_folder;
+};
+/// Both copies in one new folder.
+int backup(const ResourceOptions& options, const std::string& folder);
+/// Puts a backup in place while nothing runs on the data folder; what was there is set aside.
+int restore(const RestoreOptions& options);
 /// `commands`: name and description of each.
 int completion(const std::string& shell, const std::vector<std::pair<std::string, std::vector<std::string>>>& commands);
 /// Writes docs/resources/*.md from the declarations.

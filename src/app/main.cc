@@ -287,14 +287,15 @@ int main(int argc, char** argv) {
     backup->add_option("file", copy_file, "File to write")->required();
     tools::StateOptions state_options;
     MqttWords state_words;
-    auto* state = root.add_subcommand("state", "The state store: penstock state get|set|del|watch|scan KEY");
+    auto* state = root.add_subcommand("state", "The state store: penstock state get|set|del|watch|scan|export KEY");
     state->require_subcommand(1);
     std::map<std::string, CLI::App*> state_commands;
-    for (const auto& [word, doc] : {std::pair{"get", "Print a key's value"}, std::pair{"set", "Set a key"}, std::pair{"del", "Delete a key"}, std::pair{"watch", "Print what happens to a key"}, std::pair{"scan", "List keys by pattern"}}) {
+    for (const auto& [word, doc] : {std::pair{"get", "Print a key's value"}, std::pair{"set", "Set a key"}, std::pair{"del", "Delete a key"}, std::pair{"watch", "Print what happens to a key"}, std::pair{"scan", "List keys by pattern"}, std::pair{"export", "Print keys by pattern with their values, a line of JSON each"}}) {
         auto* command = state->add_subcommand(word, doc);
         state_commands[word] = command;
         add_common(*command, state_options, state_words);
-        command->add_option("key", state_options.key, std::string_view(word) == "scan" ? "Pattern with *, ? and [a-z]" : "Key")->required();
+        const bool by_pattern = std::string_view(word) == "scan" || std::string_view(word) == "export";
+        command->add_option("key", state_options.key, by_pattern ? "Pattern with *, ? and [a-z]" : "Key")->required();
         if (std::string_view(word) == "set") {
             command->add_option("value", state_options.value, "Value")->required();
             command->add_option("--only", state_options.only, "new (only when absent) or new-or-same")->check(CLI::IsMember({"new", "new-or-same"}));
@@ -308,6 +309,14 @@ int main(int argc, char** argv) {
     auto* backup_state = root.add_subcommand("backup-broker", "Copy the broker's state (sessions, queues, retained messages) into a new folder while it runs");
     add_api(*backup_state, resource);
     backup_state->add_option("folder", copy_folder, "Folder to make, on the broker's machine")->required();
+    app::RestoreOptions restore_options;
+    restore_options.data_folder = app::default_data_folder();
+    auto* backup_all = root.add_subcommand("backup", "Copy resources and the broker's state into a new folder while Penstock runs");
+    add_api(*backup_all, resource);
+    backup_all->add_option("folder", copy_folder, "Folder to make, on the broker's machine")->required();
+    auto* restore = root.add_subcommand("restore", "Put a backup in place, while Penstock is stopped; what was there is set aside");
+    restore->add_option("folder", restore_options.folder, "Folder that penstock backup made")->required();
+    restore->add_option("--data-dir", restore_options.data_folder, "Where state is kept")->capture_default_str();
     auto* completion = root.add_subcommand("completion", "Completion for a shell: source <(penstock completion bash)");
     completion->add_option("shell", shell, "bash or zsh")->required();
     std::string reference_folder;
@@ -433,6 +442,8 @@ int main(int argc, char** argv) {
             return tools::run_state(state_options);
         }
     if (*backup_state) return app::backup_broker(resource, copy_folder);
+    if (*backup_all) return app::backup(resource, copy_folder);
+    if (*restore) return app::restore(restore_options);
     if (*completion) {
         std::vector<std::pair<std::string, std::vector<std::string>>> commands;
         for (const auto* sub_command : root.get_subcommands({})) {

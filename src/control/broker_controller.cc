@@ -105,10 +105,11 @@ std::vector<broker::Decision> BrokerController::decisions() {
     return server_ != nullptr ? server_->decisions() : std::vector<broker::Decision>();
 }
 
-Result<void> BrokerController::copy_state(const std::string& folder) {
+Result<bool> BrokerController::copy_state(const std::string& folder) {
     const std::lock_guard lock(guard_);
-    if (server_ == nullptr || server_->durable() == nullptr) return fail("this Broker keeps no state on disk (spec.persistence)");
-    return server_->durable()->copy_to(folder);
+    if (server_ == nullptr || server_->durable() == nullptr) return false;
+    if (auto done = server_->durable()->copy_to(folder); !done) return std::unexpected(done.error());
+    return true;
 }
 
 std::vector<broker::ClientView> BrokerController::clients() {

@@ -48,7 +48,8 @@ class BrokerController {
     std::vector<broker::Decision> decisions();
     std::vector<broker::ClientView> clients();
     /// A consistent copy of the broker's state into a folder that does not exist yet. Any thread.
-    Result<void> copy_state(const std::string& folder);
+    /// False: this Broker keeps no state.
+    Result<bool> copy_state(const std::string& folder);
     /// Runs the probe at once (tests).
     void probe_now();
 

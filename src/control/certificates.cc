@@ -39,7 +39,7 @@ Json with_condition(const Json& object, const char* type, bool good, const std::
     if (const auto& old = at_path(object, "status.conditions"); old.is_array())
         for (const auto& condition : old) {
             if (text_at(condition, "type") != type) out.push_back(condition);
-            else if (text_at(condition, "status") == fresh["status"]) fresh["lastTransitionTime"] = condition.value("lastTransitionTime", rfc3339(wall_ms()));
+            else if (text_at(condition, "status") == text_at(fresh, "status")) fresh["lastTransitionTime"] = condition.value("lastTransitionTime", rfc3339(wall_ms()));
         }
     out.insert(out.begin(), std::move(fresh));
     return out;

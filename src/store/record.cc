@@ -178,11 +178,11 @@ std::optional<statestore::Entry> decode_state(std::string_view bytes) {
     Reader in(bytes);
     statestore::Entry out;
     out.value = in.text();
-    const auto version = statestore::Timestamp::parse(in.text());
+    const auto stamp = statestore::Timestamp::parse(in.text());
     const auto fence = in.text();
     out.expires_at = static_cast<std::int64_t>(in.number(8));
-    if (!in.at_end() || !version || out.expires_at < 0) return std::nullopt;
-    out.version = *version;
+    if (!in.at_end() || !stamp || out.expires_at < 0) return std::nullopt;
+    out.version = *stamp;
     if (!fence.empty()) {
         out.fence = statestore::Timestamp::parse(fence);
         if (!out.fence) return std::nullopt;

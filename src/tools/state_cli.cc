@@ -1,6 +1,7 @@
 #include "tools/state_cli.h"
 
 #include <charconv>
+#include <functional>
 #include <iostream>
 
 #include <fmt/format.h>
@@ -8,6 +9,8 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "mqtt/wire.h"
+#include "resources/json.h"
 #include "statestore/state_store.h"
 
 namespace penstock::tools {
@@ -106,15 +109,60 @@ std::string take_bulk(const std::string& text, std::size_t& at) {
     return text.substr(end + 2, size);
 }
 
+/// Keys that match, page by page; calls `each` until it answers other than 0.
+int scan(Session& session, const StateOptions& o, const std::function<int(const std::string& key)>& each) {
+    for (std::vector<std::string> words{"SCAN", o.key};;) {
+        const auto answer = session.ask(words, o.fence);
+        if (!answer) return problem(answer.error().message);
+        const auto& text = answer->payload;
+        if (text.starts_with("-ERR ")) return problem(std::string(trim(text.substr(5))));
+        auto at = text.find("\r\n*");
+        if (at == std::string::npos) return problem("the answer is not understood");
+        auto count = parse_number<std::size_t>(std::string_view(text).substr(at + 3, text.find("\r\n", at + 3) - at - 3)).value_or(0);
+        at = text.find("\r\n", at + 3) + 2;
+        for (; count > 0; --count)
+            if (const int status = each(take_bulk(text, at)); status != 0) return status;
+        if (!text.starts_with("*2")) return 0;
+        words = {"SCAN", o.key, take_bulk(text, at)};
+    }
+}
+
+/// A line of JSON for a key: text as it is, other bytes as base64 under another name.
+int export_key(Session& session, const StateOptions& o, const std::string& key) {
+    const auto answer = session.ask({"GET", key}, o.fence);
+    if (!answer) return problem(answer.error().message);
+    if (answer->payload.starts_with("-ERR ")) return problem(fmt::format("{}: {}", key, trim(answer->payload.substr(5))));
+    if (answer->payload == "$-1\r\n") return 0;   // it ended meanwhile
+    std::size_t at = 0;
+    resources::Json line;
+    const auto put = [&](const std::string& name, const std::string& bytes) {
+        if (mqtt::is_valid_utf8(bytes)) line[name] = bytes;
+        else line[name + "Base64"] = base64_encode(bytes);
+    };
+    put("key", key);
+    put("value", take_bulk(answer->payload, at));
+    if (!answer->version.empty()) line["version"] = answer->version;
+    std::cout << line.dump() << "\n";
+    return 0;
+}
+
 }  // namespace
 
 int run_state(StateOptions o) {
     Session session;
     if (auto opened = session.open(o); !opened) return problem(opened.error().message);
+    if (o.verb == "scan" || o.verb == "export") {
+        const int status = scan(session, o, [&](const std::string& key) {
+            if (o.verb == "export") return export_key(session, o, key);
+            std::cout << key << "\n";
+            return 0;
+        });
+        session.close();
+        return status;
+    }
     std::vector<std::string> words;
     if (o.verb == "get") words = {"GET", o.key};
     if (o.verb == "del") words = o.has_if_value ? std::vector<std::string>{"VDEL", o.key, o.if_value} : std::vector<std::string>{"DEL", o.key};
-    if (o.verb == "scan") words = {"SCAN", o.key};
     if (o.verb == "watch") words = {"KEYNOTIFY", o.key};
     if (o.verb == "set") {
         words = {"SET", o.key, o.value};
@@ -123,32 +171,19 @@ int run_state(StateOptions o) {
         if (o.lives_ms > 0) words.insert(words.end(), {"PX", std::to_string(o.lives_ms)});
     }
     int status = 0;
-    while (true) {
-        const auto answer = session.ask(words, o.fence);
-        if (!answer) return problem(answer.error().message);
-        const auto& text = answer->payload;
-        if (text.starts_with("-ERR ")) return problem(std::string(trim(text.substr(5))));
-        if (o.show_version && !answer->version.empty()) std::cerr << "version " << answer->version << "\n";
-        if (o.verb == "get") {
-            std::size_t at = 0;
-            if (text == "$-1\r\n") status = 1, std::cerr << "absent\n";
-            else std::cout << take_bulk(text, at) << "\n";
-        } else if (o.verb == "set") {
-            if (text != "+OK\r\n") status = 1, std::cerr << "the key is there already\n";
-        } else if (o.verb == "del") {
-            if (text != ":1\r\n") status = 1, std::cerr << (text == ":0\r\n" ? "absent\n" : "the value is another one\n");
-        } else if (o.verb == "scan") {
-            auto at = text.find("\r\n*");
-            if (at == std::string::npos) return problem("the answer is not understood");
-            auto count = parse_number<std::size_t>(std::string_view(text).substr(at + 3, text.find("\r\n", at + 3) - at - 3)).value_or(0);
-            at = text.find("\r\n", at + 3) + 2;
-            for (; count > 0; --count) std::cout << take_bulk(text, at) << "\n";
-            if (text.starts_with("*2")) {
-                words = {"SCAN", o.key, take_bulk(text, at)};
-                continue;
-            }
-        }
-        break;
+    const auto answer = session.ask(words, o.fence);
+    if (!answer) return problem(answer.error().message);
+    const auto& text = answer->payload;
+    if (text.starts_with("-ERR ")) return problem(std::string(trim(text.substr(5))));
+    if (o.show_version && !answer->version.empty()) std::cerr << "version " << answer->version << "\n";
+    if (o.verb == "get") {
+        std::size_t at = 0;
+        if (text == "$-1\r\n") status = 1, std::cerr << "absent\n";
+        else std::cout << take_bulk(text, at) << "\n";
+    } else if (o.verb == "set") {
+        if (text != "+OK\r\n") status = 1, std::cerr << "the key is there already\n";
+    } else if (o.verb == "del") {
+        if (text != ":1\r\n") status = 1, std::cerr << (text == ":0\r\n" ? "absent\n" : "the value is another one\n");
     }
     while (o.verb == "watch") {
         const auto next = session.receive(3'600'000);

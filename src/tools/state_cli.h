@@ -6,7 +6,7 @@
 namespace penstock::tools {
 
 struct StateOptions : CommonOptions {
-    std::string verb;                    ///< get, set, del, watch, scan
+    std::string verb;                    ///< get, set, del, watch, scan, export
     std::string key, value;
     std::string only;                    ///< set: `new` (NX) or `new-or-same` (NEX)
     std::int64_t lives_ms = 0;

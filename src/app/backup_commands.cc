@@ -1,0 +1,105 @@
+// backup, restore: all of a machine's state in one folder.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+#include <fmt/format.h>
+
+#include "app/terminal.h"
+#include "base/clock.h"
+#include "registry/registry.h"
+
+namespace penstock::app {
+namespace {
+
+namespace fs = std::filesystem;
+using resources::text_at;
+
+constexpr const char* registry_name = "registry.sqlite";
+constexpr const char* broker_name = "broker";
+
+/// Whether a running penstock has the file: both engines hold record locks, RocksDB on LOCK, SQLite on its database.
+bool is_in_use(const fs::path& path) {
+    const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+    if (file < 0) return false;
+    struct flock lock = {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    const bool held = ::fcntl(file, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    ::close(file);
+    return held;
+}
+
+/// The file's or folder's bytes are on the disk.
+Result<void> sync(const fs::path& path) {
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    const bool ok = file >= 0 && ::fsync(file) == 0;
+    const int error = errno;
+    if (file >= 0) ::close(file);
+    if (!ok) return fail(fmt::format("{}: {}", path.string(), std::strerror(error)));
+    return {};
+}
+Result<void> sync_all(const fs::path& folder) {
+    for (const auto& entry : fs::recursive_directory_iterator(folder))
+        if (auto done = sync(entry.path()); !done) return done;
+    return sync(folder);
+}
+
+}  // namespace
+
+int backup(const ResourceOptions& options, const std::string& folder) {
+    auto connected = connect(options);
+    if (!connected) return problem(connected.error().message);
+    const auto path = fs::absolute(folder);
+    std::error_code error;
+    if (!fs::create_directory(path, error)) return problem(fmt::format("{}: {}", path.string(), error ? error.message() : "is there already; a backup goes into a new folder"));
+    fs::permissions(path, fs::perms::owner_all, error);
+    if (const int status = backup_registry(options, (path / registry_name).string()); status != 0) return status;
+    const auto answer = connected->request("POST", "/penstock/broker-copy?folder=" + client::query_escaped((path / broker_name).string()));
+    if (!answer) return problem(answer.error().message);
+    if (answer->status == 404) std::cout << text_at(answer->body, "message") << "; the backup has the resources alone\n";
+    else if (!answer->ok()) return refused(answer);
+    std::cout << fmt::format("{} is complete; penstock restore {} puts it in place\n", path.string(), path.string());
+    return 0;
+}
+
+int restore(const RestoreOptions& options) try {
+    const fs::path from = options.folder, data = options.data_folder;
+    const bool has_registry = fs::is_regular_file(from / registry_name), has_broker = fs::is_regular_file(from / broker_name / "CURRENT");
+    if (!has_registry && !has_broker) return problem(fmt::format("{}: is no backup, it has neither {} nor {}/CURRENT", from.string(), registry_name, broker_name));
+    fs::create_directories(data);
+    if (is_in_use(data / broker_name / "LOCK") || is_in_use(data / registry_name)) return problem(fmt::format("{}: penstock runs on it; stop it first", data.string()));
+    const auto now = wall_ms();
+    const auto staged = data / fmt::format("restore-{}", now), aside = data / fmt::format("before-restore-{}", now);
+    fs::create_directory(staged);
+    fs::permissions(staged, fs::perms::owner_all);
+    if (has_registry) fs::copy_file(from / registry_name, staged / registry_name);
+    if (has_broker) fs::copy(from / broker_name, staged / broker_name, fs::copy_options::recursive);
+    if (has_registry) {
+        if (const auto read = registry::Registry::open((staged / registry_name).string()); !read) {
+            fs::remove_all(staged);
+            return problem(fmt::format("{}: {}; nothing was changed", (from / registry_name).string(), read.error().message));
+        }
+    }
+    if (auto done = sync_all(staged); !done) return problem(done.error().message);
+    fs::create_directory(aside);
+    fs::permissions(aside, fs::perms::owner_all);
+    for (const auto& entry : fs::directory_iterator(data)) {
+        const auto name = entry.path().filename().string();
+        if ((has_registry && name.starts_with(registry_name)) || (has_broker && name == broker_name)) fs::rename(entry.path(), aside / name);
+    }
+    for (const auto& entry : fs::directory_iterator(staged)) fs::rename(entry.path(), data / entry.path().filename());
+    fs::remove_all(staged);
+    if (auto done = sync(data); !done) return problem(done.error().message);
+    std::cout << fmt::format("restored into {}; what was there is in {}\n", data.string(), aside.string());
+    return 0;
+} catch (const fs::filesystem_error& error) {
+    return problem(error.what());
+}
+
+}  // namespace penstock::app
