@@ -75,7 +75,9 @@ Result<std::vector<Json>> policies_of(client::Client& api, const AccessOptions& 
     return out;
 }
 
-void print_rows(const std::vector<std::string>& heads, const std::vector<std::vector<std::string>>& rows) {
+void print_rows(const std::vector<std::string>& heads, std::vector<std::vector<std::string>> rows) {
+    for (auto& row : rows)
+        for (auto& cell : row) cell = printable(cell);
     std::vector<std::size_t> widths;
     for (std::size_t i = 0; i < heads.size(); ++i) {
         widths.push_back(heads[i].size());

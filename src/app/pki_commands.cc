@@ -54,20 +54,20 @@ Result<std::vector<Certificate>> read_file_certificates(const std::string& path)
 }
 
 void print_certificate(const Certificate& c, std::size_t number) {
-    auto joined = [](std::vector<std::string> list) { return list.empty() ? std::string("-") : fmt::format("{}", fmt::join(list, ", ")); };
+    auto joined = [](std::vector<std::string> list) { return list.empty() ? std::string("-") : printable(fmt::format("{}", fmt::join(list, ", "))); };
     auto names = c.dns_names();
     for (const auto& more : {c.addresses(), c.other_names()}) names.insert(names.end(), more.begin(), more.end());
     std::cout << fmt::format("certificate {}\n  subject      {}\n  issuer       {}{}\n  valid        {} to {} ({})\n  key          {}\n  signature    {}\n  CA           {}\n  names        {}\n  usages       {}\n  serial       {}\n  SHA-256      {}\n", number,
                              c.subject().empty() ? "(empty)" : c.subject(), c.issuer(), c.is_self_signed() ? " (itself)" : "", rfc3339(c.not_before_ms()), rfc3339(c.not_after_ms()), left_text(c.not_after_ms()), c.key_text(), c.signature_algorithm(),
                              c.is_ca() ? "yes" : "no", joined(names), joined(c.usages()), c.serial(), c.fingerprint());
-    for (const auto& url : c.ocsp_urls()) std::cout << "  OCSP         " << url << "\n";
-    for (const auto& url : c.crl_urls()) std::cout << "  CRL          " << url << "\n";
+    for (const auto& url : c.ocsp_urls()) std::cout << "  OCSP         " << printable(url) << "\n";
+    for (const auto& url : c.crl_urls()) std::cout << "  CRL          " << printable(url) << "\n";
 }
 
 int print_findings(const std::vector<crypto::Finding>& findings) {
     int faults = 0;
     for (const auto& finding : findings) {
-        std::cout << (finding.is_fault ? "fault: " : "note:  ") << finding.message << "\n";
+        std::cout << (finding.is_fault ? "fault: " : "note:  ") << printable(finding.message) << "\n";
         faults += finding.is_fault;
     }
     if (faults == 0) std::cout << "no faults\n";

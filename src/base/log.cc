@@ -104,11 +104,7 @@ void write(std::string_view module, Level level, std::string_view text) {
     constexpr std::array priorities{7, 7, 6, 4, 3, 3};
     const auto at = static_cast<std::size_t>(level);
     const auto now = wall_ms();
-    auto line = fmt::format("<{}>{} [{}] [{}] - {}: {}\n", priorities[at], rfc3339_ms(now), words[at],
-                            thread_number, module, text);
-    // What peers chose (client ids, topics, certificates' names) must not end a line or steer a terminal.
-    for (std::size_t i = 0; i + 1 < line.size(); ++i)
-        if (static_cast<unsigned char>(line[i]) < 0x20 || line[i] == 0x7F) line.replace(i, 1, fmt::format("\\x{:02x}", static_cast<unsigned char>(line[i])));
+    auto line = printable(fmt::format("<{}>{} [{}] [{}] - {}: {}", priorities[at], rfc3339_ms(now), words[at], thread_number, module, text)) + "\n";
     const std::lock_guard lock(guard);
     if (sink) {
         sink(line);

@@ -1,5 +1,7 @@
 #include "base/text.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -81,6 +83,18 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
 
 namespace {
 constexpr std::string_view base64_alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+}
+
+std::string printable(std::string_view text) {
+    std::string out;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const auto byte = static_cast<unsigned char>(text[i]);
+        const auto next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0u;
+        if (byte < 0x20 || byte == 0x7F) out += fmt::format("\\x{:02x}", byte);
+        else if (byte == 0xC2 && next >= 0x80 && next < 0xA0) out += fmt::format("\\x{:02x}", next), ++i;   // C1, in UTF-8
+        else out += text[i];
+    }
+    return out;
 }
 
 std::string base64_encode(std::string_view bytes) {

@@ -17,6 +17,8 @@ bool glob_match(std::string_view pattern, std::string_view text);
 std::size_t edit_distance(std::string_view a, std::string_view b);
 /// The candidate nearest to `word`, or empty when none is near enough to be a typing error.
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+/// With control characters (C0, DEL, C1) written as \xNN: what peers chose must not end a line or steer a terminal.
+std::string printable(std::string_view text);
 std::string base64_encode(std::string_view bytes);
 std::optional<std::string> base64_decode(std::string_view text);
 /// Whole text as a number, or nothing.

@@ -398,7 +398,11 @@ class Custom(Case):
         self.assertEqual((ended[0], ended[1][0]), (0xE0, 0x87))
         waiting.join()
         hanging.set()
+        # What a client calls itself does not steer the terminal of who looks.
+        self.assertEqual(code("deny\x1b[2J")[1], 0x87)
         told = p.run("auth", "explain").stdout
+        self.assertNotIn("\x1b", told)
+        self.assertIn("deny\\x1b[2J", told)
         self.assertIn("code 135 not you", told)
         self.assertIn("without a JSON object", told)
 
