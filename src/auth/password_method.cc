@@ -1,4 +1,5 @@
 #include <array>
+#include <vector>
 
 #include "auth/methods.h"
 #include "base/random.h"
@@ -15,7 +16,8 @@ constexpr std::size_t password_bytes_max = 1024;
 
 struct PasswordMethod::State {
     std::map<std::string, User, std::less<>> users;
-    std::string nobody;                  ///< a hash that no password fits, for users that do not exist
+    /// What a user that does not exist is checked against: as costly as the hashes of those who do, in the same proportions.
+    std::vector<std::string> decoys;
     std::string salt;                    ///< of the digests below; never leaves the process
     std::mutex guard;                    ///< remembered
     std::unordered_map<std::string, std::string> remembered;   ///< user → digest of the password that was right
@@ -37,8 +39,8 @@ PasswordMethod::PasswordMethod(std::map<std::string, User, std::less<>> users, s
     state_->users = std::move(users);
     state_->salt.resize(32);
     random_bytes(state_->salt.data(), state_->salt.size());
-    // As costly as the users' own hashes, so that the time of an answer does not tell who exists.
-    state_->nobody = crypto::hash_like(state_->users.empty() ? std::string() : state_->users.begin()->second.hash, random_text(40));
+    for (const auto& [name, user] : state_->users) state_->decoys.push_back(user.hash);
+    if (state_->decoys.empty()) state_->decoys.push_back(crypto::hash_password(random_text(40)));
 }
 
 Step PasswordMethod::check(const Credentials& credentials, const std::function<Resume()>& later) {
@@ -53,8 +55,10 @@ Step PasswordMethod::check(const Credentials& credentials, const std::function<R
         if (found != state_->remembered.end() && crypto::equal_constant_time(found->second, digest)) return Step::of(Verdict::accepted(state_->principal(user)));
     }
     const auto known = state_->users.find(user);
-    auto hash = known != state_->users.end() ? known->second.hash : state_->nobody;
     const bool exists = known != state_->users.end();
+    // The same name always meets the same decoy, so that asking twice tells no more than asking once.
+    const auto choice = crypto::sha256(state_->salt + user);
+    auto hash = exists ? known->second.hash : state_->decoys[(static_cast<std::size_t>(static_cast<unsigned char>(choice[0])) << 8 | static_cast<unsigned char>(choice[1])) % state_->decoys.size()];
     // The continuation exists only once the crew has room, for it must be called exactly once.
     auto resume = std::make_shared<Resume>();
     *resume = later();

@@ -15,11 +15,11 @@
 namespace penstock::log {
 namespace {
 
-constexpr std::array module_names{"app", "api", "auth", "broker", "control", "registry", "selftest", "tls"};
+constexpr std::array module_names{"app", "api", "auth", "broker", "client", "control", "registry", "selftest", "store", "tls"};
 constexpr std::size_t kept_lines_max = 5000;
 
-std::array<std::atomic<Level>, module_names.size()> levels{Level::info, Level::info, Level::info, Level::info,
-                                                           Level::info, Level::info, Level::info, Level::info};
+std::array<std::atomic<Level>, module_names.size()> levels{Level::info, Level::info, Level::info, Level::info, Level::info,
+                                                           Level::info, Level::info, Level::info, Level::info, Level::info};
 std::atomic<bool> any_debug_client{false};
 std::mutex guard;
 std::set<std::string, std::less<>> debug_clients;
