@@ -279,7 +279,8 @@ class UnderLoad(Case):
         for user in ("ann", "user2"):
             self.assertEqual(p.run("passwd", "users", user, stdin="pw\n").returncode, 0)
         p.wait_running("local")
-        wait_until(lambda: Mqtt(1883).connect("first", user="ann", password="pw") == 0, "the users are known")
+        for user in ("ann", "user2"):
+            wait_until(lambda: Mqtt(1883).connect("first", user=user, password="pw") == 0, "the users are known")
         load = Load(1883, None, "ann", user="ann", password="pw")
         self.assertEqual(load.codes, [0, 0])
         other = Mqtt(1883)
