@@ -68,7 +68,7 @@ def run(binary, what, count):
     p.stop()
 
 
-print("| After kill -9, on disk | read in | memory then | on disk |\n|---|---|---|---|")
+print("| After kill -9, on disk | ready after | memory then | on disk |\n|---|---|---|---|")
 for count in [int(word) for word in sys.argv[2:]] or [10_000, 100_000]:
     for what in ("queued messages", "retained topics", "sessions"):
         if what == "sessions" and count > 10_000:

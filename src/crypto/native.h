@@ -23,7 +23,9 @@ using Bio = std::unique_ptr<BIO, Freer<BIO_free_all>>;
 
 /// The oldest error of OpenSSL's queue as an Error, and the queue emptied.
 std::unexpected<Error> openssl_failure(const char* doing);
+/// Reads `text` where it stands: it must outlive the answer.
 Bio memory_of(const std::string& text);
+Bio memory_of(std::string&&) = delete;
 std::string text_of(BIO* bio);
 std::string text_of_string(const ASN1_STRING* text);
 inline const unsigned char* bytes_of(std::string_view text) { return static_cast<const unsigned char*>(static_cast<const void*>(text.data())); }

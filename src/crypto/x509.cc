@@ -344,7 +344,8 @@ Result<std::vector<Certificate>> read_certificates(const std::string& text) {
 Result<std::vector<RevocationList>> read_revocation_lists(const std::string& text) {
     std::vector<RevocationList> out;
     for (std::size_t at = text.find("-----BEGIN X509 CRL-----"); at != std::string::npos; at = text.find("-----BEGIN X509 CRL-----", at + 1)) {
-        const auto bio = memory_of(text.substr(at));
+        const auto block = text.substr(at);
+        const auto bio = memory_of(block);
         auto* list = PEM_read_bio_X509_CRL(bio.get(), nullptr, nullptr, nullptr);
         if (list == nullptr) {
             ERR_clear_error();

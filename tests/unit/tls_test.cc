@@ -1,6 +1,7 @@
 // TLS channels against each other in memory, and certificates that are not as they should be.
 #include <gtest/gtest.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/rsa.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -251,6 +252,20 @@ TEST(Chain, revocation_lists_count_and_old_ones_still_name) {
         EXPECT_EQ(trust.verify(crypto::read_certificates(good.certificate).value(), crypto::Purpose::client, wall_ms()).fault, "");
         EXPECT_NE(trust.verify({bad_certificate}, crypto::Purpose::client, wall_ms()).fault.find("\"CN = bad\" is revoked"), std::string::npos);
     }
+    // As a ConfigMap holds them: in PEM, among certificates, several.
+    auto pem = [](const crypto::RevocationList& one) {
+        const std::unique_ptr<BIO, decltype(&BIO_free)> bio(BIO_new(BIO_s_mem()), &BIO_free);
+        PEM_write_bio_X509_CRL(bio.get(), one.native());
+        char* data = nullptr;
+        const auto size = BIO_ctrl(bio.get(), BIO_CTRL_INFO, 0, static_cast<void*>(&data));
+        return std::string(data, static_cast<std::size_t>(size));
+    };
+    const auto text = root.pair.certificate + pem(list(3600)) + good.certificate + pem(list(7200));
+    const auto read = crypto::read_revocation_lists(text);
+    ASSERT_TRUE(read) << read.error().message;
+    ASSERT_EQ(read->size(), 2u);
+    EXPECT_GT(read->at(1).next_update_ms(), read->at(0).next_update_ms());
+    EXPECT_EQ(crypto::read_revocation_lists(text.substr(0, text.size() - 60)).error().message, "revocation list 2 cannot be read");
 }
 
 TEST(Names, subjects_compare_part_by_part) {
