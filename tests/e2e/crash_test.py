@@ -12,34 +12,19 @@ import sys
 import threading
 import time
 
+from mqtt import Mqtt, text
 from support import Penstock, broker, free_port, listener, wait_until
 
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 6
 SEED = int(sys.argv[3]) if len(sys.argv) > 3 else 1
 
 
-def varint(n):
-    out = b""
-    while True:
-        n, digit = divmod(n, 128)
-        out += bytes([digit | (128 if n else 0)])
-        if not n:
-            return out
-
-
-def text(s):
-    s = s.encode() if isinstance(s, str) else s
-    return struct.pack(">H", len(s)) + s
-
-
-class Link:
+class Link(Mqtt):
     """One MQTT 5 connection; its thread hands packets to the owner until it breaks."""
 
     def __init__(self, port, client, clean, on_packet):
+        super().__init__(port)
         self.lock = threading.Lock()
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=5)
-        self.socket.settimeout(30)
-        self.buffer = b""
         body = text("MQTT") + bytes([5, 2 if clean else 0, 0, 0]) + b"\x05\x11\xff\xff\xff\xff" + text(client)
         self.send(0x10, body)
         first = self.receive()
@@ -56,32 +41,11 @@ class Link:
 
     def send(self, first, body):
         with self.lock:
-            self.socket.sendall(bytes([first]) + varint(len(body)) + body)
-
-    def receive(self):
-        while True:
-            if len(self.buffer) >= 2:
-                size, shift, at = 0, 0, 1
-                complete = False
-                while at < len(self.buffer):
-                    byte = self.buffer[at]
-                    size |= (byte & 127) << shift
-                    shift, at = shift + 7, at + 1
-                    if byte < 128:
-                        complete = True
-                        break
-                if complete and len(self.buffer) >= at + size:
-                    packet = self.buffer[0], self.buffer[at:at + size]
-                    self.buffer = self.buffer[at + size:]
-                    return packet
-            more = self.socket.recv(65536)
-            if not more:
-                return None
-            self.buffer += more
+            super().send(first, body)
 
     def run(self):
         try:
-            while (packet := self.receive()) is not None:
+            while (packet := self.receive(30)) is not None:
                 self.on_packet(self, *packet)
         except (OSError, ValueError):
             pass
