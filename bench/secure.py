@@ -2,7 +2,7 @@
 """TLS and persistence side by side with Debian's mosquitto, alternating, in one run, with the same certificate.
 
 usage: secure.py BINARY [SECONDS] [--markdown FILE]. Broker CPU per message or handshake (user and system, whole process); read the
-ratios. Mosquitto's persistence writes its whole state every few changes' worth of seconds and never syncs per message; Penstock's
+ratios. Mosquitto's persistence writes its whole state once a second and never syncs per message; Penstock's
 keeps what it acknowledges. The column beside tells syncs per 1,000 messages."""
 import json
 import pathlib
