@@ -18,6 +18,7 @@ namespace penstock::control {
 using resources::at_path;
 using resources::Json;
 using resources::text_at;
+using resources::texts_of;
 
 namespace {
 
@@ -38,14 +39,6 @@ std::shared_ptr<const auth::Attributes> attributes_of(const Json& map) {
     if (map.is_object())
         for (const auto& [key, value] : map.items())
             if (value.is_string()) out->emplace(key, value.get<std::string>());
-    return out;
-}
-
-std::vector<std::string> texts_of(const Json& list) {
-    std::vector<std::string> out;
-    if (list.is_array())
-        for (const auto& item : list)
-            if (item.is_string()) out.push_back(item.get<std::string>());
     return out;
 }
 

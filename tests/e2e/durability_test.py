@@ -46,6 +46,17 @@ class Case(unittest.TestCase):
     def up(self):
         wait_until(lambda: Mqtt(1883).connect("probe") == 0, "the port", 30)
 
+    def leave_subscribed(self):
+        """The session `one` waits for `t`, its client is away."""
+        one = self.client("one", expiry=3600)
+        one.subscribe("t")
+        one.drop()
+
+    def assert_only_before(self):
+        one = self.client("one", expiry=3600)
+        self.assertEqual(one.messages(1)[0][1], "before")
+        self.assertTrue(one.silent())
+
     def restart(self, p, how=signal.SIGKILL, text=None):
         p.stop(how)
         if text:
@@ -167,9 +178,7 @@ class Durable(Case):
 
     def test_a_graceful_stop_and_a_backup(self):
         p = self.start(manifests())
-        one = self.client("one", expiry=3600)
-        one.subscribe("t")
-        one.drop()
+        self.leave_subscribed()
         self.client("sender").put("t", "before")
         copy = p.folder / "copy"
         done = p.run("backup-broker", str(copy))
@@ -182,15 +191,11 @@ class Durable(Case):
         shutil.copytree(copy, p.data / "broker")
         p.start()
         self.up()
-        again = self.client("one", expiry=3600)
-        self.assertEqual(again.messages(1)[0][1], "before")
-        self.assertTrue(again.silent())
+        self.assert_only_before()
 
     def test_all_of_it_goes_into_a_backup_and_comes_back(self):
         p = self.start(manifests())
-        one = self.client("one", expiry=3600)
-        one.subscribe("t")
-        one.drop()
+        self.leave_subscribed()
         self.client("sender").put("t", "before")
         secret = p.write("s.yaml", "{apiVersion: v1, kind: Secret, metadata: {name: kept, namespace: azure-iot-operations}, stringData: {a: b}}")
         self.assertEqual(p.run("apply", "-f", secret).returncode, 0)
@@ -214,15 +219,11 @@ class Durable(Case):
         p.start()
         self.up()
         self.assertEqual(p.run("get", "secret", "kept").returncode, 0)
-        again = self.client("one", expiry=3600)
-        self.assertEqual(again.messages(1)[0][1], "before")
-        self.assertTrue(again.silent())
+        self.assert_only_before()
 
     def test_state_that_is_not_as_it_should_be(self):
         p = self.start(manifests())
-        one = self.client("one", expiry=3600)
-        one.subscribe("t")
-        one.drop()
+        self.leave_subscribed()
         sender = self.client("sender")
         for number in range(200):
             sender.put("t", f"{number}")
@@ -239,9 +240,7 @@ class Durable(Case):
 
     def test_damaged_files_are_named(self):
         p = self.start(manifests())
-        one = self.client("one", expiry=3600)
-        one.subscribe("t")
-        one.drop()
+        self.leave_subscribed()
         sender = self.client("sender")
         for number in range(200):
             sender.put("t", f"{number}")
