@@ -12,6 +12,7 @@
 
 #include "app/terminal.h"
 #include "base/clock.h"
+#include "control/state_keys.h"
 #include "registry/registry.h"
 
 namespace penstock::app {
@@ -22,6 +23,7 @@ using resources::text_at;
 
 constexpr const char* registry_name = "registry.sqlite";
 constexpr const char* broker_name = "broker";
+constexpr const char* keys_folder = "pki";
 
 /// Whether a running penstock has the file: both engines hold record locks, RocksDB on LOCK, SQLite on its database.
 bool is_in_use(const fs::path& path) {
@@ -86,12 +88,26 @@ int restore(const RestoreOptions& options) try {
             return problem(fmt::format("{}: {}; nothing was changed", (from / registry_name).string(), read.error().message));
         }
     }
+    // Keys travel inside the copy of what they seal.
+    const bool has_keys = fs::is_regular_file(staged / broker_name / control::state_keys_name);
+    if (has_keys) {
+        fs::create_directory(staged / keys_folder);
+        fs::rename(staged / broker_name / control::state_keys_name, staged / keys_folder / control::state_keys_name);
+    }
     if (auto done = sync_all(staged); !done) return problem(done.error().message);
     fs::create_directory(aside);
     fs::permissions(aside, fs::perms::owner_all);
     for (const auto& entry : fs::directory_iterator(data)) {
         const auto name = entry.path().filename().string();
         if ((has_registry && name.starts_with(registry_name)) || (has_broker && name == broker_name)) fs::rename(entry.path(), aside / name);
+    }
+    if (has_keys) {
+        fs::create_directories(data / keys_folder);
+        fs::permissions(data / keys_folder, fs::perms::owner_all);
+        if (const auto old = data / keys_folder / control::state_keys_name; fs::exists(old)) fs::rename(old, aside / control::state_keys_name);
+        fs::rename(staged / keys_folder / control::state_keys_name, data / keys_folder / control::state_keys_name);
+        fs::remove(staged / keys_folder);
+        if (auto done = sync(data / keys_folder); !done) return problem(done.error().message);
     }
     for (const auto& entry : fs::directory_iterator(staged)) fs::rename(entry.path(), data / entry.path().filename());
     fs::remove_all(staged);

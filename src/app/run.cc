@@ -76,6 +76,19 @@ std::string default_kubeconfig() {
 
 namespace {
 
+/// Where the broker's state, its keys and its overflow stand. A key ring among the credentials that systemd hands in goes before our own.
+control::StatePlace place_in(const std::string& data_folder) {
+    if (data_folder.empty()) return {};
+    const fs::path data = data_folder;
+    control::StatePlace out{.folder = (data / "broker").string(), .key_file = (data / "pki" / control::state_keys_name).string(), .keys_are_given = false, .buffer_folder = (data / "buffer").string()};
+    if (const char* credentials = std::getenv("CREDENTIALS_DIRECTORY"); credentials != nullptr && *credentials != 0) {
+        const auto given = fs::path(credentials) / "penstock-state-keys";
+        std::error_code error;
+        if (fs::exists(given, error)) out.key_file = given.string(), out.keys_are_given = true;
+    }
+    return out;
+}
+
 /// Before any thread is made: all inherit the mask, and only `sigwait` at the end takes the signals.
 sigset_t prepare_process() {
     sigset_t signals;
@@ -161,7 +174,7 @@ int run_broker(const BrokerRoleOptions& options) {
     followed.push_back(resources::find_kind("cert-manager.io/v1", "Certificate"));
     control::RemoteObjects objects(connect, followed, options.name_space);
     TokenKeyReader token_keys(connect);
-    control::BrokerController controller(objects, version, [&] { return token_keys.known(); }, options.data_folder.empty() ? "" : (fs::path(options.data_folder) / "broker").string());
+    control::BrokerController controller(objects, version, [&] { return token_keys.known(); }, place_in(options.data_folder));
     api::PageServer pages(pages_of(controller, nullptr));
     controller.on_metrics_port([&](int wanted) {
         const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
@@ -228,7 +241,7 @@ int run(const RunOptions& options) {
     api::Authorizer::bootstrap(**registry);
 
     control::LocalObjects objects(**registry);
-    control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; }, (fs::path(options.data_folder) / "broker").string());
+    control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; }, place_in(options.data_folder));
     control::CertificateControllers certificates(objects);
     control::Housekeeper housekeeper(**registry, {.api_ca = identity->ca.certificate, .make_token = [&](const Json& account, const Json& secret) {
                                                       const auto made = tokens.issue(account, {}, 0, secret);

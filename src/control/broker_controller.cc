@@ -74,8 +74,8 @@ class BrokerController::Work : public Reconciler {
     BrokerController& controller_;
 };
 
-BrokerController::BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys, std::string state_folder)
-    : objects_(objects), recorder_(objects, "penstock-broker"), engine_(objects), version_(std::move(version)), state_folder_(std::move(state_folder)), probe_secret_(std::make_shared<const std::string>(random_text(64))),
+BrokerController::BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys, StatePlace place)
+    : objects_(objects), recorder_(objects, "penstock-broker"), engine_(objects), version_(std::move(version)), place_(std::move(place)), probe_secret_(std::make_shared<const std::string>(random_text(64))),
       crew_(std::make_shared<auth::Crew>(1, 256)), http_(std::make_shared<client::HttpPool>()),
       security_(objects, {.token_keys = std::move(token_keys), .probe_secret = probe_secret_, .crew = crew_, .custom_server = [http = http_](const Json& settings) { return make_custom_server(http, settings); },
                           .revocation = [http = http_](const std::string& mode) { return make_revocation_check(http, mode); }}) {
@@ -109,12 +109,34 @@ Result<bool> BrokerController::copy_state(const std::string& folder) {
     const std::lock_guard lock(guard_);
     if (server_ == nullptr || server_->durable() == nullptr) return false;
     if (auto done = server_->durable()->copy_to(folder); !done) return std::unexpected(done.error());
+    // Read after the copy was made, so that no key of it is missing. Keys that somebody else keeps are not ours to copy.
+    if (place_.keys_are_given) return true;
+    const auto ring = store::KeyRing::read(place_.key_file);
+    if (!ring) return std::unexpected(ring.error());
+    if (ring->keys.empty()) return true;
+    if (auto written = ring->write(folder + "/" + state_keys_name); !written) return std::unexpected(written.error());
     return true;
 }
 
 std::vector<broker::ClientView> BrokerController::clients() {
     const std::lock_guard lock(guard_);
     return server_ != nullptr ? server_->clients() : std::vector<broker::ClientView>();
+}
+
+void BrokerController::update_keys(const Plan& plan) {
+    auto& durable = *server_->durable();
+    auto wanted = state_keys(place_, plan.seals, plan.key_rotation);
+    if (wanted) {
+        durable.set_keys(*wanted, plan.seals);
+        keys_ = std::move(*wanted);
+        const auto gone = drop_state_keys(place_, keys_, durable.figures(), plan.seals);
+        if (!gone) wanted = std::unexpected(gone.error());
+        else if (*gone > 0) durable.set_keys(keys_, plan.seals);
+    }
+    // What was in force stays in force.
+    const auto why = wanted ? std::string() : wanted.error().message;
+    if (!why.empty() && why != keys_fault_) log::error("control", "the keys of the broker's state are not taken over why=\"{}\"", why);
+    keys_fault_ = why;
 }
 
 void BrokerController::secure(PlannedPort& port, const Json& listener) {
@@ -210,9 +232,15 @@ bool BrokerController::reconcile() {
     if (server_ == nullptr) {
         std::unique_ptr<store::Durable> durable;
         if (plan.is_persistent) {
-            auto opened = state_folder_.empty() ? Result<std::unique_ptr<store::Durable>>(fail("this role has no data folder to keep state in (--data-dir)"))
-                                                : store::Durable::open({.folder = state_folder_, .owner = text_at(*chosen, "metadata.namespace") + "/" + text_at(*chosen, "metadata.name"), .workers = plan.workers,
-                                                                        .sync_interval_ms = plan.sync_interval_ms, .size_max = plan.persistence_bytes});
+            auto open = [&]() -> Result<std::unique_ptr<store::Durable>> {
+                if (place_.folder.empty()) return fail("this role has no data folder to keep state in (--data-dir)");
+                auto keys = state_keys(place_, plan.seals, plan.key_rotation);
+                if (!keys) return std::unexpected(keys.error());
+                keys_ = *keys;
+                return store::Durable::open({.folder = place_.folder, .owner = text_at(*chosen, "metadata.namespace") + "/" + text_at(*chosen, "metadata.name"), .workers = plan.workers,
+                                             .sync_interval_ms = plan.sync_interval_ms, .size_max = plan.persistence_bytes, .keys = std::move(*keys), .seal = plan.seals, .file_system = {}});
+            };
+            auto opened = open();
             if (!opened) {
                 // Never a silent fresh start: without its state the broker does not run.
                 if (store_fault_ != opened.error().message) log::error("control", "the broker's state cannot be opened why=\"{}\"", opened.error().message);
@@ -227,11 +255,14 @@ bool BrokerController::reconcile() {
             durable = std::move(*opened);
         }
         auto fresh = std::make_unique<broker::Server>(plan.workers, std::move(durable));
-        if (fresh->durable() != nullptr) log::info("control", "the broker's state is there folder={} seconds={:.2f}", state_folder_, fresh->durable()->figures().recovery_seconds);
+        if (fresh->durable() != nullptr) log::info("control", "the broker's state is there folder={} seconds={:.2f}", place_.folder, fresh->durable()->figures().recovery_seconds);
         const std::lock_guard lock(guard_);
         server_ = std::move(fresh);
     }
-    if (server_->durable() != nullptr && plan.is_persistent) server_->durable()->set_limits(plan.sync_interval_ms, plan.persistence_bytes);
+    if (server_->durable() != nullptr && plan.is_persistent) {
+        server_->durable()->set_limits(plan.sync_interval_ms, plan.persistence_bytes);
+        update_keys(plan);
+    }
     if (const auto why = log::set_levels(plan.log_level); !why.empty()) log::warn("control", "log level kept: {}", why);
     log::set_debug_clients(plan.debug_clients);
     const auto metrics_fault = open_metrics_port_ ? open_metrics_port_(plan.prometheus_port) : std::string();
@@ -327,6 +358,12 @@ Json BrokerController::broker_status(const Json& broker, const Plan& plan, const
         const auto figures = durable->figures();
         out["persistence"] = {{"status", figures.fault.empty() ? "Active" : "Failing"}, {"sync", plan.sync_interval_ms == 0 ? "EveryAcknowledgement" : fmt::format("Every{}ms", plan.sync_interval_ms)}, {"recoverySeconds", figures.recovery_seconds}};
         if (!figures.notice.empty()) out["persistence"]["notice"] = figures.notice;
+        auto& sealing = out["persistence"]["encryption"] = {{"mode", plan.seals ? "Enabled" : "Disabled"}, {"filesToRewrite", figures.files_to_rewrite}};
+        if (plan.seals && !keys_.keys.empty()) sealing["key"] = keys_.keys.back().id;
+        if (const auto& why = keys_fault_.empty() ? figures.rewriting_fault : keys_fault_; !why.empty()) {
+            sealing["fault"] = why;
+            if (text_at(out, "healthState.status") == "Available") out["healthState"] = health(broker, "Degraded", "KeysNotInForce", why);
+        }
         if (!figures.fault.empty()) {
             out["persistence"]["fault"] = figures.fault;
             out["healthState"] = health(broker, "Degraded", "DiskNotWritable", figures.fault + "; QoS 1 and 2 messages are refused until it takes writes again");

@@ -12,6 +12,7 @@
 #include "control/metrics.h"
 #include "control/plan.h"
 #include "control/security.h"
+#include "control/state_keys.h"
 #include "control/sys_topics.h"
 #include "client/http_pool.h"
 
@@ -26,8 +27,8 @@ std::string reconcile_metrics(const std::map<std::string, std::map<std::string, 
 class BrokerController {
   public:
     /// `token_keys`: of the issuer of service-account tokens, as far as it is known.
-    /// `state_folder`: where a Broker with persistence keeps its state; empty: nowhere, and such a Broker says so.
-    BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys = {}, std::string state_folder = {});
+    /// `place`: where a Broker with persistence keeps its state; without a folder such a Broker says so.
+    BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys = {}, StatePlace place = {});
     ~BrokerController();
 
     void start();
@@ -57,6 +58,8 @@ class BrokerController {
     class Work;
     /// Certificate, authentication and authorization of a port that asks for them.
     void secure(PlannedPort& port, const resources::Json& listener);
+    /// Takes over the keys that state is sealed with.
+    void update_keys(const Plan& plan);
     void run_probe();
     /// True when everything wanted is there.
     bool reconcile();
@@ -72,7 +75,9 @@ class BrokerController {
     Recorder recorder_;
     Engine engine_;
     std::string version_;
-    std::string state_folder_;
+    StatePlace place_;
+    store::KeyRing keys_;                          ///< in force; the engine's thread alone
+    std::string keys_fault_;                       ///< why the wanted keys are not in force; the engine's thread alone
     std::string store_fault_;                      ///< why the state could not be opened; the engine's thread alone
     std::shared_ptr<const std::string> probe_secret_;
     std::shared_ptr<auth::Crew> crew_;

@@ -77,6 +77,8 @@ Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigne
     if (const auto& kept = at_path(broker, "spec.persistence"); kept.is_object()) {
         out.is_persistent = true;
         out.persistence_bytes = parse_size(text_at(kept, "maxSize"));
+        out.seals = !equal_no_case(text_at(kept, "encryption.mode"), "Disabled");
+        out.key_rotation = annotation(broker, "penstock.io/persistence-key");
         out.sync_interval_ms = static_cast<int>(std::min<std::int64_t>(10'000, parse_duration_ms(annotation(broker, "penstock.io/persistence-sync")).value_or(0)));
         auto mode = [&](const char* path) {
             const auto word = text_at(kept, path);

@@ -30,6 +30,8 @@ struct Plan {
     int prometheus_port = 9600;
     bool is_persistent = false;          ///< spec.persistence is there
     std::int64_t persistence_bytes = 0;
+    bool seals = false;                  ///< encryption at rest
+    std::string key_rotation;            ///< name of the key that is wanted
     int sync_interval_ms = 0;            ///< 0: before every acknowledgement
     bool self_check = true;
     int self_check_interval = 30;        ///< seconds

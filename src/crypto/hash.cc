@@ -1,6 +1,9 @@
 #include "crypto/hash.h"
 
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+#include "crypto/native.h"
 
 namespace penstock::crypto {
 namespace {
@@ -14,5 +17,11 @@ std::string digest(std::string_view bytes, const EVP_MD* kind) {
 
 std::string sha1(std::string_view bytes) { return digest(bytes, EVP_sha1()); }
 std::string sha256(std::string_view bytes) { return digest(bytes, EVP_sha256()); }
+std::string hmac_sha256(std::string_view key, std::string_view bytes) {
+    unsigned char out[EVP_MAX_MD_SIZE];
+    unsigned size = 0;
+    HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), bytes_of(bytes), bytes.size(), out, &size);
+    return {out, out + size};
+}
 
 }  // namespace penstock::crypto

@@ -8,5 +8,7 @@ namespace penstock::crypto {
 std::string sha1(std::string_view bytes);
 /// Raw digest bytes (32).
 std::string sha256(std::string_view bytes);
+/// RFC 2104 over SHA-256; raw bytes (32).
+std::string hmac_sha256(std::string_view key, std::string_view bytes);
 
 }  // namespace penstock::crypto

@@ -88,8 +88,6 @@ void admit_broker(const Json& object, const std::vector<ObjectRef>& peers, std::
     if (const auto level = text_at(object, "spec.diagnostics.logs.level"); !level.empty())
         if (const auto why = log::check_levels(level); !why.empty()) faults.push_back({"spec.diagnostics.logs.level", "FieldValueInvalid", "Invalid value: " + why});
     auto check = [&](const char* key, std::initializer_list<const char*> allowed) { check_annotation(object, key, allowed, faults); };
-    if (equal_no_case(text_at(object, "spec.persistence.encryption.mode"), "Enabled"))
-        faults.push_back({"spec.persistence.encryption.mode", "FieldValueNotSupported", "Unsupported value: \"Enabled\": encryption at rest is not there in this release; use Disabled, and an encrypted file system below the data folder"});
     check("penstock.io/compatibility", {"AIO", "MQTT"});
     check("penstock.io/sys-topics", {"Enabled", "Disabled"});
     check("penstock.io/hide-selftest", {"Enabled", "Disabled"});

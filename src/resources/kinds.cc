@@ -78,7 +78,7 @@ Kind broker() {
     auto persistence = object("persistence",
         {{.name = "maxSize", .type = Type::string, .doc = "Bytes on disk from which on QoS 1 and 2 messages are refused (0x97), such as `1G`; at least 100M.", .required = true, .pattern = "[0-9]+[KMGTPE]i?", .pattern_hint = "a size such as 500M or 10G"},
          with_note(open("persistentVolumeClaimSpec", "Volume claim."), "state is kept in the data folder of this machine"),
-         filled(object("encryption", {choice("mode", modes, "Disabled", "Encryption at rest. Enabled is refused in this release; use an encrypted file system.")}, "Encryption.")),
+         filled(object("encryption", {choice("mode", modes, "Enabled", "AES-256-GCM for what is written to the disk. Switched while it runs; what is there is rewritten in the background. Annotation `penstock.io/persistence-key: NAME` makes a new key whenever NAME changes.")}, "Encryption at rest.")),
          kept("retain", "Retained messages.", object("retainSettings", {texts("topics", "Topic filters, with Custom."), dynamic}, "With Custom.")),
          kept("stateStore", "State store keys.", object("stateStoreSettings", {list("stateStoreResources", {choice("keyType", {"Pattern", "String", "Binary"}, "Pattern", "How keys are written."), required(texts("keys", "Keys."))}, "Keys, with Custom."), dynamic}, "With Custom.")),
          kept("subscriberQueue", "Queues of sessions whose expiry is above 0.", object("subscriberQueueSettings", {texts("subscriberClientIds", "Client ids with `*`, with Custom."), dynamic}, "With Custom."))},

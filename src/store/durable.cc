@@ -22,6 +22,7 @@
 #include "io/poller.h"
 #include "store/memory_session.h"
 #include "store/record.h"
+#include "store/sealed_files.h"
 
 namespace penstock::store {
 namespace {
@@ -31,6 +32,7 @@ namespace fs = std::filesystem;
 constexpr int format_version = 1;        // frozen with record.h, see docs/internals/formats.md
 constexpr std::size_t shared_body_min = 512;             // bytes from which on a message is kept once for all its receivers
 constexpr std::int64_t measure_ms = 2000;
+constexpr std::int64_t census_ms = 30'000, settle_ms = 500;
 constexpr std::uint64_t tracked = std::uint64_t{1} << 63;   // bit of a key: its delivery has a record of its own
 
 /// Keys: one letter, the client id with its length, then what tells apart. Big-endian, so that order is order.
@@ -241,10 +243,12 @@ class Store final : public Durable {
         if (error) return fail(fmt::format("{}: cannot be made: {}", options_.folder, error.message()));
         fs::permissions(options_.folder, fs::perms::owner_all, error);
         auto& rules = rules_;
-        if (options_.file_system) {
-            env_ = rocksdb::NewCompositeEnv(options_.file_system);
-            rules.env = env_.get();
-        }
+        sealed_ = SealedFiles::make(options_.file_system);
+        sealed_->set(options_.keys, options_.seal);
+        env_ = rocksdb::NewCompositeEnv(sealed_->files());
+        rules.env = env_.get();
+        // Before anything else: a key that is missing is no damage, and nothing is to be repaired.
+        if (const auto counted = sealed_->census(options_.folder); !counted) return std::unexpected(counted.error());
         rules.create_if_missing = true;
         rules.write_buffer_size = 16 << 20;
         rules.max_write_buffer_number = 3;
@@ -340,14 +344,31 @@ class Store final : public Durable {
         if (stopping_.exchange(true)) return;
         signal();
         if (thread_.joinable()) thread_.join();
+        if (!rewriter_.joinable()) return;
+        if (db_) db_->DisableManualCompaction();   // the rest is rewritten after the next start
+        rewriter_.join();
     }
     Figures figures() const override {
         const std::lock_guard lock(guard_);
         auto out = figures_;
+        if (rewrite_wanted_ || rewrite_ != Rewrite::none) out.files_to_rewrite = std::max<std::size_t>(out.files_to_rewrite, 1);   // until all is counted anew
         out.notice = notice_;
         const char* why = fault_.load();
         out.fault = why != nullptr ? fmt::format("{}{}{}", why, last_error_.empty() ? "" : ": ", last_error_) : "";
         return out;
+    }
+    void set_keys(KeyRing keys, bool seal) override {
+        const std::lock_guard lock(guard_);
+        const auto id_of = [](const KeyRing& ring, bool seals) { return seals && !ring.keys.empty() ? ring.keys.back().id : 0u; };
+        const bool changed = id_of(options_.keys, options_.seal) != id_of(keys, seal);
+        sealed_->set(keys, seal);
+        options_.keys = std::move(keys);
+        options_.seal = seal;
+        if (changed) {
+            figures_.files_to_rewrite = std::max<std::size_t>(figures_.files_to_rewrite, 1);   // until it is counted
+            rewrite_wanted_ = true;
+        }
+        signal();
     }
     void set_limits(int sync_interval_ms, std::int64_t size_max) override {
         sync_interval_ms_ = sync_interval_ms;
@@ -388,11 +409,12 @@ class Store final : public Durable {
     void run() {
         std::vector<Submission*> group;
         while (true) {
+            rewrite();
             auto* list = submitted_.exchange(nullptr, std::memory_order_acquire);
             if (list == nullptr) {
                 if (stopping_) break;
                 measure();
-                poller_.wait(static_cast<int>(measure_ms));
+                poller_.wait(static_cast<int>(std::clamp<std::int64_t>(next_census_ - monotonic_ms(), 10, measure_ms)));
                 continue;
             }
             for (auto* s = list; s != nullptr; s = s->next) group.push_back(s);
@@ -462,6 +484,57 @@ class Store final : public Durable {
         return status;
     }
 
+    /// Gives all files the key that is in force. Log and manifest get it by being begun anew, tables by being compacted, which takes
+    /// its time and has a thread of its own.
+    void rewrite() {
+        if (rewrite_ == Rewrite::done) {
+            rewriter_.join();
+            rewrite_ = Rewrite::none;
+            const std::lock_guard lock(guard_);
+            next_census_ = monotonic_ms() + (figures_.rewriting_fault.empty() ? settle_ms : census_ms);   // files that are not needed any more go a moment later
+        }
+        if (rewrite_ == Rewrite::running || stopping_ || !db_ || fault_.load() != nullptr) return;
+        bool wanted = rewrite_wanted_.exchange(false);
+        if (!wanted && monotonic_ms() >= next_census_) {
+            next_census_ = monotonic_ms() + census_ms;
+            wanted = count_files() > 0;
+        }
+        if (!wanted) return;
+        {
+            const std::lock_guard lock(reopening_);
+            db_.reset();
+        }
+        if (!reopen().ok()) return;   // the next write tries again
+        rewrite_ = Rewrite::running;
+        rewriter_ = std::thread([this] {
+            rocksdb::Status status;
+            {
+                const std::lock_guard lock(reopening_);
+                rocksdb::CompactRangeOptions all;
+                all.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForce;
+                // Something to flush, so that the logs before this one are not needed any more.
+                if (db_) status = db_->Put({}, "Mrewritten", std::to_string(wall_ms()));
+                if (db_ && status.ok()) status = db_->CompactRange(all, nullptr, nullptr);
+            }
+            {
+                const std::lock_guard lock(guard_);
+                figures_.rewriting_fault = status.ok() || status.IsShutdownInProgress() ? "" : status.ToString();
+            }
+            rewrite_ = Rewrite::done;
+            signal();
+        });
+    }
+    std::size_t count_files() {
+        const auto counted = sealed_->census(options_.folder);
+        const std::lock_guard lock(guard_);
+        const auto wanted = options_.seal && !options_.keys.keys.empty() ? options_.keys.keys.back().id : 0u;
+        figures_.files = figures_.files_to_rewrite = 0;
+        if (!counted) figures_.rewriting_fault = counted.error().message;
+        else
+            for (const auto& [id, count] : *counted) figures_.files += count, figures_.files_to_rewrite += id == wanted ? 0 : count;
+        return figures_.files_to_rewrite;
+    }
+
     void settle(Submission& s) {
         for (std::size_t from = 0; from < s.processed.size(); ++from) written_processed_[s.worker][from] = std::max(written_processed_[s.worker][from], s.processed[from]);
         if (s.ticket != 0) waiting_[s.worker].push_back({s.ticket, std::move(s.sent)});
@@ -516,7 +589,13 @@ class Store final : public Durable {
 
     DurableOptions options_;
     rocksdb::Options rules_;
+    std::shared_ptr<SealedFiles> sealed_;
     std::unique_ptr<rocksdb::Env> env_;
+    enum class Rewrite : std::uint8_t { none, running, done };
+    std::atomic<Rewrite> rewrite_{Rewrite::none};
+    std::atomic<bool> rewrite_wanted_{false};
+    std::thread rewriter_;
+    std::int64_t next_census_ = 0;         ///< of the writer's thread
     const std::int64_t opened_at_ = monotonic_ms();
     std::unique_ptr<rocksdb::DB> db_;      ///< null for a while after the disk failed
     std::mutex reopening_;                 ///< for those beside the writer's thread that use db_

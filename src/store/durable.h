@@ -6,6 +6,7 @@
 
 #include "base/result.h"
 #include "store/engine.h"
+#include "store/key_ring.h"
 
 namespace rocksdb {
 class FileSystem;
@@ -22,6 +23,8 @@ struct DurableOptions {
     std::int64_t size_max = 0;           ///< bytes on disk, from which on nothing new is taken; 0: no bound
     std::int64_t free_min = 64 << 20;    ///< bytes that must stay free on the disk
     int retry_ms = 1000;                 ///< from a write that failed to the next attempt
+    KeyRing keys;                        ///< that open what is sealed; the last one seals, when `seal` says so
+    bool seal = false;                   ///< AES-256-GCM for what is written from now on
     /// What the files are written through; null: the machine's own. Tests put one with faults here.
     std::shared_ptr<rocksdb::FileSystem> file_system;
 };
@@ -49,9 +52,15 @@ class Durable {
         std::int64_t disk_bytes = 0;
         double recovery_seconds = 0;     ///< from open() to start(): reading the log, sweeping, handing out
         std::string fault, notice;
+        std::size_t files = 0;           ///< sealable ones
+        std::size_t files_to_rewrite = 0;///< sealed with an older key, or in the clear and should not be, or the other way round
+        std::string rewriting_fault;     ///< why that does not go on
     };
     [[nodiscard]] virtual Figures figures() const = 0;
     virtual void set_limits(int sync_interval_ms, std::int64_t size_max) = 0;
+    /// Another key, or none: what is written from now on has it, and what is there is rewritten in the background. The keys that
+    /// figures().files_to_rewrite still needs must stay in the ring.
+    virtual void set_keys(KeyRing keys, bool seal) = 0;
     /// A consistent copy into a folder that does not exist yet, while running.
     virtual Result<void> copy_to(const std::string& folder) = 0;
 };

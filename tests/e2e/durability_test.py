@@ -1,4 +1,5 @@
 """What is there after a restart, and what a Broker says whose state is not as it should be."""
+import base64
 import json
 import os
 import pathlib
@@ -220,6 +221,75 @@ class Durable(Case):
         self.up()
         self.assertEqual(p.run("get", "secret", "kept").returncode, 0)
         self.assert_only_before()
+
+    def has_bytes(self, p, marker):
+        return any(marker in f.read_bytes() for f in (p.data / "broker").rglob("*") if f.is_file())
+
+    def sealing(self, p):
+        return p.status("broker", "default").get("persistence", {}).get("encryption", {})
+
+    def test_encryption_at_rest(self):
+        sealed = json.loads(json.dumps(ALL))
+        p = self.start(manifests(sealed))
+        self.leave_subscribed()
+        self.client("sender").put("t", "before")
+        self.client("sender").put("recipe", "marker-of-the-recipe" * 40, retain=True)
+        ring = p.data / "pki" / "state-keys"
+        self.assertEqual(ring.stat().st_mode & 0o777, 0o600)
+        self.restart(p)
+        self.assertFalse(self.has_bytes(p, b"marker-of-the-recipe"))
+        wait_until(lambda: self.sealing(p) == {"mode": "Enabled", "key": 1, "filesToRewrite": 0}, "the status", 20)
+        # Another name for the key makes another key; what the old one sealed is rewritten, and it goes.
+        first = ring.read_text()
+        done = p.run("apply", "-f", p.write("key.yaml", json.dumps({"apiVersion": "mqttbroker.iotoperations.azure.com/v1", "kind": "Broker", "metadata": {"name": "default", "namespace": "azure-iot-operations", "annotations": {"penstock.io/persistence-key": "2026-12"}}})))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        wait_until(lambda: self.sealing(p) == {"mode": "Enabled", "key": 2, "filesToRewrite": 0}, "the new key", 30)
+        wait_until(lambda: len([l for l in ring.read_text().splitlines() if not l.startswith("#")]) == 1, "the old key goes", 60)
+        self.assertIn("2 ", ring.read_text())
+        # A copy has its key with it, and is whole without the machine it was made on.
+        copy = p.folder / "backup"
+        done = p.run("backup", str(copy))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual((copy / "broker" / "state-keys").stat().st_mode & 0o777, 0o600)
+        p.stop()
+        # Without the key, or with another one, nothing is begun anew.
+        ring.write_text(first)
+        p.start()
+        wait_until(lambda: "sealed with another key 2 than the one at hand" in p.status("broker", "default").get("runtimeStatus", {}).get("description", ""), "the refusal")
+        with self.assertRaises(OSError):
+            Mqtt(1883)
+        p.stop()
+        shutil.rmtree(p.data)
+        done = subprocess.run([p.binary, "restore", str(copy), "--data-dir", str(p.data)], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        p.start()
+        self.up()
+        self.assert_only_before()
+        # Off: written in the clear from now on, and what is there is rewritten.
+        sealed["encryption"] = {"mode": "Disabled"}
+        pathlib.Path(p.files[0]).write_text(manifests(sealed))
+        wait_until(lambda: self.sealing(p) == {"mode": "Disabled", "filesToRewrite": 0}, "the end of sealing", 30)
+        self.assertTrue(self.has_bytes(p, b"marker-of-the-recipe"))
+
+    def test_keys_that_somebody_else_keeps(self):
+        p = Penstock(BINARY)
+        p.files = [p.write("m.yaml", manifests())]
+        self.addCleanup(lambda: (p.stop(), shutil.rmtree(p.folder, ignore_errors=True)))
+        given = pathlib.Path(p.write("credentials/penstock-state-keys", "# none yet\n"))
+        p.env["CREDENTIALS_DIRECTORY"] = str(given.parent)
+        p.start()
+        wait_until(lambda: "penstock-state-keys: has no key" in p.status("broker", "default").get("runtimeStatus", {}).get("description", ""), "the refusal")
+        line = lambda number: f"{number} " + base64.b64encode(os.urandom(32)).decode() + "\n"
+        given.write_text(line(1))
+        self.up()
+        self.client("sender").put("recipe", "r", retain=True)
+        wait_until(lambda: self.sealing(p).get("key") == 1, "the first key", 70)
+        given.write_text(given.read_text() + line(2))
+        wait_until(lambda: self.sealing(p).get("key") == 2 and self.sealing(p)["filesToRewrite"] == 0, "the second key", 70)
+        given.write_text(given.read_text() + "3 short\n")
+        wait_until(lambda: "penstock-state-keys line 3: the key is not 32 bytes" in self.sealing(p).get("fault", ""), "the fault", 70)
+        self.assertEqual(len(given.read_text().splitlines()), 3)
+        self.assertFalse((p.data / "pki" / "state-keys").exists())
 
     def test_state_that_is_not_as_it_should_be(self):
         p = self.start(manifests())

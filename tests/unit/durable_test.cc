@@ -63,8 +63,8 @@ struct Process {
     std::unique_ptr<Engine> engine;
     Found found;
     std::vector<std::uint64_t> none{0};
-    explicit Process(const Disk& disk, std::uint32_t workers = 1) {
-        durable = Durable::open({.folder = disk.folder.string(), .owner = "test/broker", .workers = workers}).value();
+    explicit Process(const Disk& disk, std::uint32_t workers = 1, const KeyRing& keys = {}) {
+        durable = Durable::open({.folder = disk.folder.string(), .owner = "test/broker", .workers = workers, .keys = keys, .seal = !keys.keys.empty(), .file_system = {}}).value();
         engine = durable->engine(0, [] {});
         none.resize(workers);
         engine->recover([](std::string_view) { return true; }, found);
@@ -114,6 +114,146 @@ TEST(Durable, steps_of_deliveries_come_back_in_order) {
     ASSERT_EQ(rest.size(), 3u);
     EXPECT_EQ(rest[0][0], '7');
     EXPECT_EQ(rest[1], "8" + std::string(2000, '.'));
+}
+
+/// Whether any file of the folder has the bytes in it.
+bool has_bytes(const Disk& disk, const std::string& bytes) {
+    for (const auto& entry : fs::recursive_directory_iterator(disk.folder)) {
+        std::ifstream in(entry.path(), std::ios::binary);
+        const std::string all{std::istreambuf_iterator<char>(in), {}};
+        if (all.find(bytes) != std::string::npos) return true;
+    }
+    return false;
+}
+void keep_something(Process& process) {
+    process.engine->put_session({.client_id = "client-in-the-dark", .owner = {}, .expiry_interval = 0xFFFFFFFF, .keeps_queue = true, .will = {}});
+    process.engine->put_retained(message("plant/recipe", "topmost-secret-payload"), 1);
+    process.commit();
+}
+KeyRing one_key(const std::string& label = "") {
+    KeyRing out;
+    out.add(label);
+    return out;
+}
+bool is_rewritten(const Process& process) {
+    for (const auto end = monotonic_ms() + 20'000; monotonic_ms() < end; std::this_thread::yield())
+        if (const auto figures = process.durable->figures(); figures.files > 0 && figures.files_to_rewrite == 0) return true;
+    return false;
+}
+
+TEST(Durable, sealed_files_tell_nothing) {
+    const auto keys = one_key();
+    for (const bool sealed : {false, true}) {
+        const Disk disk;
+        for (int life = 0; life < 3; ++life) {
+            Process process(disk, 1, sealed ? keys : KeyRing{});
+            if (life == 0) keep_something(process);
+            else EXPECT_EQ(process.found.kept_retained["plant/recipe"], "topmost-secret-payload");
+            EXPECT_EQ(has_bytes(disk, "topmost-secret-payload"), !sealed) << life;
+            EXPECT_EQ(has_bytes(disk, "client-in-the-dark"), !sealed) << life;
+        }
+    }
+}
+
+TEST(Durable, sealed_files_need_their_key) {
+    const Disk disk;
+    const auto keys = one_key();
+    {
+        Process process(disk, 1, keys);
+        keep_something(process);
+    }
+    auto refused = [&](const KeyRing& ring) {
+        const auto opened = Durable::open({.folder = disk.folder.string(), .owner = "test/broker", .keys = ring, .seal = true, .file_system = {}});
+        return opened ? "" : opened.error().message;
+    };
+    EXPECT_NE(refused({}).find("sealed with key 1, which is not among the keys at hand"), std::string::npos) << refused({});
+    EXPECT_NE(refused(one_key()).find("sealed with another key 1"), std::string::npos) << refused(one_key());
+    EXPECT_FALSE(fs::exists(disk.folder / "lost"));   // nothing was "repaired"
+    Process process(disk, 1, keys);
+    EXPECT_EQ(process.found.kept_retained["plant/recipe"], "topmost-secret-payload");
+}
+
+TEST(Durable, keys_rotate_while_it_runs) {
+    const Disk disk;
+    KeyRing keys = one_key("first");
+    Process process(disk, 1, keys);
+    keep_something(process);
+    for (int round = 0; round < 3; ++round) {
+        keys.add("next");
+        process.durable->set_keys(keys, true);
+        process.engine->put_retained(message(fmt::format("r/{}", round), "x"), 10);
+        process.commit();
+        ASSERT_TRUE(is_rewritten(process)) << process.durable->figures().rewriting_fault << process.durable->figures().files_to_rewrite;
+        keys.keys.erase(keys.keys.begin(), keys.keys.end() - 1);   // the old one is not needed any more
+        process.durable->set_keys(keys, true);
+    }
+    const auto copy = disk.folder / "copy";
+    ASSERT_TRUE(process.durable->copy_to(copy.string()));
+    auto opened = Durable::open({.folder = copy.string(), .owner = "test/broker", .keys = keys, .seal = true, .file_system = {}});
+    ASSERT_TRUE(opened) << opened.error().message;
+    Found found;
+    auto engine = (*opened)->engine(0, [] {});
+    engine->recover([](std::string_view) { return true; }, found);
+    EXPECT_EQ(found.kept_retained.size(), 4u);
+    EXPECT_EQ(found.kept_retained["plant/recipe"], "topmost-secret-payload");
+}
+
+TEST(Durable, sealing_is_switched_on_and_off_while_it_runs) {
+    const Disk disk;
+    const auto keys = one_key();
+    Process process(disk);
+    keep_something(process);
+    EXPECT_TRUE(has_bytes(disk, "topmost-secret-payload"));
+    process.durable->set_keys(keys, true);
+    ASSERT_TRUE(is_rewritten(process));
+    EXPECT_FALSE(has_bytes(disk, "topmost-secret-payload"));
+    EXPECT_FALSE(has_bytes(disk, "client-in-the-dark"));
+    process.durable->set_keys(keys, false);
+    ASSERT_TRUE(is_rewritten(process));
+    EXPECT_TRUE(has_bytes(disk, "topmost-secret-payload"));
+}
+
+TEST(Durable, what_was_changed_in_a_sealed_file_is_noticed) {
+    const auto keys = one_key();
+    for (const int place : {80, 120, 300}) {
+        const Disk disk;
+        {
+            Process process(disk, 1, keys);
+            keep_something(process);
+        }
+        { Process process(disk, 1, keys); }   // into a table
+        for (const auto& entry : fs::directory_iterator(disk.folder)) {
+            if (entry.path().extension() != ".sst") continue;
+            std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+            char byte = 0;
+            file.seekg(place).get(byte);
+            file.seekp(place).put(static_cast<char>(byte ^ 1));
+        }
+        const auto opened = Durable::open({.folder = disk.folder.string(), .owner = "test/broker", .keys = keys, .seal = true, .file_system = {}});
+        EXPECT_TRUE(!opened || !(*opened)->figures().notice.empty()) << place;
+    }
+}
+
+TEST(Durable, a_key_ring_says_what_is_wrong_with_a_line) {
+    auto fault = [](const std::string& text) {
+        const auto read = KeyRing::parse(text, "keys");
+        return read ? "" : read.error().message;
+    };
+    const std::string key(43, 'A');
+    EXPECT_EQ(fault("# c\n\n1 " + key + "= first one\n2 " + key + "=\n"), "");
+    EXPECT_EQ(KeyRing::parse("1 " + key + "= first one\n", "keys").value().keys[0].label, "first one");
+    EXPECT_NE(fault("\nx " + key + "=").find("keys line 2: begins with no key number"), std::string::npos);
+    EXPECT_NE(fault("1 AAAA").find("line 1: the key is not 32 bytes"), std::string::npos);
+    EXPECT_NE(fault("1").find("not 32 bytes"), std::string::npos);
+    EXPECT_NE(fault("1 " + key + "=\n1 " + key + "=").find("line 2: key 1 is there twice"), std::string::npos);
+    const Disk disk;
+    fs::create_directories(disk.folder);
+    const auto path = (disk.folder / "keys").string();
+    EXPECT_TRUE(KeyRing::read(path).value().keys.empty());
+    const auto ring = one_key("mine");
+    ASSERT_TRUE(ring.write(path));
+    EXPECT_EQ(KeyRing::read(path).value().keys[0].bytes, ring.keys[0].bytes);
+    EXPECT_EQ(fs::status(path).permissions(), fs::perms::owner_read | fs::perms::owner_write);
 }
 
 /// A message's place in memory is used again for another one; what stands on disk must be the new one.

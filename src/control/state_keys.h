@@ -1,0 +1,26 @@
+#pragma once
+#include <string>
+
+#include "store/durable.h"
+
+namespace penstock::control {
+
+/// Where a broker that keeps its state keeps it.
+struct StatePlace {
+    std::string folder;                  ///< of the durable store; empty: there is none
+    std::string key_file;                ///< the key ring of encryption at rest
+    bool keys_are_given = false;         ///< somebody else makes and rotates the keys (a systemd credential): the file is only read
+    std::string buffer_folder;           ///< for what does not fit into memory; empty: there is none
+};
+
+/// Name of the key ring inside a copy of the state.
+constexpr const char* state_keys_name = "state-keys";
+
+/// The ring as it is in force: made when encryption begins, and with one key more when `rotation` (annotation
+/// `penstock.io/persistence-key`) is another name than its newest key has. On the disk when this returns.
+Result<store::KeyRing> state_keys(const StatePlace& place, bool seal, const std::string& rotation);
+
+/// Lets the keys go that nothing on the disk needs any more; returns the number of keys that went.
+Result<std::size_t> drop_state_keys(const StatePlace& place, store::KeyRing& ring, const store::Durable::Figures& figures, bool seal);
+
+}  // namespace penstock::control

@@ -1,0 +1,409 @@
+#include "store/sealed_files.h"
+
+#include <rocksdb/file_system.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "base/random.h"
+#include "crypto/hash.h"
+#include "crypto/seal.h"
+
+namespace penstock::store {
+namespace {
+
+using rocksdb::FileOptions;
+using rocksdb::IODebugContext;
+using rocksdb::IOOptions;
+using rocksdb::IOStatus;
+using rocksdb::Slice;
+
+constexpr std::string_view magic = "PNSTKSF1";
+constexpr std::size_t head_size = 64, salt_size = 32, check_size = 16, length_size = 4;
+constexpr std::size_t piece_max = 16 << 10;
+constexpr std::size_t overhead = length_size + crypto::Sealer::tag_size;
+
+/// Names hold no data of clients in these: marks, options, the log of RocksDB itself.
+bool is_sealable(const std::string& path) {
+    const auto name = std::filesystem::path(path).filename().string();
+    return name.ends_with(".log") || name.ends_with(".sst") || name.starts_with("MANIFEST-");
+}
+
+std::uint32_t read_u32(const char* at) {
+    std::uint32_t out = 0;
+    for (int i = 0; i < 4; ++i) out = out << 8 | static_cast<unsigned char>(at[i]);
+    return out;
+}
+void write_u32(char* at, std::uint32_t number) {
+    for (int i = 0; i < 4; ++i) at[i] = static_cast<char>(number >> (24 - 8 * i));
+}
+std::string check_of(std::string_view key, std::string_view salt) { return crypto::hmac_sha256(key, "penstock sealed file: check" + std::string(salt)).substr(0, check_size); }
+std::string file_key(std::string_view key, std::string_view salt) { return crypto::hmac_sha256(key, "penstock sealed file: key" + std::string(salt)); }
+
+IOStatus damaged(const std::string& path, std::uint64_t at) { return IOStatus::Corruption(fmt::format("{}: what stands at {} is not what was sealed", path, at)); }
+
+/// Where the pieces of a file stand. What a crash tore off at its end is not there.
+struct Layout {
+    struct Piece {
+        std::uint64_t logical = 0, physical = 0;
+        std::uint32_t size = 0;
+    };
+    std::vector<Piece> pieces;
+    std::uint64_t size = 0;              ///< of the plain bytes
+};
+
+/// The sealed side of one file that is read.
+struct Sealed {
+    std::string path, key;
+    std::shared_ptr<rocksdb::FSRandomAccessFile> file;
+    std::uint64_t physical_size = 0;
+};
+
+IOStatus open_piece(const Sealed& sealed, crypto::Sealer& sealer, std::uint64_t number, std::uint64_t at, std::string_view whole, char* out) {
+    return sealer.open(number, whole.substr(0, length_size), whole.substr(length_size), out) ? IOStatus::OK() : damaged(sealed.path, at);
+}
+
+/// Goes through a file from front to back: pieces are small, reads are not.
+class Window {
+  public:
+    /// The piece that begins there, with its length and tag; empty: nothing whole stands there.
+    std::string_view piece_at(const Sealed& sealed, std::uint64_t at, IOStatus& status) {
+        const auto length = bytes(sealed, at, length_size, status);
+        if (length.size() < length_size) return {};
+        const auto size = read_u32(length.data());
+        if (size == 0 || size > piece_max) return {};
+        const auto whole = bytes(sealed, at, size + overhead, status);
+        return whole.size() == size + overhead ? whole : std::string_view();
+    }
+
+  private:
+    std::string_view bytes(const Sealed& sealed, std::uint64_t at, std::size_t n, IOStatus& status) {
+        if (at < from_ || at + n > from_ + held_.size()) {
+            if (at + n > sealed.physical_size) return {};
+            const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(window_size, sealed.physical_size - at));
+            Slice got;
+            held_.resize(wanted);
+            status = sealed.file->Read(at, wanted, {}, &got, held_.data(), nullptr);
+            if (got.data() != held_.data()) std::memmove(held_.data(), got.data(), got.size());
+            held_.resize(status.ok() ? got.size() : 0);
+            from_ = at;
+            if (held_.size() < n) return {};
+        }
+        return std::string_view(held_).substr(static_cast<std::size_t>(at - from_), n);
+    }
+    static constexpr std::size_t window_size = 128 << 10;
+    std::string held_;
+    std::uint64_t from_ = 0;
+};
+
+Layout layout_of(const Sealed& sealed, IOStatus& status) {
+    Layout out;
+    Window window;
+    for (std::uint64_t at = head_size;;) {
+        const auto whole = window.piece_at(sealed, at, status);
+        if (whole.empty()) return out;
+        const auto size = static_cast<std::uint32_t>(whole.size() - overhead);
+        out.pieces.push_back({out.size, at, size});
+        out.size += size;
+        at += whole.size();
+    }
+}
+
+class SequentialReader final : public rocksdb::FSSequentialFile {
+  public:
+    explicit SequentialReader(Sealed sealed) : sealed_(std::move(sealed)), sealer_(sealed_.key) {}
+    IOStatus Read(std::size_t n, const IOOptions&, Slice* result, char* scratch, IODebugContext*) override {
+        std::size_t done = 0;
+        while (done < n) {
+            if (at_ == size_) {
+                bool ended = false;
+                if (auto status = next(ended); !status.ok()) return status;
+                if (ended) break;
+            }
+            const auto part = std::min<std::size_t>(n - done, size_ - at_);
+            std::memcpy(scratch + done, plain_.data() + at_, part);
+            at_ += static_cast<std::uint32_t>(part);
+            done += part;
+        }
+        *result = Slice(scratch, done);
+        return IOStatus::OK();
+    }
+    IOStatus Skip(std::uint64_t n) override {
+        while (n > 0) {
+            if (at_ == size_) {
+                bool ended = false;
+                if (auto status = next(ended); !status.ok()) return status;
+                if (ended) break;
+            }
+            const auto part = std::min<std::uint64_t>(n, size_ - at_);
+            at_ += static_cast<std::uint32_t>(part);
+            n -= part;
+        }
+        return IOStatus::OK();
+    }
+    IOStatus InvalidateCache(std::size_t, std::size_t) override { return IOStatus::OK(); }
+
+  private:
+    IOStatus next(bool& ended) {
+        IOStatus status;
+        const auto whole = window_.piece_at(sealed_, physical_, status);
+        ended = whole.empty();
+        if (ended) return status;
+        const auto size = whole.size();
+        if (status = open_piece(sealed_, sealer_, number_, physical_, whole, plain_.data()); !status.ok()) {
+            // The last piece of a file is what a crash may have torn.
+            IOStatus reading;
+            ended = window_.piece_at(sealed_, physical_ + size, reading).empty() && reading.ok();
+            return ended ? IOStatus::OK() : status;
+        }
+        ++number_;
+        physical_ += size;
+        at_ = 0;
+        size_ = static_cast<std::uint32_t>(size - overhead);
+        return IOStatus::OK();
+    }
+    Sealed sealed_;
+    crypto::Sealer sealer_;
+    Window window_;
+    std::array<char, piece_max> plain_{};
+    std::uint32_t at_ = 0, size_ = 0;
+    std::uint64_t physical_ = head_size, number_ = 0;
+};
+
+class RandomReader final : public rocksdb::FSRandomAccessFile {
+  public:
+    RandomReader(Sealed sealed, Layout layout) : sealed_(std::move(sealed)), layout_(std::move(layout)) {}
+    IOStatus Read(std::uint64_t offset, std::size_t n, const IOOptions&, Slice* result, char* scratch, IODebugContext*) const override {
+        *result = Slice(scratch, 0);
+        if (offset >= layout_.size) return IOStatus::OK();
+        n = static_cast<std::size_t>(std::min<std::uint64_t>(n, layout_.size - offset));
+        auto at = static_cast<std::size_t>(std::ranges::upper_bound(layout_.pieces, offset, {}, &Layout::Piece::logical) - layout_.pieces.begin()) - 1;
+        crypto::Sealer sealer(sealed_.key);   // readers are many threads
+        std::array<char, piece_max> plain;
+        std::array<char, piece_max + overhead> bytes;
+        for (std::size_t done = 0; done < n; ++at) {
+            const auto& piece = layout_.pieces[at];
+            Slice got;
+            if (auto status = sealed_.file->Read(piece.physical, piece.size + overhead, {}, &got, bytes.data(), nullptr); !status.ok()) return status;
+            if (got.size() != piece.size + overhead) return damaged(sealed_.path, piece.physical);
+            if (auto status = open_piece(sealed_, sealer, at, piece.physical, {got.data(), got.size()}, plain.data()); !status.ok()) return status;
+            const auto from = static_cast<std::size_t>(offset + done - piece.logical);
+            const auto part = std::min(n - done, piece.size - from);
+            std::memcpy(scratch + done, plain.data() + from, part);
+            done += part;
+        }
+        *result = Slice(scratch, n);
+        return IOStatus::OK();
+    }
+    std::size_t GetUniqueId(char* id, std::size_t max_size) const override { return sealed_.file->GetUniqueId(id, max_size); }
+    IOStatus InvalidateCache(std::size_t, std::size_t) override { return IOStatus::OK(); }
+
+  private:
+    Sealed sealed_;
+    Layout layout_;
+};
+
+class Writer final : public rocksdb::FSWritableFileOwnerWrapper {
+  public:
+    Writer(std::unique_ptr<rocksdb::FSWritableFile>&& file, const std::string& key) : FSWritableFileOwnerWrapper(std::move(file)), sealer_(key) {}
+    IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* dbg) override {
+        const std::string_view all(data.data(), data.size());
+        bool good = true;
+        buffer_.resize_and_overwrite(all.size() + (all.size() / piece_max + 1) * overhead, [&](char* out, std::size_t) {
+            std::size_t used = 0;
+            for (std::size_t at = 0; at < all.size() && good; at += piece_max) {
+                const auto piece = all.substr(at, piece_max);
+                write_u32(out + used, static_cast<std::uint32_t>(piece.size()));
+                good = sealer_.seal(number_++, {out + used, length_size}, piece, out + used + length_size);
+                used += piece.size() + overhead;
+            }
+            return used;
+        });
+        if (!good) return IOStatus::IOError("OpenSSL does not seal");
+        // After an append that failed RocksDB gives the file up; a piece cut short is the last one for who reads it.
+        if (auto status = FSWritableFileOwnerWrapper::Append(buffer_, options, dbg); !status.ok()) return status;
+        size_ += all.size();
+        if (buffer_.capacity() > (std::size_t{1} << 20)) buffer_ = {};
+        return IOStatus::OK();
+    }
+    IOStatus Append(const Slice& data, const IOOptions& options, const rocksdb::DataVerificationInfo&, IODebugContext* dbg) override { return Append(data, options, dbg); }
+    IOStatus PositionedAppend(const Slice&, std::uint64_t, const IOOptions&, IODebugContext*) override { return IOStatus::NotSupported("sealed files are written from front to back"); }
+    IOStatus PositionedAppend(const Slice&, std::uint64_t, const IOOptions&, const rocksdb::DataVerificationInfo&, IODebugContext*) override { return IOStatus::NotSupported("sealed files are written from front to back"); }
+    IOStatus Truncate(std::uint64_t size, const IOOptions&, IODebugContext*) override { return size == size_ ? IOStatus::OK() : IOStatus::NotSupported("sealed files are not cut"); }
+    std::uint64_t GetFileSize(const IOOptions&, IODebugContext*) override { return size_; }
+    // These are advice about places in the file, which are others here.
+    IOStatus RangeSync(std::uint64_t, std::uint64_t, const IOOptions&, IODebugContext*) override { return IOStatus::OK(); }
+    IOStatus InvalidateCache(std::size_t, std::size_t) override { return IOStatus::OK(); }
+    void PrepareWrite(std::size_t, std::size_t, const IOOptions&, IODebugContext*) override {}
+    IOStatus Allocate(std::uint64_t, std::uint64_t, const IOOptions&, IODebugContext*) override { return IOStatus::OK(); }
+
+  private:
+    crypto::Sealer sealer_;
+    std::uint64_t number_ = 0, size_ = 0;
+    std::string buffer_;
+};
+
+class Wrapper final : public rocksdb::FileSystemWrapper {
+  public:
+    explicit Wrapper(const std::shared_ptr<rocksdb::FileSystem>& below) : FileSystemWrapper(below) {}
+    static const char* kClassName() { return "PenstockSealedFiles"; }
+    const char* Name() const override { return kClassName(); }
+
+    void set(KeyRing ring, bool seal) {
+        const std::lock_guard lock(guard_);
+        ring_ = std::move(ring);
+        seals_ = seal && !ring_.keys.empty();
+    }
+
+    IOStatus NewSequentialFile(const std::string& path, const FileOptions& options, std::unique_ptr<rocksdb::FSSequentialFile>* out, IODebugContext* dbg) override {
+        std::optional<Sealed> sealed;
+        if (auto status = look(path, options, sealed, dbg); !status.ok()) return status;
+        if (!sealed) return FileSystemWrapper::NewSequentialFile(path, options, out, dbg);
+        *out = std::make_unique<SequentialReader>(std::move(*sealed));
+        return IOStatus::OK();
+    }
+    IOStatus NewRandomAccessFile(const std::string& path, const FileOptions& options, std::unique_ptr<rocksdb::FSRandomAccessFile>* out, IODebugContext* dbg) override {
+        std::optional<Sealed> sealed;
+        if (auto status = look(path, options, sealed, dbg); !status.ok()) return status;
+        if (!sealed) return FileSystemWrapper::NewRandomAccessFile(path, options, out, dbg);
+        IOStatus status;
+        auto layout = layout_of(*sealed, status);
+        if (status.ok()) *out = std::make_unique<RandomReader>(std::move(*sealed), std::move(layout));
+        return status;
+    }
+    IOStatus NewWritableFile(const std::string& path, const FileOptions& options, std::unique_ptr<rocksdb::FSWritableFile>* out, IODebugContext* dbg) override {
+        KeyRing::Key key;
+        if (is_sealable(path)) {
+            const std::lock_guard lock(guard_);
+            if (seals_) key = ring_.keys.back();
+        }
+        if (auto status = FileSystemWrapper::NewWritableFile(path, options, out, dbg); !status.ok() || key.id == 0) return status;
+        std::string salt(salt_size, '\0');
+        random_bytes(salt.data(), salt.size());
+        std::string head(magic);
+        head.resize(16);
+        write_u32(head.data() + magic.size(), key.id);
+        head += salt + check_of(key.bytes, salt);
+        auto status = (*out)->Append(head, options.io_options, dbg);
+        if (status.ok()) *out = std::make_unique<Writer>(std::move(*out), file_key(key.bytes, salt));
+        return status;
+    }
+    IOStatus ReuseWritableFile(const std::string& path, const std::string& old, const FileOptions& options, std::unique_ptr<rocksdb::FSWritableFile>* out, IODebugContext* dbg) override {
+        if (auto status = DeleteFile(old, options.io_options, dbg); !status.ok()) return status;
+        return NewWritableFile(path, options, out, dbg);
+    }
+    IOStatus ReopenWritableFile(const std::string& path, const FileOptions& options, std::unique_ptr<rocksdb::FSWritableFile>* out, IODebugContext* dbg) override {
+        if (is_sealable(path)) return IOStatus::NotSupported("sealed files are not written on");
+        return FileSystemWrapper::ReopenWritableFile(path, options, out, dbg);
+    }
+    IOStatus NewRandomRWFile(const std::string& path, const FileOptions& options, std::unique_ptr<rocksdb::FSRandomRWFile>* out, IODebugContext* dbg) override {
+        if (is_sealable(path)) return IOStatus::NotSupported("sealed files are written from front to back");
+        return FileSystemWrapper::NewRandomRWFile(path, options, out, dbg);
+    }
+    IOStatus NewMemoryMappedFileBuffer(const std::string&, std::unique_ptr<rocksdb::MemoryMappedFileBuffer>*) override { return IOStatus::NotSupported("sealed files are not mapped"); }
+    IOStatus GetFileSize(const std::string& path, const IOOptions& options, std::uint64_t* size, IODebugContext* dbg) override {
+        std::optional<Sealed> sealed;
+        if (is_sealable(path)) {
+            FileOptions reading;
+            reading.io_options = options;
+            if (auto status = look(path, reading, sealed, dbg); !status.ok()) return status;
+        }
+        if (!sealed) return FileSystemWrapper::GetFileSize(path, options, size, dbg);
+        IOStatus status;
+        *size = layout_of(*sealed, status).size;
+        return status;
+    }
+    IOStatus GetChildrenFileAttributes(const std::string& folder, const IOOptions& options, std::vector<rocksdb::FileAttributes>* out, IODebugContext* dbg) override {
+        return FileSystem::GetChildrenFileAttributes(folder, options, out, dbg);   // by way of GetFileSize above
+    }
+    IOStatus Truncate(const std::string& path, std::size_t size, const IOOptions& options, IODebugContext* dbg) override {
+        return is_sealable(path) ? IOStatus::NotSupported("sealed files are not cut") : FileSystemWrapper::Truncate(path, size, options, dbg);
+    }
+
+    Result<std::map<std::uint32_t, std::size_t>> census(const std::string& folder) {
+        std::map<std::uint32_t, std::size_t> out;
+        std::vector<std::string> names;
+        if (!target()->GetChildren(folder, {}, &names, nullptr).ok()) return out;   // not there yet
+        for (const auto& name : names) {
+            if (!is_sealable(name)) continue;
+            const auto path = folder + "/" + name;
+            std::string head;
+            if (!read_head(path, {}, head, nullptr).ok() || head.empty()) continue;   // it went meanwhile, or RocksDB will say what is wrong with it
+            if (!head.starts_with(magic) || head.size() < head_size) {
+                ++out[0];
+                continue;
+            }
+            std::string key;
+            if (auto why = key_of(path, head, key); !why.empty()) return fail(why);
+            ++out[read_u32(head.data() + magic.size())];
+        }
+        return out;
+    }
+
+  private:
+    IOStatus read_head(const std::string& path, const FileOptions& options, std::string& head, IODebugContext* dbg) {
+        std::unique_ptr<rocksdb::FSRandomAccessFile> file;
+        if (auto status = target()->NewRandomAccessFile(path, options, &file, dbg); !status.ok()) return status;
+        char bytes[head_size];
+        Slice got;
+        auto status = file->Read(0, head_size, options.io_options, &got, bytes, dbg);
+        if (status.ok()) head.assign(got.data(), got.size());
+        return status;
+    }
+    /// Says why the file cannot be opened, or gives its key.
+    std::string key_of(const std::string& path, const std::string& head, std::string& key) {
+        const auto id = read_u32(head.data() + magic.size());
+        const auto salt = head.substr(16, salt_size);
+        const std::lock_guard lock(guard_);
+        const auto* found = ring_.find(id);
+        if (found == nullptr) return fmt::format("{}: sealed with key {}, which is not among the keys at hand; put the key file back as it was", path, id);
+        if (check_of(found->bytes, salt) != head.substr(16 + salt_size, check_size)) return fmt::format("{}: sealed with another key {} than the one at hand, or its head is damaged; put the key file back as it was", path, id);
+        key = file_key(found->bytes, salt);
+        return {};
+    }
+    /// Nothing: the file stands in the clear.
+    IOStatus look(const std::string& path, const FileOptions& options, std::optional<Sealed>& out, IODebugContext* dbg) {
+        if (!is_sealable(path)) return IOStatus::OK();
+        std::string head;
+        if (auto status = read_head(path, options, head, dbg); !status.ok()) return status;
+        const bool torn = !head.empty() && head.size() < head_size && magic.starts_with(std::string_view(head).substr(0, magic.size()));
+        if (!torn && !head.starts_with(magic)) return IOStatus::OK();
+        Sealed sealed{.path = path, .key = {}, .file = {}, .physical_size = 0};
+        if (!torn) {
+            if (auto why = key_of(path, head, sealed.key); !why.empty()) return IOStatus::InvalidArgument(why);
+            if (auto status = target()->GetFileSize(path, options.io_options, &sealed.physical_size, dbg); !status.ok()) return status;
+        }
+        std::unique_ptr<rocksdb::FSRandomAccessFile> file;
+        if (auto status = target()->NewRandomAccessFile(path, options, &file, dbg); !status.ok()) return status;
+        sealed.file = std::move(file);
+        out = std::move(sealed);
+        return IOStatus::OK();
+    }
+    std::mutex guard_;
+    KeyRing ring_;
+    bool seals_ = false;
+};
+
+class Files final : public SealedFiles {
+  public:
+    explicit Files(std::shared_ptr<rocksdb::FileSystem> below) : wrapper_(std::make_shared<Wrapper>(below ? std::move(below) : rocksdb::FileSystem::Default())) {}
+    std::shared_ptr<rocksdb::FileSystem> files() override { return wrapper_; }
+    void set(KeyRing ring, bool seal) override { wrapper_->set(std::move(ring), seal); }
+    Result<std::map<std::uint32_t, std::size_t>> census(const std::string& folder) override { return wrapper_->census(folder); }
+
+  private:
+    std::shared_ptr<Wrapper> wrapper_;
+};
+
+}  // namespace
+
+std::shared_ptr<SealedFiles> SealedFiles::make(std::shared_ptr<rocksdb::FileSystem> below) { return std::make_shared<Files>(std::move(below)); }
+
+}  // namespace penstock::store

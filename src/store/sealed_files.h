@@ -1,0 +1,36 @@
+#pragma once
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "store/key_ring.h"
+
+namespace rocksdb {
+class FileSystem;
+}
+
+namespace penstock::store {
+
+/// Files of RocksDB that are sealed with AES-256-GCM on their way to the disk: logs, tables and manifests. Files that were written
+/// in the clear, or under an older key of the ring, are read as they are; what is written gets the newest key, or none.
+///
+/// A file: 64 bytes of head (magic, key number, salt, a check of the key), then pieces of 4 bytes of length, at most 16 KiB of
+/// ciphertext and 16 bytes of tag. Each file has a key of its own, derived from the ring's by its salt, and numbers its pieces:
+/// that is the nonce, so none is used twice and no piece can stand in another's place. See docs/internals/formats.md.
+///
+/// Any thread.
+class SealedFiles {
+  public:
+    /// `below` null: the machine's own file system.
+    static std::shared_ptr<SealedFiles> make(std::shared_ptr<rocksdb::FileSystem> below);
+    virtual ~SealedFiles() = default;
+    virtual std::shared_ptr<rocksdb::FileSystem> files() = 0;
+    /// What seals from now on: the ring's last key, or none.
+    virtual void set(KeyRing ring, bool seal) = 0;
+    /// The number of sealable files in the folder by key; 0: in the clear. An error names a file whose key is not in the ring.
+    virtual Result<std::map<std::uint32_t, std::size_t>> census(const std::string& folder) = 0;
+};
+
+}  // namespace penstock::store
