@@ -134,4 +134,40 @@ std::optional<std::string> base64_decode(std::string_view text) {
     return out;
 }
 
+std::optional<std::int64_t> parse_duration_ms(std::string_view text) {
+    double total = 0;
+    if (text.empty()) return std::nullopt;
+    while (!text.empty()) {
+        std::size_t digits = 0;
+        while (digits < text.size() && ((text[digits] >= '0' && text[digits] <= '9') || text[digits] == '.')) ++digits;
+        const auto number = parse_number<double>(text.substr(0, digits));
+        if (!number) return std::nullopt;
+        text.remove_prefix(digits);
+        double unit = 0;
+        std::size_t length = 1;
+        if (text.starts_with("ms")) unit = 1, length = 2;
+        else if (text.starts_with("h")) unit = 3'600'000;
+        else if (text.starts_with("m")) unit = 60'000;
+        else if (text.starts_with("s")) unit = 1000;
+        else return std::nullopt;
+        total += *number * unit;
+        text.remove_prefix(length);
+    }
+    if (total > 1e15) return std::nullopt;
+    return static_cast<std::int64_t>(total);
+}
+
+std::optional<std::int64_t> parse_size(std::string_view text) {
+    const bool binary = text.ends_with('i');
+    if (binary) text.remove_suffix(1);
+    constexpr std::string_view units = "KMGTPE";
+    const auto unit = text.empty() ? std::string_view::npos : units.find(text.back());
+    if (unit == std::string_view::npos && binary) return std::nullopt;
+    const auto number = parse_number<std::int64_t>(unit == std::string_view::npos ? text : text.substr(0, text.size() - 1));
+    if (!number || *number < 0) return std::nullopt;
+    double out = static_cast<double>(*number);
+    for (std::size_t i = 0; unit != std::string_view::npos && i <= unit; ++i) out *= binary ? 1024 : 1000;
+    return out > 9e18 ? INT64_MAX : static_cast<std::int64_t>(out);
+}
+
 }  // namespace penstock

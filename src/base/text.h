@@ -1,5 +1,6 @@
 #pragma once
 #include <charconv>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,6 +22,10 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
 std::string printable(std::string_view text);
 std::string base64_encode(std::string_view bytes);
 std::optional<std::string> base64_decode(std::string_view text);
+/// `1h30m`, `200ms`: as Go writes durations; milliseconds.
+std::optional<std::int64_t> parse_duration_ms(std::string_view text);
+/// `500M`, `10Gi`, `4096`: decimal units, or binary ones with `i`; bytes.
+std::optional<std::int64_t> parse_size(std::string_view text);
 /// Whole text as a number, or nothing.
 template <class T>
 std::optional<T> parse_number(std::string_view text) {

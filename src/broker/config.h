@@ -50,6 +50,7 @@ struct BrokerConfig {
     std::uint32_t message_expiry_max = 0;         ///< seconds
     std::uint32_t packet_size_max = 64u << 20;    ///< bytes, the whole packet
     std::uint64_t queue_length_max = 0;           ///< messages per subscriber
+    std::uint64_t queue_bytes_max = 0;            ///< bytes of them
     bool queue_drop_oldest = false;
     std::uint16_t client_receive_maximum = 65'535;///< caps what a client asks for
     std::uint16_t keep_alive_max = 0;             ///< seconds
@@ -60,6 +61,8 @@ struct BrokerConfig {
     bool sys_topics = true;
     std::size_t state_keys_max = 100'000;         ///< keys of the state store
     Persistence persistence;
+    std::int64_t overflow_bytes = 0;              ///< of queues on disk, of all workers; 0: all in memory
+    std::int64_t overflow_age_ms = 0;             ///< how long a message may wait there
 
     std::uint16_t receive_maximum = 1000;         ///< of the server, towards publishers
     std::uint16_t topic_alias_maximum = 32;       ///< aliases a client may set

@@ -32,8 +32,15 @@ void log_ended(std::string_view client, std::string_view peer, std::string_view 
               suppressed > 0 ? fmt::format(" suppressed={}", suppressed) : "");
 }
 
-Core::Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared, std::unique_ptr<store::Engine> engine)
-    : id_(id), count_(count), driver_(driver), shared_(shared), engine_(std::move(engine)), durable_(engine_->is_durable()) {
+Core::Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared, std::unique_ptr<store::Engine> engine, store::OverflowLane* overflow)
+    : id_(id), count_(count), driver_(driver), shared_(shared), engine_(std::move(engine)), durable_(engine_->is_durable()), overflow_(overflow) {
+    if (overflow_ != nullptr)
+        overflow_->on_ready = [this](const std::string& client_id) {
+            auto* session = find_session(client_id);
+            if (session == nullptr) return;
+            watch_queue(*session);
+            if (auto* link = static_cast<Connection*>(session->link()); link != nullptr) on_room(*link, now_);
+        };
     category_of("uncategorized");
     if (id_ != 0) return;
     state_ = std::make_unique<statestore::StateStore>(
@@ -65,7 +72,25 @@ Session* Core::find_session(std::string_view client_id) noexcept {
 }
 
 session::QueueLimits Core::queue_limits() const noexcept {
-    return {.length = config_.queue_length_max, .drop_oldest = config_.queue_drop_oldest};
+    return {.length = config_.queue_length_max, .bytes = config_.queue_bytes_max, .drop_oldest = config_.queue_drop_oldest,
+            .qos0_bytes = static_cast<std::size_t>(std::max<std::int64_t>(1 << 20, config_.pool_bytes / 16)),
+            .overflows = config_.overflow_bytes > 0 && shared_.pool_used() * 2 > config_.pool_bytes};
+}
+
+void Core::watch_queue(Session& session) {
+    const auto next = session.next_end();
+    if (next == 0) return;
+    const auto second = std::max(static_cast<std::uint32_t>((next + 999) / 1000), expired_ + 1);
+    if (session.looked_at != 0 && session.looked_at <= second) return;
+    session.looked_at = second;
+    by_id_[session.id()] = &session;
+    expiring_[second % expiring_.size()].push_back(session.id());
+}
+
+void Core::settle_overflow(std::int64_t now) {
+    if (overflow_ == nullptr) return;
+    now_ = now;
+    overflow_->settle();
 }
 
 std::uint16_t Core::category_of(std::string_view name) {
@@ -234,12 +259,13 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
 
     // Memory: above three quarters of the pool nothing new is taken, unless it is urgent and that is allowed.
     if (under_pressure() && !(publish.high_priority && config_.high_priority_passes)) {
-        ++figures_.rejected_memory;
+        const bool disk_full = overflow_ != nullptr && overflow_->is_full();
+        ++(disk_full ? figures_.rejected_disk : figures_.rejected_memory);
         if (publish.qos == Qos::at_most_once) {
             ++category.qos0_dropped_incoming;
             return Next::go_on;
         }
-        if (connection.version == Version::v5) return answer(ReasonCode::quota_exceeded, "the message pool is above 75 %; retry later");
+        if (connection.version == Version::v5) return answer(ReasonCode::quota_exceeded, disk_full ? "memory and the disk buffer are full; retry later" : "the message pool is above 75 %; retry later");
         // Version 3 has no way to say no: the client waits, TCP holds it back, nothing is lost.
         driver_.pause(connection);
         --category.publishes_received;
@@ -514,6 +540,7 @@ void Core::deliver_to(Session& session, mqtt::Outgoing& message, std::uint8_t qo
     // A delivery of a kept session leaves once it is known on disk: after a crash it must be the same one, not another.
     if (link != nullptr && session.keeps_queue && effective != Qos::at_most_once) gate(*link);
     session.deliver(message, effective, retain, ids, id_count, *engine_, queue_limits(), now_, counts);
+    if (session.next_end() != 0) watch_queue(session);
 }
 
 bool Core::deliver_local(mqtt::Outgoing& message, const topics::Match& match) {
@@ -652,7 +679,7 @@ void Core::set_retained(mqtt::Outgoing& message) {
 
 void Core::send_retained(Session& session, std::string_view filter, const topics::Options& options) {
     auto limits = queue_limits();
-    limits.qos0_length = static_cast<std::size_t>(-1);   // a subscriber asked for these; they wait for its socket instead
+    limits.qos0_length = limits.qos0_bytes = static_cast<std::size_t>(-1);   // a subscriber asked for these; they wait for its socket instead
     auto* connection = static_cast<Connection*>(session.link());
     auto& counts = figures_.categories[connection->category].delivery;
     output(*connection);
@@ -663,6 +690,7 @@ void Core::send_retained(Session& session, std::string_view filter, const topics
         const auto qos = std::min(static_cast<Qos>(options.qos), message.view().qos);
         session.deliver(message, qos, true, &options.id, options.id != 0 ? 1 : 0, *engine_, limits, now_, counts);
     });
+    watch_queue(session);
 }
 
 // --- mails ---
@@ -740,7 +768,7 @@ CoreFigures Core::figures() const {
         out.queued += session->queued();
         out.in_flight += session->in_flight();
     }
-    if (state_ != nullptr) out.state_keys = state_->size();
+    if (state_ != nullptr) out.state_keys = state_->size(), out.state = state_->counts();
     return out;
 }
 

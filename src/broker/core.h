@@ -17,6 +17,7 @@
 #include "session/session.h"
 #include "statestore/state_store.h"
 #include "store/engine.h"
+#include "store/overflow.h"
 #include "topics/retained_index.h"
 #include "topics/subscription_index.h"
 
@@ -70,7 +71,7 @@ struct ClientView {
 /// What all cores of a broker share. Written with relaxed atomics only; nobody waits.
 struct Shared {
     std::atomic<std::uint64_t> sequence{1};                ///< orders retained messages across workers
-    std::vector<std::unique_ptr<mqtt::MessageBytes>> pools;///< one per worker, then one for the control thread
+    std::vector<std::unique_ptr<mqtt::MessageBytes>> pools;///< one per worker, then one for the control thread and one for the overflow's
     [[nodiscard]] std::int64_t pool_used() const noexcept {
         std::int64_t sum = 0;
         for (const auto& cell : pools) sum += cell->value();
@@ -113,6 +114,8 @@ struct CoreFigures {
     std::uint64_t mailbox_full = 0;
     std::uint64_t state_requests = 0;
     std::uint64_t state_keys = 0;
+    statestore::StateStore::Counts state;
+    std::array<std::uint64_t, 2> dynamic_requests{};       ///< of persistence by clients: not allowed, allowed
     std::uint64_t subscribes = 0;
     std::uint64_t connections = 0;
     std::uint64_t sessions = 0;
@@ -135,7 +138,7 @@ struct CoreFigures {
 /// after its CONNECT, so that taking over a session is a local affair and no message can meet a session in transit.
 class Core {
   public:
-    Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared, std::unique_ptr<store::Engine> engine);
+    Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared, std::unique_ptr<store::Engine> engine, store::OverflowLane* overflow = nullptr);
     ~Core();
 
     void configure(const BrokerConfig& config);
@@ -189,6 +192,8 @@ class Core {
     void recover(std::int64_t now);
     /// Goes on with what waited for a commit. Once a turn, before anything else.
     void settle(std::int64_t now);
+    /// Queued messages that were read from the disk go out.
+    void settle_overflow(std::int64_t now);
     [[nodiscard]] bool under_pressure() const noexcept { return shared_.pool_used() * 4 > config_.pool_bytes * 3; }
 
     [[nodiscard]] CoreFigures figures() const;
@@ -268,6 +273,8 @@ class Core {
     void broadcast(const Mail& prototype);
     [[nodiscard]] bool is_hidden(std::string_view topic) const noexcept;
     [[nodiscard]] session::QueueLimits queue_limits() const noexcept;
+    /// Sees to it that messages of the session's queue go when they expire.
+    void watch_queue(session::Session& session);
 
     // output
     session::OutBuffer& output(Connection& connection) {
@@ -297,8 +304,8 @@ class Core {
     /// The publisher is done with it: what was noted goes, here and on the other workers.
     void release(std::string_view publisher, std::uint16_t packet_id);
     bool forget_seen(std::string_view publisher, std::uint16_t packet_id);
-    [[nodiscard]] bool keeps_retained(const mqtt::MessageView& view) const;
-    [[nodiscard]] bool keeps_queue(const mqtt::ConnectView& connect, std::string_view client_id) const;
+    [[nodiscard]] bool keeps_retained(const mqtt::MessageView& view);
+    [[nodiscard]] bool keeps_queue(const mqtt::ConnectView& connect, std::string_view client_id);
 
     // state store
     struct StateOut {
@@ -312,7 +319,7 @@ class Core {
     void state_out(std::string client_id, const mqtt::MessageView& view);
     void send_state(StateOut& out);
     void deliver_direct(const std::string& client_id, const mqtt::MessageRef& message);
-    [[nodiscard]] bool keeps_state(std::string_view key, bool requested) const;
+    [[nodiscard]] bool keeps_state(std::string_view key, bool requested);
 
     // keep alive
     void wheel_insert(Connection& connection, std::uint32_t at);
@@ -346,6 +353,9 @@ class Core {
     std::deque<Cleared> cleared_;                                  ///< so that an older value in the mail does not come back
     std::unordered_map<std::string, std::uint64_t> cleared_at_;
     std::array<Connection*, 256> wheel_{};
+    std::array<std::vector<std::uint64_t>, 256> expiring_;         ///< timer wheel by second: sessions in whose queue something expires
+    std::uint32_t expired_ = 0;                                    ///< it has been turned up to this second
+    store::OverflowLane* overflow_;                                ///< null: none
     std::unordered_map<std::uint64_t, Connection*> waiting_;       ///< ticket → who waits for a verdict
     std::uint64_t next_ticket_ = 1;
     std::multimap<std::int64_t, Connection*> expiries_;            ///< monotonic ms at which a credential ends

@@ -562,8 +562,27 @@ void Core::on_tick(std::int64_t now) {
         if (found != cleared_at_.end() && found->second == cleared_.front().sequence) cleared_at_.erase(found);
         cleared_.pop_front();
     }
+    // What expired in queues, wherever it stands there. After a long pause one round covers all slots.
+    const auto from = second - expired_ > expiring_.size() ? second - static_cast<std::uint32_t>(expiring_.size()) + 1 : expired_ + 1;
+    expired_ = second;
+    for (auto s = from; s <= second; ++s) {
+        auto due = std::exchange(expiring_[s % expiring_.size()], {});
+        std::ranges::sort(due);
+        due.erase(std::ranges::unique(due).begin(), due.end());
+        for (const auto id : due) {
+            const auto found = by_id_.find(id);
+            if (found == by_id_.end() || found->second->looked_at == 0 || found->second->looked_at % expiring_.size() != s % expiring_.size()) continue;
+            auto& session = *found->second;
+            if (session.looked_at > second) {
+                expiring_[s % expiring_.size()].push_back(id);   // of a later round
+                continue;
+            }
+            session.looked_at = 0;
+            figures_.expired_messages += session.drop_expired(now);
+            watch_queue(session);
+        }
+    }
     if (second % 10 == 0) {
-        for (auto& [id, session] : sessions_) figures_.expired_messages += session->drop_expired(now);
         std::vector<std::string> expired;
         if (std::exchange(retained_may_expire_, false))
             retained_.for_each([&](Retained& value) {

@@ -25,15 +25,18 @@ bool asks(std::string_view properties) {
 
 }  // namespace
 
-bool Core::keeps_retained(const mqtt::MessageView& view) const {
+bool Core::keeps_retained(const mqtt::MessageView& view) {
     const auto& rules = config_.persistence;
     if (rules.retain != Persistence::Mode::custom) return rules.retain == Persistence::Mode::all;
-    return std::ranges::any_of(rules.retain_topics, [&](const auto& filter) { return topics::matches(filter, view.topic); }) || (rules.retain_dynamic && asks(view.properties));
+    const bool asked = asks(view.properties);
+    if (asked) ++figures_.dynamic_requests[rules.retain_dynamic];
+    return std::ranges::any_of(rules.retain_topics, [&](const auto& filter) { return topics::matches(filter, view.topic); }) || (rules.retain_dynamic && asked);
 }
 
-bool Core::keeps_queue(const mqtt::ConnectView& connect, std::string_view client_id) const {
+bool Core::keeps_queue(const mqtt::ConnectView& connect, std::string_view client_id) {
     const auto& rules = config_.persistence;
     if (rules.queues != Persistence::Mode::custom) return rules.queues == Persistence::Mode::all;
+    if (connect.persistence_requested) ++figures_.dynamic_requests[rules.queue_dynamic];
     return std::ranges::any_of(rules.queue_clients, [&](const auto& pattern) { return glob_match(pattern, client_id); }) || (rules.queue_dynamic && connect.persistence_requested);
 }
 
@@ -152,7 +155,10 @@ class Core::Recovery final : public store::Recovered {
     }
     void seen(std::string_view publisher, std::uint16_t packet_id) override { core_.seen_.insert(origin_key(publisher, packet_id)); }
     void queue(std::string_view client_id, std::unique_ptr<store::SessionStore> store, std::uint16_t last_packet_id) override {
-        if (auto* session = core_.find_session(client_id); session != nullptr) session->restore(std::move(store), last_packet_id);
+        if (auto* session = core_.find_session(client_id); session != nullptr) {
+            session->restore(std::move(store), last_packet_id);
+            core_.watch_queue(*session);
+        }
     }
     void state(std::string key, statestore::Entry entry) override {
         if (core_.state_ != nullptr) core_.state_->restore(std::move(key), std::move(entry));

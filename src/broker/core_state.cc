@@ -77,9 +77,10 @@ Core::Next Core::on_state_request(Connection& connection, const mqtt::PublishVie
     return answer(ReasonCode::success);
 }
 
-bool Core::keeps_state(std::string_view key, bool requested) const {
+bool Core::keeps_state(std::string_view key, bool requested) {
     const auto& rules = config_.persistence;
     if (!durable_ || rules.state != Persistence::Mode::custom) return durable_ && rules.state == Persistence::Mode::all;
+    if (requested) ++figures_.dynamic_requests[rules.state_dynamic];
     for (const auto& entry : rules.state_keys)
         for (const auto& pattern : entry.keys)
             if (entry.type == auth::Rule::KeyType::pattern ? auth::glob_with_tokens(pattern, true, {}, {}, key) : pattern == key) return true;

@@ -11,17 +11,24 @@
 
 namespace penstock::broker {
 
-Server::Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable) : durable_(std::move(durable)) {
-    for (std::uint32_t i = 0; i <= workers; ++i) shared_.pools.push_back(std::make_unique<mqtt::MessageBytes>());
+Server::Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable, const std::string& overflow_folder, const BrokerConfig& config) : durable_(std::move(durable)) {
+    for (std::uint32_t i = 0; i < workers + 2; ++i) shared_.pools.push_back(std::make_unique<mqtt::MessageBytes>());
+    if (!overflow_folder.empty()) {
+        overflow_ = store::Overflow::make(overflow_folder, workers, [this] { return shared_.pool_used() * 2 > pool_bytes_.load(std::memory_order_relaxed); }, [this](std::uint32_t worker) { workers_[worker]->wake(); }, *shared_.pools[workers + 1]);
+        set_overflow(config);
+    }
     std::vector<Worker*> peers;
     for (std::uint32_t i = 0; i < workers; ++i) {
-        workers_.push_back(std::make_unique<Worker>(i, workers, shared_, durable_.get()));
+        workers_.push_back(std::make_unique<Worker>(i, workers, shared_, durable_.get(), overflow_ ? &overflow_->lane(i) : nullptr));
         peers.push_back(workers_.back().get());
     }
     for (auto& worker : workers_) worker->connect_to(peers);
     for (auto& worker : workers_) threads_.emplace_back([w = worker.get()] { w->run(); });
     if (durable_ == nullptr) return;
-    on_all([](Worker& worker) { worker.core().recover(worker.now()); });
+    on_all([&](Worker& worker) {
+        worker.core().configure(config);
+        worker.core().recover(worker.now());
+    });
     // What the workers tell each other of their subscriptions must have arrived before the first client does.
     for (std::uint64_t sent = 1, processed = 0; sent != processed;) {
         std::vector<std::pair<std::uint64_t, std::uint64_t>> counts(workers_.size());
@@ -34,6 +41,11 @@ Server::Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable) :
 
 Server::~Server() { stop(); }
 
+void Server::set_overflow(const BrokerConfig& config) {
+    pool_bytes_ = config.pool_bytes;
+    overflow_->set_limits({.size_max = config.overflow_bytes, .age_max_ms = config.overflow_age_ms});
+}
+
 void Server::on_all(const std::function<void(Worker&)>& task) {
     gather([&](Worker& worker, std::size_t) { task(worker); });
 }
@@ -42,6 +54,7 @@ std::vector<ListenerState> Server::apply(const BrokerConfig& config, const std::
     const std::lock_guard lock(guard_);
     std::vector<ListenerState> out;
     if (stopped_) return out;
+    if (overflow_ != nullptr) set_overflow(config);
     std::vector<std::shared_ptr<ListenerSocket>> added, removed, changed;
     auto previous = std::move(open_);
     open_.clear();
@@ -172,6 +185,7 @@ void Server::stop() {
     for (auto& worker : workers_) worker->stop();
     for (auto& thread : threads_) thread.join();
     if (durable_ != nullptr) durable_->stop();
+    if (overflow_ != nullptr) overflow_->stop();
     open_.clear();
 }
 

@@ -24,7 +24,8 @@ struct ListenerState {
 class Server {
   public:
     /// `durable`: where state is kept; null: in memory alone. What it holds is there when this returns.
-    explicit Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable = nullptr);
+    /// `overflow_folder`: for queues that have no place in memory; empty: there is none. `config`: what is in force while that comes back.
+    explicit Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable = nullptr, const std::string& overflow_folder = {}, const BrokerConfig& config = {});
     ~Server();
 
     [[nodiscard]] std::uint32_t workers() const noexcept { return static_cast<std::uint32_t>(workers_.size()); }
@@ -44,10 +45,13 @@ class Server {
     [[nodiscard]] std::int64_t pool_used() const noexcept { return shared_.pool_used(); }
     /// Null: in memory alone.
     [[nodiscard]] store::Durable* durable() const noexcept { return durable_.get(); }
+    /// Null: none.
+    [[nodiscard]] const store::Overflow* overflow() const noexcept { return overflow_.get(); }
     /// DISCONNECT 0x8B to all, then stops the threads.
     void stop();
 
   private:
+    void set_overflow(const BrokerConfig& config);
     void on_all(const std::function<void(Worker&)>& task);
     /// Runs on each worker's thread, with its number; returns when all are done.
     void gather(const std::function<void(Worker&, std::size_t)>& task);
@@ -55,6 +59,8 @@ class Server {
     std::mutex guard_;
     Shared shared_;
     std::unique_ptr<store::Durable> durable_;
+    std::atomic<std::int64_t> pool_bytes_{0};
+    std::unique_ptr<store::Overflow> overflow_;
     std::vector<std::unique_ptr<Worker>> workers_;
     std::vector<std::thread> threads_;
     std::map<std::string, std::shared_ptr<ListenerSocket>> open_;     ///< by port; those that pick one: by resource and place

@@ -28,8 +28,8 @@ ListenerSocket::~ListenerSocket() {
     for (const int fd : fds) io::close_now(fd);
 }
 
-Worker::Worker(std::uint32_t id, std::uint32_t count, Shared& shared, store::Durable* durable)
-    : id_(id), shared_(shared), core_(id, count, *this, shared, durable != nullptr ? durable->engine(id, [this] { poller_.wake(); }) : store::make_memory_engine()), outboxes_(count), sent_(count), processed_(count),
+Worker::Worker(std::uint32_t id, std::uint32_t count, Shared& shared, store::Durable* durable, store::OverflowLane* overflow)
+    : id_(id), shared_(shared), core_(id, count, *this, shared, durable != nullptr ? durable->engine(id, [this] { poller_.wake(); }, overflow) : store::make_memory_engine(overflow), overflow), outboxes_(count), sent_(count), processed_(count),
       scratch_(std::make_unique<char[]>(scratch_size)), plain_(std::make_unique_for_overwrite<char[]>(2 * scratch_size)), spare_fd_(io::open_spare()) {
     for (std::uint32_t i = 0; i < count; ++i) inboxes_.push_back(std::make_unique<Mailbox>());
 }
@@ -63,6 +63,7 @@ void Worker::run() {
         now_ = monotonic_ms();
         handshake_ns_ = 0;
         if (core_.is_durable()) core_.settle(now_);
+        core_.settle_overflow(now_);
         if (deadline != 0 && now_ >= deadline) core_.on_deadline(now_);
         // Mails first: what another worker did before it answered its client must be visible to that client's next
         // packet, wherever it arrives.

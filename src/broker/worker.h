@@ -29,7 +29,7 @@ struct ListenerSocket {
 /// Core: home; post_task(), wake() and mailbox pushes by other workers are the only entries from outside.
 class Worker final : public Driver {
   public:
-    Worker(std::uint32_t id, std::uint32_t count, Shared& shared, store::Durable* durable);
+    Worker(std::uint32_t id, std::uint32_t count, Shared& shared, store::Durable* durable, store::OverflowLane* overflow);
     ~Worker() override;
 
     /// Before run(): the peers' inboxes.
@@ -37,6 +37,8 @@ class Worker final : public Driver {
     /// The thread's body; returns after stop().
     void run();
     void stop() noexcept;
+    /// Something for settle() is there. Core: any.
+    void wake() noexcept { poller_.wake(); }
     /// Runs on the worker's thread, in order. Core: any. The control plane's only way in; not on the data path.
     void post_task(std::function<void(Worker&)> task);
 

@@ -126,15 +126,17 @@ std::vector<broker::ClientView> BrokerController::clients() {
 void BrokerController::update_keys(const Plan& plan) {
     auto& durable = *server_->durable();
     auto wanted = state_keys(place_, plan.seals, plan.key_rotation);
+    std::string why;   // what was in force stays in force then
     if (wanted) {
         durable.set_keys(*wanted, plan.seals);
-        keys_ = std::move(*wanted);
-        const auto gone = drop_state_keys(place_, keys_, durable.figures(), plan.seals);
-        if (!gone) wanted = std::unexpected(gone.error());
-        else if (*gone > 0) durable.set_keys(keys_, plan.seals);
+        const auto gone = drop_state_keys(place_, *wanted, durable.figures(), plan.seals);
+        if (!gone) why = gone.error().message;
+        else if (*gone > 0) durable.set_keys(*wanted, plan.seals);
+    } else {
+        why = wanted.error().message;
     }
-    // What was in force stays in force.
-    const auto why = wanted ? std::string() : wanted.error().message;
+    const std::lock_guard lock(guard_);
+    if (wanted) keys_ = std::move(*wanted);
     if (!why.empty() && why != keys_fault_) log::error("control", "the keys of the broker's state are not taken over why=\"{}\"", why);
     keys_fault_ = why;
 }
@@ -236,7 +238,10 @@ bool BrokerController::reconcile() {
                 if (place_.folder.empty()) return fail("this role has no data folder to keep state in (--data-dir)");
                 auto keys = state_keys(place_, plan.seals, plan.key_rotation);
                 if (!keys) return std::unexpected(keys.error());
-                keys_ = *keys;
+                {
+                    const std::lock_guard lock(guard_);
+                    keys_ = *keys;
+                }
                 return store::Durable::open({.folder = place_.folder, .owner = text_at(*chosen, "metadata.namespace") + "/" + text_at(*chosen, "metadata.name"), .workers = plan.workers,
                                              .sync_interval_ms = plan.sync_interval_ms, .size_max = plan.persistence_bytes, .keys = std::move(*keys), .seal = plan.seals, .file_system = {}});
             };
@@ -254,7 +259,7 @@ bool BrokerController::reconcile() {
             store_fault_.clear();
             durable = std::move(*opened);
         }
-        auto fresh = std::make_unique<broker::Server>(plan.workers, std::move(durable));
+        auto fresh = std::make_unique<broker::Server>(plan.workers, std::move(durable), place_.buffer_folder, plan.config);
         if (fresh->durable() != nullptr) log::info("control", "the broker's state is there folder={} seconds={:.2f}", place_.folder, fresh->durable()->figures().recovery_seconds);
         const std::lock_guard lock(guard_);
         server_ = std::move(fresh);
@@ -370,6 +375,16 @@ Json BrokerController::broker_status(const Json& broker, const Plan& plan, const
         } else if (!figures.notice.empty() && text_at(out, "healthState.status") == "Available") {
             out["healthState"] = health(broker, "Degraded", "StateWasDamaged", figures.notice);
         }
+    }
+    if (server_->overflow() != nullptr && plan.config.overflow_bytes > 0) {
+        const auto figures = server_->overflow()->figures();
+        out["diskBackedMessageBuffer"] = {{"usedBytes", figures.disk_bytes}, {"status", figures.fault.empty() ? "Active" : "Full"}};
+        if (!figures.fault.empty()) {
+            out["diskBackedMessageBuffer"]["fault"] = figures.fault;
+            if (text_at(out, "healthState.status") == "Available") out["healthState"] = health(broker, "Degraded", "MessageBufferFull", figures.fault + "; queues grow in memory, and at 75 % of it PUBLISH is refused");
+        }
+    } else if (plan.config.overflow_bytes > 0) {
+        out["diskBackedMessageBuffer"] = {{"status", "Inactive"}, {"fault", "this role has no data folder to keep it in (--data-dir)"}};
     }
     if (plan.is_persistent != (server_->durable() != nullptr))
         out["runtimeStatus"]["description"] = plan.is_persistent ? "All replicas are running; persistence begins at the next start" : "All replicas are running; state goes on being kept until the next start";
@@ -571,8 +586,10 @@ void BrokerController::run_probe() {
 std::string BrokerController::metrics_page() {
     const std::lock_guard lock(guard_);
     if (server_ == nullptr) return "# no Broker resource\n";
-    const auto kept = server_->durable() != nullptr ? std::optional(server_->durable()->figures()) : std::nullopt;
-    return prometheus_page(server_->collect(), plan_, selftest_, server_->pool_used(), name_space_, io::machine_name(), version_, kept ? &*kept : nullptr);
+    DiskFigures disk;
+    if (server_->durable() != nullptr) disk.kept = server_->durable()->figures();
+    if (server_->overflow() != nullptr && plan_.config.overflow_bytes > 0) disk.buffer = server_->overflow()->figures();
+    return prometheus_page(server_->collect(), plan_, selftest_, server_->pool_used(), name_space_, io::machine_name(), version_, disk);
 }
 
 std::string reconcile_metrics(const std::map<std::string, std::map<std::string, std::uint64_t>>& counts, bool with_head) {

@@ -76,8 +76,8 @@ class BrokerController {
     Engine engine_;
     std::string version_;
     StatePlace place_;
-    store::KeyRing keys_;                          ///< in force; the engine's thread alone
-    std::string keys_fault_;                       ///< why the wanted keys are not in force; the engine's thread alone
+    store::KeyRing keys_;                          ///< in force; guarded by guard_
+    std::string keys_fault_;                       ///< why the wanted keys are not in force; guarded by guard_
     std::string store_fault_;                      ///< why the state could not be opened; the engine's thread alone
     std::shared_ptr<const std::string> probe_secret_;
     std::shared_ptr<auth::Crew> crew_;

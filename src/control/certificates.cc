@@ -430,29 +430,6 @@ std::optional<std::string> secret_text(const Json& secret, const std::string& ke
     return base64_decode(data[key].get_ref<const std::string&>());
 }
 
-std::optional<std::int64_t> parse_duration_ms(std::string_view text) {
-    double total = 0;
-    if (text.empty()) return std::nullopt;
-    while (!text.empty()) {
-        std::size_t digits = 0;
-        while (digits < text.size() && (std::isdigit(static_cast<unsigned char>(text[digits])) != 0 || text[digits] == '.')) ++digits;
-        const auto number = parse_number<double>(text.substr(0, digits));
-        if (!number) return std::nullopt;
-        text.remove_prefix(digits);
-        double unit = 0;
-        std::size_t length = 1;
-        if (text.starts_with("ms")) unit = 1, length = 2;
-        else if (text.starts_with("h")) unit = 3'600'000;
-        else if (text.starts_with("m")) unit = 60'000;
-        else if (text.starts_with("s")) unit = 1000;
-        else return std::nullopt;
-        total += *number * unit;
-        text.remove_prefix(length);
-    }
-    if (total > 1e15) return std::nullopt;
-    return static_cast<std::int64_t>(total);
-}
-
 CertificateControllers::CertificateControllers(Objects& objects) : recorder_(objects, "cert-manager-certificates"), engine_(objects) {
     engine_.add(std::make_unique<TrustReconciler>(objects));
     engine_.add(std::make_unique<IssuerReconciler>(objects, true));

@@ -35,6 +35,5 @@ class CertificateControllers {
 /// The text of a Secret's or ConfigMap's entry; nothing when absent or not base64.
 std::optional<std::string> secret_text(const resources::Json& secret, const std::string& key);
 /// A Go duration such as `2160h` or `15m30s` in milliseconds.
-std::optional<std::int64_t> parse_duration_ms(std::string_view text);
 
 }  // namespace penstock::control

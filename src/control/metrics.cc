@@ -50,13 +50,14 @@ class Page {
 }  // namespace
 
 std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const Plan& plan, const SelftestFigures& selftest,
-                            std::int64_t pool_used, const std::string& name_space, const std::string& hostname, const std::string& version, const store::Durable::Figures* kept) {
+                            std::int64_t pool_used, const std::string& name_space, const std::string& hostname, const std::string& version, const DiskFigures& disk) {
     Page page;
     const auto base = fmt::format("namespace=\"{}\",hostname=\"{}\"", escaped(name_space), escaped(hostname));
     const auto chain = fmt::format("namespace=\"{}\"", escaped(name_space));
 
     std::map<std::string, broker::CategoryCounters> categories;
     broker::CoreFigures sum;
+    std::array<std::uint64_t, 2> dynamic{};
     for (const auto& core : cores) {
         for (const auto& c : core.categories) {
             auto& into = categories[c.name];
@@ -79,6 +80,7 @@ std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const
             sum.disconnects[i] += core.disconnects[i];
             sum.refusals[i] += core.refusals[i];
         }
+        for (const std::size_t i : {0u, 1u}) dynamic[i] += core.dynamic_requests[i];
         sum.rejected_memory += core.rejected_memory;
         sum.rejected_disk += core.rejected_disk;
         sum.expired_messages += core.expired_messages;
@@ -165,7 +167,29 @@ std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const
     by_core("penstock_connects_throttled", "counter", "CONNECTs refused unseen because their address failed too often.", [](F f) { return f.throttled; });
     by_core("penstock_credentials_expired", "counter", "Connections ended because a certificate or token ended.", [](F f) { return f.credentials_expired; });
     by_core("penstock_rights_revoked", "counter", "Connections, subscriptions and wills ended by changed rules.", [](F f) { return f.rights_revoked; });
-    if (kept != nullptr) {
+    auto state = [&](const char* name, const char* help, std::uint64_t value) {
+        page.family(name, "counter", help);
+        page.value(chain + ",backend_chain=\"0\"", value);
+    };
+    const auto& states = cores.empty() ? statestore::StateStore::Counts{} : cores[0].state;   // worker 0 has the store
+    state("aio_broker_state_store_insertions", "Keys that a SET made.", states.insertions);
+    state("aio_broker_state_store_modifications", "Keys that a SET changed.", states.modifications);
+    state("aio_broker_state_store_deletions", "Keys that a DEL, a VDEL or their expiry removed.", states.deletions);
+    state("aio_broker_state_store_retrievals", "GET requests.", states.retrievals);
+    state("aio_broker_state_store_keynotify_requests", "KEYNOTIFY requests.", states.keynotify_requests);
+    state("aio_broker_state_store_notifications_sent", "Notifications to watchers of keys.", states.notifications);
+    if (disk.buffer) {
+        gauge("aio_broker_total_disk_backed_message_buffer_usage", "Bytes of queues on disk.", disk.buffer->disk_bytes);
+        page.family("aio_broker_disk_transfers_completed", "counter", "Reads and writes of the message buffer's disk.");
+        page.value(base, disk.buffer->written + disk.buffer->read);
+        page.family("aio_broker_disk_transfers_failed", "counter", "Reads and writes that the message buffer's disk refused.");
+        page.value(base, disk.buffer->failed);
+    }
+    if (const auto& kept = disk.kept; kept) {
+        const auto limit = plan.persistence_bytes;
+        gauge("aio_broker_persistence_disk_percent_available", "What is left of persistence.maxSize, in percent.", limit <= 0 ? 100 : std::clamp<std::int64_t>(100 - static_cast<std::int64_t>(100.0 * static_cast<double>(kept->disk_bytes) / static_cast<double>(limit)), 0, 100));
+        page.family("aio_broker_persistence_dynamic_requests", "counter", "Clients that asked for persistence by user property.");
+        for (const std::size_t allowed : {0u, 1u}) page.value(fmt::format("{},allowed=\"{}\"", base, allowed == 1), dynamic[allowed]);
         gauge("aio_broker_persistence_last_recovery_time", "Seconds it took to read the state at the start.", static_cast<std::int64_t>(std::ceil(kept->recovery_seconds)));
         gauge("aio_broker_persistence_disk_usage", "Bytes of the broker's state on disk.", kept->disk_bytes);
         gauge("penstock_persistence_failing", "1 while the disk takes nothing.", kept->fault.empty() ? 0 : 1);

@@ -24,8 +24,14 @@ struct SelftestFigures {
     std::map<std::string, std::uint64_t> sent, received, timeouts;   ///< delivery checks by listener
 };
 
+/// What is on disk.
+struct DiskFigures {
+    std::optional<store::Durable::Figures> kept;
+    std::optional<store::Overflow::Figures> buffer;
+};
+
 /// The Prometheus page: AIO's metric names (fact sheet section 9) and Penstock's own with prefix `penstock_`.
 std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const Plan& plan, const SelftestFigures& selftest,
-                            std::int64_t pool_used, const std::string& name_space, const std::string& hostname, const std::string& version, const store::Durable::Figures* kept = nullptr);
+                            std::int64_t pool_used, const std::string& name_space, const std::string& hostname, const std::string& version, const DiskFigures& disk = {});
 
 }  // namespace penstock::control

@@ -26,18 +26,6 @@ std::string annotation(const Json& object, const char* key) {
     return all.is_object() && all.contains(key) && all[key].is_string() ? all[key].get<std::string>() : std::string();
 }
 
-/// `500M`, `10Gi`: decimal units, or binary ones with `i`.
-std::int64_t parse_size(std::string_view text) {
-    const bool binary = text.ends_with('i');
-    if (binary) text.remove_suffix(1);
-    constexpr std::string_view units = "KMGTPE";
-    const auto unit = text.empty() ? std::string_view::npos : units.find(text.back());
-    const auto number = unit == std::string_view::npos ? std::nullopt : parse_number<std::int64_t>(text.substr(0, text.size() - 1));
-    double out = static_cast<double>(number.value_or(0));
-    for (std::size_t i = 0; unit != std::string_view::npos && i <= unit; ++i) out *= binary ? 1024 : 1000;
-    return out > 9e18 ? INT64_MAX : static_cast<std::int64_t>(out);
-}
-
 }  // namespace
 
 ProfileBounds bounds_of(const std::string& profile) {
@@ -68,6 +56,9 @@ Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigne
     c.message_expiry_max = static_cast<std::uint32_t>(number_at(broker, "spec.advanced.clients.maxMessageExpirySeconds", 0));
     c.queue_length_max = static_cast<std::uint64_t>(number_at(broker, "spec.advanced.clients.subscriberQueueLimit.length", 0));
     c.queue_drop_oldest = equal_no_case(text_at(broker, "spec.advanced.clients.subscriberQueueLimit.strategy"), "DropOldest");
+    c.queue_bytes_max = static_cast<std::uint64_t>(parse_size(annotation(broker, "penstock.io/subscriber-queue-bytes")).value_or(0));
+    c.overflow_bytes = parse_size(text_at(broker, "spec.diskBackedMessageBuffer.maxSize")).value_or(0);
+    c.overflow_age_ms = parse_duration_ms(annotation(broker, "penstock.io/message-buffer-age")).value_or(0);
     c.client_receive_maximum = static_cast<std::uint16_t>(number_at(broker, "spec.advanced.clients.maxReceiveMaximum", 65'535));
     c.keep_alive_max = static_cast<std::uint16_t>(number_at(broker, "spec.advanced.clients.maxKeepAliveSeconds", 0));
     c.high_priority_passes = !equal_no_case(text_at(broker, "spec.highPriorityMessagesBackpressureHandling"), "Reject");
@@ -76,7 +67,7 @@ Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigne
     c.hide_selftest = equal_no_case(annotation(broker, "penstock.io/hide-selftest"), "Enabled");
     if (const auto& kept = at_path(broker, "spec.persistence"); kept.is_object()) {
         out.is_persistent = true;
-        out.persistence_bytes = parse_size(text_at(kept, "maxSize"));
+        out.persistence_bytes = parse_size(text_at(kept, "maxSize")).value_or(0);
         out.seals = !equal_no_case(text_at(kept, "encryption.mode"), "Disabled");
         out.key_rotation = annotation(broker, "penstock.io/persistence-key");
         out.sync_interval_ms = static_cast<int>(std::min<std::int64_t>(10'000, parse_duration_ms(annotation(broker, "penstock.io/persistence-sync")).value_or(0)));

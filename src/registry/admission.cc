@@ -92,6 +92,17 @@ void admit_broker(const Json& object, const std::vector<ObjectRef>& peers, std::
     check("penstock.io/sys-topics", {"Enabled", "Disabled"});
     check("penstock.io/hide-selftest", {"Enabled", "Disabled"});
     check("penstock.io/listeners-per-service-type", {"One", "Any"});
+    const auto& annotations = resources::at_path(object, "metadata.annotations");
+    auto wants = [&](const char* key, const char* what, auto&& good) {
+        if (!annotations.is_object() || !annotations.contains(key) || !annotations[key].is_string()) return;
+        const auto& value = annotations[key].get_ref<const std::string&>();
+        if (!good(value)) faults.push_back({fmt::format("metadata.annotations[{}]", key), "FieldValueInvalid", fmt::format("Invalid value: \"{}\": {}", value, what)});
+    };
+    wants("penstock.io/persistence-sync", "a duration up to 10s, such as 200ms", [](const std::string& text) { return parse_duration_ms(text).value_or(-1) >= 0 && *parse_duration_ms(text) <= 10'000; });
+    wants("penstock.io/message-buffer-age", "a duration such as 24h", [](const std::string& text) { return parse_duration_ms(text).value_or(0) > 0; });
+    wants("penstock.io/subscriber-queue-bytes", "a size such as 64Mi", [](const std::string& text) { return parse_size(text).value_or(0) > 0; });
+    if (const auto size = text_at(object, "spec.diskBackedMessageBuffer.maxSize"); !size.empty() && parse_size(size).value_or(0) < 1'000'000)
+        faults.push_back({"spec.diskBackedMessageBuffer.maxSize", "FieldValueInvalid", fmt::format("Invalid value: \"{}\": at least 1M", size)});
 }
 
 /// What the schema cannot say about authentication methods.

@@ -39,7 +39,7 @@ Kind broker() {
          object("subscriberQueueLimit",
                 {number("length", 1, INT64_MAX, nullptr, "QoS 1 and 2 messages queued or in flight per subscriber."),
                  choice("strategy", {"None", "DropOldest"}, "None", "What happens at the limit: grow until the session expires, or discard the oldest.")},
-                "Bound of each subscriber's queue."),
+                "Bound of each subscriber's queue. Annotation `penstock.io/subscriber-queue-bytes: 64Mi` bounds its bytes too, by the same strategy."),
          number("maxReceiveMaximum", 1, 65'535, 65'535, "Caps the Receive Maximum a client asks for."),
          number("maxKeepAliveSeconds", 0, 65'535, nullptr, "Longest keep alive; told to version 5 clients as Server Keep Alive. 0: no bound.")},
         "Bounds for MQTT clients.");
@@ -69,8 +69,12 @@ Kind broker() {
          object("selfTracing", {choice("mode", modes, nullptr, "Whether the probe is traced."), number("intervalSeconds", 1, 300, nullptr, "Seconds between two traces.")}, "Tracing of the probe."),
          number("spanChannelCapacity", 1000, 100'000, nullptr, "Spans waiting to be kept.")},
         "OpenTelemetry traces."), "this release records no spans");
-    auto disk = object("diskBackedMessageBuffer", {}, "Overflow of queues to disk.");
-    disk.refused = "queues cannot spill to disk in this release; remove the field, and bound queues with advanced.clients.subscriberQueueLimit";
+    auto disk = object("diskBackedMessageBuffer",
+        {{.name = "maxSize", .type = Type::string, .doc = "Bytes on disk, of all queues together, such as `10G`.", .required = true, .pattern = "[0-9]+[KMGTPE]i?", .pattern_hint = "a size such as 500M or 10G"},
+         with_note(open("ephemeralVolumeClaimSpec", "Volume claim."), "the buffer is the folder `buffer` of the data folder of this machine"),
+         with_note(open("persistentVolumeClaimSpec", "Volume claim."), "the buffer is the folder `buffer` of the data folder of this machine")},
+        "Overflow of queues: from half of the profile's message memory on, messages of QoS 1 and 2 that wait for a client go to the disk, sealed with a key that ends with the process, and come back in order. "
+        "Not durability: that is `persistence`. When it is full, or less than 64 MiB are free on the disk, memory fills up, and at 75 % PUBLISH is refused with 0x97. Annotation `penstock.io/message-buffer-age: 24h` bounds how long a message may wait there.");
     auto kept = [&](const char* name, const char* doc, Field settings) {
         return object(name, {required(choice("mode", {"All", "None", "Custom"}, nullptr, "What is kept.")), std::move(settings)}, doc);
     };

@@ -6,6 +6,10 @@ namespace penstock::session {
 
 using mqtt::Qos;
 
+namespace {
+constexpr std::size_t overflow_min = 64;   // messages that wait for a connected client in memory
+}
+
 bool Session::window_open() const noexcept {
     return store_->in_flight() < link_->receive_maximum && store_->span() < 65'535;
 }
@@ -69,7 +73,7 @@ void Session::deliver(mqtt::Outgoing& message, Qos qos, bool retain, const std::
             return;
         }
         // A session without a connection keeps no QoS 0 messages; a slow reader keeps a bounded number.
-        if (link_ == nullptr || (store_ && store_->queued_qos0() >= limits.qos0_length)) {
+        if (link_ == nullptr || (store_ && (store_->queued_qos0() >= limits.qos0_length || store_->queued_qos0_bytes() >= limits.qos0_bytes))) {
             ++counts.dropped_qos0;
             return;
         }
@@ -81,22 +85,30 @@ void Session::deliver(mqtt::Outgoing& message, Qos qos, bool retain, const std::
         write(store_->start(std::move(item), take_packet_id()), false, now, counts);
         return;
     }
-    if (qos != Qos::at_most_once && limits.length != 0 && limits.drop_oldest &&
-        store_->queued() - store_->queued_qos0() + store_->in_flight() >= limits.length) {
-        ++counts.dropped_queue_full;
-        // Messages in flight cannot be taken back; when they alone fill the limit, the new one has no place.
-        if (store_->queued() == 0) return;
-        store_->drop_next();
+    if (qos != Qos::at_most_once && limits.drop_oldest) {
+        const auto size = item.message->memory();
+        while (is_full(limits, size)) {
+            ++counts.dropped_queue_full;
+            // Messages in flight cannot be taken back; when they alone fill the limit, the new one has no place.
+            if (store_->queued() == 0) return;
+            store_->drop_next();
+        }
     }
-    store_->enqueue(std::move(item));
+    // Who keeps up does without the disk.
+    store_->enqueue(std::move(item), limits.overflows && (link_ == nullptr || store_->queued() >= overflow_min), now);
     ++counts.queued;
+}
+
+bool Session::is_full(const QueueLimits& limits, std::size_t size) const {
+    if (limits.length != 0 && store_->queued() - store_->queued_qos0() + store_->in_flight() >= limits.length) return true;
+    return limits.bytes != 0 && store_->bytes() + size > limits.bytes && store_->bytes() > 0;
 }
 
 void Session::pump(const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts) {
     if (link_ == nullptr || store_ == nullptr) return;
     while (auto* next = store_->next()) {
         if (link_->out->pending() >= limits.out_high_water) return;
-        if (const auto at = next->message->expires_at(); at != 0 && at <= now) {
+        if (next->expires_at != 0 && next->expires_at <= now) {
             store_->drop_next();
             ++counts.expired;
             continue;

@@ -29,8 +29,11 @@ struct Subscription {
 /// Bounds that the Broker resource sets for every subscriber's queue.
 struct QueueLimits {
     std::size_t length = 0;                       ///< messages above QoS 0; 0: no limit
+    std::size_t bytes = 0;                        ///< of them; 0: no limit
     bool drop_oldest = false;                     ///< false: grow (AIO's strategy None)
     std::size_t qos0_length = 10'000;             ///< messages of QoS 0 kept for a connected client that reads slowly
+    std::size_t qos0_bytes = 64 << 20;            ///< and bytes
+    bool overflows = false;                       ///< memory is short: what is queued goes to the disk, if there is one
     std::size_t out_high_water = 256 * 1024;      ///< unsent bytes after which deliveries wait in the queue
 };
 
@@ -96,7 +99,9 @@ class Session : public topics::Subscriber {
         if (store_) store_->discard();
     }
     void restore_incoming(std::uint16_t packet_id) { static_cast<void>(begin_incoming(packet_id)); }
-    std::size_t drop_expired(std::int64_t now) { return store_ && store_->may_expire() ? store_->drop_expired(now) : 0; }
+    std::size_t drop_expired(std::int64_t now) { return store_ ? store_->drop_expired(now) : 0; }
+    /// When a queued message expires next, monotonic ms, or somewhat before; 0: none does.
+    [[nodiscard]] std::int64_t next_end() const { return store_ ? store_->next_end() : 0; }
 
     std::vector<Subscription> subscriptions;
     std::unique_ptr<Will> will;
@@ -106,10 +111,13 @@ class Session : public topics::Subscriber {
     std::unique_ptr<const std::string> owner;     ///< whose session it is (auth::Principal::id); null: anybody's
     std::uint32_t expiry_interval = 0;            ///< seconds; 0xFFFFFFFF: never
     std::int64_t ends_at = 0;                     ///< monotonic ms while no link is attached; 0: never
+    std::uint32_t looked_at = 0;                  ///< of the owner: the second in which its queue is searched for what expired; 0: none
 
   private:
     bool window_open() const noexcept;
     std::uint16_t take_packet_id() noexcept;
+    /// True: a limit of the queue would be passed by one more message of `size` bytes.
+    [[nodiscard]] bool is_full(const QueueLimits& limits, std::size_t size) const;
     void write(store::InFlight& entry, bool dup, std::int64_t now, DeliveryCounts& counts);
 
     std::string client_id_;

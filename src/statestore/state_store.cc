@@ -160,6 +160,7 @@ Answer StateStore::handle(const Request& request, std::int64_t now_ms, std::vect
     switch (command.verb) {
         case Verb::set: return set(command, request, now_ms, notifications);
         case Verb::get: {
+            ++counts_.retrievals;
             const auto found = entries_.find(command.key);
             if (found == entries_.end()) return {.payload = "$-1\r\n", .version = {}};
             return {.payload = bulk(found->second.value), .version = found->second.version};
@@ -167,6 +168,7 @@ Answer StateStore::handle(const Request& request, std::int64_t now_ms, std::vect
         case Verb::del:
         case Verb::vdel: return remove(command, request, now_ms, notifications);
         case Verb::keynotify: {
+            ++counts_.keynotify_requests;
             const std::string key(command.key), client(request.client_id);
             if (!command.stop) {
                 watchers_[key].insert(client);
@@ -205,6 +207,7 @@ Answer StateStore::set(const Command& command, const Request& request, std::int6
     const bool exists = found != entries_.end();
     if (exists && (command.only_new || (command.only_new_or_same && before.value != command.value))) return {.payload = ":-1\r\n", .version = before.version};
     if (!exists && entries_.size() >= keys_max_) return error(quota);
+    ++(exists ? counts_.modifications : counts_.insertions);
     const auto sent = Timestamp::parse(request.timestamp);
     Entry entry{.value = std::string(command.value), .version = clock_.next(now_ms, &*sent), .fence = token ? token : before.fence, .expires_at = command.lives_ms != 0 ? now_ms + command.lives_ms : 0, .is_kept = request.keep || before.is_kept};
     std::string key(command.key);
@@ -220,6 +223,7 @@ Answer StateStore::set(const Command& command, const Request& request, std::int6
 void StateStore::erase(std::map<std::string, Entry, std::less<>>::iterator at) {
     if (at->second.expires_at != 0) expiries_.erase({at->second.expires_at, at->first});
     if (at->second.is_kept) write_(at->first, nullptr);
+    ++counts_.deletions;
     entries_.erase(at);
 }
 
@@ -267,9 +271,10 @@ void StateStore::expire(std::int64_t now_ms, std::vector<Notification>& notifica
     }
 }
 
-void StateStore::notify(const std::string& key, const std::string& payload, const Timestamp& version, std::vector<Notification>& out) const {
+void StateStore::notify(const std::string& key, const std::string& payload, const Timestamp& version, std::vector<Notification>& out) {
     const auto found = watchers_.find(key);
     if (found == watchers_.end()) return;
+    counts_.notifications += found->second.size();
     for (const auto& client : found->second) out.push_back({.client_id = client, .key = key, .payload = payload, .version = version});
 }
 

@@ -77,6 +77,11 @@ class StateStore {
     /// A key from before a restart.
     void restore(std::string key, Entry entry);
 
+    /// Since the start (fact sheet 9.4).
+    struct Counts {
+        std::uint64_t insertions = 0, modifications = 0, deletions = 0, retrievals = 0, keynotify_requests = 0, notifications = 0;
+    };
+    [[nodiscard]] const Counts& counts() const noexcept { return counts_; }
     [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
     [[nodiscard]] std::size_t watchers() const noexcept { return by_client_.size(); }
 
@@ -86,10 +91,11 @@ class StateStore {
     Answer scan(const Command& command) const;
     /// Null: the fencing token allows it; else the error.
     const char* check_fence(const Entry& entry, const Request& request, std::int64_t now_ms, std::optional<Timestamp>& token) const;
-    void notify(const std::string& key, const std::string& payload, const Timestamp& version, std::vector<Notification>& out) const;
+    void notify(const std::string& key, const std::string& payload, const Timestamp& version, std::vector<Notification>& out);
     void erase(std::map<std::string, Entry, std::less<>>::iterator at);
 
     Write write_;
+    Counts counts_;
     std::size_t keys_max_;
     Clock clock_;
     std::map<std::string, Entry, std::less<>> entries_;

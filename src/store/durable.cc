@@ -79,7 +79,7 @@ class Store;
 
 class DurableEngine final : public Engine {
   public:
-    DurableEngine(Store& store, std::uint32_t worker) : store_(store), worker_(worker) {}
+    DurableEngine(Store& store, std::uint32_t worker, OverflowLane* overflow) : store_(store), worker_(worker), overflow_(overflow) {}
     ~DurableEngine() override;
     bool is_durable() const noexcept override { return true; }
     std::unique_ptr<SessionStore> open_session(std::string_view client_id, bool kept) override;
@@ -126,9 +126,10 @@ class DurableEngine final : public Engine {
     std::uint64_t next_key() noexcept;
     /// Wall clock minus monotonic clock, ms: times are kept as wall clock.
     static std::int64_t offset() { return wall_ms() - monotonic_ms(); }
-    /// Number of the message's body in the store, one reference more; 0: small enough to stand with each receiver.
+    /// Number of the message's body in the store, one reference more; 0: small enough to stand with each receiver. Receivers of one
+    /// message come one after the other, so remembering the last one is enough to share it.
     std::uint64_t hold_body(const mqtt::MessageRef& message);
-    void drop_body(const mqtt::MessageRef& message);
+    void drop_body(std::uint64_t number);
 
   private:
     friend class Store;
@@ -141,38 +142,32 @@ class DurableEngine final : public Engine {
         out += static_cast<char>(packet_id);
         return out;
     }
-    struct Body {
-        mqtt::MessageRef message;   ///< Held, so that its address names nothing else while this entry stands.
-        std::uint64_t number = 0;
-        std::uint32_t references = 0;
-    };
     Store& store_;
     std::uint32_t worker_;
+    OverflowLane* overflow_;
     rocksdb::WriteBatch batch_;
     bool dirty_ = false;
     std::uint64_t ticket_ = 0;
     std::atomic<std::uint64_t> durable_{0};
     std::function<void()> wake_;
-    std::unordered_map<const mqtt::Message*, Body> bodies_;
+    std::unordered_map<std::uint64_t, std::uint32_t> bodies_;      ///< references by number
+    mqtt::MessageRef last_;                                        ///< of this turn; held, so that its address names nothing else
+    std::uint64_t last_body_ = 0;
 };
 
 /// A session's queue that is written as it changes: `q` records are messages, `f` records deliveries that went on.
 class DurableSession final : public MemorySessionStore {
   public:
-    DurableSession(DurableEngine& engine, std::string_view client_id) : engine_(engine), client_id_(client_id) {}
+    DurableSession(DurableEngine& engine, std::string_view client_id, OverflowLane* overflow) : MemorySessionStore(client_id, overflow), engine_(engine) {}
     ~DurableSession() override = default;
 
-    void enqueue(Queued item) override {
+    void enqueue(Queued item, bool may_overflow, std::int64_t now) override {
         if (item.qos != mqtt::Qos::at_most_once) write(item, 0);
-        MemorySessionStore::enqueue(std::move(item));
-    }
-    void drop_next() override {
-        on_gone(*next());
-        MemorySessionStore::drop_next();
+        MemorySessionStore::enqueue(std::move(item), may_overflow, now);
     }
     InFlight& start_next(std::uint16_t packet_id) override {
-        const auto key = next()->key;
         auto& entry = MemorySessionStore::start_next(packet_id);
+        const auto key = entry.item.key;
         entry.key = key | tracked;
         engine_.put(key_of('f', key), encode_delivery(packet_id, entry.step));
         return entry;
@@ -185,48 +180,49 @@ class DurableSession final : public MemorySessionStore {
         return entry;
     }
     void advance(InFlight& entry) override {
-        release(entry.item.message, entry.key);
+        release(entry.key, entry.item.body);
         engine_.put(key_of('f', entry.key), encode_delivery(entry.packet_id, Step::wait_pubcomp));
         entry.key |= tracked;
         MemorySessionStore::advance(entry);
     }
     void finish(std::uint16_t packet_id) override {
         if (auto* entry = find(packet_id); entry != nullptr) {
-            if (entry->item.message) release(entry->item.message, entry->key);
+            if (entry->item.message) release(entry->key, entry->item.body);
             if ((entry->key & tracked) != 0) engine_.erase(key_of('f', entry->key));
         }
         MemorySessionStore::finish(packet_id);
     }
     void discard() override {
-        for_each_message([&](const mqtt::MessageRef& message, std::uint64_t key) {
-            if (key != 0) engine_.drop_body(message);
-        });
+        for_each_item([&](const Queued& item) { engine_.drop_body(item.body); });
     }
-    void restore_queued(Queued item) { MemorySessionStore::enqueue(std::move(item)); }
+    void restore_queued(Queued item, std::int64_t now) {
+        const bool overflows = overflow() != nullptr && overflow()->is_wanted();
+        if (overflows && !overflow()->has_room()) overflow()->wait_for_disk();
+        MemorySessionStore::enqueue(std::move(item), overflows, now);
+    }
     void restore_in_flight(InFlight entry) { restore(std::move(entry)); }
 
   protected:
     void on_gone(const Queued& item) override {
-        if (item.key != 0) release(item.message, item.key);
+        if (item.key != 0) release(item.key, item.body);
     }
 
   private:
     std::string key_of(char kind, std::uint64_t key) const {
-        auto out = client_key(kind, client_id_);
+        auto out = client_key(kind, client_id());
         append_u64(out, key & ~tracked);
         return out;
     }
     void write(Queued& item, std::uint16_t packet_id) {
         item.key = engine_.next_key();
-        const auto body = engine_.hold_body(item.message);
-        engine_.put(key_of('q', item.key), encode_queued(item, packet_id, body, DurableEngine::offset()));
+        item.body = engine_.hold_body(item.message);
+        engine_.put(key_of('q', item.key), encode_queued(item, packet_id, item.body, DurableEngine::offset()));
     }
-    void release(const mqtt::MessageRef& message, std::uint64_t key) {
+    void release(std::uint64_t key, std::uint64_t body) {
         engine_.erase(key_of('q', key));
-        engine_.drop_body(message);
+        engine_.drop_body(body);
     }
     DurableEngine& engine_;
-    std::string client_id_;
 };
 
 class Store final : public Durable {
@@ -324,8 +320,8 @@ class Store final : public Durable {
         next_key = newest + 1;
     }
 
-    std::unique_ptr<Engine> engine(std::uint32_t worker, std::function<void()> wake) override {
-        auto out = std::make_unique<DurableEngine>(*this, worker);
+    std::unique_ptr<Engine> engine(std::uint32_t worker, std::function<void()> wake, OverflowLane* overflow) override {
+        auto out = std::make_unique<DurableEngine>(*this, worker, overflow);
         out->wake_ = std::move(wake);
         engines_[worker] = out.get();
         return out;
@@ -625,30 +621,33 @@ const char* DurableEngine::fault() const noexcept { return store_.fault(); }
 std::uint64_t DurableEngine::next_key() noexcept { return store_.next_key.fetch_add(1, std::memory_order_relaxed); }
 
 std::unique_ptr<SessionStore> DurableEngine::open_session(std::string_view client_id, bool kept) {
-    if (!kept) return std::make_unique<MemorySessionStore>();
-    return std::make_unique<DurableSession>(*this, client_id);
+    if (!kept) return std::make_unique<MemorySessionStore>(client_id, overflow_);
+    return std::make_unique<DurableSession>(*this, client_id, overflow_);
 }
 
 std::uint64_t DurableEngine::hold_body(const mqtt::MessageRef& message) {
     const auto view = message->view();
     if (view.topic.size() + view.properties.size() + view.payload.size() < shared_body_min) return 0;
-    auto& body = bodies_[&*message];
-    if (body.references++ == 0) {
-        body.message = message;
-        body.number = next_key();
-        put(number_key('m', body.number), encode_message(view, offset()));
+    if (!last_ || &*last_ != &*message) {
+        last_ = message;
+        last_body_ = next_key();
+        put(number_key('m', last_body_), encode_message(view, offset()));
     }
-    return body.number;
+    ++bodies_[last_body_];
+    return last_body_;
 }
 
-void DurableEngine::drop_body(const mqtt::MessageRef& message) {
-    const auto found = bodies_.find(&*message);
-    if (found == bodies_.end() || --found->second.references > 0) return;
-    erase(number_key('m', found->second.number));
+void DurableEngine::drop_body(std::uint64_t number) {
+    if (number == 0) return;
+    const auto found = bodies_.find(number);
+    if (found == bodies_.end() || --found->second > 0) return;
+    erase(number_key('m', number));
     bodies_.erase(found);
+    if (number == last_body_) last_ = {};   // its bytes are gone; the next receiver needs them anew
 }
 
 std::uint64_t DurableEngine::commit(const MailCounts& mails) {
+    last_ = {};
     if (!dirty_ && !mails.any_sent && !mails.any_processed) return 0;
     auto* submission = new Submission;
     submission->worker = worker_;
@@ -736,9 +735,11 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
         std::string value;
         if (!db.Get(reading, number_key('m', number), &value).ok()) return {};
         auto message = decode_message(value, shift);
+        if (overflow_ != nullptr && overflow_->is_wanted()) shared.clear();   // memory goes before sharing
         if (message) shared.emplace(number, message);
         return message;
     };
+    std::unordered_map<std::uint64_t, std::uint64_t> renumbered;
     std::string current;
     std::unique_ptr<DurableSession> queue;
     std::uint16_t last_packet_id = 0;
@@ -746,14 +747,14 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
         if (client != current || queue == nullptr) {
             if (queue != nullptr) into.queue(current, std::move(queue), last_packet_id);
             current = client;
-            queue = std::make_unique<DurableSession>(*this, client);
+            queue = std::make_unique<DurableSession>(*this, client, overflow_);
             last_packet_id = 0;
         }
         if (entry.packet_id != 0) {
             last_packet_id = entry.packet_id;
             queue->restore_in_flight(std::move(entry));
         } else {
-            queue->restore_queued(std::move(entry.item));
+            queue->restore_queued(std::move(entry.item), now);
         }
     };
     // Deliveries whose message is gone already (PUBREC came) stand between those that still have it; both are in order of key.
@@ -796,12 +797,14 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
         }
         if (body != 0 && store_.workers_changed()) {
             // Receivers of one body may live on several workers now; each worker counts bodies of its own.
-            put(std::string(key), encode_queued(item, mark == 0 ? packet_id : std::uint16_t{0}, hold_body(item.message), shift));
+            auto& mine_now = renumbered[body];
+            if (mine_now == 0 || !bodies_.contains(mine_now)) last_ = {}, mine_now = hold_body(item.message);
+            else ++bodies_[mine_now];
+            item.body = mine_now;
+            put(std::string(key), encode_queued(item, mark == 0 ? packet_id : std::uint16_t{0}, item.body, shift));
         } else if (body != 0) {
-            auto& held = bodies_[&*item.message];
-            held.message = item.message;
-            held.number = body;
-            ++held.references;
+            item.body = body;
+            ++bodies_[body];
         }
         const auto item_key = item.key;
         add(client, {.item = std::move(item), .packet_id = packet_id, .step = step, .key = item_key | mark});

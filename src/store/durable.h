@@ -41,7 +41,8 @@ class Durable {
     static Result<std::unique_ptr<Durable>> open(DurableOptions options);
     virtual ~Durable() = default;
     /// The engine of one worker. `wake` is called from the writer's thread when durable() moved on.
-    virtual std::unique_ptr<Engine> engine(std::uint32_t worker, std::function<void()> wake) = 0;
+    /// `overflow`: for what has no place in memory; null: none.
+    virtual std::unique_ptr<Engine> engine(std::uint32_t worker, std::function<void()> wake, OverflowLane* overflow = nullptr) = 0;
     /// After all engines are made and recovered.
     virtual void start() = 0;
     /// Writes what was handed in, then ends the thread.

@@ -18,13 +18,27 @@
 /// only through this interface, so that it never knows which engine it runs on.
 namespace penstock::store {
 
+class OverflowLane;
+
+/// Where a message stands in the overflow; see overflow.h.
+struct Place {
+    std::uint32_t file = 0;                           ///< 0: nowhere
+    std::uint32_t offset = 0, size = 0;
+    explicit operator bool() const noexcept { return file != 0; }
+    bool operator==(const Place&) const = default;
+};
+
 /// A message waiting for, or in flight to, one session.
 struct Queued {
-    mqtt::MessageRef message;
+    mqtt::MessageRef message;                         ///< null while it is in the overflow
     mqtt::Qos qos{};
     bool retain = false;                              ///< the RETAIN flag to send, after Retain As Published
     std::vector<std::uint32_t> subscription_ids;
     std::uint64_t key = 0;                            ///< of the engine; 0: not kept
+    std::uint64_t body = 0;                           ///< of the engine: where it keeps the message for several receivers
+    std::int64_t expires_at = 0;                      ///< monotonic ms; 0: never. Set by the store
+    std::uint32_t size = 0;                           ///< bytes in memory. Set by the store
+    Place place;
 };
 
 /// Steps of an outgoing QoS 1 or 2 delivery, MQTT 5.0 §4.3.
@@ -42,8 +56,10 @@ class SessionStore {
   public:
     virtual ~SessionStore() = default;
 
-    virtual void enqueue(Queued item) = 0;
-    /// The head of the queue, or null. Valid until the next change.
+    /// `may_overflow`: to the disk, if there is room.
+    virtual void enqueue(Queued item, bool may_overflow, std::int64_t now) = 0;
+    /// The head of the queue, with its message. Null: the queue is empty, or its head is being read from the disk and the owner is
+    /// told when it is there. Valid until the next change.
     virtual Queued* next() = 0;
     /// Drops the head: sent at QoS 0, expired, or pushed out by a limit.
     virtual void drop_next() = 0;
@@ -58,7 +74,7 @@ class SessionStore {
     virtual void finish(std::uint16_t packet_id) = 0;
     /// Calls `visit` for each delivery in flight, in the order in which they began [MQTT-4.6.0-1].
     virtual void for_each_in_flight(const std::function<void(InFlight&)>& visit) = 0;
-    /// Removes queued messages that expired at or before `now` (monotonic ms); returns how many.
+    /// Removes queued messages that expired at or before `now` (monotonic ms), wherever they stand; returns how many.
     virtual std::size_t drop_expired(std::int64_t now) = 0;
     /// The session ends: what is queued and under way is let go. The engine's erase_session removes its records.
     virtual void discard() = 0;
@@ -67,11 +83,15 @@ class SessionStore {
 
     [[nodiscard]] virtual std::size_t queued() const = 0;
     [[nodiscard]] virtual std::size_t queued_qos0() const = 0;
+    [[nodiscard]] virtual std::size_t queued_qos0_bytes() const = 0;
+    /// Of messages of QoS 1 and 2, queued and in flight.
+    [[nodiscard]] virtual std::size_t bytes() const = 0;
     /// Deliveries not yet done.
     [[nodiscard]] virtual std::size_t in_flight() const = 0;
     /// Packet identifiers that cannot be used now: the window with the finished ones behind its oldest entry.
     [[nodiscard]] virtual std::size_t span() const = 0;
-    [[nodiscard]] virtual bool may_expire() const = 0;
+    /// When the next queued message expires, monotonic ms, or somewhat before; 0: none does.
+    [[nodiscard]] virtual std::int64_t next_end() const = 0;
 };
 
 /// A will as it is kept.
@@ -154,7 +174,7 @@ class Engine {
     virtual void recover(const std::function<bool(std::string_view client_id)>& mine, Recovered& into) = 0;
 };
 
-/// Everything in memory, nothing survives the process.
-std::unique_ptr<Engine> make_memory_engine();
+/// Everything in memory, nothing survives the process. `overflow`: for what has no place there; null: none.
+std::unique_ptr<Engine> make_memory_engine(OverflowLane* overflow = nullptr);
 
 }  // namespace penstock::store

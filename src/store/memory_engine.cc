@@ -5,8 +5,9 @@ namespace {
 
 class MemoryEngine final : public Engine {
   public:
+    explicit MemoryEngine(OverflowLane* overflow) : overflow_(overflow) {}
     bool is_durable() const noexcept override { return false; }
-    std::unique_ptr<SessionStore> open_session(std::string_view, bool) override { return std::make_unique<MemorySessionStore>(); }
+    std::unique_ptr<SessionStore> open_session(std::string_view client_id, bool) override { return std::make_unique<MemorySessionStore>(client_id, overflow_); }
     // Sessions, subscriptions and retained messages live in the core's own indexes; without durability there is
     // nothing more to write.
     void put_session(const SessionRecord&) override {}
@@ -26,10 +27,13 @@ class MemoryEngine final : public Engine {
     std::uint64_t durable() const noexcept override { return ~std::uint64_t{0}; }
     const char* fault() const noexcept override { return nullptr; }
     void recover(const std::function<bool(std::string_view)>&, Recovered&) override {}
+
+  private:
+    OverflowLane* overflow_;
 };
 
 }  // namespace
 
-std::unique_ptr<Engine> make_memory_engine() { return std::make_unique<MemoryEngine>(); }
+std::unique_ptr<Engine> make_memory_engine(OverflowLane* overflow) { return std::make_unique<MemoryEngine>(overflow); }
 
 }  // namespace penstock::store

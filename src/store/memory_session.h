@@ -1,79 +1,69 @@
 #pragma once
-#include <algorithm>
+#include <string>
 
 #include "store/engine.h"
+#include "store/overflow.h"
+#include "store/queue.h"
 
 namespace penstock::store {
 
-/// A queue that costs nothing while empty: std::deque would hold two blocks of 512 bytes from the start.
-template <class T>
-class Ring {
-  public:
-    [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
-    [[nodiscard]] std::size_t size() const noexcept { return size_; }
-    T& operator[](std::size_t i) noexcept { return items_[(head_ + i) & (items_.size() - 1)]; }
-    T& front() noexcept { return (*this)[0]; }
-    void push_back(T item) {
-        if (size_ == items_.size()) grow();
-        items_[(head_ + size_++) & (items_.size() - 1)] = std::move(item);
-    }
-    void pop_front() noexcept {
-        items_[head_] = T{};
-        head_ = (head_ + 1) & (items_.size() - 1);
-        if (--size_ == 0 && items_.size() > 1024) {
-            items_ = {};
-            head_ = 0;
-        }
-    }
-    template <class Predicate>
-    std::size_t erase_if(Predicate&& predicate) {
-        std::size_t kept = 0;
-        for (std::size_t i = 0; i < size_; ++i) {
-            if (predicate((*this)[i])) continue;
-            if (kept != i) (*this)[kept] = std::move((*this)[i]);
-            ++kept;
-        }
-        const auto erased = size_ - kept;
-        for (auto i = kept; i < size_; ++i) (*this)[i] = T{};
-        size_ = kept;
-        return erased;
-    }
-
-  private:
-    void grow() {
-        std::vector<T> bigger(items_.empty() ? 4 : items_.size() * 2);
-        for (std::size_t i = 0; i < size_; ++i) bigger[i] = std::move((*this)[i]);
-        items_ = std::move(bigger);
-        head_ = 0;
-    }
-    std::vector<T> items_;               ///< size is a power of two
-    std::size_t head_ = 0;
-    std::size_t size_ = 0;
-};
-
-/// A session's queue and window in memory; engines that keep it elsewhere too derive from it.
+/// A session's queue and window in memory, with what has no place there on the overflow's disk; engines that keep it elsewhere
+/// too derive from it.
 class MemorySessionStore : public SessionStore {
   public:
-    void enqueue(Queued item) override {
-        if (item.qos == mqtt::Qos::at_most_once) ++qos0_;
-        may_expire_ |= item.message->expires_at() != 0;
+    MemorySessionStore(std::string_view client_id, OverflowLane* overflow) : client_id_(client_id), overflow_(overflow) {}
+    MemorySessionStore(const MemorySessionStore&) = delete;
+    MemorySessionStore& operator=(const MemorySessionStore&) = delete;
+    ~MemorySessionStore() override {
+        if (on_disk_ == 0) return;
+        queue_.for_each([&](Queued& item) {
+            if (item.place) overflow_->drop(item.place);
+            return true;
+        });
+    }
+
+    void enqueue(Queued item, bool may_overflow, std::int64_t now) override {
+        item.expires_at = item.message->expires_at();
+        item.size = static_cast<std::uint32_t>(item.message->memory());
+        if (item.qos == mqtt::Qos::at_most_once) {
+            ++qos0_;
+            qos0_bytes_ += item.size;
+        } else {
+            bytes_ += item.size;
+            if (may_overflow && overflow_ != nullptr && overflow_->has_room()) {
+                item.place = overflow_->put(item.message);
+                item.message = {};
+                ++on_disk_;
+                if (const auto latest = overflow_->latest_end(now); latest != 0 && (item.expires_at == 0 || item.expires_at > latest)) item.expires_at = latest;
+            }
+        }
+        if (item.expires_at != 0 && (next_end_ == 0 || item.expires_at < next_end_)) next_end_ = item.expires_at;
         queue_.push_back(std::move(item));
     }
-    Queued* next() override { return queue_.empty() ? nullptr : &queue_.front(); }
+    Queued* next() override {
+        if (queue_.empty()) return nullptr;
+        auto& head = queue_.front();
+        if (head.message) return &head;
+        load();
+        return nullptr;
+    }
     void drop_next() override {
-        if (queue_.front().qos == mqtt::Qos::at_most_once) --qos0_;
+        forget(queue_.front());
         queue_.pop_front();
     }
     InFlight& start_next(std::uint16_t packet_id) override {
         auto item = std::move(queue_.front());
         queue_.pop_front();
+        bytes_ -= item.size;
         return MemorySessionStore::start(std::move(item), packet_id);   // not an override's: the item is known already
     }
     InFlight& start(Queued item, std::uint16_t packet_id) override {
         const auto step = item.qos == mqtt::Qos::exactly_once ? Step::wait_pubrec : Step::wait_puback;
+        item.size = static_cast<std::uint32_t>(item.message->memory());
+        bytes_ += item.size;
         window_.push_back({.item = std::move(item), .packet_id = packet_id, .step = step});
         ++in_flight_;
-        return window_[window_.size() - 1];
+        return window_.back();
     }
     InFlight* find(std::uint16_t packet_id) override {
         if (window_.empty() || packet_id == 0) return nullptr;
@@ -86,12 +76,14 @@ class MemorySessionStore : public SessionStore {
     }
     void advance(InFlight& entry) override {
         entry.step = Step::wait_pubcomp;
+        bytes_ -= entry.item.size;
         entry.item = {};
     }
     void finish(std::uint16_t packet_id) override {
         auto* entry = find(packet_id);
         if (entry == nullptr) return;
         entry->step = Step::done;
+        bytes_ -= entry->item.size;
         entry->item = {};
         --in_flight_;
         while (!window_.empty() && window_.front().step == Step::done) window_.pop_front();
@@ -101,60 +93,120 @@ class MemorySessionStore : public SessionStore {
             if (window_[i].step != Step::done) visit(window_[i]);
     }
     std::size_t drop_expired(std::int64_t now) override {
-        bool left = false;
-        const auto erased = queue_.erase_if([&](const Queued& q) {
-            const auto at = q.message->expires_at();
-            if (at != 0 && at <= now) {
-                on_gone(q);
-                if (q.qos == mqtt::Qos::at_most_once) --qos0_;
-                return true;
-            }
-            left |= at != 0;
-            return false;
-        });
-        may_expire_ = left;
-        return erased;
+        const auto gone = queue_.drop_ended(now, [&](Queued& item) { forget(item); });
+        next_end_ = queue_.next_end();
+        return gone;
     }
     void discard() override {}
     void drop_qos0() override {
         if (qos0_ == 0) return;
         queue_.erase_if([](const Queued& q) { return q.qos == mqtt::Qos::at_most_once; });
-        qos0_ = 0;
+        qos0_ = qos0_bytes_ = 0;
     }
     std::size_t queued() const override { return queue_.size(); }
     std::size_t queued_qos0() const override { return qos0_; }
+    std::size_t queued_qos0_bytes() const override { return qos0_bytes_; }
+    std::size_t bytes() const override { return bytes_; }
     std::size_t in_flight() const override { return in_flight_; }
     std::size_t span() const override { return window_.size(); }
-    bool may_expire() const override { return may_expire_; }
+    std::int64_t next_end() const override { return next_end_; }
 
   protected:
     /// Every message that is held: queued, or in flight and not yet dropped.
     template <class Visit>
-    void for_each_message(Visit&& visit) {
-        for (std::size_t i = 0; i < queue_.size(); ++i) visit(queue_[i].message, queue_[i].key);
+    void for_each_item(Visit&& visit) {
+        queue_.for_each([&](Queued& item) {
+            visit(item);
+            return true;
+        });
         for (std::size_t i = 0; i < window_.size(); ++i)
-            if (window_[i].item.message) visit(window_[i].item.message, window_[i].key);
+            if (window_[i].item.message) visit(window_[i].item);
     }
     /// A queued message leaves without having been sent.
     virtual void on_gone(const Queued&) {}
     /// Puts a delivery back as it was; the ones finished before it are filled in, so that identifiers stay consecutive.
     void restore(InFlight entry) {
         while (!window_.empty()) {
-            const unsigned last = window_[window_.size() - 1].packet_id;
+            const unsigned last = window_.back().packet_id;
             const auto next = static_cast<std::uint16_t>(last == 65'535 ? 1 : last + 1);
             if (next == entry.packet_id || window_.size() >= 65'534) break;
             window_.push_back({.packet_id = next, .step = Step::done});
         }
+        if (entry.item.message) bytes_ += entry.item.size = static_cast<std::uint32_t>(entry.item.message->memory());
         window_.push_back(std::move(entry));
         ++in_flight_;
     }
+    [[nodiscard]] const std::string& client_id() const noexcept { return client_id_; }
+    [[nodiscard]] OverflowLane* overflow() const noexcept { return overflow_; }
 
   private:
-    Ring<Queued> queue_;
+    static constexpr std::size_t load_count = 64, load_bytes = 256 * 1024;
+
+    void forget(const Queued& item) {
+        on_gone(item);
+        release_place(item);
+        if (item.qos == mqtt::Qos::at_most_once) --qos0_, qos0_bytes_ -= item.size;
+        else bytes_ -= item.size;
+    }
+    void release_place(const Queued& item) {
+        if (!item.place) return;
+        overflow_->drop(item.place);
+        --on_disk_;
+    }
+    /// Has what stands at the head read from the disk.
+    void load() {
+        if (loading_ != nullptr) return;
+        std::vector<Place> places;
+        std::size_t bytes = 0, looked = 0;
+        queue_.for_each([&](Queued& item) {
+            if (item.place) {
+                places.push_back(item.place);
+                bytes += item.size;
+            }
+            return ++looked < load_count && bytes < load_bytes;
+        });
+        loading_ = std::make_shared<char>();
+        overflow_->read(places, loading_, [this, places](std::vector<mqtt::MessageRef> messages) {
+            loading_.reset();
+            take(places, messages);
+        });
+    }
+    /// The queue may have lost some of them meanwhile, but the order is the same.
+    void take(const std::vector<Place>& places, std::vector<mqtt::MessageRef>& messages) {
+        std::size_t at = 0, looked = 0;
+        bool lost = false;
+        queue_.for_each([&](Queued& item) {
+            if (item.place) {
+                auto match = at;
+                while (match < places.size() && !(places[match] == item.place)) ++match;
+                if (match < places.size()) {
+                    at = match + 1;
+                    item.message = std::move(messages[match]);
+                    release_place(item);
+                    item.place = {};
+                    lost |= !item.message;
+                }
+            }
+            return at < places.size() && ++looked < 2 * load_count;
+        });
+        // What cannot be read is let go; a durable engine still has it for after a restart.
+        if (lost) queue_.erase_if([&](const Queued& item) {
+            const bool gone = !item.message && !item.place;
+            if (gone) bytes_ -= item.size;
+            return gone;
+        });
+        overflow_->on_ready(client_id_);
+    }
+    Queue queue_;
     Ring<InFlight> window_;
-    std::size_t qos0_ = 0;
+    std::size_t qos0_ = 0, qos0_bytes_ = 0;
+    std::size_t bytes_ = 0;              ///< of QoS 1 and 2, queued and in flight
     std::size_t in_flight_ = 0;
-    bool may_expire_ = false;
+    std::size_t on_disk_ = 0;
+    std::int64_t next_end_ = 0;
+    std::string client_id_;
+    OverflowLane* overflow_;           ///< null: all in memory
+    std::shared_ptr<char> loading_;      ///< while messages are read
 };
 
 }  // namespace penstock::store

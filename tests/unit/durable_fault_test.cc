@@ -236,7 +236,7 @@ struct Life final : Recovered {
                 all.push_back({.message = next->message, .qos = next->qos, .subscription_ids = {}});
                 real.store->drop_next();
             }
-            for (auto& item : all) real.store->enqueue(std::move(item));
+            for (auto& item : all) real.store->enqueue(std::move(item), false, 0);
         }
         durable->start();
     }
@@ -273,10 +273,10 @@ struct Life final : Recovered {
             case 0: case 1: case 2: case 3: case 4: {
                 const auto text = payload();
                 const auto shared = message("t", text);
-                real.store->enqueue({.message = shared, .qos = mqtt::Qos::exactly_once, .subscription_ids = {}});
+                real.store->enqueue({.message = shared, .qos = mqtt::Qos::exactly_once, .subscription_ids = {}}, false, 0);
                 c.queued.push_back(text);
                 for (auto& [other, o] : clients)   // one body for several
-                    if (other != id && o.store && pick(2) == 0) o.store->enqueue({.message = shared, .qos = mqtt::Qos::at_least_once, .subscription_ids = {}}), model.clients[other].queued.push_back(text);
+                    if (other != id && o.store && pick(2) == 0) o.store->enqueue({.message = shared, .qos = mqtt::Qos::at_least_once, .subscription_ids = {}}, false, 0), model.clients[other].queued.push_back(text);
                 break;
             }
             case 5: case 6: case 7:

@@ -91,7 +91,7 @@ TEST(Durable, steps_of_deliveries_come_back_in_order) {
     {
         Process p(disk);
         auto store = p.session("c");
-        for (int i = 1; i <= 9; ++i) store->enqueue({.message = message("t", fmt::format("{}{}", i, std::string(i % 2 == 0 ? 2000 : 10, '.'))), .qos = i % 3 == 0 ? mqtt::Qos::at_least_once : mqtt::Qos::exactly_once, .subscription_ids = {}});
+        for (int i = 1; i <= 9; ++i) store->enqueue({.message = message("t", fmt::format("{}{}", i, std::string(i % 2 == 0 ? 2000 : 10, '.'))), .qos = i % 3 == 0 ? mqtt::Qos::at_least_once : mqtt::Qos::exactly_once, .subscription_ids = {}}, false, 0);
         for (std::uint16_t id = 65'533; id != 4; id = static_cast<std::uint16_t>(id == 65'535 ? 1 : id + 1)) store->start_next(id);   // 1 to 6 are under way, identifiers wrap
         store->finish(65'535);                                  // 3, QoS 1
         store->advance(*store->find(65'534));                   // 2: PUBREC came
@@ -263,12 +263,12 @@ TEST(Durable, a_session_that_ends_lets_its_messages_go) {
         Process p(disk);
         for (int round = 0; round < 200; ++round) {
             auto gone = p.session("gone");
-            gone->enqueue({.message = message("t", fmt::format("old {} ", round) + std::string(1000, 'o')), .qos = mqtt::Qos::at_least_once, .subscription_ids = {}});
+            gone->enqueue({.message = message("t", fmt::format("old {} ", round) + std::string(1000, 'o')), .qos = mqtt::Qos::at_least_once, .subscription_ids = {}}, false, 0);
             gone->discard();
             p.engine->erase_session("gone");
             gone.reset();
             auto stays = p.session(fmt::format("stays-{}", round));
-            stays->enqueue({.message = message("t", fmt::format("new {} ", round) + std::string(1000, 'n')), .qos = mqtt::Qos::at_least_once, .subscription_ids = {}});
+            stays->enqueue({.message = message("t", fmt::format("new {} ", round) + std::string(1000, 'n')), .qos = mqtt::Qos::at_least_once, .subscription_ids = {}}, false, 0);
         }
         p.commit();
     }
@@ -283,7 +283,7 @@ TEST(Durable, one_body_for_many_receivers_goes_with_the_last) {
         Process p(disk);
         const auto shared = message("t", std::string(100'000, 'b'));
         std::vector<std::unique_ptr<SessionStore>> stores;
-        for (int i = 0; i < 50; ++i) stores.push_back(p.session(fmt::format("c{}", i))), stores.back()->enqueue({.message = shared, .qos = mqtt::Qos::at_least_once, .subscription_ids = {}});
+        for (int i = 0; i < 50; ++i) stores.push_back(p.session(fmt::format("c{}", i))), stores.back()->enqueue({.message = shared, .qos = mqtt::Qos::at_least_once, .subscription_ids = {}}, false, 0);
         p.commit();
         EXPECT_LT(p.durable->figures().bytes_written, 200'000u) << "written once";
         for (int i = 0; i < 49; ++i) stores[static_cast<std::size_t>(i)]->drop_next();
@@ -331,7 +331,7 @@ TEST(Durable, a_full_disk_is_told_and_over_when_there_is_room) {
     Process p(disk);
     auto store = p.session("c");
     p.durable->set_limits(0, 1);
-    store->enqueue({.message = message("t", "x"), .qos = mqtt::Qos::at_least_once, .subscription_ids = {}});
+    store->enqueue({.message = message("t", "x"), .qos = mqtt::Qos::at_least_once, .subscription_ids = {}}, false, 0);
     p.commit();
     for (const auto end = monotonic_ms() + 10'000; p.engine->fault() == nullptr && monotonic_ms() < end;) std::this_thread::yield();
     ASSERT_NE(p.engine->fault(), nullptr);
