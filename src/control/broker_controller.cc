@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "io/poller.h"
 #include "io/wait.h"
 #include "control/custom_server.h"
 #include "registry/admission.h"
@@ -24,6 +25,7 @@ namespace {
 constexpr const char* manager_name = "penstock-broker";
 constexpr const char* default_namespace = "azure-iot-operations";
 constexpr std::int64_t retry_ms = 2000;
+constexpr int recovery_report_ms = 1000;
 constexpr std::int64_t sys_interval_ms = 10'000;
 constexpr std::int64_t health_report_ms = 60'000;
 
@@ -121,6 +123,62 @@ Result<bool> BrokerController::copy_state(const std::string& folder) {
 std::vector<broker::ClientView> BrokerController::clients() {
     const std::lock_guard lock(guard_);
     return server_ != nullptr ? server_->clients() : std::vector<broker::ClientView>();
+}
+
+std::unique_ptr<broker::Server> BrokerController::start_server(const Plan& plan, const Json& broker, const std::vector<Json>& listeners) {
+    const auto space = text_at(broker, "metadata.namespace"), name = text_at(broker, "metadata.name");
+    if (!plan.is_persistent) return std::make_unique<broker::Server>(plan.workers, nullptr, place_.buffer_folder, plan.config);
+    const auto progress = std::make_shared<store::RecoveryProgress>();
+    std::atomic<bool> ready{false};
+    // The start itself has this thread.
+    io::Poller clock;
+    std::thread reporter([&] {
+        while (true) {
+            clock.wait(recovery_report_ms);
+            if (ready) return;
+            const auto expected = progress->expected.load(), records = progress->records.load();
+            const auto how_far = expected == 0 ? "reading the log" : fmt::format("{} of about {} records, {} %", records, expected, std::min<std::uint64_t>(99, records * 100 / expected));
+            {
+                const std::lock_guard lock(guard_);
+                not_started_ = "the broker's state is being read: " + how_far;
+            }
+            log::info("control", "the broker's state is being read folder={} progress=\"{}\"", place_.folder, how_far);
+            write_status(kind_of("Broker"), space, name, basic_status(broker, "Recovering", "reading the state back: " + how_far, health(broker, "Unavailable", "Recovering", "the state is being read back")));
+        }
+    });
+    auto open = [&]() -> Result<std::unique_ptr<store::Durable>> {
+        if (place_.folder.empty()) return fail("this role has no data folder to keep state in (--data-dir)");
+        auto keys = state_keys(place_, plan.seals, plan.key_rotation);
+        if (!keys) return std::unexpected(keys.error());
+        {
+            const std::lock_guard lock(guard_);
+            keys_ = *keys;
+        }
+        return store::Durable::open({.folder = place_.folder, .owner = space + "/" + name, .workers = plan.workers, .sync_interval_ms = plan.sync_interval_ms, .size_max = plan.persistence_bytes,
+                                     .keys = std::move(*keys), .seal = plan.seals, .progress = progress, .file_system = {}});
+    };
+    auto opened = open();
+    auto out = opened ? std::make_unique<broker::Server>(plan.workers, std::move(*opened), place_.buffer_folder, plan.config) : nullptr;
+    ready = true;
+    clock.wake();
+    reporter.join();
+    {
+        const std::lock_guard lock(guard_);
+        not_started_ = out != nullptr ? "" : opened.error().message;
+    }
+    if (out != nullptr) {
+        store_fault_.clear();
+        log::info("control", "the broker's state is there folder={} seconds={:.2f}", place_.folder, out->durable()->figures().recovery_seconds);
+        return out;
+    }
+    // Never a silent fresh start: without its state the broker does not run.
+    if (store_fault_ != opened.error().message) log::error("control", "the broker's state cannot be opened why=\"{}\"", opened.error().message);
+    store_fault_ = opened.error().message;
+    write_status(kind_of("Broker"), space, name, basic_status(broker, "Failed", store_fault_, health(broker, "Unavailable", "StateNotOpen", store_fault_)));
+    for (const auto& listener : listeners)
+        write_status(kind_of("BrokerListener"), text_at(listener, "metadata.namespace"), text_at(listener, "metadata.name"),
+                     basic_status(listener, "Waiting", "the Broker's state cannot be opened", health(listener, "Unavailable", "StateNotOpen", store_fault_)));
+    return nullptr;
 }
 
 void BrokerController::update_keys(const Plan& plan) {
@@ -232,35 +290,8 @@ bool BrokerController::reconcile() {
         if (server_ == nullptr) return true;
     }
     if (server_ == nullptr) {
-        std::unique_ptr<store::Durable> durable;
-        if (plan.is_persistent) {
-            auto open = [&]() -> Result<std::unique_ptr<store::Durable>> {
-                if (place_.folder.empty()) return fail("this role has no data folder to keep state in (--data-dir)");
-                auto keys = state_keys(place_, plan.seals, plan.key_rotation);
-                if (!keys) return std::unexpected(keys.error());
-                {
-                    const std::lock_guard lock(guard_);
-                    keys_ = *keys;
-                }
-                return store::Durable::open({.folder = place_.folder, .owner = text_at(*chosen, "metadata.namespace") + "/" + text_at(*chosen, "metadata.name"), .workers = plan.workers,
-                                             .sync_interval_ms = plan.sync_interval_ms, .size_max = plan.persistence_bytes, .keys = std::move(*keys), .seal = plan.seals, .file_system = {}});
-            };
-            auto opened = open();
-            if (!opened) {
-                // Never a silent fresh start: without its state the broker does not run.
-                if (store_fault_ != opened.error().message) log::error("control", "the broker's state cannot be opened why=\"{}\"", opened.error().message);
-                store_fault_ = opened.error().message;
-                write_status(kind_of("Broker"), text_at(*chosen, "metadata.namespace"), text_at(*chosen, "metadata.name"), basic_status(*chosen, "Failed", store_fault_, health(*chosen, "Unavailable", "StateNotOpen", store_fault_)));
-                for (const auto& listener : listeners)
-                    write_status(kind_of("BrokerListener"), text_at(listener, "metadata.namespace"), text_at(listener, "metadata.name"),
-                                 basic_status(listener, "Waiting", "the Broker's state cannot be opened", health(listener, "Unavailable", "StateNotOpen", store_fault_)));
-                return false;
-            }
-            store_fault_.clear();
-            durable = std::move(*opened);
-        }
-        auto fresh = std::make_unique<broker::Server>(plan.workers, std::move(durable), place_.buffer_folder, plan.config);
-        if (fresh->durable() != nullptr) log::info("control", "the broker's state is there folder={} seconds={:.2f}", place_.folder, fresh->durable()->figures().recovery_seconds);
+        auto fresh = start_server(plan, *chosen, listeners);
+        if (fresh == nullptr) return false;
         const std::lock_guard lock(guard_);
         server_ = std::move(fresh);
     }
@@ -522,7 +553,6 @@ std::vector<Role> BrokerController::roles() {
     Role broker{.pod = "aio-broker-frontend-0", .container = "broker", .component = "frontend", .log_modules = {"broker", "session", "mqtt", "topics", "store", "io", "tls", "auth"}, .ports = {}, .ready = missing.empty() && server_ != nullptr, .why_not = missing};
     for (const auto& state : states_)
         if (state.is_open) broker.ports.emplace_back(fmt::format("mqtt-{}", state.bound_port), state.bound_port);
-    if (server_ == nullptr) broker.why_not = "there is no Broker resource";
     std::vector<Role> out{broker};
     out.push_back({.pod = "aio-broker-operator-0", .container = "operator", .component = "operator", .log_modules = {"control", "app"}, .ports = {}, .why_not = {}});
     out.push_back(api_role());
@@ -602,7 +632,7 @@ std::string reconcile_metrics(const std::map<std::string, std::map<std::string, 
 
 std::string BrokerController::not_ready() {
     const std::lock_guard lock(guard_);
-    if (server_ == nullptr) return "no Broker resource runs\n";
+    if (server_ == nullptr) return not_started_.empty() ? "no Broker resource runs\n" : not_started_ + "\n";
     std::string out;
     for (const auto& state : states_)
         if (!state.is_open) out += fmt::format("listener {} port {}: {}\n", state.config.resource, state.config.port, state.error);

@@ -58,6 +58,8 @@ class BrokerController {
     class Work;
     /// Certificate, authentication and authorization of a port that asks for them.
     void secure(PlannedPort& port, const resources::Json& listener);
+    /// Opens what the Broker kept and starts it with that; says meanwhile how far it is. Null: it cannot, and its status says why.
+    std::unique_ptr<broker::Server> start_server(const Plan& plan, const resources::Json& broker, const std::vector<resources::Json>& listeners);
     /// Takes over the keys that state is sealed with.
     void update_keys(const Plan& plan);
     void run_probe();
@@ -79,6 +81,7 @@ class BrokerController {
     store::KeyRing keys_;                          ///< in force; guarded by guard_
     std::string keys_fault_;                       ///< why the wanted keys are not in force; guarded by guard_
     std::string store_fault_;                      ///< why the state could not be opened; the engine's thread alone
+    std::string not_started_;                      ///< why there is no server yet though there is a Broker; guarded by guard_
     std::shared_ptr<const std::string> probe_secret_;
     std::shared_ptr<auth::Crew> crew_;
     std::shared_ptr<client::HttpPool> http_;

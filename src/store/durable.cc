@@ -290,6 +290,9 @@ class Store final : public Durable {
 
     /// Finds the newest key, and removes what nothing refers to: bodies without a queue, parts of sessions that are gone.
     void sweep() {
+        std::uint64_t keys = 0;
+        // Everything is looked at once here and once by each worker.
+        if (options_.progress && db_->GetIntProperty("rocksdb.estimate-num-keys", &keys)) options_.progress->expected = std::max<std::uint64_t>(1, keys * (1 + options_.workers));
         std::unordered_map<std::uint64_t, bool> needed;
         std::unordered_map<std::string, bool> sessions;
         std::uint64_t newest = 0;
@@ -299,6 +302,7 @@ class Store final : public Durable {
         for (at->Seek("S"); at->Valid() && at->key().starts_with("S"); at->Next()) sessions.emplace(client_of(view_of(at->key()), rest), true);
         for (const char kind : {'s', 'i', 'q', 'f'})
             for (at->Seek(std::string(1, kind)); at->Valid() && at->key().starts_with(std::string(1, kind)); at->Next()) {
+                looked_at();
                 const auto client = client_of(view_of(at->key()), rest);
                 if (!sessions.contains(std::string(client))) {
                     orphans.Delete(at->key());
@@ -391,6 +395,10 @@ class Store final : public Durable {
     [[nodiscard]] rocksdb::DB& db() noexcept { return *db_; }
     std::atomic<std::uint64_t> next_key{1};
     void forget(std::uint32_t worker) { engines_[worker] = nullptr; }
+    /// One record more of a start.
+    void looked_at() noexcept {
+        if (options_.progress) options_.progress->records.fetch_add(1, std::memory_order_relaxed);
+    }
     [[nodiscard]] bool workers_changed() const noexcept { return workers_changed_; }
     template <class Read>
     const std::vector<std::pair<mqtt::MessageRef, std::uint64_t>>& retained(Read&& read) {
@@ -675,7 +683,7 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
         const std::unique_ptr<rocksdb::Iterator> at(db.NewIterator(reading));
         const std::string begin(1, kind);
         std::uint64_t bad = 0;
-        for (at->Seek(begin); at->Valid() && at->key().starts_with(begin); at->Next())
+        for (at->Seek(begin); at->Valid() && at->key().starts_with(begin); at->Next(), store_.looked_at())
             if (!visit(view_of(at->key()), view_of(at->value()))) ++bad;
         if (!at->status().ok()) log::error("store", "reading ended early kind={} why=\"{}\"", kind, at->status().ToString());
         if (bad > 0) log::error("store", "{} records of kind {} cannot be read and are left out", bad, kind);

@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -14,6 +15,12 @@ class FileSystem;
 
 namespace penstock::store {
 
+/// How far a start has come. Written by those who work on it, read by any thread.
+struct RecoveryProgress {
+    std::atomic<std::uint64_t> records{0};   ///< looked at
+    std::atomic<std::uint64_t> expected{0};  ///< about so many; 0: not known yet, the log is being read
+};
+
 struct DurableOptions {
     std::string folder;
     std::string owner;                   ///< `namespace/name` of the Broker; a folder of another one is refused
@@ -25,6 +32,7 @@ struct DurableOptions {
     int retry_ms = 1000;                 ///< from a write that failed to the next attempt
     KeyRing keys;                        ///< that open what is sealed; the last one seals, when `seal` says so
     bool seal = false;                   ///< AES-256-GCM for what is written from now on
+    std::shared_ptr<RecoveryProgress> progress;   ///< null: nobody looks
     /// What the files are written through; null: the machine's own. Tests put one with faults here.
     std::shared_ptr<rocksdb::FileSystem> file_system;
 };

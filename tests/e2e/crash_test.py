@@ -1,7 +1,8 @@
 """Kills the broker in the middle of its work, again and again, and compares what comes back with what was acknowledged:
-nothing acknowledged is missing, nothing at QoS 2 comes twice, order is kept, retained messages are the last acknowledged ones.
+nothing acknowledged is missing, nothing at QoS 2 comes twice, order is kept, retained messages and the keys of the state store are the last
+acknowledged ones. The state is encrypted, its key changes now and then, and queues overflow to the disk.
 
-crash_test.py BINARY [ROUNDS] [SEED]"""
+crash_test.py BINARY [ROUNDS] [SEED]; PENSTOCK_LONG=1: hundreds of rounds"""
 import json
 import os
 import random
@@ -12,10 +13,10 @@ import sys
 import threading
 import time
 
-from mqtt import Mqtt, text
+from mqtt import Mqtt, text, varint
 from support import Penstock, broker, free_port, listener, wait_until
 
-ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 6
+ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 300 if os.environ.get("PENSTOCK_LONG") else 6
 SEED = int(sys.argv[3]) if len(sys.argv) > 3 else 1
 
 
@@ -162,6 +163,87 @@ class Subscriber:
                 link.send(0x40, struct.pack(">H", packet_id))
 
 
+REQUEST = "statestore/v1/FA9AE35F-2F64-47CD-9BFF-08E2B32A0FE8/command/invoke"
+
+
+class Store:
+    """A client of the state store that changes keys at random, one request after the other, and knows what each must hold."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.model = {}
+        self.under_way = None                  # the key and value of a request whose answer never came
+        self.version = ""                      # the newest of an answer
+        self.count = self.changes = 0
+        self.link = None
+
+    def ask(self, *words):
+        """Payload of the answer; sets self.version_of_answer."""
+        self.count += 1
+        correlation = struct.pack(">QQ", 9, self.count)
+        payload = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in (w.encode() for w in words))
+        properties = b"\x08" + text("clients/store/answers") + b"\x09" + text(correlation) + b"\x26" + text("__ts") + text(f"{int(time.time() * 1000):015}:00000:store")
+        self.link.send(0x32, text(REQUEST) + struct.pack(">H", self.count % 60000 + 1) + varint(len(properties)) + properties + payload)
+        while (packet := self.link.receive(30)) is not None:
+            if packet[0] >> 4 != 3:
+                continue
+            at = 2 + struct.unpack(">H", packet[1][:2])[0]
+            if packet[0] & 6:
+                self.link.send(0x40, packet[1][at:at + 2])
+                at += 2
+            length, shift = 0, 0
+            while True:
+                byte, at = packet[1][at], at + 1
+                length, shift = length | (byte & 127) << shift, shift + 7
+                if byte < 128:
+                    break
+            props = packet[1][at:at + length]
+            if correlation not in props:
+                continue
+            stamp = props.find(b"__ts")
+            self.version_of_answer = props[stamp + 6:stamp + 6 + struct.unpack(">H", props[stamp + 4:stamp + 6])[0]].decode() if stamp >= 0 else ""
+            return packet[1][at + length:]
+        raise ConnectionError("closed")
+
+    def connect(self, port):
+        self.link = Link(port, "store", True, lambda *_: None)
+        self.link.send(0x82, b"\x00\x01\x00" + text("clients/store/answers") + b"\x01")
+        assert self.link.receive()[0] == 0x90
+
+    def check(self, where):
+        for key in [f"key{n}" for n in range(20)]:
+            answer = self.ask("GET", key)
+            value = None if answer == b"$-1\r\n" else answer.split(b"\r\n")[1].decode()
+            allowed = [self.model.get(key)]
+            if self.under_way and self.under_way[0] == key:
+                allowed.append(self.under_way[1])
+            if value not in allowed:
+                faults.append(f"{where}: {key} is {value}, must be one of {allowed}")
+            self.model[key] = value
+        self.under_way = None
+
+    def work(self, until):
+        try:
+            while time.monotonic() < until:
+                key = f"key{self.random.randrange(20)}"
+                value = None if self.random.random() < 0.3 else f"{self.changes} " + "v" * self.random.randrange(0, 3000)
+                self.under_way = (key, value)
+                answer = self.ask("DEL", key) if value is None else self.ask("SET", key, value)
+                had = self.model.get(key) is not None
+                expected = (b":1\r\n" if had else b":0\r\n") if value is None else b"+OK\r\n"
+                if answer != expected:
+                    faults.append(f"{'DEL' if value is None else 'SET'} {key} answered {answer}")
+                if value is not None:
+                    if self.version_of_answer <= self.version:
+                        faults.append(f"the version of {key} went from {self.version} back to {self.version_of_answer}")
+                    self.version = self.version_of_answer
+                self.model[key] = value
+                self.under_way = None
+                self.changes += 1
+        except (OSError, ConnectionError):
+            pass
+
+
 done = {}
 faults = []
 
@@ -170,8 +252,11 @@ def main():
     rng = random.Random(SEED)
     port = free_port()
     p = Penstock(sys.argv[1])
-    p.files = [p.write("m.yaml", broker("{cardinality: {frontend: {replicas: 1, workers: 2}, backendChain: {partitions: 1, redundancyFactor: 1}}, persistence: {maxSize: 10G, retain: {mode: All}, subscriberQueue: {mode: All}}, "
-                                        "diagnostics: {metrics: {prometheusPort: 0}, selfCheck: {mode: Disabled}}}") + "---\n" + listener("local", [f"port: {port}"]))]
+    manifest = lambda key: broker("{memoryProfile: Low, cardinality: {frontend: {replicas: 1, workers: 2}, backendChain: {partitions: 1, redundancyFactor: 1, workers: 1}}, diskBackedMessageBuffer: {maxSize: 10G}, "
+                                  "persistence: {maxSize: 10G, retain: {mode: All}, subscriberQueue: {mode: All}, stateStore: {mode: All}}, diagnostics: {metrics: {prometheusPort: 0}, selfCheck: {mode: Disabled}}}",
+                                  f"{{penstock.io/persistence-key: \"{key}\"}}") + "---\n" + listener("local", [f"port: {port}"])
+    p.files = [p.write("m.yaml", manifest(0))]
+    store = Store(SEED)
     publishers = [Publisher(f"p{i}q{qos}", qos, size) for i, (qos, size) in enumerate([(1, 30), (1, 900), (2, 30), (2, 900)])]
     subscribers = [Subscriber("all", ["crash/#"]), Subscriber("two", ["crash/p2q2", "crash/p3q2"]), Subscriber("away", ["crash/#"])]
     retained_sent, retained_acknowledged = 0, 0
@@ -190,7 +275,13 @@ def main():
                 subscriber.connect(port)
         for publisher in publishers:
             publisher.connect(port)
+        store.connect(port)
+        store.check(f"round {round_number}")
+        if round_number % 10 == 5:
+            p.write("m.yaml", manifest(round_number))   # another key for the state, while all goes on
         end = time.monotonic() + rng.uniform(0.05, 1.2)
+        changes = threading.Thread(target=store.work, args=(end + 5,), daemon=True)
+        changes.start()
         keeper = Link(port, "keeper", True, lambda *_: None)
         try:
             while time.monotonic() < end:
@@ -204,6 +295,8 @@ def main():
             faults.append(f"round {round_number}: a connection broke before the kill: {error}")
         os.kill(p.process.pid, signal.SIGKILL)
         p.process.wait()
+        changes.join()
+        store.link.close()
         for one in publishers + subscribers:
             if one.link:
                 one.link.close()
@@ -248,12 +341,15 @@ def main():
                     faults.append(f"{subscriber.name} got {publisher.name} {number} after {newest}")
                 seen.add(number)
                 newest = max(newest, number)
+    store.connect(port)
+    store.check("at the end")
+    store.link.close()
     status = p.status("broker", "default").get("persistence", {})
     for one in publishers + subscribers:
         one.link.close()
     p.stop()
     acknowledged = sum(len(numbers) for numbers in done.values())
-    print(f"crash: seed {SEED}, {ROUNDS} kills, {acknowledged} messages acknowledged, {total} deliveries checked, persistence {json.dumps(status)}")
+    print(f"crash: seed {SEED}, {ROUNDS} kills, {acknowledged} messages acknowledged, {total} deliveries checked, {store.changes} changes of keys, persistence {json.dumps(status)}")
     for fault in faults[:20]:
         print("FAULT " + fault)
     print(f"{ROUNDS if not faults else 0} passed, {len(faults)} failed")
