@@ -29,6 +29,7 @@ struct Rule {
         bool read = false, write = false;
         KeyType type = KeyType::pattern;
         std::vector<std::string> keys;            ///< binary: the bytes themselves
+        bool operator==(const Key&) const = default;
     };
     std::vector<Key> keys;
 };

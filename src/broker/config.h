@@ -42,6 +42,7 @@ struct Persistence {
     Mode state = Mode::none;
     std::vector<auth::Rule::Key> state_keys;      ///< with custom
     bool retain_dynamic = true, queue_dynamic = true, state_dynamic = true;    ///< clients may ask for it by user property, with custom
+    bool operator==(const Persistence&) const = default;
 };
 
 /// What every worker must obey. Zero means "no bound" unless said otherwise.

@@ -54,7 +54,9 @@ Core::Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared
 }
 
 void Core::configure(const BrokerConfig& config) {
+    const bool policy_changed = durable_ && config_.persistence != config.persistence;
     config_ = config;
+    if (policy_changed) keep_more_queues();
     if (state_ != nullptr) state_->set_keys_max(config.state_keys_max);
 }
 

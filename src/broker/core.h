@@ -190,6 +190,8 @@ class Core {
     [[nodiscard]] bool is_failing() const noexcept { return durable_ && engine_->fault() != nullptr; }
     /// Takes over what the engine kept. Before any port is open.
     void recover(std::int64_t now);
+    /// Keeps from now on what it had in memory alone: all that the policies name is written into the new engine.
+    void begin_persistence(std::unique_ptr<store::Engine> engine, std::int64_t now);
     /// Goes on with what waited for a commit. Once a turn, before anything else.
     void settle(std::int64_t now);
     /// Queued messages that were read from the disk go out.
@@ -287,6 +289,8 @@ class Core {
     class Recovery;
     /// What is written to this connection in this turn waits for the turn's commit.
     void gate(Connection& connection) const noexcept { connection.is_gated |= durable_; }
+    /// Sessions that the policy covers now, and did not when they began, are kept from now on.
+    void keep_more_queues();
     /// Writes the session's own record.
     void keep(const session::Session& session);
     /// A QoS 2 message of a kept publisher while it is routed: what identifies it when it is sent again after a crash.
@@ -305,7 +309,7 @@ class Core {
     void release(std::string_view publisher, std::uint16_t packet_id);
     bool forget_seen(std::string_view publisher, std::uint16_t packet_id);
     [[nodiscard]] bool keeps_retained(const mqtt::MessageView& view);
-    [[nodiscard]] bool keeps_queue(const mqtt::ConnectView& connect, std::string_view client_id);
+    [[nodiscard]] bool keeps_queue(const session::Session& session);
 
     // state store
     struct StateOut {
@@ -330,7 +334,7 @@ class Core {
     Driver& driver_;
     Shared& shared_;
     std::unique_ptr<store::Engine> engine_;
-    const bool durable_;
+    bool durable_;
     BrokerConfig config_;
     std::int64_t now_ = 0;                        ///< monotonic ms of the event being handled
     std::uint32_t second_ = 0;

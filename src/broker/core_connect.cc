@@ -317,7 +317,8 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     session->expiry_interval = granted;
     const bool was_kept = session->is_kept;
     session->is_kept = durable_ && granted > 0;
-    session->keeps_queue = session->is_kept && (session->keeps_queue || keeps_queue(connect, client_id));
+    session->asks_queue = connect.persistence_requested;
+    if (session->is_kept && !session->keeps_queue && keeps_queue(*session)) session->keep_queue(*engine_);
     if (connect.will) {
         auto will = std::make_unique<session::Will>();
         will->message = mqtt::MessageRef(mqtt::Message::make({.topic = connect.will->topic,
@@ -372,7 +373,11 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
                driver_.peer(connection), connection.listener->resource, static_cast<unsigned>(connect.version), session_present);
     gate(connection);
     if (session->is_kept) keep(*session);
-    else if (was_kept) session->discard(), engine_->erase_session(session->client_id());
+    else if (was_kept) {
+        session->discard();
+        engine_->erase_session(session->client_id());
+        session->leave_queue(*engine_);
+    }
     // What is not allowed any more ends before anything is sent.
     away_.erase(session->id());
     if (session_present && connection.security != nullptr && connection.security->grant != nullptr) enforce(*session, *connection.security->grant, &connection);

@@ -33,11 +33,19 @@ bool Core::keeps_retained(const mqtt::MessageView& view) {
     return std::ranges::any_of(rules.retain_topics, [&](const auto& filter) { return topics::matches(filter, view.topic); }) || (rules.retain_dynamic && asked);
 }
 
-bool Core::keeps_queue(const mqtt::ConnectView& connect, std::string_view client_id) {
+bool Core::keeps_queue(const Session& session) {
     const auto& rules = config_.persistence;
     if (rules.queues != Persistence::Mode::custom) return rules.queues == Persistence::Mode::all;
-    if (connect.persistence_requested) ++figures_.dynamic_requests[rules.queue_dynamic];
-    return std::ranges::any_of(rules.queue_clients, [&](const auto& pattern) { return glob_match(pattern, client_id); }) || (rules.queue_dynamic && connect.persistence_requested);
+    if (session.asks_queue) ++figures_.dynamic_requests[rules.queue_dynamic];
+    return std::ranges::any_of(rules.queue_clients, [&](const auto& pattern) { return glob_match(pattern, session.client_id()); }) || (rules.queue_dynamic && session.asks_queue);
+}
+
+void Core::keep_more_queues() {
+    for (const auto& [id, session] : sessions_) {
+        if (!session->is_kept || session->keeps_queue || !keeps_queue(*session)) continue;
+        session->keep_queue(*engine_);
+        keep(*session);
+    }
 }
 
 // --- exactly once across workers ---
@@ -181,6 +189,25 @@ void Core::recover(std::int64_t now) {
     now_ = now;
     Recovery recovery(*this);
     engine_->recover([this](std::string_view client_id) { return home_of(client_id, count_) == id_; }, recovery);
+}
+
+void Core::begin_persistence(std::unique_ptr<store::Engine> engine, std::int64_t now) {
+    now_ = now;
+    engine_ = std::move(engine);
+    durable_ = true;
+    for (const auto& [id, session] : sessions_) {
+        session->is_kept = session->expiry_interval > 0;
+        if (!session->is_kept) continue;
+        if (keeps_queue(*session)) session->keep_queue(*engine_);
+        keep(*session);
+        for (const auto& subscription : session->subscriptions) engine_->put_subscription(id, subscription.text, subscription.options);
+        for (const auto packet_id : session->incoming()) engine_->put_incoming(id, packet_id);
+    }
+    retained_.for_each([&](Retained& value) {
+        const auto view = value.message->view();
+        if (home_of(view.topic, count_) == id_ && keeps_retained(view)) engine_->put_retained(value.message, value.sequence);
+    });
+    if (state_ != nullptr) state_->keep([this](const std::string& key) { return keeps_state(key, false); });
 }
 
 }  // namespace penstock::broker

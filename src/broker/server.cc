@@ -113,6 +113,14 @@ std::vector<ListenerState> Server::apply(const BrokerConfig& config, const std::
     return out;
 }
 
+void Server::begin_persistence(std::unique_ptr<store::Durable> durable) {
+    const std::lock_guard lock(guard_);
+    if (stopped_) return;
+    durable_ = std::move(durable);
+    on_all([&](Worker& worker) { worker.begin_persistence(*durable_); });
+    durable_->start();
+}
+
 void Server::gather(const std::function<void(Worker&, std::size_t)>& task) {
     std::latch done(static_cast<std::ptrdiff_t>(workers_.size()));
     for (std::size_t i = 0; i < workers_.size(); ++i) {

@@ -43,6 +43,8 @@ class Server {
     /// Publishes a message of the server's own, on worker 0.
     void publish(std::string topic, std::string payload, bool retain);
     [[nodiscard]] std::int64_t pool_used() const noexcept { return shared_.pool_used(); }
+    /// Keeps from now on what was in memory alone. `durable` is empty and made for workers() workers. Not while anybody uses durable().
+    void begin_persistence(std::unique_ptr<store::Durable> durable);
     /// Null: in memory alone.
     [[nodiscard]] store::Durable* durable() const noexcept { return durable_.get(); }
     /// Null: none.

@@ -29,7 +29,7 @@ ListenerSocket::~ListenerSocket() {
 }
 
 Worker::Worker(std::uint32_t id, std::uint32_t count, Shared& shared, store::Durable* durable, store::OverflowLane* overflow)
-    : id_(id), shared_(shared), core_(id, count, *this, shared, durable != nullptr ? durable->engine(id, [this] { poller_.wake(); }, overflow) : store::make_memory_engine(overflow), overflow), outboxes_(count), sent_(count), processed_(count),
+    : id_(id), shared_(shared), overflow_(overflow), core_(id, count, *this, shared, durable != nullptr ? durable->engine(id, [this] { poller_.wake(); }, overflow) : store::make_memory_engine(overflow), overflow), outboxes_(count), sent_(count), processed_(count),
       scratch_(std::make_unique<char[]>(scratch_size)), plain_(std::make_unique_for_overwrite<char[]>(2 * scratch_size)), spare_fd_(io::open_spare()) {
     for (std::uint32_t i = 0; i < count; ++i) inboxes_.push_back(std::make_unique<Mailbox>());
 }
@@ -94,6 +94,11 @@ void Worker::run() {
         push_outboxes();   // a connection that failed while it was flushed may have published its will
         reap();
     }
+}
+
+void Worker::begin_persistence(store::Durable& durable) {
+    core_.begin_persistence(durable.engine(id_, [this] { poller_.wake(); }, overflow_), now_);
+    any_sent_ = any_processed_ = true;   // the first commit tells what went between the workers before
 }
 
 void Worker::stop() noexcept {

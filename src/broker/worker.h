@@ -37,6 +37,8 @@ class Worker final : public Driver {
     /// The thread's body; returns after stop().
     void run();
     void stop() noexcept;
+    /// Keeps its state in `durable` from now on. On its thread.
+    void begin_persistence(store::Durable& durable);
     /// Something for settle() is there. Core: any.
     void wake() noexcept { poller_.wake(); }
     /// Runs on the worker's thread, in order. Core: any. The control plane's only way in; not on the data path.
@@ -126,6 +128,7 @@ class Worker final : public Driver {
     std::uint32_t id_;
     Shared& shared_;
     io::Poller poller_;
+    store::OverflowLane* overflow_;
     Core core_;
     std::vector<Worker*> peers_;
     std::vector<std::unique_ptr<Mailbox>> inboxes_;        ///< by sending worker

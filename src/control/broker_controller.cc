@@ -26,6 +26,7 @@ constexpr const char* manager_name = "penstock-broker";
 constexpr const char* default_namespace = "azure-iot-operations";
 constexpr std::int64_t retry_ms = 2000;
 constexpr int recovery_report_ms = 1000;
+constexpr std::int64_t begin_retry_ms = 30'000;
 constexpr std::int64_t sys_interval_ms = 10'000;
 constexpr std::int64_t health_report_ms = 60'000;
 
@@ -125,6 +126,35 @@ std::vector<broker::ClientView> BrokerController::clients() {
     return server_ != nullptr ? server_->clients() : std::vector<broker::ClientView>();
 }
 
+Result<std::unique_ptr<store::Durable>> BrokerController::open_state(const Plan& plan, const Json& broker, std::uint32_t workers, std::shared_ptr<store::RecoveryProgress> progress) {
+    if (place_.folder.empty()) return fail("this role has no data folder to keep state in (--data-dir)");
+    auto keys = state_keys(place_, plan.seals, plan.key_rotation);
+    if (!keys) return std::unexpected(keys.error());
+    {
+        const std::lock_guard lock(guard_);
+        keys_ = *keys;
+    }
+    return store::Durable::open({.folder = place_.folder, .owner = text_at(broker, "metadata.namespace") + "/" + text_at(broker, "metadata.name"), .workers = workers, .sync_interval_ms = plan.sync_interval_ms,
+                                 .size_max = plan.persistence_bytes, .keys = std::move(*keys), .seal = plan.seals, .progress = std::move(progress), .file_system = {}});
+}
+
+void BrokerController::begin_persistence(const Plan& plan, const Json& broker) {
+    auto opened = open_state(plan, broker, server_->workers(), nullptr);
+    std::string why;
+    if (!opened) why = opened.error().message;
+    else if (!(*opened)->is_empty()) why = fmt::format("{} holds what was kept before; both come together at the next start", place_.folder);
+    const std::lock_guard lock(guard_);
+    if (!why.empty()) {
+        if (why != persistence_waits_) log::warn("control", "persistence does not begin now why=\"{}\"", why);
+        persistence_waits_ = why;
+        next_begin_ = monotonic_ms() + begin_retry_ms;
+        return;
+    }
+    persistence_waits_.clear();
+    server_->begin_persistence(std::move(*opened));
+    log::info("control", "the broker's state is kept from now on folder={}", place_.folder);
+}
+
 std::unique_ptr<broker::Server> BrokerController::start_server(const Plan& plan, const Json& broker, const std::vector<Json>& listeners) {
     const auto space = text_at(broker, "metadata.namespace"), name = text_at(broker, "metadata.name");
     if (!plan.is_persistent) return std::make_unique<broker::Server>(plan.workers, nullptr, place_.buffer_folder, plan.config);
@@ -146,18 +176,7 @@ std::unique_ptr<broker::Server> BrokerController::start_server(const Plan& plan,
             write_status(kind_of("Broker"), space, name, basic_status(broker, "Recovering", "reading the state back: " + how_far, health(broker, "Unavailable", "Recovering", "the state is being read back")));
         }
     });
-    auto open = [&]() -> Result<std::unique_ptr<store::Durable>> {
-        if (place_.folder.empty()) return fail("this role has no data folder to keep state in (--data-dir)");
-        auto keys = state_keys(place_, plan.seals, plan.key_rotation);
-        if (!keys) return std::unexpected(keys.error());
-        {
-            const std::lock_guard lock(guard_);
-            keys_ = *keys;
-        }
-        return store::Durable::open({.folder = place_.folder, .owner = space + "/" + name, .workers = plan.workers, .sync_interval_ms = plan.sync_interval_ms, .size_max = plan.persistence_bytes,
-                                     .keys = std::move(*keys), .seal = plan.seals, .progress = progress, .file_system = {}});
-    };
-    auto opened = open();
+    auto opened = open_state(plan, broker, plan.workers, progress);
     auto out = opened ? std::make_unique<broker::Server>(plan.workers, std::move(*opened), place_.buffer_folder, plan.config) : nullptr;
     ready = true;
     clock.wake();
@@ -295,6 +314,8 @@ bool BrokerController::reconcile() {
         const std::lock_guard lock(guard_);
         server_ = std::move(fresh);
     }
+    // The policies are in force first, so that the first writing follows them.
+    const bool begins = server_->durable() == nullptr && plan.is_persistent;
     if (server_->durable() != nullptr && plan.is_persistent) {
         server_->durable()->set_limits(plan.sync_interval_ms, plan.persistence_bytes);
         update_keys(plan);
@@ -313,6 +334,7 @@ bool BrokerController::reconcile() {
     for (const auto& port : plan.ports)
         if (port.blocked.empty()) wanted.push_back(port.config);
     const auto opened = server_->apply(plan.config, wanted);
+    if (begins && monotonic_ms() >= next_begin_) begin_persistence(plan, *chosen);
     struct News {
         std::string listener;
         const char* type;
@@ -418,7 +440,7 @@ Json BrokerController::broker_status(const Json& broker, const Plan& plan, const
         out["diskBackedMessageBuffer"] = {{"status", "Inactive"}, {"fault", "this role has no data folder to keep it in (--data-dir)"}};
     }
     if (plan.is_persistent != (server_->durable() != nullptr))
-        out["runtimeStatus"]["description"] = plan.is_persistent ? "All replicas are running; persistence begins at the next start" : "All replicas are running; state goes on being kept until the next start";
+        out["runtimeStatus"]["description"] = plan.is_persistent ? "All replicas are running; persistence does not begin now: " + persistence_waits_ : "All replicas are running; state goes on being kept until the next start";
     if (plan.config.aio_compatible) out["compatibility"] = "AIO";
     if (plan.self_check) {
         Json routes = Json::array();

@@ -60,6 +60,9 @@ class BrokerController {
     void secure(PlannedPort& port, const resources::Json& listener);
     /// Opens what the Broker kept and starts it with that; says meanwhile how far it is. Null: it cannot, and its status says why.
     std::unique_ptr<broker::Server> start_server(const Plan& plan, const resources::Json& broker, const std::vector<resources::Json>& listeners);
+    Result<std::unique_ptr<store::Durable>> open_state(const Plan& plan, const resources::Json& broker, std::uint32_t workers, std::shared_ptr<store::RecoveryProgress> progress);
+    /// The Broker got persistence while it runs.
+    void begin_persistence(const Plan& plan, const resources::Json& broker);
     /// Takes over the keys that state is sealed with.
     void update_keys(const Plan& plan);
     void run_probe();
@@ -81,6 +84,7 @@ class BrokerController {
     store::KeyRing keys_;                          ///< in force; guarded by guard_
     std::string keys_fault_;                       ///< why the wanted keys are not in force; guarded by guard_
     std::string store_fault_;                      ///< why the state could not be opened; the engine's thread alone
+    std::string persistence_waits_;                ///< why persistence did not begin when the Broker got it; guarded by guard_
     std::string not_started_;                      ///< why there is no server yet though there is a Broker; guarded by guard_
     std::shared_ptr<const std::string> probe_secret_;
     std::shared_ptr<auth::Crew> crew_;
@@ -96,6 +100,7 @@ class BrokerController {
     std::string broker_name_;
     SysTopics sys_;
     std::int64_t next_sys_ = 0, next_report_ = 0;
+    std::int64_t next_begin_ = 0;                  ///< when persistence is tried again; the engine's thread alone
     std::uint64_t probes_ = 0;
     std::function<std::string(int)> open_metrics_port_;
     std::string metrics_fault_;                    ///< guarded by guard_

@@ -50,6 +50,19 @@ void shield(FieldSet& gone, const FieldSet& kept) {
         if (const auto found = kept.children.find(step); found != kept.children.end()) shield(child, found->second);
 }
 
+/// Where all that anybody owned of an object is gone, what is left are defaults that were filled in for it: they go too. Left
+/// alone they would be half an object, which nobody asked for and validation may refuse.
+void drop_orphaned_defaults(Json& object, const FieldSet& gone, const FieldSet& kept) {
+    for (const auto& [step, child] : gone.children) {
+        if (!step.starts_with("f:") || child.children.empty()) continue;
+        const auto name = step.substr(2);
+        if (!object.is_object() || !object.contains(name) || !object[name].is_object()) continue;
+        const auto found = kept.children.find(step);
+        if (found == kept.children.end() || found->second.empty()) object.erase(name);
+        else drop_orphaned_defaults(object[name], child, found->second);
+    }
+}
+
 /// True when every path is one that client-side apply wrote and nobody has changed since.
 bool was_applied_by_kubectl(const Json& live, const FieldSet& conflicts, const Json& schema) {
     const auto& annotations = at_path(live, "metadata.annotations");
@@ -183,6 +196,11 @@ Answer<Json> apply_configuration(const Kind& kind, const std::string& name, cons
     shield(gone, others);
     shield(gone, wanted);
     resources::remove_fields(merged, gone, schema);
+    if (const auto spec = gone.children.find("f:spec"); !kind.built_in && spec != gone.children.end() && merged.contains("spec")) {
+        auto kept = others;
+        kept.add(wanted);
+        drop_orphaned_defaults(merged["spec"], spec->second, kept.children["f:spec"]);
+    }
     const bool same = own.fields == wanted;
     own.fields = wanted;
     if (!same || merged != live) own.time = rfc3339(wall_ms());

@@ -87,7 +87,7 @@ Kind broker() {
          kept("stateStore", "State store keys.", object("stateStoreSettings", {list("stateStoreResources", {choice("keyType", {"Pattern", "String", "Binary"}, "Pattern", "How keys are written."), required(texts("keys", "Keys."))}, "Keys, with Custom."), dynamic}, "With Custom.")),
          kept("subscriberQueue", "Queues of sessions whose expiry is above 0.", object("subscriberQueueSettings", {texts("subscriberClientIds", "Client ids with `*`, with Custom."), dynamic}, "With Custom."))},
         "Durable sessions, subscriptions, retained messages and queues, in the folder `broker` of the data folder. Sessions with an expiry above 0 and their subscriptions are always kept. "
-        "Adding the field acts at the next start; its policies act at once. An acknowledgement leaves after what it promises is on disk; annotation `penstock.io/persistence-sync: 200ms` (at most 10s) "
+        "Adding the field writes what is in memory and keeps it from then on; its policies act at once; removing it acts at the next start. An acknowledgement leaves after what it promises is on disk; annotation `penstock.io/persistence-sync: 200ms` (at most 10s) "
         "syncs at that interval instead, and a power cut may then lose what was acknowledged within it.");
     return {
         .group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "Broker", .plural = "brokers", .singular = "broker",

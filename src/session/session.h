@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mqtt/message.h"
@@ -89,6 +90,10 @@ class Session : public topics::Subscriber {
 
     [[nodiscard]] std::size_t queued() const noexcept { return store_ ? store_->queued() : 0; }
     [[nodiscard]] std::size_t in_flight() const noexcept { return store_ ? store_->in_flight() : 0; }
+    /// From now on its queue is written; what waits already is too, but for what is on the overflow's disk.
+    void keep_queue(store::Engine& engine) { change_store(engine, true); }
+    /// From now on its queue is not written; the engine has let go what was.
+    void leave_queue(store::Engine& engine) { change_store(engine, false); }
     /// What an engine kept, before any connection.
     void restore(std::unique_ptr<store::SessionStore> queue, std::uint16_t last_packet_id) {
         store_ = std::move(queue);
@@ -108,6 +113,7 @@ class Session : public topics::Subscriber {
     bool is_kept = false;                         ///< written by a durable engine: it outlives its connection and the process
     bool watches_keys = false;                    ///< it asked the state store for notifications
     bool keeps_queue = false;                     ///< its queue is written too
+    bool asks_queue = false;                      ///< its client asked for that
     std::unique_ptr<const std::string> owner;     ///< whose session it is (auth::Principal::id); null: anybody's
     std::uint32_t expiry_interval = 0;            ///< seconds; 0xFFFFFFFF: never
     std::int64_t ends_at = 0;                     ///< monotonic ms while no link is attached; 0: never
@@ -115,6 +121,12 @@ class Session : public topics::Subscriber {
 
   private:
     bool window_open() const noexcept;
+    void change_store(store::Engine& engine, bool kept) {
+        if (std::exchange(keeps_queue, kept) == kept || store_ == nullptr) return;
+        auto fresh = engine.open_session(client_id_, kept);
+        fresh->take_over(*store_);
+        store_ = std::move(fresh);
+    }
     std::uint16_t take_packet_id() noexcept;
     /// True: a limit of the queue would be passed by one more message of `size` bytes.
     [[nodiscard]] bool is_full(const QueueLimits& limits, std::size_t size) const;

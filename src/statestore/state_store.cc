@@ -278,6 +278,14 @@ void StateStore::notify(const std::string& key, const std::string& payload, cons
     for (const auto& client : found->second) out.push_back({.client_id = client, .key = key, .payload = payload, .version = version});
 }
 
+void StateStore::keep(const std::function<bool(const std::string& key)>& wanted) {
+    for (auto& [key, entry] : entries_) {
+        if (entry.is_kept || !wanted(key)) continue;
+        entry.is_kept = true;
+        write_(key, &entry);
+    }
+}
+
 void StateStore::forget_client(const std::string& client_id) {
     const auto found = by_client_.find(client_id);
     if (found == by_client_.end()) return;

@@ -74,6 +74,8 @@ class StateStore {
     [[nodiscard]] std::int64_t next_expiry() const { return expiries_.empty() ? 0 : expiries_.begin()->first; }
     /// The client disconnected: its registrations end.
     void forget_client(const std::string& client_id);
+    /// Keys are kept from now on: those that `wanted` names are written.
+    void keep(const std::function<bool(const std::string& key)>& wanted);
     /// A key from before a restart.
     void restore(std::string key, Entry entry);
 

@@ -168,6 +168,11 @@ class DurableSession final : public MemorySessionStore {
     InFlight& start_next(std::uint16_t packet_id) override {
         auto& entry = MemorySessionStore::start_next(packet_id);
         const auto key = entry.item.key;
+        if (key == 0) {   // queued before the session was kept, and on the overflow's disk when it became so
+            write(entry.item, packet_id);
+            entry.key = entry.item.key;
+            return entry;
+        }
         entry.key = key | tracked;
         engine_.put(key_of('f', key), encode_delivery(packet_id, entry.step));
         return entry;
@@ -205,6 +210,16 @@ class DurableSession final : public MemorySessionStore {
   protected:
     void on_gone(const Queued& item) override {
         if (item.key != 0) release(item.key, item.body);
+    }
+    void on_taken(Queued& item) override { write(item, 0); }
+    void on_taken(InFlight& entry) override {
+        if (entry.item.message) {
+            write(entry.item, entry.packet_id);
+            entry.key = entry.item.key;
+        } else {
+            entry.key = engine_.next_key() | tracked;
+            engine_.put(key_of('f', entry.key), encode_delivery(entry.packet_id, entry.step));
+        }
     }
 
   private:
@@ -329,6 +344,12 @@ class Store final : public Durable {
         out->wake_ = std::move(wake);
         engines_[worker] = out.get();
         return out;
+    }
+    bool is_empty() const override {
+        const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator({}));
+        at->SeekToFirst();
+        while (at->Valid() && at->key().starts_with("M")) at->Next();
+        return !at->Valid() && at->status().ok();
     }
     void start() override {
         retained_ = {};

@@ -51,6 +51,8 @@ class Durable {
     /// The engine of one worker. `wake` is called from the writer's thread when durable() moved on.
     /// `overflow`: for what has no place in memory; null: none.
     virtual std::unique_ptr<Engine> engine(std::uint32_t worker, std::function<void()> wake, OverflowLane* overflow = nullptr) = 0;
+    /// Nothing was kept here yet.
+    [[nodiscard]] virtual bool is_empty() const = 0;
     /// After all engines are made and recovered.
     virtual void start() = 0;
     /// Writes what was handed in, then ends the thread.

@@ -76,6 +76,8 @@ class SessionStore {
     virtual void for_each_in_flight(const std::function<void(InFlight&)>& visit) = 0;
     /// Removes queued messages that expired at or before `now` (monotonic ms), wherever they stand; returns how many.
     virtual std::size_t drop_expired(std::int64_t now) = 0;
+    /// Takes everything out of another store of the same engine, of a session that is kept from now on; this one is new.
+    virtual void take_over(SessionStore& other) = 0;
     /// The session ends: what is queued and under way is let go. The engine's erase_session removes its records.
     virtual void discard() = 0;
     /// Removes queued QoS 0 messages; a session that goes offline does not keep them.

@@ -1,5 +1,6 @@
 #pragma once
 #include <string>
+#include <utility>
 
 #include "store/engine.h"
 #include "store/overflow.h"
@@ -97,6 +98,31 @@ class MemorySessionStore : public SessionStore {
         next_end_ = queue_.next_end();
         return gone;
     }
+    void take_over(SessionStore& other) override {
+        auto& from = static_cast<MemorySessionStore&>(other);
+        for (; !from.window_.empty(); from.window_.pop_front()) {
+            auto& entry = from.window_.front();
+            if (entry.step == Step::done) continue;
+            entry.key = entry.item.key = entry.item.body = 0;
+            on_taken(entry);
+            restore(std::move(entry));
+        }
+        for (; !from.queue_.empty(); from.queue_.pop_front()) {
+            auto item = std::move(from.queue_.front());
+            item.key = item.body = 0;
+            if (item.qos != mqtt::Qos::at_most_once) {
+                if (item.message) on_taken(item);
+                bytes_ += item.size;
+            }
+            queue_.push_back(std::move(item));
+        }
+        from.bytes_ = 0;
+        qos0_ = std::exchange(from.qos0_, 0);
+        qos0_bytes_ = std::exchange(from.qos0_bytes_, 0);
+        on_disk_ = std::exchange(from.on_disk_, 0);
+        next_end_ = from.next_end_;
+        from.in_flight_ = 0;
+    }
     void discard() override {}
     void drop_qos0() override {
         if (qos0_ == 0) return;
@@ -124,6 +150,9 @@ class MemorySessionStore : public SessionStore {
     }
     /// A queued message leaves without having been sent.
     virtual void on_gone(const Queued&) {}
+    /// A delivery, or a queued message, comes from another store.
+    virtual void on_taken(InFlight&) {}
+    virtual void on_taken(Queued&) {}
     /// Puts a delivery back as it was; the ones finished before it are filled in, so that identifiers stay consecutive.
     void restore(InFlight entry) {
         while (!window_.empty()) {

@@ -222,6 +222,75 @@ class Durable(Case):
         self.assertEqual(p.run("get", "secret", "kept").returncode, 0)
         self.assert_only_before()
 
+    def test_persistence_begins_while_it_runs(self):
+        p = self.start(manifests(persistence=None))
+        self.leave_subscribed()
+        half = self.client("half", expiry=3600)
+        half.subscribe("plant/#")
+        sender = self.client("sender", expiry=3600)
+        for number in range(100):
+            sender.put("t", f"{number}")
+        sender.put("plant/a", "under way")
+        self.assertEqual(half.receive()[1][-9:], b"under way")   # and not acknowledged
+        sender.put("keep/me", "kept", retain=True)
+        sender.send(0x34, text("t") + b"\x00\x09\x00" + b"twice")   # QoS 2, not released
+        self.assertEqual(sender.receive()[0], 0x50)
+        store = Store("writer")
+        store.ask("SET", "key", "value")
+        pathlib.Path(p.files[0]).write_text(manifests({**ALL, "stateStore": {"mode": "All"}}))
+        wait_until(lambda: p.status("broker", "default").get("persistence", {}).get("status") == "Active", "it begins", 70)
+        sender.put("t", "after")
+        self.restart(p)
+        sender = self.client("sender", expiry=3600)
+        self.assertEqual(sender.present, 1)
+        sender.send(0x3C, text("t") + b"\x00\x09\x00" + b"twice")   # again: it was received already
+        self.assertEqual(sender.receive()[0], 0x50)
+        self.assertEqual([m[1] for m in self.client("one", expiry=3600).messages(102)], [str(n) for n in range(100)] + ["twice", "after"])
+        packet = self.client("half", expiry=3600).receive()
+        self.assertEqual((packet[0] & 8, packet[1][-9:]), (8, b"under way"))
+        watcher = self.client("watcher")
+        watcher.subscribe("keep/#")
+        self.assertEqual(watcher.messages(1)[0][:2], ("keep/me", "kept"))
+        self.assertEqual(Store("reader").ask("GET", "key")[0], b"$5\r\nvalue\r\n")
+        # What was kept before is not mixed with what is in memory: both come at the next start.
+        pathlib.Path(p.files[0]).write_text(manifests(persistence=None))
+        wait_until(lambda: "persistence" not in p.get("broker", "default")["spec"], "the field goes")
+        self.restart(p)
+        pathlib.Path(p.files[0]).write_text(manifests())
+        wait_until(lambda: "holds what was kept before" in p.status("broker", "default").get("runtimeStatus", {}).get("description", ""), "the reason", 70)
+
+    def test_a_policy_that_changes_covers_sessions_that_are_there(self):
+        none = {"maxSize": "1G", "subscriberQueue": {"mode": "None"}}
+        p = self.start(manifests(none))
+        self.leave_subscribed()
+        sender = self.client("sender")
+        sender.put("t", "before")
+        pathlib.Path(p.files[0]).write_text(manifests())
+        wait_until(lambda: p.get("broker", "default")["spec"]["persistence"]["subscriberQueue"]["mode"] == "All", "the policy", 30)
+        time.sleep(1)   # until it is in force
+        sender.put("t", "after")
+        self.restart(p)
+        self.assertEqual([m[1] for m in self.client("one", expiry=3600).messages(2)], ["before", "after"])
+
+    def test_a_session_becomes_durable_and_is_not_any_more(self):
+        custom = {"maxSize": "1G", "subscriberQueue": {"mode": "Custom", "subscriberQueueSettings": {"subscriberClientIds": [], "dynamic": {"mode": "Enabled"}}}}
+        p = self.start(manifests(custom))
+        self.leave_subscribed()
+        sender = self.client("sender")
+        sender.put("t", "1")
+        asking = self.client("one", expiry=3600, asks=True)
+        self.assertEqual(asking.receive()[1][-1:], b"1")   # not acknowledged
+        asking.drop()
+        sender.put("t", "2")
+        self.restart(p)
+        again = self.client("one", expiry=3600)
+        self.assertEqual([m[1] for m in again.messages(2)], ["1", "2"])
+        again.drop()
+        self.client("one", expiry=0).drop()   # and its session ends with the connection
+        wait_until(lambda: self.client("one", expiry=3600).present == 0, "a new session")
+        self.restart(p)
+        self.assertTrue(self.client("one", expiry=3600).silent())
+
     def has_bytes(self, p, marker):
         return any(marker in f.read_bytes() for f in (p.data / "broker").rglob("*") if f.is_file())
 

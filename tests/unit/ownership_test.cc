@@ -125,6 +125,28 @@ TEST_F(ServerSideApply, keyed_lists_are_owned_item_by_item) {
     EXPECT_EQ(twice.error().code, 422);
 }
 
+TEST_F(ServerSideApply, defaults_of_an_object_go_with_it) {
+    const auto& broker = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker");
+    auto body = [](Json spec) { return Json{{"metadata", {{"name", "main"}}}, {"spec", std::move(spec)}}; };
+    auto apply_broker = [&](const std::string& manager, Json spec) {
+        auto object = body(std::move(spec));
+        object["apiVersion"] = broker.api_version();
+        object["kind"] = broker.kind;
+        return r->patch(broker, space, "main", registry::PatchType::apply, object, false, {.manager = manager});
+    };
+    const auto persistent = Json{{"maxSize", "1G"}, {"retain", {{"mode", "All"}}}};
+    ASSERT_TRUE(apply_broker("a", {{"memoryProfile", "Low"}, {"persistence", persistent}}));
+    ASSERT_EQ((**r->get(broker, space, "main"))["spec"]["persistence"]["encryption"]["mode"], "Enabled");   // filled in
+    const auto done = apply_broker("a", {{"memoryProfile", "Low"}});
+    ASSERT_TRUE(done) << done.error().message;
+    EXPECT_FALSE((**r->get(broker, space, "main"))["spec"].contains("persistence"));
+    // Not what somebody else put there.
+    ASSERT_TRUE(apply_broker("a", {{"memoryProfile", "Low"}, {"persistence", persistent}}));
+    ASSERT_TRUE(apply_broker("b", {{"persistence", {{"maxSize", "1G"}, {"encryption", {{"mode", "Enabled"}}}}}}));
+    ASSERT_TRUE(apply_broker("a", {{"memoryProfile", "Low"}}));
+    EXPECT_EQ((**r->get(broker, space, "main"))["spec"]["persistence"], (Json{{"maxSize", "1G"}, {"encryption", {{"mode", "Enabled"}}}}));
+}
+
 TEST_F(ServerSideApply, what_it_refuses) {
     EXPECT_EQ(apply("", {{"data", {{"a", "1"}}}}).error().code, 422) << "fieldManager is required";
     EXPECT_EQ(apply("one", {{"metadata", {{"managedFields", {{{"manager", "x"}}}}}}}).error().code, 400);
