@@ -30,7 +30,6 @@ struct Field {
     std::vector<std::string> map_keys;           ///< keys of an item for server-side apply, where there is more than one
     bool is_set = false;                         ///< a list of texts without order or repetition
     bool is_atomic = false;                      ///< owned and replaced as a whole
-    std::string refused;                         ///< not empty: the field is known and not taken, for this reason
     std::string note;                            ///< not empty: the field is taken without effect on one machine; why
 };
 

@@ -75,10 +75,6 @@ void check_fields(const std::vector<Field>& fields, const Json& object, const st
 }
 
 void check(const Field& field, const Json& value, const std::string& path, std::vector<Fault>& out) {
-    if (!field.refused.empty()) {
-        out.push_back({path, "FieldValueForbidden", "Forbidden: " + field.refused});
-        return;
-    }
     if (!has_type(value, field.type)) {
         out.push_back({path, "FieldValueTypeInvalid", fmt::format("Invalid value: {}: must be of type {}, not {}", value.dump(), type_name(field.type), json_type(value))});
         return;
@@ -253,7 +249,6 @@ void page_rows(const std::vector<Field>& fields, const std::string& path, std::s
         std::string text = field.doc;
         if (field.required) text += " **Required.**";
         if (!field.note.empty()) text += " *No effect on one machine: " + field.note + "*";
-        if (!field.refused.empty()) text += " *Refused: " + field.refused + "*";
         out += fmt::format("| `{}` | {} | {} | {} |\n", at, shape, field.default_value.is_null() ? "" : "`" + field.default_value.dump() + "`", text);
         if (field.type == Type::object) page_rows(field.fields, at + ".", out);
         if (!field.items.empty() && field.items[0].type == Type::object) page_rows(field.items[0].fields, at + (field.type == Type::array ? "[]." : "[*]."), out);

@@ -137,7 +137,7 @@ class Run(unittest.TestCase):
             big = p.run("pub", "-p", str(port), "-t", "big", "-m", "x" * 5000, "-q", "1")
             self.assertEqual(big.returncode, 0, big.stderr)
             p.write("m.yaml", broker("{advanced: {clients: {maxPacketSizeBytes: 1000}}, diskBackedMessageBuffer: {}}") + "---\n" + listener("one", [f"port: {port}"]))
-            wait_until(lambda: "spec.diskBackedMessageBuffer: Forbidden" in p.logs(), "the refusal names the field")
+            wait_until(lambda: "spec.diskBackedMessageBuffer.maxSize: Required" in p.logs(), "the refusal names the field")
             p.write("m.yaml", broker("{advanced: {clients: {maxPacketSizeBytes: 1000}}, diagnostics: {metrics: {prometheusPort: 0}}}", "{penstock.io/compatibility: aio}") + "---\n" + listener("one", [f"port: {port}"]))
             wait_until(lambda: "the broker takes 1000" in p.run("pub", "-p", str(port), "-t", "big", "-m", "x" * 5000, "-q", "1").stderr, "the new limit")
             self.assertIn("at most QoS 1", p.run("pub", "-p", str(port), "-t", "t2", "-m", "x", "-q", "2").stderr)

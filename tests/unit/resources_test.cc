@@ -80,7 +80,7 @@ TEST(Yaml, what_is_written_reads_back) {
 
 TEST(Validation, all_faults_with_their_paths) {
     const Json object = {{"metadata", {{"name", "Bad_Name"}}},
-                         {"spec", {{"memoryProfile", "Huge"}, {"cardinality", {{"frontend", {{"replicas", 99}}}}}, {"advanced", {{"clients", {{"maxPacketSizeBytes", "x"}}}}}, {"diskBackedMessageBuffer", {{"maxSize", "1G"}}}}}};
+                         {"spec", {{"memoryProfile", "Huge"}, {"cardinality", {{"frontend", {{"replicas", 99}}}}}, {"advanced", {{"clients", {{"maxPacketSizeBytes", "x"}}}}}, {"diskBackedMessageBuffer", {{"maxSize", "much"}}}}}};
     std::map<std::string, std::string> faults;
     for (const auto& f : resources::validate(broker_kind(), object)) faults[f.path] = f.reason;
     EXPECT_EQ(faults["metadata.name"], "FieldValueInvalid");
@@ -88,7 +88,7 @@ TEST(Validation, all_faults_with_their_paths) {
     EXPECT_EQ(faults["spec.cardinality.backendChain"], "FieldValueRequired");
     EXPECT_EQ(faults["spec.cardinality.frontend.replicas"], "FieldValueInvalid");
     EXPECT_EQ(faults["spec.advanced.clients.maxPacketSizeBytes"], "FieldValueTypeInvalid");
-    EXPECT_EQ(faults["spec.diskBackedMessageBuffer"], "FieldValueForbidden");
+    EXPECT_EQ(faults["spec.diskBackedMessageBuffer.maxSize"], "FieldValueInvalid");
     EXPECT_EQ(faults.size(), 6u);
 }
 
