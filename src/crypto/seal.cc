@@ -1,5 +1,6 @@
 #include "crypto/seal.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 
 #include "crypto/native.h"
@@ -48,5 +49,7 @@ bool Sealer::open(std::uint64_t number, std::string_view bound, std::string_view
            EVP_DecryptUpdate(c, bytes_at(out), &size, bytes_of(sealed), static_cast<int>(sealed.size())) == 1 && EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_GCM_SET_TAG, tag_size, tag.data()) == 1 &&
            EVP_DecryptFinal_ex(c, bytes_at(out) + size, &rest) == 1;
 }
+
+void leave_thread() noexcept { OPENSSL_thread_stop(); }
 
 }  // namespace penstock::crypto

@@ -27,4 +27,7 @@ class Sealer {
     std::unique_ptr<Context> context_;
 };
 
+/// Gives back what OpenSSL keeps for the calling thread; for threads that are not ours and never end.
+void leave_thread() noexcept;
+
 }  // namespace penstock::crypto

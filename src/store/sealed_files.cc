@@ -47,6 +47,14 @@ void write_u32(char* at, std::uint32_t number) {
 std::string check_of(std::string_view key, std::string_view salt) { return crypto::hmac_sha256(key, "penstock sealed file: check" + std::string(salt)).substr(0, check_size); }
 std::string file_key(std::string_view key, std::string_view salt) { return crypto::hmac_sha256(key, "penstock sealed file: key" + std::string(salt)); }
 
+/// Threads of RocksDB's own come here too, and never end.
+struct Visit {
+    Visit() = default;
+    Visit(const Visit&) = delete;
+    Visit& operator=(const Visit&) = delete;
+    ~Visit() { crypto::leave_thread(); }
+};
+
 IOStatus damaged(const std::string& path, std::uint64_t at) { return IOStatus::Corruption(fmt::format("{}: what stands at {} is not what was sealed", path, at)); }
 
 /// Where the pieces of a file stand. What a crash tore off at its end is not there.
@@ -285,6 +293,7 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
             if (seals_) key = ring_.keys.back();
         }
         if (auto status = FileSystemWrapper::NewWritableFile(path, options, out, dbg); !status.ok() || key.id == 0) return status;
+        const Visit visit;
         std::string salt(salt_size, '\0');
         random_bytes(salt.data(), salt.size());
         std::string head(magic);
@@ -359,6 +368,7 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
     }
     /// Says why the file cannot be opened, or gives its key.
     std::string key_of(const std::string& path, const std::string& head, std::string& key) {
+        const Visit visit;
         const auto id = read_u32(head.data() + magic.size());
         const auto salt = head.substr(16, salt_size);
         const std::lock_guard lock(guard_);

@@ -269,7 +269,8 @@ TEST(Records, damage_is_refused_and_the_rest_reads_back) {
             static_cast<void>(read(kind, damaged));
         }
     }
-    const auto again = store::decode_message(records[0], 1000)->view();
+    const auto read_back = store::decode_message(records[0], 1000);
+    const auto again = read_back->view();
     EXPECT_EQ(again.topic, "a/b");
     EXPECT_EQ(again.payload, "payload");
     EXPECT_EQ(again.expires_at, 5000);
