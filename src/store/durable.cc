@@ -530,6 +530,8 @@ class Store final : public Durable {
             db_.reset();
         }
         if (!reopen().ok()) return;   // the next write tries again
+        // Something to flush, so that the logs before this one are not needed any more.
+        if (!db_->Put({}, "Mrewritten", std::to_string(wall_ms())).ok()) return;
         rewrite_ = Rewrite::running;
         rewriter_ = std::thread([this] {
             rocksdb::Status status;
@@ -537,9 +539,7 @@ class Store final : public Durable {
                 const std::lock_guard lock(reopening_);
                 rocksdb::CompactRangeOptions all;
                 all.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForce;
-                // Something to flush, so that the logs before this one are not needed any more.
-                if (db_) status = db_->Put({}, "Mrewritten", std::to_string(wall_ms()));
-                if (db_ && status.ok()) status = db_->CompactRange(all, nullptr, nullptr);
+                if (db_) status = db_->CompactRange(all, nullptr, nullptr);
             }
             {
                 const std::lock_guard lock(guard_);
