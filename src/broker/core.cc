@@ -362,10 +362,8 @@ Core::Next Core::on_ack(Connection& connection, const mqtt::Frame& frame) {
         default:
             // PUBREL: an unknown identifier is answered too, so that a client that lost our PUBCOMP can go on.
             const bool known = session.end_incoming(decoded->packet_id);
-            if (known && session.is_kept) {
-                engine_->erase_incoming(session.client_id(), decoded->packet_id);
-                release(session.client_id(), decoded->packet_id);
-            }
+            if (known && session.is_kept) engine_->erase_incoming(session.client_id(), decoded->packet_id);
+            if (session.is_kept) release(session.client_id(), decoded->packet_id, !known);
             send_ack(connection, PacketType::pubcomp, decoded->packet_id, known ? ReasonCode::success : ReasonCode::packet_identifier_not_found);
             return Next::go_on;
     }
@@ -712,7 +710,8 @@ void Core::on_mail(Mail& mail, std::int64_t now) {
             break;
         case Mail::Kind::direct: deliver_direct(mail.body->publisher, mail.message); break;
         case Mail::Kind::released:
-            forget_seen(mail.body->publisher, mail.body->packet_id);
+            if (mail.flag) forget_seen(mail.body->publisher);
+            else forget_seen(mail.body->publisher, mail.body->packet_id);
             break;
         case Mail::Kind::shared_publish: {
             // A group has a mark of its own: the same message may come here for ordinary subscribers too.

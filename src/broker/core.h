@@ -306,8 +306,13 @@ class Core {
     /// True when this worker has dealt with it before; notes it otherwise.
     bool seen_before(std::string_view publisher, std::uint16_t packet_id, bool dup);
     /// The publisher is done with it: what was noted goes, here and on the other workers.
-    void release(std::string_view publisher, std::uint16_t packet_id);
+    /// `everywhere`: also when nothing is noted here. A crash may have come between this worker's forgetting and another's; a mark left
+    /// behind would swallow the next message with that identifier that is sent again.
+    void release(std::string_view publisher, std::uint16_t packet_id, bool everywhere);
+    /// The publisher's session is gone.
+    void release_all(std::string_view publisher);
     bool forget_seen(std::string_view publisher, std::uint16_t packet_id);
+    bool forget_seen(std::string_view publisher);
     [[nodiscard]] bool keeps_retained(const mqtt::MessageView& view);
     [[nodiscard]] bool keeps_queue(const session::Session& session);
 

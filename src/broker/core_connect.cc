@@ -483,7 +483,7 @@ void Core::erase_session(Session& session) {
     for (const auto& subscription : session.subscriptions) remove_subscription(session, subscription);
     session.discard();
     if (session.is_kept) {
-        for (const auto packet_id : session.incoming()) release(session.client_id(), packet_id);
+        release_all(session.client_id());
         engine_->erase_session(session.client_id());
     }
     away_.erase(session.id());

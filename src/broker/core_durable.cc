@@ -93,12 +93,37 @@ bool Core::forget_seen(std::string_view publisher, std::uint16_t packet_id) {
     return any;
 }
 
-void Core::release(std::string_view publisher, std::uint16_t packet_id) {
-    if (!forget_seen(publisher, packet_id)) return;
+bool Core::forget_seen(std::string_view publisher) {
+    bool any = false;
+    for (auto at = seen_.lower_bound(publisher); at != seen_.end() && at->starts_with(publisher);) {
+        // Its own marks, and those of shared groups; not those of a publisher whose name only begins like it.
+        const auto rest = std::string_view(*at).substr(publisher.size());
+        if (rest.size() != 2 && rest[0] != '\0') {
+            ++at;
+            continue;
+        }
+        const auto packet_id = static_cast<std::uint16_t>(static_cast<unsigned char>(at->end()[-2]) << 8 | static_cast<unsigned char>(at->end()[-1]));
+        engine_->erase_seen(std::string_view(*at).substr(0, at->size() - 2), packet_id);
+        at = seen_.erase(at);
+        any = true;
+    }
+    return any;
+}
+
+void Core::release(std::string_view publisher, std::uint16_t packet_id, bool everywhere) {
+    if (!forget_seen(publisher, packet_id) && !everywhere) return;
     Mail mail{.kind = Mail::Kind::released, .from = id_};
     mail.body = std::make_unique<Mail::Body>();
     mail.body->publisher = publisher;
     mail.body->packet_id = packet_id;
+    broadcast(mail);
+}
+
+void Core::release_all(std::string_view publisher) {
+    forget_seen(publisher);
+    Mail mail{.kind = Mail::Kind::released, .flag = true, .from = id_};
+    mail.body = std::make_unique<Mail::Body>();
+    mail.body->publisher = publisher;
     broadcast(mail);
 }
 

@@ -22,7 +22,7 @@ struct Mail {
         member_connected,   ///< filter, group, session, flag
         retained,           ///< message, sequence: newest wins
         retained_cleared,   ///< filter holds the topic, sequence
-        released,           ///< filter holds a publisher, number its packet identifier: the QoS 2 message is done
+        released,           ///< publisher, packet_id: the QoS 2 message is done; flag: all of the publisher's are
         state_request,      ///< message, publisher; flag: authorized. For worker 0, which owns the state store
         state_gone,         ///< publisher: the client disconnected
         direct,             ///< message, publisher: for this client alone

@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -24,7 +25,7 @@ class MemoryNet {
     };
 
     explicit MemoryNet(std::uint32_t cores, const broker::BrokerConfig& config = {}, std::shared_ptr<auth::Authenticator> authenticator = nullptr,
-                       std::shared_ptr<const auth::Policy> policy = nullptr) {
+                       std::shared_ptr<const auth::Policy> policy = nullptr, const std::function<std::unique_ptr<store::Engine>(std::uint32_t)>& engine = [](std::uint32_t) { return store::make_memory_engine(); }) {
         auto listener = std::make_shared<broker::ListenerConfig>();
         listener->resource = "test/memory";
         listener->authenticator = std::move(authenticator);
@@ -34,8 +35,9 @@ class MemoryNet {
         mqtt::MessageBytes::use(*shared_.pools[0]);
         for (std::uint32_t i = 0; i < cores; ++i) {
             drivers_.push_back(std::make_unique<Driver>(*this));
-            cores_.push_back(std::make_unique<broker::Core>(i, cores, *drivers_.back(), shared_, store::make_memory_engine()));
+            cores_.push_back(std::make_unique<broker::Core>(i, cores, *drivers_.back(), shared_, engine(i)));
             cores_.back()->configure(config);
+            cores_.back()->recover(now_);
         }
     }
     ~MemoryNet() {
@@ -100,6 +102,7 @@ class MemoryNet {
     void settle() {
         for (bool work = true; work;) {
             work = false;
+            for (auto& core : cores_) core->settle(now_);
             while (!verdicts_.empty()) {
                 work = true;
                 auto [core, ticket, verdict] = std::move(verdicts_.front());

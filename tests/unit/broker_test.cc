@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
 #include "harness/memory_net.h"
 #include "harness/script.h"
 #include "io/ring.h"
@@ -228,6 +230,70 @@ TEST(EnhancedAuthentication, wrong_answer_other_method_and_other_packets_are_ref
     auto* plain = net.open();
     net.send(*plain, connect_packet("plain"));
     EXPECT_EQ(static_cast<unsigned char>(plain->received.at(3)), 0x86);
+}
+
+/// A durable engine whose disk is always done, and which knows of one QoS 2 message from before a crash.
+class MarkedEngine final : public store::Engine {
+  public:
+    MarkedEngine(std::string publisher, std::uint16_t packet_id) : publisher_(std::move(publisher)), packet_id_(packet_id) {}
+    bool is_durable() const noexcept override { return true; }
+    std::unique_ptr<store::SessionStore> open_session(std::string_view id, bool kept) override { return memory_->open_session(id, kept); }
+    void put_session(const store::SessionRecord&) override {}
+    void erase_session(std::string_view) override {}
+    void put_subscription(std::string_view, std::string_view, const topics::Options&) override {}
+    void erase_subscription(std::string_view, std::string_view) override {}
+    void put_incoming(std::string_view, std::uint16_t) override {}
+    void erase_incoming(std::string_view, std::uint16_t) override {}
+    void put_seen(std::string_view, std::uint16_t) override {}
+    void erase_seen(std::string_view, std::uint16_t) override {}
+    void put_state(const std::string&, const statestore::Entry&) override {}
+    void erase_state(const std::string&) override {}
+    void put_retained(const mqtt::MessageRef&, std::uint64_t) override {}
+    void erase_retained(std::string_view) override {}
+    std::uint64_t commit(const store::MailCounts&) override { return 0; }
+    std::uint64_t next_ticket() const noexcept override { return 1; }
+    std::uint64_t durable() const noexcept override { return ~std::uint64_t{0}; }
+    const char* fault() const noexcept override { return nullptr; }
+    void recover(const std::function<bool(std::string_view)>&, store::Recovered& into) override {
+        if (packet_id_ != 0) into.seen(publisher_, packet_id_);
+    }
+
+  private:
+    std::unique_ptr<store::Engine> memory_ = store::make_memory_engine();
+    std::string publisher_;
+    std::uint16_t packet_id_;
+};
+
+/// A crash between two workers' forgetting of a QoS 2 message leaves a mark on one of them. It goes when the publisher sends its PUBREL
+/// again, or begins anew; else it would swallow a later message with that identifier that is sent with DUP [MQTT-4.3.3-10].
+TEST(ExactlyOnce, a_mark_that_a_crash_left_swallows_nothing) {
+    auto on = [](std::uint32_t core, const std::string& word) {
+        for (int i = 0;; ++i)
+            if (const auto name = fmt::format("{}{}", word, i); broker::Core::home_of(name, 2) == core) return name;
+    };
+    const auto subscriber_id = on(1, "subscriber"), publisher_id = on(0, "publisher");
+    for (const bool anew : {false, true}) {
+        MemoryNet net(2, {}, nullptr, nullptr, [&](std::uint32_t core) { return std::make_unique<MarkedEngine>(publisher_id, core == 1 ? 5 : 0); });
+        const mqtt::PropertyList kept{{.id = mqtt::PropertyId::session_expiry_interval, .number = 1000}};
+        auto *subscriber = net.open(1), *publisher = net.open(0);
+        net.send(*subscriber, connect_packet(subscriber_id) + subscribe_packet("t", mqtt::Qos::exactly_once));
+        net.send(*publisher, connect_packet(publisher_id, Version::v5, kept, false));
+        std::string packet;
+        if (anew) {
+            net.drop(*publisher);
+            publisher = net.open(0);
+            net.send(*publisher, connect_packet(publisher_id, Version::v5, kept, true));
+        } else {
+            mqtt::encode_ack(packet, mqtt::PacketType::pubrel, Version::v5, 5, mqtt::ReasonCode::success);
+            net.send(*publisher, packet);
+        }
+        packet.clear();
+        mqtt::encode_publish(packet, Version::v5, "t", "another message", mqtt::Qos::exactly_once, false, true, 5, {});
+        net.send(*publisher, packet);
+        std::vector<std::string> payloads;
+        count_publishes(subscriber->received, Version::v5, &payloads);
+        EXPECT_EQ(payloads, std::vector<std::string>{"another message"}) << (anew ? "clean start" : "PUBREL again");
+    }
 }
 
 TEST(SharedGroup, members_on_two_cores_take_turns_and_none_is_lost_when_one_leaves) {
