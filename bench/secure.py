@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """TLS and persistence side by side with Debian's mosquitto, alternating, in one run, with the same certificate.
 
-usage: secure.py BINARY [SECONDS] [--markdown FILE]. Broker CPU per message or handshake (user and system, whole process); read the
+usage: secure.py BINARY [SECONDS] [--kept] [--markdown FILE] (--kept: persistence alone). Broker CPU per message or handshake (user and system, whole process); read the
 ratios. Mosquitto's persistence writes its whole state once a second and never syncs per message; Penstock's
-keeps what it acknowledges. The column beside tells syncs per 1,000 messages."""
+keeps what it acknowledges, encrypted. The column beside tells syncs per 1,000 messages, and the same without encryption and in memory."""
 import json
 import pathlib
 import re
@@ -67,7 +67,7 @@ def main():
         rows.append((name, shown(ours) + per_second(ours), shown(theirs) + per_second(theirs), ratio, note))
         print(f"{name:<48} penstock {rows[-1][1]:<34} mosquitto {rows[-1][2]:<34} {ratio:<6} {note}", flush=True)
 
-    for name, words in TLS:
+    for name, words in [] if "--kept" in sys.argv else TLS:
         port = free_port()
         p = Penstock(binary)
         p.files = [p.write("m.yaml", broker("{diagnostics: {metrics: {prometheusPort: 0}, selfCheck: {mode: Disabled}}}", "{penstock.io/sys-topics: Disabled}") + "---\n" +
@@ -89,14 +89,15 @@ def main():
     for name, words in KEPT:
         reports = []
         note = ""
-        for persistence in ("persistence: {maxSize: 20G, retain: {mode: All}, subscriberQueue: {mode: All}}, ", ""):
+        kept = "persistence: {maxSize: 20G, retain: {mode: All}, subscriberQueue: {mode: All}, encryption: {mode: %s}}, "
+        for persistence in (kept % "Enabled", kept % "Disabled", ""):
             port, page = free_port(), free_port()
             p = Penstock(binary)
             p.files = [p.write("m.yaml", broker(f"{{{persistence}diagnostics: {{metrics: {{prometheusPort: {page}}}, selfCheck: {{mode: Disabled}}}}}}", "{penstock.io/sys-topics: Disabled}") + "---\n" + listener("one", [f"port: {port}"]))]
             with p:
                 p.wait_running("one")
                 reports.append(measure(binary, words, port, p.process.pid, seconds))
-                if persistence and not reports[-1]["error"]:
+                if "Enabled" in persistence and not reports[-1]["error"]:
                     messages = max(1, reports[-1].get("delivered", 0) or 100_000)
                     note = f"{metric(page, 'penstock_persistence_syncs') / messages * 1000:.1f} syncs per 1,000"
         process, port = mosquitto(folder, f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n")
@@ -105,7 +106,7 @@ def main():
         finally:
             process.terminate()
             process.wait()
-        add(name, reports[0], theirs, f"{note}; in memory {shown(reports[1])}")
+        add(name, reports[0], theirs, f"{note}; in the clear {shown(reports[1])}; in memory {shown(reports[2])}")
     shutil.rmtree(folder, ignore_errors=True)
     if "--markdown" in sys.argv:
         with open(sys.argv[sys.argv.index("--markdown") + 1], "w") as out:

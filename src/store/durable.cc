@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "io/poller.h"
 #include "store/memory_session.h"
 #include "store/record.h"
@@ -32,6 +33,8 @@ namespace fs = std::filesystem;
 constexpr int format_version = 1;        // frozen with record.h, see docs/internals/formats.md
 constexpr std::size_t shared_body_min = 512;             // bytes from which on a message is kept once for all its receivers
 constexpr std::int64_t measure_ms = 2000;
+constexpr const char* clock_mark = "Mclock";
+constexpr std::int64_t clock_ms = 10'000, jump_ms = 30'000;
 constexpr std::int64_t census_ms = 30'000, settle_ms = 500;
 constexpr std::uint64_t tracked = std::uint64_t{1} << 63;   // bit of a key: its delivery has a record of its own
 
@@ -124,8 +127,8 @@ class DurableEngine final : public Engine {
         dirty_ = true;
     }
     std::uint64_t next_key() noexcept;
-    /// Wall clock minus monotonic clock, ms: times are kept as wall clock.
-    static std::int64_t offset() { return wall_ms() - monotonic_ms(); }
+    /// The store's clock minus the monotonic one, ms.
+    [[nodiscard]] std::int64_t offset() const noexcept;
     /// Number of the message's body in the store, one reference more; 0: small enough to stand with each receiver. Receivers of one
     /// message come one after the other, so remembering the last one is enough to share it.
     std::uint64_t hold_body(const mqtt::MessageRef& message);
@@ -231,7 +234,7 @@ class DurableSession final : public MemorySessionStore {
     void write(Queued& item, std::uint16_t packet_id) {
         item.key = engine_.next_key();
         item.body = engine_.hold_body(item.message);
-        engine_.put(key_of('q', item.key), encode_queued(item, packet_id, item.body, DurableEngine::offset()));
+        engine_.put(key_of('q', item.key), encode_queued(item, packet_id, item.body, engine_.offset()));
     }
     void release(std::uint64_t key, std::uint64_t body) {
         engine_.erase(key_of('q', key));
@@ -297,11 +300,36 @@ class Store final : public Durable {
             first.Put("Mowner", options_.owner);
             if (const auto made = db_->Write(synced, &first); !made.ok()) return fail(fmt::format("{}: {}", options_.folder, made.ToString()));
         }
+        set_clock();
         std::string workers;
         workers_changed_ = !db_->Get({}, "Mworkers", &workers).ok() || workers != std::to_string(options_.workers);
         sweep();
         return {};
     }
+
+    /// Times are kept by a clock of the store's own: it goes on as the monotonic clock does while the process runs, whatever becomes of
+    /// the wall clock, and over the time in between by what the wall clock says has passed, but never back. A box that starts in 1970
+    /// and is told the year later ends nothing by it.
+    void set_clock() {
+        const auto wall = options_.wall();
+        std::string mark;
+        std::int64_t then = wall, then_wall = wall;
+        if (db_->Get({}, clock_mark, &mark).ok()) {
+            const auto words = split(mark, ' ');
+            then = parse_number<std::int64_t>(words.front()).value_or(wall);
+            then_wall = parse_number<std::int64_t>(words.back()).value_or(wall);
+        }
+        shift_ = then + std::max<std::int64_t>(0, wall - then_wall) - monotonic_ms();
+        write_clock();
+    }
+    rocksdb::Status write_clock() {
+        const auto now = monotonic_ms(), wall = options_.wall();
+        wall_offset_ = wall - now;
+        next_clock_ = now + clock_ms;
+        return db_->Put({}, clock_mark, fmt::format("{} {}", now + shift_, wall));
+    }
+    /// The wall clock was set.
+    [[nodiscard]] bool clock_jumped() const { return std::abs(options_.wall() - monotonic_ms() - wall_offset_) > jump_ms; }
 
     /// Finds the newest key, and removes what nothing refers to: bodies without a queue, parts of sessions that are gone.
     void sweep() {
@@ -420,6 +448,7 @@ class Store final : public Durable {
     void looked_at() noexcept {
         if (options_.progress) options_.progress->records.fetch_add(1, std::memory_order_relaxed);
     }
+    [[nodiscard]] std::int64_t shift() const noexcept { return shift_; }
     [[nodiscard]] bool workers_changed() const noexcept { return workers_changed_; }
     template <class Read>
     const std::vector<std::pair<mqtt::MessageRef, std::uint64_t>>& retained(Read&& read) {
@@ -461,6 +490,7 @@ class Store final : public Durable {
         if (!any) return;
         for (bool first = true;; first = false) {
             auto status = db_ ? rocksdb::Status::OK() : reopen();
+            if (status.ok() && (monotonic_ms() >= next_clock_ || clock_jumped())) status = write_clock();
             for (auto* s : group) {
                 if (!status.ok()) break;
                 if (s->batch.Count() > 0) status = db_->Write({}, &s->batch);   // the same batch again changes nothing
@@ -588,6 +618,10 @@ class Store final : public Durable {
         const auto now = monotonic_ms();
         if (now < next_measure_ || !db_) return;
         next_measure_ = now + measure_ms;
+        if (clock_jumped()) {
+            log::warn("store", "the clock was set; times of what is kept go on as before folder={} by_seconds={}", options_.folder, (options_.wall() - now - wall_offset_) / 1000);
+            if (write_clock().ok()) [[maybe_unused]] const auto synced = db_->FlushWAL(true);
+        }
         std::uint64_t files = 0, memory = 0;
         db_->GetIntProperty("rocksdb.total-sst-files-size", &files);
         db_->GetIntProperty("rocksdb.cur-size-all-mem-tables", &memory);
@@ -619,6 +653,8 @@ class Store final : public Durable {
     enum class Rewrite : std::uint8_t { none, running, done };
     std::atomic<Rewrite> rewrite_{Rewrite::none};
     std::atomic<bool> rewrite_wanted_{false};
+    std::int64_t shift_ = 0;               ///< the store's clock minus the monotonic one, ms; set once
+    std::int64_t wall_offset_ = 0, next_clock_ = 0;   ///< of the writer's thread
     std::thread rewriter_;
     std::int64_t next_census_ = 0;         ///< of the writer's thread
     const std::int64_t opened_at_ = monotonic_ms();
@@ -645,6 +681,7 @@ class Store final : public Durable {
 
 // --- engine ---
 
+std::int64_t DurableEngine::offset() const noexcept { return store_.shift(); }
 DurableEngine::~DurableEngine() { store_.forget(worker_); }
 const char* DurableEngine::fault() const noexcept { return store_.fault(); }
 std::uint64_t DurableEngine::next_key() noexcept { return store_.next_key.fetch_add(1, std::memory_order_relaxed); }

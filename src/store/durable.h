@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "store/engine.h"
 #include "store/key_ring.h"
@@ -32,6 +33,7 @@ struct DurableOptions {
     int retry_ms = 1000;                 ///< from a write that failed to the next attempt
     KeyRing keys;                        ///< that open what is sealed; the last one seals, when `seal` says so
     bool seal = false;                   ///< AES-256-GCM for what is written from now on
+    std::function<std::int64_t()> wall = wall_ms;      ///< the wall clock, Unix ms
     std::shared_ptr<RecoveryProgress> progress;   ///< null: nobody looks
     /// What the files are written through; null: the machine's own. Tests put one with faults here.
     std::shared_ptr<rocksdb::FileSystem> file_system;

@@ -6,7 +6,7 @@
 #include "store/engine.h"
 
 /// How the broker's state is written, format 1: see docs/internals/formats.md. Every record begins with its version; numbers are
-/// big-endian; texts have their length in front. `shift` is wall clock minus monotonic clock, ms: times are kept as wall clock.
+/// big-endian; texts have their length in front. `shift` is the store's clock minus the monotonic one, ms.
 /// Decoding refuses what it does not understand and never reads beyond the bytes it was given.
 namespace penstock::store {
 

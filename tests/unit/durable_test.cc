@@ -1,6 +1,7 @@
 // The store on disk by itself: what one process hands in, the next one gets.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -139,6 +140,51 @@ bool is_rewritten(const Process& process) {
     for (const auto end = monotonic_ms() + 20'000; monotonic_ms() < end; std::this_thread::yield())
         if (const auto figures = process.durable->figures(); figures.files > 0 && figures.files_to_rewrite == 0) return true;
     return false;
+}
+
+/// A session that ends in an hour, on a machine whose clock is wrong, set, or stood still.
+TEST(Durable, a_clock_that_jumps_ends_nothing) {
+    constexpr std::int64_t hour = 3'600'000, year_1970 = 60'000;
+    struct Case {
+        const char* name;
+        std::int64_t first, set_to, next;   ///< wall clock at the first start, what it is set to while it runs (0: it is not), at the second start
+        std::int64_t left;                  ///< of the hour then
+    };
+    const auto year_2026 = wall_ms();
+    for (const auto& c : {Case{"nothing happens", year_2026, 0, year_2026, hour}, Case{"half an hour off", year_2026, 0, year_2026 + hour / 2, hour / 2}, Case{"two hours off", year_2026, 0, year_2026 + 2 * hour, -hour},
+                          Case{"starts in 1970 and is told the year", year_1970, year_2026, year_2026, hour}, Case{"the same, and half an hour off", year_1970, year_2026, year_2026 + hour / 2, hour / 2},
+                          Case{"lost its clock's battery", year_2026, 0, year_1970, hour}, Case{"was set back while it ran", year_2026, year_1970, year_1970 + hour / 2, hour / 2}}) {
+        const Disk disk;
+        std::atomic<std::int64_t> base{c.first - monotonic_ms()};
+        auto open = [&] { return Durable::open({.folder = disk.folder.string(), .owner = "test/broker", .wall = [&] { return base.load() + monotonic_ms(); }, .file_system = {}}).value(); };
+        const std::vector<std::uint64_t> none{0};
+        auto commit = [&](Engine& engine) {
+            const auto ticket = engine.commit({.sent = none, .processed = none});
+            while (engine.durable() < ticket) std::this_thread::yield();
+        };
+        {
+            auto durable = open();
+            auto engine = durable->engine(0, [] {});
+            Found found;
+            engine->recover([](std::string_view) { return true; }, found);
+            durable->start();
+            engine->put_session({.client_id = "c", .owner = {}, .expiry_interval = 3600, .ends_at = monotonic_ms() + hour, .keeps_queue = false, .will = {}});
+            commit(*engine);
+            if (c.set_to != 0) {
+                base = c.set_to - monotonic_ms();
+                engine->put_seen("p", 1);
+                commit(*engine);
+            }
+            durable->stop();
+        }
+        base = c.next - monotonic_ms();
+        auto durable = open();
+        auto engine = durable->engine(0, [] {});
+        Found found;
+        engine->recover([](std::string_view) { return true; }, found);
+        ASSERT_TRUE(found.clients.contains("c")) << c.name;
+        EXPECT_NEAR(static_cast<double>(found.clients["c"].record.ends_at - monotonic_ms()), static_cast<double>(c.left), 20'000.0) << c.name;
+    }
 }
 
 TEST(Durable, sealed_files_tell_nothing) {

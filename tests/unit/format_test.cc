@@ -199,5 +199,36 @@ TEST(Format, sealed_files_of_format_1_are_read) {
     EXPECT_EQ(got.ToString(), expected);
 }
 
+/// Whatever bit is changed: an error, or less than there was, and never something else.
+TEST(Format, a_changed_bit_in_a_sealed_file_is_no_other_text) {
+    const Folder folder;
+    const auto path = (folder.path / "000001.log").string();
+    const auto whole = lines_of("sealed-format-1.txt").at(0).at(0);
+    std::string expected;
+    for (const auto part : split(sealed_text, ' ')) expected += part;
+    std::size_t refused = 0, shorter = 0;
+    for (std::size_t bit = 0; bit < whole.size() * 8; ++bit) {
+        auto damaged = whole;
+        damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ (1 << bit % 8));
+        std::ofstream(path, std::ios::binary) << damaged;
+        auto files = SealedFiles::make(nullptr);
+        files->set(fixed_key(), true);
+        std::unique_ptr<rocksdb::FSSequentialFile> file;
+        char bytes[1000];
+        rocksdb::Slice got;
+        if (!files->files()->NewSequentialFile(path, {}, &file, nullptr).ok() || !file->Read(sizeof bytes, {}, &got, bytes, nullptr).ok()) {
+            ++refused;
+            continue;
+        }
+        const auto text = got.ToString();
+        if (bit < 8 * 8) continue;   // without its mark it is a file in the clear, and RocksDB says what it thinks of that
+        if (bit >= 12 * 8 && bit < 16 * 8) continue;   // reserved
+        ASSERT_TRUE(text.size() < expected.size() && expected.starts_with(text)) << bit << ' ' << text;
+        ++shorter;
+    }
+    EXPECT_GT(refused, whole.size());
+    EXPECT_GT(shorter, 100u);
+}
+
 }  // namespace
 }  // namespace penstock::store
