@@ -85,7 +85,8 @@ def run(binary, what, count):
     up()
     began = wait_until(lambda: p.status("broker", "default").get("persistence", {}), "a status", 60)
     size = sum(f.stat().st_size for f in (p.data / "broker").iterdir() if f.is_file()) / 1e6
-    print(f"| {count:,} {what} | {began['recoverySeconds']:.2f} s | {resident(p.process.pid, "VmHWM"):.0f} MiB | {resident(p.process.pid, "VmRSS"):.0f} MiB | {size:.0f} MB |", flush=True)
+    if os.environ.get("SHOW"): print(p.logs()[-1500:])
+    print(f"| {count:,} {what} | {began['recoverySeconds']:.2f} s | {resident(p.process.pid, 'VmHWM'):.0f} MiB | {resident(p.process.pid, 'VmRSS'):.0f} MiB | {size:.0f} MB |", flush=True)
     p.stop()
 
 

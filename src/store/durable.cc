@@ -66,6 +66,31 @@ std::string_view client_of(std::string_view key, std::string_view& rest) {
     return key.substr(3, size);
 }
 
+/// The client id of a key with its length in front.
+std::string_view client_part(std::string_view key) {
+    std::string_view rest;
+    const auto client = client_of(key, rest);
+    return key.substr(1, client.size() + 2);
+}
+
+/// Clients in the order of their keys. What is kept of them stands in the same order, so that going along is cheaper than looking up.
+class Clients {
+  public:
+    void add(std::string_view key) { all_.emplace_back(client_part(key)); }
+    /// Before the keys of another kind.
+    void rewind() noexcept { at_ = 0; }
+    /// Keys come in order.
+    bool has(std::string_view key) {
+        const auto client = client_part(key);
+        while (at_ < all_.size() && all_[at_] < client) ++at_;
+        return at_ < all_.size() && all_[at_] == client;
+    }
+
+  private:
+    std::vector<std::string> all_;
+    std::size_t at_ = 0;
+};
+
 std::string_view view_of(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 rocksdb::Slice slice_of(std::string_view text) { return {text.data(), text.size()}; }
 
@@ -337,27 +362,29 @@ class Store final : public Durable {
         // Everything is looked at once here and once by each worker.
         if (options_.progress && db_->GetIntProperty("rocksdb.estimate-num-keys", &keys)) options_.progress->expected = std::max<std::uint64_t>(1, keys * (1 + options_.workers));
         std::unordered_map<std::uint64_t, bool> needed;
-        std::unordered_map<std::string, bool> sessions;
+        Clients sessions;
         std::uint64_t newest = 0;
         rocksdb::WriteBatch orphans;
         const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator({}));
         std::string_view rest;
-        for (at->Seek("S"); at->Valid() && at->key().starts_with("S"); at->Next()) sessions.emplace(client_of(view_of(at->key()), rest), true);
-        for (const char kind : {'s', 'i', 'q', 'f'})
+        for (at->Seek("S"); at->Valid() && at->key().starts_with("S"); at->Next()) sessions.add(view_of(at->key()));
+        for (const char kind : {'s', 'i', 'q', 'f'}) {
+            sessions.rewind();
             for (at->Seek(std::string(1, kind)); at->Valid() && at->key().starts_with(std::string(1, kind)); at->Next()) {
                 looked_at();
-                const auto client = client_of(view_of(at->key()), rest);
-                if (!sessions.contains(std::string(client))) {
+                if (!sessions.has(view_of(at->key()))) {
                     orphans.Delete(at->key());
                     continue;
                 }
                 if (kind == 's' || kind == 'i') continue;
+                client_of(view_of(at->key()), rest);
                 newest = std::max(newest, read_u64(rest));
                 Queued item;
                 std::uint16_t packet_id = 0;
                 std::uint64_t body = 0;
                 if (kind == 'q' && decode_queued(view_of(at->value()), item, packet_id, body, 0) && body != 0) needed[body] = true;
             }
+        }
         for (at->Seek("m"); at->Valid() && at->key().starts_with("m"); at->Next()) {
             const auto number = read_u64(view_of(at->key()).substr(1));
             newest = std::max(newest, number);
@@ -737,16 +764,17 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
     rocksdb::ReadOptions reading;
     reading.verify_checksums = true;
     reading.fill_cache = false;
+    Clients known;
     auto each = [&](char kind, auto&& visit) {
         const std::unique_ptr<rocksdb::Iterator> at(db.NewIterator(reading));
         const std::string begin(1, kind);
+        known.rewind();
         std::uint64_t bad = 0;
         for (at->Seek(begin); at->Valid() && at->key().starts_with(begin); at->Next(), store_.looked_at())
             if (!visit(view_of(at->key()), view_of(at->value()))) ++bad;
         if (!at->status().ok()) log::error("store", "reading ended early kind={} why=\"{}\"", kind, at->status().ToString());
         if (bad > 0) log::error("store", "{} records of kind {} cannot be read and are left out", bad, kind);
     };
-    std::unordered_map<std::string, bool> known;
     each('S', [&](std::string_view key, std::string_view value) {
         std::string_view rest;
         const auto client = client_of(key, rest);
@@ -754,14 +782,14 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
         auto record = decode_session(value, shift);
         if (!record) return false;
         record->client_id = client;
-        known.emplace(client, record->keeps_queue);
+        known.add(key);
         into.session(std::move(*record));
         return true;
     });
     each('s', [&](std::string_view key, std::string_view value) {
         std::string_view filter;
         const auto client = client_of(key, filter);
-        if (!known.contains(std::string(client))) return true;
+        if (!known.has(key)) return true;
         const auto options = decode_options(value);
         if (options) into.subscription(client, filter, *options);
         return options.has_value();
@@ -769,7 +797,7 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
     each('i', [&](std::string_view key, std::string_view) {
         std::string_view rest;
         const auto client = client_of(key, rest);
-        if (known.contains(std::string(client)) && rest.size() == 2) into.incoming(client, static_cast<std::uint16_t>(static_cast<unsigned char>(rest[0]) << 8 | static_cast<unsigned char>(rest[1])));
+        if (known.has(key) && rest.size() == 2) into.incoming(client, static_cast<std::uint16_t>(static_cast<unsigned char>(rest[0]) << 8 | static_cast<unsigned char>(rest[1])));
         return rest.size() == 2;
     });
     each('d', [&](std::string_view key, std::string_view) {
@@ -787,9 +815,7 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
     };
     std::map<std::string, Delivery> deliveries;   // by key without its letter: in the order of the messages below
     each('f', [&](std::string_view key, std::string_view value) {
-        std::string_view rest;
-        const auto client = client_of(key, rest);
-        if (!known.contains(std::string(client))) return true;
+        if (!known.has(key)) return true;
         Delivery d;
         if (!decode_delivery(value, d.packet_id, d.step)) return false;
         deliveries.emplace(std::string(key.substr(1)), d);
@@ -838,8 +864,7 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
         std::string_view rest;
         const auto client = client_of(key, rest);
         const auto number = read_u64(rest);
-        const auto owner = known.find(std::string(client));
-        if (owner == known.end()) return true;
+        if (!known.has(key)) return true;
         Queued item;
         std::uint16_t packet_id = 0;
         std::uint64_t body = 0;
