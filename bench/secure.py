@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """TLS and persistence side by side with Debian's mosquitto, alternating, in one run, with the same certificate.
 
-usage: secure.py BINARY [SECONDS] [--kept] [--markdown FILE] (--kept: persistence alone). Broker CPU per message or handshake (user and system, whole process); read the
+usage: secure.py BINARY [SECONDS] [--kept] [--buffer] [--markdown FILE] (persistence alone, the disk buffer alone). Broker CPU per message or handshake (user and system, whole process); read the
 ratios. Mosquitto's persistence writes its whole state once a second and never syncs per message; Penstock's
 keeps what it acknowledges, encrypted. The column beside tells syncs per 1,000 messages, and the same without encryption and in memory."""
 import json
@@ -67,7 +67,7 @@ def main():
         rows.append((name, shown(ours) + per_second(ours), shown(theirs) + per_second(theirs), ratio, note))
         print(f"{name:<48} penstock {rows[-1][1]:<34} mosquitto {rows[-1][2]:<34} {ratio:<6} {note}", flush=True)
 
-    for name, words in [] if "--kept" in sys.argv else TLS:
+    for name, words in [] if "--kept" in sys.argv or "--buffer" in sys.argv else TLS:
         port = free_port()
         p = Penstock(binary)
         p.files = [p.write("m.yaml", broker("{diagnostics: {metrics: {prometheusPort: 0}, selfCheck: {mode: Disabled}}}", "{penstock.io/sys-topics: Disabled}") + "---\n" +
@@ -86,7 +86,7 @@ def main():
             process.wait()
         add(name, ours, theirs)
 
-    for name, words in KEPT:
+    for name, words in [] if "--buffer" in sys.argv else KEPT:
         reports = []
         note = ""
         kept = "persistence: {maxSize: 20G, retain: {mode: All}, subscriberQueue: {mode: All}, encryption: {mode: %s}}, "
@@ -107,6 +107,23 @@ def main():
             process.terminate()
             process.wait()
         add(name, reports[0], theirs, f"{note}; in the clear {shown(reports[1])}; in memory {shown(reports[2])}")
+    # Queues on the overflow's disk: 100 MB of messages and 16 MiB of memory for them.
+    words = "offline --payload 1024"
+    reports = []
+    for memory in ("memoryProfile: Tiny, diskBackedMessageBuffer: {maxSize: 2G}", "memoryProfile: High"):
+        port = free_port()
+        p = Penstock(binary)
+        p.files = [p.write("m.yaml", broker(f"{{{memory}, cardinality: {{frontend: {{replicas: 1, workers: 2}}, backendChain: {{partitions: 1, redundancyFactor: 1, workers: 1}}}}, diagnostics: {{metrics: {{prometheusPort: 0}}, selfCheck: {{mode: Disabled}}}}}}", "{penstock.io/sys-topics: Disabled}") + "---\n" + listener("one", [f"port: {port}"]))]
+        with p:
+            p.wait_running("one")
+            reports.append(measure(binary, words, port, p.process.pid, seconds))
+    process, port = mosquitto(folder, "persistence false\n")
+    try:
+        theirs = measure(binary, words, port, process.pid, seconds)
+    finally:
+        process.terminate()
+        process.wait()
+    add("offline QoS 1, 1 KiB, through the disk buffer", reports[0], theirs, f"in memory {shown(reports[1])}; mosquitto has it in memory")
     shutil.rmtree(folder, ignore_errors=True)
     if "--markdown" in sys.argv:
         with open(sys.argv[sys.argv.index("--markdown") + 1], "w") as out:
