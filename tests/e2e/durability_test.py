@@ -401,6 +401,28 @@ class Durable(Case):
         p.start()
         wait_until(lambda: re.search(r"was damaged|damaged and not to be repaired|Corruption", p.logs()), "the damage is told", 20)
 
+    def test_a_disk_that_is_read_only(self):
+        p = Penstock(BINARY)
+        p.files = [p.write("m.yaml", manifests())]
+        folder = str(p.data / "broker")
+        self.addCleanup(lambda: (p.stop(), subprocess.run(["umount", folder]), shutil.rmtree(p.folder, ignore_errors=True)))
+        os.makedirs(folder)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", folder], check=True)
+        p.start()
+        self.up()
+        self.leave_subscribed()
+        self.client("sender").put("t", "before")
+        p.stop()
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        p.start()
+        wait_until(lambda: "read-only" in p.status("broker", "default").get("runtimeStatus", {}).get("description", "").lower(), "the refusal")
+        self.assertEqual(p.status("broker", "default")["runtimeStatus"]["status"], "Failed")
+        with self.assertRaises(OSError):
+            Mqtt(1883)
+        subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+        wait_until(lambda: Mqtt(1883).connect("probe") == 0, "it goes on by itself", 70)
+        self.assert_only_before()
+
     def test_a_disk_without_room(self):
         p = Penstock(BINARY)
         p.files = [p.write("m.yaml", manifests())]
