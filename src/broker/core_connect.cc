@@ -381,7 +381,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     // What is not allowed any more ends before anything is sent.
     away_.erase(session->id());
     if (session_present && connection.security != nullptr && connection.security->grant != nullptr) enforce(*session, *connection.security->grant, &connection);
-    session->attach(connection, *engine_, queue_limits(), now_, figures_.categories[connection.category].delivery);
+    session->attach(connection, queue_limits(), now_, figures_.categories[connection.category].delivery);
     if (session_present) set_members_connected(*session, true);
     return Next::go_on;
 }

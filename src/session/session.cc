@@ -33,10 +33,10 @@ void Session::write(store::InFlight& entry, bool dup, std::int64_t now, Delivery
     counts.sent_bytes += message.view().payload.size();
 }
 
-void Session::attach(Link& link, store::Engine& engine, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts) {
+void Session::attach(Link& link, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts) {
     link_ = &link;
     ends_at = 0;
-    if (store_ == nullptr) store_ = engine.open_session(client_id_, keeps_queue);
+    if (store_ == nullptr) return;   // nothing waits
     std::vector<std::uint16_t> again;
     store_->for_each_in_flight([&](store::InFlight& entry) { again.push_back(entry.packet_id); });
     for (const auto packet_id : again) {

@@ -63,7 +63,7 @@ class Session : public topics::Subscriber {
     [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
 
     /// A connection takes the session up. Deliveries in flight are sent again, in order, with DUP [MQTT-4.4.0-1].
-    void attach(Link& link, store::Engine& engine, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts);
+    void attach(Link& link, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts);
     void detach() noexcept;
     [[nodiscard]] Link* link() const noexcept { return link_; }
 
