@@ -107,10 +107,10 @@ def main():
             process.terminate()
             process.wait()
         add(name, reports[0], theirs, f"{note}; in the clear {shown(reports[1])}; in memory {shown(reports[2])}")
-    # Queues on the overflow's disk: 100 MB of messages and 16 MiB of memory for them.
-    words = "offline --payload 1024"
+    # Queues on the overflow's disk: 200 MB of messages and 64 MiB of memory for them.
+    words = "offline --payload 2048"
     reports = []
-    for memory in ("memoryProfile: Tiny, diskBackedMessageBuffer: {maxSize: 2G}", "memoryProfile: High"):
+    for memory in ("memoryProfile: Low, diskBackedMessageBuffer: {maxSize: 2G}", "memoryProfile: High"):
         port = free_port()
         p = Penstock(binary)
         p.files = [p.write("m.yaml", broker(f"{{{memory}, cardinality: {{frontend: {{replicas: 1, workers: 2}}, backendChain: {{partitions: 1, redundancyFactor: 1, workers: 1}}}}, diagnostics: {{metrics: {{prometheusPort: 0}}, selfCheck: {{mode: Disabled}}}}}}", "{penstock.io/sys-topics: Disabled}") + "---\n" + listener("one", [f"port: {port}"]))]
@@ -123,7 +123,7 @@ def main():
     finally:
         process.terminate()
         process.wait()
-    add("offline QoS 1, 1 KiB, through the disk buffer", reports[0], theirs, f"in memory {shown(reports[1])}; mosquitto has it in memory")
+    add("offline QoS 1, 2 KiB, through the disk buffer", reports[0], theirs, f"in memory {shown(reports[1])}; mosquitto has it in memory")
     shutil.rmtree(folder, ignore_errors=True)
     if "--markdown" in sys.argv:
         with open(sys.argv[sys.argv.index("--markdown") + 1], "w") as out:
