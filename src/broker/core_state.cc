@@ -93,7 +93,7 @@ void Core::handle_state(const mqtt::MessageView& view, const std::string& client
     state_wrote_ = false;
     std::vector<statestore::Notification> notifications;
     const auto command = statestore::parse_command(view.payload);
-    const auto answer = state_->handle({.client_id = client_id, .payload = view.payload, .timestamp = request.timestamp, .fence = request.fence, .keep = command.verb == statestore::Verb::set && keeps_state(command.key, request.keep), .is_allowed = allowed},
+    const auto answer = state_->handle({.client_id = client_id, .payload = view.payload, .timestamp = request.timestamp, .fence = request.fence, .keep = command.verb == statestore::Verb::set && keeps_state(command.key, request.keep), .is_allowed = allowed, .monotonic_ms = now_},
                                        wall_ms(), notifications);
     std::string properties;
     mqtt::write_property(properties, PropertyId::correlation_data, request.correlation);
@@ -147,7 +147,7 @@ void Core::deliver_direct(const std::string& client_id, const mqtt::MessageRef& 
 
 std::int64_t Core::next_deadline(std::int64_t now) const {
     const auto next = state_ != nullptr ? state_->next_expiry() : 0;
-    return next == 0 ? 0 : now + std::max<std::int64_t>(0, next - wall_ms());
+    return next == 0 ? 0 : now + std::max<std::int64_t>(0, next - now);
 }
 
 void Core::on_deadline(std::int64_t now) {
@@ -155,7 +155,7 @@ void Core::on_deadline(std::int64_t now) {
     now_ = now;
     state_wrote_ = false;
     std::vector<statestore::Notification> notifications;
-    state_->expire(wall_ms(), notifications);
+    state_->expire(now, wall_ms(), notifications);
     state_notifications(notifications);
 }
 

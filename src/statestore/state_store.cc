@@ -156,7 +156,7 @@ Answer StateStore::handle(const Request& request, std::int64_t now_ms, std::vect
     } else if (command.verb == Verb::set) {
         return error(no_timestamp);
     }
-    expire(now_ms, notifications);
+    expire(request.monotonic_ms, now_ms, notifications);
     switch (command.verb) {
         case Verb::set: return set(command, request, now_ms, notifications);
         case Verb::get: {
@@ -209,7 +209,7 @@ Answer StateStore::set(const Command& command, const Request& request, std::int6
     if (!exists && entries_.size() >= keys_max_) return error(quota);
     ++(exists ? counts_.modifications : counts_.insertions);
     const auto sent = Timestamp::parse(request.timestamp);
-    Entry entry{.value = std::string(command.value), .version = clock_.next(now_ms, &*sent), .fence = token ? token : before.fence, .expires_at = command.lives_ms != 0 ? now_ms + command.lives_ms : 0, .is_kept = request.keep || before.is_kept};
+    Entry entry{.value = std::string(command.value), .version = clock_.next(now_ms, &*sent), .fence = token ? token : before.fence, .expires_at = command.lives_ms != 0 ? request.monotonic_ms + command.lives_ms : 0, .is_kept = request.keep || before.is_kept};
     std::string key(command.key);
     if (before.expires_at != 0) expiries_.erase({before.expires_at, key});
     if (entry.expires_at != 0) expiries_.emplace(entry.expires_at, key);
@@ -263,8 +263,8 @@ Answer StateStore::scan(const Command& command) const {
     return {.payload = fmt::format("*{}\r\n*{}\r\n", more ? 2 : 1, count) + keys + (more ? bulk(last) : ""), .version = {}};
 }
 
-void StateStore::expire(std::int64_t now_ms, std::vector<Notification>& notifications) {
-    while (!expiries_.empty() && expiries_.begin()->first <= now_ms) {
+void StateStore::expire(std::int64_t monotonic_ms, std::int64_t now_ms, std::vector<Notification>& notifications) {
+    while (!expiries_.empty() && expiries_.begin()->first <= monotonic_ms) {
         const auto found = entries_.find(expiries_.begin()->second);
         notify(found->first, "*2\r\n$6\r\nNOTIFY\r\n$6\r\nDELETE\r\n", clock_.next(now_ms), notifications);
         erase(found);

@@ -37,7 +37,7 @@ struct Entry {
     std::string value;
     Timestamp version;
     std::optional<Timestamp> fence;
-    std::int64_t expires_at = 0;         ///< Unix ms; 0: never
+    std::int64_t expires_at = 0;         ///< monotonic ms; 0: never
     bool is_kept = false;                ///< on disk
 };
 
@@ -65,12 +65,13 @@ class StateStore {
         std::string_view fence;          ///< `__ft`
         bool keep = false;               ///< keys set by it go to disk
         bool is_allowed = true;          ///< by authorization
+        std::int64_t monotonic_ms = 0;   ///< lives of keys are counted by this clock, which nobody sets
     };
     /// Fact sheet 10.2 to 10.7. `notifications` gets what watchers of the key must be told.
     Answer handle(const Request& request, std::int64_t now_ms, std::vector<Notification>& notifications);
     /// Removes what has expired.
-    void expire(std::int64_t now_ms, std::vector<Notification>& notifications);
-    /// When the next key expires; 0: none does.
+    void expire(std::int64_t monotonic_ms, std::int64_t now_ms, std::vector<Notification>& notifications);
+    /// When the next key expires, monotonic ms; 0: none does.
     [[nodiscard]] std::int64_t next_expiry() const { return expiries_.empty() ? 0 : expiries_.begin()->first; }
     /// The client disconnected: its registrations end.
     void forget_client(const std::string& client_id);

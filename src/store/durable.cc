@@ -129,7 +129,7 @@ class DurableEngine final : public Engine {
     void put_seen(std::string_view publisher, std::uint16_t packet_id) override { put(seen_key(publisher, packet_id), ""); }
     void erase_seen(std::string_view publisher, std::uint16_t packet_id) override { erase(seen_key(publisher, packet_id)); }
     std::uint64_t next_ticket() const noexcept override { return ticket_ + 1; }
-    void put_state(const std::string& key, const statestore::Entry& entry) override { put("k" + key, encode_state(entry)); }
+    void put_state(const std::string& key, const statestore::Entry& entry) override { put("k" + key, encode_state(entry, offset())); }
     void erase_state(const std::string& key) override { erase("k" + key); }
     void put_retained(const mqtt::MessageRef& message, std::uint64_t sequence) override {
         std::string value;
@@ -905,7 +905,7 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
     if (queue != nullptr) into.queue(current, std::move(queue), last_packet_id);
     if (worker_ == 0)
         each('k', [&](std::string_view key, std::string_view value) {
-            auto entry = decode_state(value);
+            auto entry = decode_state(value, shift);
             if (entry) into.state(std::string(key.substr(1)), std::move(*entry));
             return entry.has_value();
         });

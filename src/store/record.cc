@@ -170,18 +170,19 @@ std::optional<SessionRecord> decode_session(std::string_view bytes, std::int64_t
     return out;
 }
 
-std::string encode_state(const statestore::Entry& entry) {
-    return Writer().text(entry.value).text(entry.version.text()).text(entry.fence ? entry.fence->text() : "").number(static_cast<std::uint64_t>(entry.expires_at), 8).take();
+std::string encode_state(const statestore::Entry& entry, std::int64_t shift) {
+    return Writer().text(entry.value).text(entry.version.text()).text(entry.fence ? entry.fence->text() : "").time(entry.expires_at, shift).take();
 }
 
-std::optional<statestore::Entry> decode_state(std::string_view bytes) {
+std::optional<statestore::Entry> decode_state(std::string_view bytes, std::int64_t shift) {
     Reader in(bytes);
     statestore::Entry out;
     out.value = in.text();
     const auto stamp = statestore::Timestamp::parse(in.text());
     const auto fence = in.text();
-    out.expires_at = static_cast<std::int64_t>(in.number(8));
-    if (!in.at_end() || !stamp || out.expires_at < 0) return std::nullopt;
+    const auto ends = static_cast<std::int64_t>(in.number(8));
+    out.expires_at = ends == 0 ? 0 : ends - shift == 0 ? 1 : ends - shift;   // never 0 by accident: that means "never"
+    if (!in.at_end() || !stamp || ends < 0) return std::nullopt;
     out.version = *stamp;
     if (!fence.empty()) {
         out.fence = statestore::Timestamp::parse(fence);

@@ -25,9 +25,8 @@ bool decode_delivery(std::string_view bytes, std::uint16_t& packet_id, Step& ste
 std::string encode_session(const SessionRecord& record, std::int64_t shift);
 std::optional<SessionRecord> decode_session(std::string_view bytes, std::int64_t shift);
 
-/// Times of the state store are wall clock already.
-std::string encode_state(const statestore::Entry& entry);
-std::optional<statestore::Entry> decode_state(std::string_view bytes);
+std::string encode_state(const statestore::Entry& entry, std::int64_t shift);
+std::optional<statestore::Entry> decode_state(std::string_view bytes, std::int64_t shift);
 
 std::string encode_options(const topics::Options& options);
 std::optional<topics::Options> decode_options(std::string_view bytes);

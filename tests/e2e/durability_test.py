@@ -266,8 +266,10 @@ class Durable(Case):
         sender = self.client("sender")
         sender.put("t", "before")
         pathlib.Path(p.files[0]).write_text(manifests())
-        wait_until(lambda: p.get("broker", "default")["spec"]["persistence"]["subscriberQueue"]["mode"] == "All", "the policy", 30)
-        time.sleep(1)   # until it is in force
+        def in_force():   # the status follows what the workers were told
+            broker = p.get("broker", "default")
+            return broker["spec"]["persistence"]["subscriberQueue"]["mode"] == "All" and broker["status"]["observedGeneration"] == broker["metadata"]["generation"]
+        wait_until(in_force, "the policy", 70)
         sender.put("t", "after")
         self.restart(p)
         self.assertEqual([m[1] for m in self.client("one", expiry=3600).messages(2)], ["before", "after"])

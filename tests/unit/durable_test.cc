@@ -38,6 +38,7 @@ struct Found : Recovered {
     };
     std::map<std::string, Client> clients;
     std::map<std::string, std::string> kept_retained, states;
+    std::map<std::string, std::int64_t> state_ends;
     void session(SessionRecord record) override {
         const auto id = record.client_id;
         clients[id].record = std::move(record);
@@ -50,7 +51,10 @@ struct Found : Recovered {
         clients.at(std::string(client)).last_packet_id = last;
     }
     void retained(const mqtt::MessageRef& m, std::uint64_t) override { kept_retained[std::string(m->view().topic)] = m->view().payload; }
-    void state(std::string key, statestore::Entry entry) override { states[key] = entry.value; }
+    void state(std::string key, statestore::Entry entry) override {
+        state_ends[key] = entry.expires_at;
+        states[key] = entry.value;
+    }
 };
 
 struct Disk {
@@ -169,6 +173,7 @@ TEST(Durable, a_clock_that_jumps_ends_nothing) {
             engine->recover([](std::string_view) { return true; }, found);
             durable->start();
             engine->put_session({.client_id = "c", .owner = {}, .expiry_interval = 3600, .ends_at = monotonic_ms() + hour, .keeps_queue = false, .will = {}});
+            engine->put_state("lease", {.value = "v", .version = {.time = 1, .counter = 0, .node = "n"}, .fence = {}, .expires_at = monotonic_ms() + hour});
             commit(*engine);
             if (c.set_to != 0) {
                 base = c.set_to - monotonic_ms();
@@ -184,6 +189,7 @@ TEST(Durable, a_clock_that_jumps_ends_nothing) {
         engine->recover([](std::string_view) { return true; }, found);
         ASSERT_TRUE(found.clients.contains("c")) << c.name;
         EXPECT_NEAR(static_cast<double>(found.clients["c"].record.ends_at - monotonic_ms()), static_cast<double>(c.left), 20'000.0) << c.name;
+        EXPECT_NEAR(static_cast<double>(found.state_ends["lease"] - monotonic_ms()), static_cast<double>(c.left), 20'000.0) << c.name;
     }
 }
 

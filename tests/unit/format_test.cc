@@ -75,7 +75,7 @@ struct Told final : Recovered {
         stores.push_back(std::move(store));
     }
     void retained(const mqtt::MessageRef& message, std::uint64_t sequence) override { text += fmt::format("retained {} {}\n", sequence, of(message)); }
-    void state(std::string key, statestore::Entry e) override { text += fmt::format("state {} {} version {} fence {} until {}\n", key, e.value, e.version.text(), e.fence ? e.fence->text() : "-", e.expires_at == 0 ? "never" : rfc3339(e.expires_at)); }
+    void state(std::string key, statestore::Entry e) override { text += fmt::format("state {} {} version {} fence {} until {}\n", key, e.value, e.version.text(), e.fence ? e.fence->text() : "-", e.expires_at == 0 ? "never" : wall(e.expires_at)); }
     void queues(Engine&) {
         for (auto& store : stores) {
             text += "queued:\n";
@@ -137,7 +137,7 @@ void write_format(const fs::path& into) {
         auto other = engine->open_session("other", true);
         other->enqueue({.message = large, .qos = Qos::at_least_once, .subscription_ids = {}}, false, 0);
         engine->put_retained(message("keep/me", "kept", Qos::at_least_once, true, year_2100), 42);
-        engine->put_state("key", {.value = "value", .version = *statestore::Timestamp::parse("001696374425000:00001:StateStore"), .fence = statestore::Timestamp::parse("001696374425000:00000:Client1"), .expires_at = year_2100});
+        engine->put_state("key", {.value = "value", .version = *statestore::Timestamp::parse("001696374425000:00001:StateStore"), .fence = statestore::Timestamp::parse("001696374425000:00000:Client1"), .expires_at = year_2100 - shift});
         const auto ticket = engine->commit({.sent = none, .processed = none});
         while (engine->durable() < ticket) std::this_thread::yield();
         durable->stop();

@@ -32,7 +32,7 @@ struct World {
     Answer ask(std::initializer_list<std::string_view> words, std::string fence = {}, std::int64_t ahead = 0, bool keep = false, std::string client = "c") {
         const auto payload = resp(words);
         const auto timestamp = Timestamp{.time = now + ahead, .counter = 0, .node = "client"}.text();
-        return store.handle({.client_id = client, .payload = payload, .timestamp = timestamp, .fence = fence, .keep = keep}, now, told);
+        return store.handle({.client_id = client, .payload = payload, .timestamp = timestamp, .fence = fence, .keep = keep, .monotonic_ms = now}, now, told);
     }
 };
 
@@ -209,7 +209,7 @@ TEST(StateStore, agrees_with_a_model) {
                         got = w.ask({"KEYNOTIFY", key, "STOP"}, {}, 0, false, client).payload;
                         want = watching[key].erase(client) > 0 ? "+OK\r\n" : ":0\r\n";
                     } else {
-                        w.store.expire(w.now, w.told);
+                        w.store.expire(w.now, w.now, w.told);
                         w.store.forget_client(client);
                         for (auto& [name, clients] : watching) clients.erase(client);
                     }
@@ -227,7 +227,7 @@ TEST(StateStore, agrees_with_a_model) {
             // Every record on disk reads back as it was.
             if (step % 100 == 0)
                 for (const auto& [name, entry] : w.disk) {
-                    const auto again = store::decode_state(store::encode_state(entry));
+                    const auto again = store::decode_state(store::encode_state(entry, 1000), 1000);
                     ASSERT_TRUE(again && again->value == entry.value && again->version == entry.version && again->fence == entry.fence && again->expires_at == entry.expires_at);
                 }
         }
@@ -241,7 +241,7 @@ TEST(Records, damage_is_refused_and_the_rest_reads_back) {
                                        .will = store::WillRecord{.topic = "w", .payload = "p", .properties = "", .qos = mqtt::Qos::at_least_once, .retain = true, .delay_interval = 3, .has_expiry = true, .message_expiry = 4, .publish_at = 100}};
     const std::vector<std::string> records{store::encode_message(message->view(), 1000), store::encode_queued(item, 12, 0, 1000), store::encode_queued(item, 0, 77, 1000), store::encode_session(session, 1000),
                                            store::encode_options({.qos = 2, .no_local = true, .retain_as_published = true, .id = 9}), store::encode_delivery(5, store::Step::wait_pubcomp),
-                                           store::encode_state({.value = "v", .version = {.time = 1, .counter = 2, .node = "n"}, .fence = Timestamp{.time = 3, .counter = 4, .node = "m"}, .expires_at = 5})};
+                                           store::encode_state({.value = "v", .version = {.time = 1, .counter = 2, .node = "n"}, .fence = Timestamp{.time = 3, .counter = 4, .node = "m"}, .expires_at = 5}, 1000)};
     auto read = [](std::size_t kind, const std::string& bytes) {
         store::Queued q;
         std::uint16_t id = 0;
@@ -254,7 +254,7 @@ TEST(Records, damage_is_refused_and_the_rest_reads_back) {
             case 3: return store::decode_session(bytes, 1000).has_value();
             case 4: return store::decode_options(bytes).has_value();
             case 5: return store::decode_delivery(bytes, id, step);
-            default: return store::decode_state(bytes).has_value();
+            default: return store::decode_state(bytes, 1000).has_value();
         }
     };
     for (std::size_t kind = 0; kind < records.size(); ++kind) {
