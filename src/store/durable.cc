@@ -21,8 +21,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "io/poller.h"
-#include "store/memory_session.h"
-#include "store/record.h"
+#include "store/durable_engine.h"
 #include "store/sealed_files.h"
 
 namespace penstock::store {
@@ -31,244 +30,12 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int format_version = 1;        // frozen with record.h, see docs/internals/formats.md
-constexpr std::size_t shared_body_min = 512;             // bytes from which on a message is kept once for all its receivers
 constexpr std::int64_t measure_ms = 2000;
 constexpr const char* clock_mark = "Mclock";
 constexpr std::int64_t clock_ms = 10'000, jump_ms = 30'000;
 constexpr std::int64_t census_ms = 30'000, settle_ms = 500;
-constexpr std::uint64_t tracked = std::uint64_t{1} << 63;   // bit of a key: its delivery has a record of its own
 
-/// Keys: one letter, the client id with its length, then what tells apart. Big-endian, so that order is order.
-std::string client_key(char kind, std::string_view client_id) {
-    std::string out(1, kind);
-    out += static_cast<char>(client_id.size() >> 8);
-    out += static_cast<char>(client_id.size());
-    out += client_id;
-    return out;
-}
-void append_u64(std::string& out, std::uint64_t number) {
-    for (int shift = 56; shift >= 0; shift -= 8) out += static_cast<char>(number >> shift);
-}
-std::uint64_t read_u64(std::string_view bytes) {
-    std::uint64_t out = 0;
-    for (const char c : bytes.substr(0, 8)) out = out << 8 | static_cast<unsigned char>(c);
-    return out;
-}
-std::string number_key(char kind, std::uint64_t number) {
-    std::string out(1, kind);
-    append_u64(out, number);
-    return out;
-}
-/// The client id of a key, and what stands behind it.
-std::string_view client_of(std::string_view key, std::string_view& rest) {
-    const auto size = static_cast<std::size_t>(static_cast<unsigned char>(key[1])) << 8 | static_cast<unsigned char>(key[2]);
-    rest = key.substr(3 + size);
-    return key.substr(3, size);
-}
-
-/// The client id of a key with its length in front.
-std::string_view client_part(std::string_view key) {
-    std::string_view rest;
-    const auto client = client_of(key, rest);
-    return key.substr(1, client.size() + 2);
-}
-
-/// Clients in the order of their keys. What is kept of them stands in the same order, so that going along is cheaper than looking up.
-class Clients {
-  public:
-    void add(std::string_view key) { all_.emplace_back(client_part(key)); }
-    /// Before the keys of another kind.
-    void rewind() noexcept { at_ = 0; }
-    /// Keys come in order.
-    bool has(std::string_view key) {
-        const auto client = client_part(key);
-        while (at_ < all_.size() && all_[at_] < client) ++at_;
-        return at_ < all_.size() && all_[at_] == client;
-    }
-
-  private:
-    std::vector<std::string> all_;
-    std::size_t at_ = 0;
-};
-
-std::string_view view_of(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
-rocksdb::Slice slice_of(std::string_view text) { return {text.data(), text.size()}; }
-
-/// What one worker hands in at the end of a turn.
-struct Submission {
-    std::uint32_t worker = 0;
-    std::uint64_t ticket = 0;            ///< 0: only tells which mail was processed
-    rocksdb::WriteBatch batch;
-    std::vector<std::uint64_t> sent, processed;
-    Submission* next = nullptr;
-};
-
-class Store;
-
-class DurableEngine final : public Engine {
-  public:
-    DurableEngine(Store& store, std::uint32_t worker, OverflowLane* overflow) : store_(store), worker_(worker), overflow_(overflow) {}
-    ~DurableEngine() override;
-    bool is_durable() const noexcept override { return true; }
-    std::unique_ptr<SessionStore> open_session(std::string_view client_id, bool kept) override;
-    void put_session(const SessionRecord& record) override { put(client_key('S', record.client_id), encode_session(record, offset())); }
-    void erase_session(std::string_view client_id) override {
-        batch_.Delete(client_key('S', client_id));
-        for (const char kind : {'s', 'i', 'q', 'f'}) {
-            auto begin = client_key(kind, client_id), end = begin;
-            // Behind every key of this client and before those of the next: client ids have their length in front.
-            end += std::string(9, '\xFF');
-            batch_.DeleteRange(begin, end);
-        }
-        dirty_ = true;
-    }
-    void put_subscription(std::string_view client_id, std::string_view filter, const topics::Options& options) override { put(client_key('s', client_id) + std::string(filter), encode_options(options)); }
-    void erase_subscription(std::string_view client_id, std::string_view filter) override { erase(client_key('s', client_id) + std::string(filter)); }
-    void put_incoming(std::string_view client_id, std::uint16_t packet_id) override { put(incoming_key(client_id, packet_id), ""); }
-    void erase_incoming(std::string_view client_id, std::uint16_t packet_id) override { erase(incoming_key(client_id, packet_id)); }
-    void put_seen(std::string_view publisher, std::uint16_t packet_id) override { put(seen_key(publisher, packet_id), ""); }
-    void erase_seen(std::string_view publisher, std::uint16_t packet_id) override { erase(seen_key(publisher, packet_id)); }
-    std::uint64_t next_ticket() const noexcept override { return ticket_ + 1; }
-    void put_state(const std::string& key, const statestore::Entry& entry) override { put("k" + key, encode_state(entry, offset())); }
-    void erase_state(const std::string& key) override { erase("k" + key); }
-    void put_retained(const mqtt::MessageRef& message, std::uint64_t sequence) override {
-        std::string value;
-        append_u64(value, sequence);
-        put("r" + std::string(message->view().topic), value + encode_message(message->view(), offset()));
-    }
-    void erase_retained(std::string_view topic) override { erase("r" + std::string(topic)); }
-    std::uint64_t commit(const MailCounts& mails) override;
-    std::uint64_t durable() const noexcept override { return durable_.load(std::memory_order_acquire); }
-    const char* fault() const noexcept override;
-    void recover(const std::function<bool(std::string_view)>& mine, Recovered& into) override;
-
-    // for the session stores
-    void put(const std::string& key, std::string_view value) {
-        batch_.Put(key, slice_of(value));
-        dirty_ = true;
-    }
-    void erase(const std::string& key) {
-        batch_.Delete(key);
-        dirty_ = true;
-    }
-    std::uint64_t next_key() noexcept;
-    /// The store's clock minus the monotonic one, ms.
-    [[nodiscard]] std::int64_t offset() const noexcept;
-    /// Number of the message's body in the store, one reference more; 0: small enough to stand with each receiver. Receivers of one
-    /// message come one after the other, so remembering the last one is enough to share it.
-    std::uint64_t hold_body(const mqtt::MessageRef& message);
-    void drop_body(std::uint64_t number);
-
-  private:
-    friend class Store;
-    static std::string incoming_key(std::string_view client_id, std::uint16_t packet_id) { return id_key('i', client_id, packet_id); }
-    /// By worker: it is this worker's sessions that have the message.
-    std::string seen_key(std::string_view publisher, std::uint16_t packet_id) const { return id_key('d', std::string(1, static_cast<char>(worker_)) + std::string(publisher), packet_id); }
-    static std::string id_key(char kind, std::string_view client_id, std::uint16_t packet_id) {
-        auto out = client_key(kind, client_id);
-        out += static_cast<char>(packet_id >> 8);
-        out += static_cast<char>(packet_id);
-        return out;
-    }
-    Store& store_;
-    std::uint32_t worker_;
-    OverflowLane* overflow_;
-    rocksdb::WriteBatch batch_;
-    bool dirty_ = false;
-    std::uint64_t ticket_ = 0;
-    std::atomic<std::uint64_t> durable_{0};
-    std::function<void()> wake_;
-    std::unordered_map<std::uint64_t, std::uint32_t> bodies_;      ///< references by number
-    mqtt::MessageRef last_;                                        ///< of this turn; held, so that its address names nothing else
-    std::uint64_t last_body_ = 0;
-};
-
-/// A session's queue that is written as it changes: `q` records are messages, `f` records deliveries that went on.
-class DurableSession final : public MemorySessionStore {
-  public:
-    DurableSession(DurableEngine& engine, std::string_view client_id, OverflowLane* overflow) : MemorySessionStore(client_id, overflow), engine_(engine) {}
-    ~DurableSession() override = default;
-
-    void enqueue(Queued item, bool may_overflow, std::int64_t now) override {
-        if (item.qos != mqtt::Qos::at_most_once) write(item, 0);
-        MemorySessionStore::enqueue(std::move(item), may_overflow, now);
-    }
-    InFlight& start_next(std::uint16_t packet_id) override {
-        auto& entry = MemorySessionStore::start_next(packet_id);
-        const auto key = entry.item.key;
-        if (key == 0) {   // queued before the session was kept, and on the overflow's disk when it became so
-            write(entry.item, packet_id);
-            entry.key = entry.item.key;
-            return entry;
-        }
-        entry.key = key | tracked;
-        engine_.put(key_of('f', key), encode_delivery(packet_id, entry.step));
-        return entry;
-    }
-    InFlight& start(Queued item, std::uint16_t packet_id) override {
-        write(item, packet_id);
-        const auto key = item.key;
-        auto& entry = MemorySessionStore::start(std::move(item), packet_id);
-        entry.key = key;
-        return entry;
-    }
-    void advance(InFlight& entry) override {
-        release(entry.key, entry.item.body);
-        engine_.put(key_of('f', entry.key), encode_delivery(entry.packet_id, Step::wait_pubcomp));
-        entry.key |= tracked;
-        MemorySessionStore::advance(entry);
-    }
-    void finish(std::uint16_t packet_id) override {
-        if (auto* entry = find(packet_id); entry != nullptr) {
-            if (entry->item.message) release(entry->key, entry->item.body);
-            if ((entry->key & tracked) != 0) engine_.erase(key_of('f', entry->key));
-        }
-        MemorySessionStore::finish(packet_id);
-    }
-    void discard() override {
-        for_each_item([&](const Queued& item) { engine_.drop_body(item.body); });
-    }
-    void restore_queued(Queued item, std::int64_t now) {
-        const bool overflows = overflow() != nullptr && overflow()->is_wanted();
-        if (overflows && !overflow()->has_room()) overflow()->wait_for_disk();
-        MemorySessionStore::enqueue(std::move(item), overflows, now);
-    }
-    void restore_in_flight(InFlight entry) { restore(std::move(entry)); }
-
-  protected:
-    void on_gone(const Queued& item) override {
-        if (item.key != 0) release(item.key, item.body);
-    }
-    void on_taken(Queued& item) override { write(item, 0); }
-    void on_taken(InFlight& entry) override {
-        if (entry.item.message) {
-            write(entry.item, entry.packet_id);
-            entry.key = entry.item.key;
-        } else {
-            entry.key = engine_.next_key() | tracked;
-            engine_.put(key_of('f', entry.key), encode_delivery(entry.packet_id, entry.step));
-        }
-    }
-
-  private:
-    std::string key_of(char kind, std::uint64_t key) const {
-        auto out = client_key(kind, client_id());
-        append_u64(out, key & ~tracked);
-        return out;
-    }
-    void write(Queued& item, std::uint16_t packet_id) {
-        item.key = engine_.next_key();
-        item.body = engine_.hold_body(item.message);
-        engine_.put(key_of('q', item.key), encode_queued(item, packet_id, item.body, engine_.offset()));
-    }
-    void release(std::uint64_t key, std::uint64_t body) {
-        engine_.erase(key_of('q', key));
-        engine_.drop_body(body);
-    }
-    DurableEngine& engine_;
-};
-
-class Store final : public Durable {
+class Store final : public Durable, public Backing {
   public:
     explicit Store(DurableOptions options) : options_(std::move(options)), engines_(options_.workers), written_processed_(options_.workers, std::vector<std::uint64_t>(options_.workers)), waiting_(options_.workers) {
         sync_interval_ms_ = options_.sync_interval_ms;
@@ -391,12 +158,11 @@ class Store final : public Durable {
             if (!needed.contains(number)) orphans.Delete(at->key());
         }
         if (orphans.Count() > 0) [[maybe_unused]] const auto written = db_->Write({}, &orphans);
-        next_key = newest + 1;
+        next_key_ = newest + 1;
     }
 
     std::unique_ptr<Engine> engine(std::uint32_t worker, std::function<void()> wake, OverflowLane* overflow) override {
-        auto out = std::make_unique<DurableEngine>(*this, worker, overflow);
-        out->wake_ = std::move(wake);
+        auto out = std::make_unique<DurableEngine>(*this, worker, std::move(wake), overflow);
         engines_[worker] = out.get();
         return out;
     }
@@ -461,24 +227,23 @@ class Store final : public Durable {
     }
 
     // for the engines
-    void submit(Submission* submission) {
+    void submit(Submission* submission) override {
         auto* head = submitted_.load(std::memory_order_relaxed);
         do submission->next = head;
         while (!submitted_.compare_exchange_weak(head, submission, std::memory_order_release, std::memory_order_relaxed));
         if (head == nullptr) signal();
     }
-    [[nodiscard]] const char* fault() const noexcept { return fault_.load(std::memory_order_relaxed); }
-    [[nodiscard]] rocksdb::DB& db() noexcept { return *db_; }
-    std::atomic<std::uint64_t> next_key{1};
-    void forget(std::uint32_t worker) { engines_[worker] = nullptr; }
+    [[nodiscard]] const char* fault() const noexcept override { return fault_.load(std::memory_order_relaxed); }
+    [[nodiscard]] rocksdb::DB& db() noexcept override { return *db_; }
+    std::uint64_t next_key() noexcept override { return next_key_.fetch_add(1, std::memory_order_relaxed); }
+    void forget(std::uint32_t worker) override { engines_[worker] = nullptr; }
     /// One record more of a start.
-    void looked_at() noexcept {
+    void looked_at() noexcept override {
         if (options_.progress) options_.progress->records.fetch_add(1, std::memory_order_relaxed);
     }
-    [[nodiscard]] std::int64_t shift() const noexcept { return shift_; }
-    [[nodiscard]] bool workers_changed() const noexcept { return workers_changed_; }
-    template <class Read>
-    const std::vector<std::pair<mqtt::MessageRef, std::uint64_t>>& retained(Read&& read) {
+    [[nodiscard]] std::int64_t shift() const noexcept override { return shift_; }
+    [[nodiscard]] bool workers_changed() const noexcept override { return workers_changed_; }
+    const Retained& retained(const std::function<Retained()>& read) override {
         const std::lock_guard lock(guard_);
         if (!retained_) retained_ = read();
         return *retained_;
@@ -636,8 +401,7 @@ class Store final : public Durable {
                 queue.pop_front();
             }
             if (done == 0 || engines_[worker] == nullptr) continue;
-            engines_[worker]->durable_.store(done, std::memory_order_release);
-            engines_[worker]->wake_();
+            engines_[worker]->on_durable(done);
         }
     }
 
@@ -688,10 +452,11 @@ class Store final : public Durable {
     std::unique_ptr<rocksdb::DB> db_;      ///< null for a while after the disk failed
     std::mutex reopening_;                 ///< for those beside the writer's thread that use db_
     std::vector<DurableEngine*> engines_;
+    std::atomic<std::uint64_t> next_key_{1};
     std::atomic<Submission*> submitted_{nullptr};
     io::Poller poller_;
     bool workers_changed_ = false;
-    std::optional<std::vector<std::pair<mqtt::MessageRef, std::uint64_t>>> retained_;   ///< while recovering; guarded by guard_
+    std::optional<Retained> retained_;   ///< while recovering; guarded by guard_
     std::atomic<bool> stopping_{false};
     std::atomic<const char*> fault_{nullptr};
     std::atomic<int> sync_interval_ms_{0};
@@ -705,225 +470,6 @@ class Store final : public Durable {
     Figures figures_;
     std::string last_error_, notice_;
 };
-
-// --- engine ---
-
-std::int64_t DurableEngine::offset() const noexcept { return store_.shift(); }
-DurableEngine::~DurableEngine() { store_.forget(worker_); }
-const char* DurableEngine::fault() const noexcept { return store_.fault(); }
-std::uint64_t DurableEngine::next_key() noexcept { return store_.next_key.fetch_add(1, std::memory_order_relaxed); }
-
-std::unique_ptr<SessionStore> DurableEngine::open_session(std::string_view client_id, bool kept) {
-    if (!kept) return std::make_unique<MemorySessionStore>(client_id, overflow_);
-    return std::make_unique<DurableSession>(*this, client_id, overflow_);
-}
-
-std::uint64_t DurableEngine::hold_body(const mqtt::MessageRef& message) {
-    const auto view = message->view();
-    if (view.topic.size() + view.properties.size() + view.payload.size() < shared_body_min) return 0;
-    if (!last_ || &*last_ != &*message) {
-        last_ = message;
-        last_body_ = next_key();
-        put(number_key('m', last_body_), encode_message(view, offset()));
-    }
-    ++bodies_[last_body_];
-    return last_body_;
-}
-
-void DurableEngine::drop_body(std::uint64_t number) {
-    if (number == 0) return;
-    const auto found = bodies_.find(number);
-    if (found == bodies_.end() || --found->second > 0) return;
-    erase(number_key('m', number));
-    bodies_.erase(found);
-    if (number == last_body_) last_ = {};   // its bytes are gone; the next receiver needs them anew
-}
-
-std::uint64_t DurableEngine::commit(const MailCounts& mails) {
-    last_ = {};
-    if (!dirty_ && !mails.any_sent && !mails.any_processed) return 0;
-    auto* submission = new Submission;
-    submission->worker = worker_;
-    submission->processed = mails.processed;
-    if (dirty_ || mails.any_sent) {
-        submission->ticket = ++ticket_;
-        submission->sent = mails.sent;
-    }
-    submission->batch = std::move(batch_);
-    batch_.Clear();
-    dirty_ = false;
-    const auto ticket = submission->ticket;
-    store_.submit(submission);
-    return ticket;
-}
-
-void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, Recovered& into) {
-    auto& db = store_.db();
-    const auto shift = offset();
-    const auto now = monotonic_ms();
-    rocksdb::ReadOptions reading;
-    reading.verify_checksums = true;
-    reading.fill_cache = false;
-    Clients known;
-    auto each = [&](char kind, auto&& visit) {
-        const std::unique_ptr<rocksdb::Iterator> at(db.NewIterator(reading));
-        const std::string begin(1, kind);
-        known.rewind();
-        std::uint64_t bad = 0;
-        for (at->Seek(begin); at->Valid() && at->key().starts_with(begin); at->Next(), store_.looked_at())
-            if (!visit(view_of(at->key()), view_of(at->value()))) ++bad;
-        if (!at->status().ok()) log::error("store", "reading ended early kind={} why=\"{}\"", kind, at->status().ToString());
-        if (bad > 0) log::error("store", "{} records of kind {} cannot be read and are left out", bad, kind);
-    };
-    each('S', [&](std::string_view key, std::string_view value) {
-        std::string_view rest;
-        const auto client = client_of(key, rest);
-        if (!mine(client)) return true;
-        auto record = decode_session(value, shift);
-        if (!record) return false;
-        record->client_id = client;
-        known.add(key);
-        into.session(std::move(*record));
-        return true;
-    });
-    each('s', [&](std::string_view key, std::string_view value) {
-        std::string_view filter;
-        const auto client = client_of(key, filter);
-        if (!known.has(key)) return true;
-        const auto options = decode_options(value);
-        if (options) into.subscription(client, filter, *options);
-        return options.has_value();
-    });
-    each('i', [&](std::string_view key, std::string_view) {
-        std::string_view rest;
-        const auto client = client_of(key, rest);
-        if (known.has(key) && rest.size() == 2) into.incoming(client, static_cast<std::uint16_t>(static_cast<unsigned char>(rest[0]) << 8 | static_cast<unsigned char>(rest[1])));
-        return rest.size() == 2;
-    });
-    each('d', [&](std::string_view key, std::string_view) {
-        std::string_view rest;
-        const auto client = client_of(key, rest);
-        if (client.empty() || rest.size() != 2) return false;
-        // With another number of workers it is not known any more whose sessions that were.
-        if (store_.workers_changed()) erase(std::string(key));
-        else if (static_cast<unsigned char>(client[0]) == worker_) into.seen(client.substr(1), static_cast<std::uint16_t>(static_cast<unsigned char>(rest[0]) << 8 | static_cast<unsigned char>(rest[1])));
-        return true;
-    });
-    struct Delivery {
-        std::uint16_t packet_id = 0;
-        Step step{};
-    };
-    std::map<std::string, Delivery> deliveries;   // by key without its letter: in the order of the messages below
-    each('f', [&](std::string_view key, std::string_view value) {
-        if (!known.has(key)) return true;
-        Delivery d;
-        if (!decode_delivery(value, d.packet_id, d.step)) return false;
-        deliveries.emplace(std::string(key.substr(1)), d);
-        return true;
-    });
-    std::unordered_map<std::uint64_t, mqtt::MessageRef> shared;   // bodies read so far
-    auto body_of = [&](std::uint64_t number) -> mqtt::MessageRef {
-        if (const auto found = shared.find(number); found != shared.end()) return found->second;
-        std::string value;
-        if (!db.Get(reading, number_key('m', number), &value).ok()) return {};
-        auto message = decode_message(value, shift);
-        if (overflow_ != nullptr && overflow_->is_wanted()) shared.clear();   // memory goes before sharing
-        if (message) shared.emplace(number, message);
-        return message;
-    };
-    std::unordered_map<std::uint64_t, std::uint64_t> renumbered;
-    std::string current;
-    std::unique_ptr<DurableSession> queue;
-    std::uint16_t last_packet_id = 0;
-    auto add = [&](std::string_view client, InFlight entry) {
-        if (client != current || queue == nullptr) {
-            if (queue != nullptr) into.queue(current, std::move(queue), last_packet_id);
-            current = client;
-            queue = std::make_unique<DurableSession>(*this, client, overflow_);
-            last_packet_id = 0;
-        }
-        if (entry.packet_id != 0) {
-            last_packet_id = entry.packet_id;
-            queue->restore_in_flight(std::move(entry));
-        } else {
-            queue->restore_queued(std::move(entry.item), now);
-        }
-    };
-    // Deliveries whose message is gone already (PUBREC came) stand between those that still have it; both are in order of key.
-    auto next_delivery = deliveries.begin();
-    auto pass_deliveries = [&](const std::string_view* until) {
-        for (; next_delivery != deliveries.end() && (until == nullptr || next_delivery->first < *until); ++next_delivery) {
-            if (next_delivery->second.step != Step::wait_pubcomp) continue;
-            std::string_view rest;
-            const auto whole = "f" + next_delivery->first;
-            const auto client = client_of(whole, rest);
-            add(client, {.item = {}, .packet_id = next_delivery->second.packet_id, .step = Step::wait_pubcomp, .key = read_u64(rest) | tracked});
-        }
-    };
-    each('q', [&](std::string_view key, std::string_view value) {
-        std::string_view rest;
-        const auto client = client_of(key, rest);
-        const auto number = read_u64(rest);
-        if (!known.has(key)) return true;
-        Queued item;
-        std::uint16_t packet_id = 0;
-        std::uint64_t body = 0;
-        if (!decode_queued(value, item, packet_id, body, shift)) return false;
-        if (body != 0) item.message = body_of(body);
-        if (!item.message) return false;
-        item.key = number;
-        const auto at = key.substr(1);
-        pass_deliveries(&at);
-        auto step = item.qos == mqtt::Qos::exactly_once ? Step::wait_pubrec : Step::wait_puback;
-        std::uint64_t mark = 0;
-        if (next_delivery != deliveries.end() && next_delivery->first == at) {
-            packet_id = next_delivery->second.packet_id;
-            step = next_delivery->second.step;
-            mark = tracked;
-            ++next_delivery;
-        }
-        if (packet_id == 0 && item.message->expires_at() != 0 && item.message->expires_at() <= now) {
-            erase(std::string(key));   // it expired while nobody ran
-            return true;
-        }
-        if (body != 0 && store_.workers_changed()) {
-            // Receivers of one body may live on several workers now; each worker counts bodies of its own.
-            auto& mine_now = renumbered[body];
-            if (mine_now == 0 || !bodies_.contains(mine_now)) last_ = {}, mine_now = hold_body(item.message);
-            else ++bodies_[mine_now];
-            item.body = mine_now;
-            put(std::string(key), encode_queued(item, mark == 0 ? packet_id : std::uint16_t{0}, item.body, shift));
-        } else if (body != 0) {
-            item.body = body;
-            ++bodies_[body];
-        }
-        const auto item_key = item.key;
-        add(client, {.item = std::move(item), .packet_id = packet_id, .step = step, .key = item_key | mark});
-        return true;
-    });
-    pass_deliveries(nullptr);
-    if (queue != nullptr) into.queue(current, std::move(queue), last_packet_id);
-    if (worker_ == 0)
-        each('k', [&](std::string_view key, std::string_view value) {
-            auto entry = decode_state(value, shift);
-            if (entry) into.state(std::string(key.substr(1)), std::move(*entry));
-            return entry.has_value();
-        });
-    // Read once for all workers: they share the messages.
-    for (const auto& [message, sequence] : store_.retained([&] {
-             std::vector<std::pair<mqtt::MessageRef, std::uint64_t>> all;
-             each('r', [&](std::string_view, std::string_view value) {
-                 if (value.size() < 8) return false;
-                 auto message = decode_message(value.substr(8), shift);
-                 if (!message) return false;
-                 if (message->expires_at() == 0 || message->expires_at() > now) all.emplace_back(message, read_u64(value));
-                 else erase_retained(message->view().topic);
-                 return true;
-             });
-             return all;
-         }))
-        into.retained(message, sequence);
-}
 
 }  // namespace
 
