@@ -89,6 +89,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             }
             if (store::decode_queued(text, item, id, body, 5) && body == 0 && !item.message) __builtin_trap();
             static_cast<void>(store::decode_session(text, 5)), static_cast<void>(store::decode_options(text)), static_cast<void>(store::decode_delivery(text, id, step));
+            if (const auto leaving = store::decode_leaving(text, 5); leaving && !store::decode_leaving(store::encode_leaving(*leaving, 5), 5)) __builtin_trap();
             if (const auto entry = store::decode_state(text, 0); entry && !store::decode_state(store::encode_state(*entry, 0), 0)) __builtin_trap();
             break;
         }

@@ -324,6 +324,8 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
     mqtt::Outgoing message(view);
     const bool exactly_once = publish.qos == Qos::exactly_once && durable_ && session.is_kept;
     Origin origin{.publisher = session.client_id(), .packet_id = publish.packet_id, .dup = publish.dup};
+    // Without DUP it is another message with an identifier that became free.
+    if (exactly_once && !publish.dup && !had_.empty()) release(session.client_id(), publish.packet_id, false);
     if (publish.qos == Qos::exactly_once) session.begin_incoming(publish.packet_id);
     if (exactly_once) origin_ = &origin;
     if (publish.retain) set_retained(message);
@@ -551,22 +553,23 @@ bool Core::deliver_local(mqtt::Outgoing& message, const topics::Match& match) {
         auto& session = *static_cast<Session*>(target.subscriber);
         if (target.no_local && session.id() == publisher) continue;
         any = true;
+        if (spared_ != nullptr && std::ranges::any_of(*spared_, [&](const store::Portion& portion) { return home_of(session.client_id(), portion.workers) == portion.worker; })) continue;
         deliver_to(session, message, target.qos, retain && target.retain_as_published, match.ids.data() + target.ids_begin, target.ids_count);
     }
     return any;
 }
 
 void Core::deliver_shared(mqtt::Outgoing& message, topics::Group& group, std::string_view filter) {
+    if (origin_ != nullptr && origin_->dup && had_before(group_name(origin_->publisher, filter, group.name), origin_->packet_id) != nullptr) return;   // the group has it
     topics::Member* member = nullptr;
     const auto& view = message.view();
     if (view.has_partition) member = group.pick_by_hash(view.partition);
-    // Sent again after a crash it must go to the same member.
-    else if (origin_ != nullptr) member = group.pick_by_hash(origin_key(origin_->publisher, origin_->packet_id));
     else if (config_.aio_compatible && group.filter_has_wildcard) member = group.pick_by_hash(view.topic);
     else member = group.pick_round_robin();
     if (member == nullptr) return;
     if (member->local != nullptr) {
         auto& session = *static_cast<Session*>(member->local);
+        if (origin_ != nullptr) mark_seen(group_name(origin_->publisher, filter, group.name), origin_->packet_id);
         deliver_to(session, message, member->options.qos, view.retain && member->options.retain_as_published, &member->options.id,
                    member->options.id != 0 ? 1 : 0);
         return;
@@ -582,12 +585,8 @@ void Core::deliver_shared(mqtt::Outgoing& message, topics::Group& group, std::st
 bool Core::route(mqtt::Outgoing& message) {
     const auto& match = index_.match(message.view().topic, is_hidden(message.view().topic));
     bool any = !match.targets.empty();
-    if (origin_ != nullptr && (match.remote_workers != 0 || !match.groups.empty())) {
-        // Taken before and not yet told everywhere: the own part is not done twice.
-        if (!seen_before(origin_->publisher, origin_->packet_id, origin_->dup)) any = deliver_local(message, match);
-    } else {
-        any = deliver_local(message, match);
-    }
+    if (origin_ != nullptr && (match.remote_workers != 0 || !match.groups.empty() || origin_->dup)) any |= deliver_once(*origin_, message, match);
+    else any |= deliver_local(message, match);
     for (auto* group : match.groups) {
         any = true;
         deliver_shared(message, *group, group->filter);
@@ -661,8 +660,7 @@ void Core::clear_retained(std::string_view topic, std::uint64_t sequence) {
     retained_.erase(topic);
 }
 
-void Core::set_retained(mqtt::Outgoing& message) {
-    const auto sequence = shared_.sequence.fetch_add(1, std::memory_order_relaxed);
+void Core::set_retained(mqtt::Outgoing& message, std::uint64_t sequence) {
     if (message.view().payload.empty()) {
         // [MQTT-3.3.1-6]
         Mail mail{.kind = Mail::Kind::retained_cleared, .from = id_, .number = sequence};
@@ -699,9 +697,10 @@ void Core::on_mail(Mail& mail, std::int64_t now) {
     now_ = now;
     switch (mail.kind) {
         case Mail::Kind::publish: {
-            if (mail.body != nullptr && seen_before(mail.body->publisher, mail.body->packet_id, mail.flag)) break;
             mqtt::Outgoing message(std::move(mail.message));
-            deliver_local(message, index_.match(message.view().topic, is_hidden(message.view().topic)));
+            const auto& match = index_.match(message.view().topic, is_hidden(message.view().topic));
+            if (mail.body != nullptr) deliver_once({.publisher = mail.body->publisher, .packet_id = mail.body->packet_id, .dup = mail.flag}, message, match);
+            else deliver_local(message, match);
             break;
         }
         case Mail::Kind::state_request: handle_state(mail.message->view(), mail.body->publisher, mail.flag); break;
@@ -715,16 +714,22 @@ void Core::on_mail(Mail& mail, std::int64_t now) {
             break;
         case Mail::Kind::shared_publish: {
             // A group has a mark of its own: the same message may come here for ordinary subscribers too.
-            if (!mail.body->publisher.empty() && seen_before(mail.body->publisher + '\0' + mail.body->filter + '\0' + mail.body->group, mail.body->packet_id, mail.flag)) break;
+            Origin origin{.publisher = mail.body->publisher, .packet_id = mail.body->packet_id, .dup = mail.flag};
+            const bool exactly_once = !origin.publisher.empty();
             mqtt::Outgoing message(std::move(mail.message));
             auto* group = index_.find_group(mail.body->filter, mail.body->group);
             if (group == nullptr) break;
             const auto picked = std::ranges::find(group->members, mail.number, &topics::Member::session);
             if (picked != group->members.end() && picked->local != nullptr) {
+                if (exactly_once) mark_seen(group_name(origin.publisher, mail.body->filter, mail.body->group), origin.packet_id);
                 deliver_to(*static_cast<Session*>(picked->local), message, picked->options.qos,
                            message.view().retain && picked->options.retain_as_published, &picked->options.id, picked->options.id != 0 ? 1 : 0);
             } else {
-                deliver_shared(message, *group, mail.body->filter);   // the member left meanwhile; another one takes it
+                // The member left meanwhile; another one takes it. The publisher's acknowledgement waits for this worker's disk alone, so
+                // until it is on the other's it stays on this one.
+                if (exactly_once) mark_seen(group_name(origin.publisher, mail.body->filter, mail.body->group), origin.packet_id);
+                if (durable_ && message.view().qos != Qos::at_most_once) leave({.client_id = {}, .filter = mail.body->filter, .group = mail.body->group, .message = message.share()});
+                else deliver_shared(message, *group, mail.body->filter);
             }
             break;
         }

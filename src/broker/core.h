@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -256,6 +257,10 @@ class Core {
     void end_connection(Connection& connection, bool keep_will);
     void erase_session(session::Session& session);
     void publish_will(session::Session& session);
+    /// Sends it once it is known on disk that it is on its way.
+    void leave(store::LeavingRecord record);
+    /// Brings what is on its way a step further.
+    void settle_leaving();
     void set_members_connected(session::Session& session, bool connected);
     void start_timer(session::Session& session, std::int64_t at);
     void index_subscription(session::Session& session, const topics::SharedFilter& shared, const topics::Options& options);
@@ -268,7 +273,9 @@ class Core {
     bool deliver_local(mqtt::Outgoing& message, const topics::Match& match);
     void deliver_shared(mqtt::Outgoing& message, topics::Group& group, std::string_view filter);
     void deliver_to(session::Session& session, mqtt::Outgoing& message, std::uint8_t qos, bool retain, const std::uint32_t* ids, std::size_t id_count);
-    void set_retained(mqtt::Outgoing& message);
+    void set_retained(mqtt::Outgoing& message) { set_retained(message, next_sequence()); }
+    void set_retained(mqtt::Outgoing& message, std::uint64_t sequence);
+    std::uint64_t next_sequence() noexcept { return shared_.sequence.fetch_add(1, std::memory_order_relaxed); }
     void store_retained(const mqtt::MessageRef& message, std::uint64_t sequence);
     void clear_retained(std::string_view topic, std::uint64_t sequence);
     void send_retained(session::Session& session, std::string_view filter, const topics::Options& options);
@@ -303,16 +310,21 @@ class Core {
     static std::string origin_key(std::string_view publisher, std::uint16_t packet_id);
     /// Adds the origin to mail of a message that is being routed.
     void put_origin(Mail& mail);
-    /// True when this worker has dealt with it before; notes it otherwise.
-    bool seen_before(std::string_view publisher, std::uint16_t packet_id, bool dup);
+    /// Notes that this worker's sessions have it, or those of a group.
+    void mark_seen(std::string_view publisher, std::uint16_t packet_id);
+    /// Notes it, and hands out to those sessions here that do not have it from before a crash.
+    bool deliver_once(const Origin& origin, mqtt::Outgoing& message, const topics::Match& match);
+    /// Who had it before a crash, or null.
+    const std::vector<store::Portion>* had_before(std::string_view publisher, std::uint16_t packet_id) const;
+    static std::string group_name(std::string_view publisher, std::string_view filter, std::string_view group);
     /// The publisher is done with it: what was noted goes, here and on the other workers.
     /// `everywhere`: also when nothing is noted here. A crash may have come between this worker's forgetting and another's; a mark left
     /// behind would swallow the next message with that identifier that is sent again.
     void release(std::string_view publisher, std::uint16_t packet_id, bool everywhere);
     /// The publisher's session is gone.
     void release_all(std::string_view publisher);
-    bool forget_seen(std::string_view publisher, std::uint16_t packet_id);
-    bool forget_seen(std::string_view publisher);
+    /// No identifier: all of the publisher's.
+    bool forget_seen(std::string_view publisher, std::optional<std::uint16_t> packet_id = std::nullopt);
     [[nodiscard]] bool keeps_retained(const mqtt::MessageView& view);
     [[nodiscard]] bool keeps_queue(const session::Session& session);
 
@@ -381,7 +393,19 @@ class Core {
     };
     std::unordered_map<std::string, Failures> failures_;           ///< by address
     Origin* origin_ = nullptr;                                     ///< while such a message is routed
-    std::set<std::string, std::less<>> seen_;                      ///< see store::Engine::put_seen
+    std::set<std::string, std::less<>> seen_;                      ///< see store::Engine::put_seen; of this run, of this worker
+    std::map<std::string, std::vector<store::Portion>, std::less<>> had_;   ///< those of the runs before, of all workers
+    const std::vector<store::Portion>* spared_ = nullptr;            ///< while a message is handed out: whose sessions have it already
+    /// See store::LeavingRecord: first that it is on its way, then the message, then that it arrived, then what kept it from coming twice.
+    struct Leaving {
+        enum class Step : std::uint8_t { recovered, written, sent, arrived, done };
+        Step step{};
+        std::uint64_t ticket = 0;                 ///< of what must be durable before the next step
+        std::int64_t not_before = 0;              ///< monotonic ms
+        std::uint64_t number = 0;
+        store::LeavingRecord record{};
+    };
+    std::deque<Leaving> leaving_;
     struct Received {
         std::uint64_t ticket = 0, session = 0;
         std::uint16_t packet_id = 0;

@@ -448,7 +448,6 @@ void Core::end_connection(Connection& connection, bool keep_will) {
     }
     if (!keep_will) session->will.reset();
     if (session->expiry_interval == 0) {
-        if (std::exchange(session->is_kept, false)) engine_->erase_session(session->client_id());
         if (session->will != nullptr) publish_will(*session);
         erase_session(*session);
         return;
@@ -475,6 +474,11 @@ void Core::publish_will(Session& session) {
     if (config_.message_expiry_max != 0) seconds = std::min(seconds, config_.message_expiry_max);
     if (will->has_expiry || seconds != 0) view.expires_at = now_ + static_cast<std::int64_t>(seconds) * 1000;
     mqtt::Outgoing message(view);
+    if (session.is_kept && count_ > 1) {
+        // Its receivers' batches are others than this one.
+        leave({.client_id = session.client_id(), .sequence = view.retain ? next_sequence() : 0, .message = message.share()});
+        return;
+    }
     if (view.retain) set_retained(message);
     route(message);
 }

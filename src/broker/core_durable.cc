@@ -1,5 +1,6 @@
 // Core's durable side: what is written of sessions and retained messages, and what comes back after a start.
 #include <algorithm>
+#include <optional>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -66,47 +67,67 @@ void Core::put_origin(Mail& mail) {
     mail.flag = origin_->dup;
 }
 
-bool Core::seen_before(std::string_view publisher, std::uint16_t packet_id, bool dup) {
-    auto key = origin_key(publisher, packet_id);
-    // Without DUP it is another message with an identifier that became free.
-    if (dup && seen_.contains(key)) return true;
-    seen_.insert(std::move(key));
-    engine_->put_seen(publisher, packet_id);
-    return false;
+std::string Core::group_name(std::string_view publisher, std::string_view filter, std::string_view group) {
+    std::string out(publisher);
+    out += '\0';
+    out += filter;
+    out += '\0';
+    return out += group;
 }
 
-bool Core::forget_seen(std::string_view publisher, std::uint16_t packet_id) {
-    bool any = seen_.erase(origin_key(publisher, packet_id)) > 0;
-    if (any) engine_->erase_seen(publisher, packet_id);
-    // Marks of shared groups: publisher, NUL, filter, NUL, group.
-    const auto prefix = std::string(publisher) + '\0';
-    const auto suffix = origin_key("", packet_id);
-    for (auto at = seen_.lower_bound(prefix); at != seen_.end() && at->starts_with(prefix);) {
-        if (!at->ends_with(suffix)) {
+const std::vector<store::Portion>* Core::had_before(std::string_view publisher, std::uint16_t packet_id) const {
+    const auto found = had_.find(origin_key(publisher, packet_id));
+    return found != had_.end() ? &found->second : nullptr;
+}
+
+void Core::mark_seen(std::string_view publisher, std::uint16_t packet_id) {
+    if (seen_.insert(origin_key(publisher, packet_id)).second) engine_->put_seen(publisher, packet_id, {.worker = id_, .workers = count_});
+}
+
+bool Core::deliver_once(const Origin& origin, mqtt::Outgoing& message, const topics::Match& match) {
+    mark_seen(origin.publisher, origin.packet_id);
+    spared_ = origin.dup && !had_.empty() ? had_before(origin.publisher, origin.packet_id) : nullptr;
+    const bool any = deliver_local(message, match);
+    spared_ = nullptr;
+    return any;
+}
+
+namespace {
+
+/// Removes the marks of `publisher` and of shared groups (publisher, NUL, filter, NUL, group) with that identifier, or with any;
+/// not those of a publisher whose name only begins like it. Keys end in the identifier's two bytes.
+template <class Container, class Erased>
+bool forget(Container& marks, std::string_view publisher, std::optional<std::string_view> suffix, Erased&& erased) {
+    bool any = false;
+    for (auto at = marks.lower_bound(publisher); at != marks.end();) {
+        std::string_view key;
+        if constexpr (requires { at->second; }) key = at->first;
+        else key = *at;
+        if (!key.starts_with(publisher)) break;
+        const auto rest = key.substr(publisher.size());
+        if ((rest.size() != 2 && rest[0] != '\0') || (suffix && !key.ends_with(*suffix))) {
             ++at;
             continue;
         }
-        engine_->erase_seen(std::string_view(*at).substr(0, at->size() - 2), packet_id);
-        at = seen_.erase(at);
+        erased(key.substr(0, key.size() - 2), static_cast<std::uint16_t>(static_cast<unsigned char>(key.end()[-2]) << 8 | static_cast<unsigned char>(key.end()[-1])), *at);
+        at = marks.erase(at);
         any = true;
     }
     return any;
 }
 
-bool Core::forget_seen(std::string_view publisher) {
-    bool any = false;
-    for (auto at = seen_.lower_bound(publisher); at != seen_.end() && at->starts_with(publisher);) {
-        // Its own marks, and those of shared groups; not those of a publisher whose name only begins like it.
-        const auto rest = std::string_view(*at).substr(publisher.size());
-        if (rest.size() != 2 && rest[0] != '\0') {
-            ++at;
-            continue;
-        }
-        const auto packet_id = static_cast<std::uint16_t>(static_cast<unsigned char>(at->end()[-2]) << 8 | static_cast<unsigned char>(at->end()[-1]));
-        engine_->erase_seen(std::string_view(*at).substr(0, at->size() - 2), packet_id);
-        at = seen_.erase(at);
-        any = true;
-    }
+}  // namespace
+
+bool Core::forget_seen(std::string_view publisher, std::optional<std::uint16_t> packet_id) {
+    std::optional<std::string> suffix;
+    if (packet_id) suffix = origin_key("", *packet_id);
+    bool any = !seen_.empty() && forget(seen_, publisher, suffix, [&](std::string_view name, std::uint16_t id, const auto&) { engine_->erase_seen(name, id, {.worker = id_, .workers = count_}); });
+    // Those of the runs before are known to all workers. One removes each, and a portion of today's division none but its own worker, who
+    // may have written it anew.
+    any |= !had_.empty() && forget(had_, publisher, suffix, [&](std::string_view name, std::uint16_t id, const auto& mark) {
+        for (const auto& portion : mark.second)
+            if (portion.worker % count_ == id_) engine_->erase_seen(name, id, portion);
+    });
     return any;
 }
 
@@ -127,9 +148,54 @@ void Core::release_all(std::string_view publisher) {
     broadcast(mail);
 }
 
+void Core::leave(store::LeavingRecord record) {
+    const auto number = engine_->next_number();
+    engine_->put_leaving(number, record);
+    leaving_.push_back({.step = Leaving::Step::written, .ticket = engine_->next_ticket(), .number = number, .record = std::move(record)});
+}
+
+void Core::settle_leaving() {
+    for (auto& leaving : leaving_) {
+        const bool is_durable = leaving.ticket <= engine_->durable();
+        const auto name = store::leaving_name(leaving.number);
+        switch (leaving.step) {
+            case Leaving::Step::written:
+            case Leaving::Step::recovered: {
+                // A disk that fails does not hold an alarm back: it is sent, and may come twice after a crash.
+                if (leaving.not_before > now_ || (!is_durable && engine_->fault() == nullptr)) break;
+                Origin origin{.publisher = name, .packet_id = 0, .dup = leaving.step == Leaving::Step::recovered};
+                origin_ = &origin;
+                const auto& record = leaving.record;
+                mqtt::Outgoing message(record.message);
+                if (record.sequence != 0) set_retained(message, record.sequence);
+                if (record.group.empty()) route(message);
+                else if (auto* group = index_.find_group(record.filter, record.group); group != nullptr) deliver_shared(message, *group, record.filter);
+                origin_ = nullptr;
+                leaving.step = Leaving::Step::sent;
+                leaving.ticket = engine_->next_ticket();
+                break;
+            }
+            case Leaving::Step::sent:
+                if (!is_durable) break;
+                engine_->erase_leaving(leaving.number);
+                leaving.step = Leaving::Step::arrived;
+                leaving.ticket = engine_->next_ticket();
+                break;
+            case Leaving::Step::arrived:
+                if (!is_durable) break;
+                release(name, 0, false);   // not before: while it is on its way for who reads the disk, its marks are needed
+                leaving.step = Leaving::Step::done;
+                break;
+            case Leaving::Step::done: break;
+        }
+    }
+    std::erase_if(leaving_, [](const Leaving& leaving) { return leaving.step == Leaving::Step::done; });
+}
+
 void Core::settle(std::int64_t now) {
-    if (received_.empty() && state_out_.empty()) return;
+    if (received_.empty() && state_out_.empty() && leaving_.empty()) return;
     now_ = now;
+    settle_leaving();
     for (const auto durable = engine_->durable(); !state_out_.empty() && state_out_.front().ticket <= durable; state_out_.pop_front()) send_state(state_out_.front());
     for (const auto durable = engine_->durable(); !received_.empty() && received_.front().ticket <= durable; received_.pop_front()) {
         const auto& r = received_.front();
@@ -186,7 +252,12 @@ class Core::Recovery final : public store::Recovered {
     void incoming(std::string_view client_id, std::uint16_t packet_id) override {
         if (auto* session = core_.find_session(client_id); session != nullptr) session->restore_incoming(packet_id);
     }
-    void seen(std::string_view publisher, std::uint16_t packet_id) override { core_.seen_.insert(origin_key(publisher, packet_id)); }
+    void seen(std::string_view publisher, std::uint16_t packet_id, store::Portion portion) override { core_.had_[origin_key(publisher, packet_id)].push_back(portion); }
+    void leaving(std::uint64_t number, store::LeavingRecord record) override {
+        skip_sequence(record.sequence);
+        // A second at least, so that all workers know all subscriptions by then.
+        core_.leaving_.push_back({.step = Leaving::Step::recovered, .not_before = core_.now_ + 1000, .number = number, .record = std::move(record)});
+    }
     void queue(std::string_view client_id, std::unique_ptr<store::SessionStore> store, std::uint16_t last_packet_id) override {
         if (auto* session = core_.find_session(client_id); session != nullptr) {
             session->restore(std::move(store), last_packet_id);
@@ -203,10 +274,13 @@ class Core::Recovery final : public store::Recovered {
         core_.retained_bytes_ += message->payload_size();
         core_.retained_may_expire_ |= message->expires_at() != 0;
         slot = {.message = message, .sequence = sequence};
-        for (auto seen = core_.shared_.sequence.load(); seen <= sequence && !core_.shared_.sequence.compare_exchange_weak(seen, sequence + 1);) {}
+        skip_sequence(sequence);
     }
 
   private:
+    void skip_sequence(std::uint64_t sequence) {
+        for (auto seen = core_.shared_.sequence.load(); seen <= sequence && !core_.shared_.sequence.compare_exchange_weak(seen, sequence + 1);) {}
+    }
     Core& core_;
 };
 

@@ -157,6 +157,15 @@ class Store final : public Durable, public Backing {
             newest = std::max(newest, number);
             if (!needed.contains(number)) orphans.Delete(at->key());
         }
+        for (at->Seek("w"); at->Valid() && at->key().starts_with("w"); at->Next()) newest = std::max(newest, read_u64(view_of(at->key()).substr(1)));
+        // A mark without the publisher that could send the message again.
+        std::string value;
+        for (at->Seek("d"); at->Valid() && at->key().starts_with("d"); at->Next()) {
+            auto publisher = client_of(view_of(at->key()), rest);
+            publisher.remove_prefix(std::min<std::size_t>(2, publisher.size()));
+            const auto sender = is_leaving_name(publisher) ? number_key('w', number_of_leaving(publisher)) : client_key('S', publisher.substr(0, publisher.find('\0')));
+            if (db_->Get({}, sender, &value).IsNotFound()) orphans.Delete(at->key());
+        }
         if (orphans.Count() > 0) [[maybe_unused]] const auto written = db_->Write({}, &orphans);
         next_key_ = newest + 1;
     }

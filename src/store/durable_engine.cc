@@ -193,10 +193,16 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
     each('d', [&](std::string_view key, std::string_view) {
         std::string_view rest;
         const auto client = client_of(key, rest);
-        if (client.empty() || rest.size() != 2) return false;
-        // With another number of workers it is not known any more whose sessions that were.
-        if (store_.workers_changed()) erase(std::string(key));
-        else if (static_cast<unsigned char>(client[0]) == worker_) into.seen(client.substr(1), static_cast<std::uint16_t>(static_cast<unsigned char>(rest[0]) << 8 | static_cast<unsigned char>(rest[1])));
+        if (client.size() < 3 || rest.size() != 2) return false;
+        const Portion portion{.worker = static_cast<unsigned char>(client[0]), .workers = static_cast<unsigned char>(client[1])};
+        if (portion.worker >= portion.workers) return false;
+        into.seen(client.substr(2), static_cast<std::uint16_t>(static_cast<unsigned char>(rest[0]) << 8 | static_cast<unsigned char>(rest[1])), portion);
+        return true;
+    });
+    each('w', [&](std::string_view key, std::string_view value) {
+        auto record = decode_leaving(value, shift);
+        if (!record || key.size() != 9) return false;
+        if (mine(record->client_id)) into.leaving(read_u64(key.substr(1)), std::move(*record));
         return true;
     });
     struct Delivery {

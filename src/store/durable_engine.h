@@ -65,8 +65,11 @@ class DurableEngine final : public Engine {
     void erase_subscription(std::string_view client_id, std::string_view filter) override { erase(client_key('s', client_id) + std::string(filter)); }
     void put_incoming(std::string_view client_id, std::uint16_t packet_id) override { put(incoming_key(client_id, packet_id), ""); }
     void erase_incoming(std::string_view client_id, std::uint16_t packet_id) override { erase(incoming_key(client_id, packet_id)); }
-    void put_seen(std::string_view publisher, std::uint16_t packet_id) override { put(seen_key(publisher, packet_id), ""); }
-    void erase_seen(std::string_view publisher, std::uint16_t packet_id) override { erase(seen_key(publisher, packet_id)); }
+    void put_seen(std::string_view publisher, std::uint16_t packet_id, Portion portion) override { put(seen_key(publisher, packet_id, portion), ""); }
+    void erase_seen(std::string_view publisher, std::uint16_t packet_id, Portion portion) override { erase(seen_key(publisher, packet_id, portion)); }
+    std::uint64_t next_number() override { return next_key(); }
+    void put_leaving(std::uint64_t number, const LeavingRecord& record) override { put(number_key('w', number), encode_leaving(record, offset())); }
+    void erase_leaving(std::uint64_t number) override { erase(number_key('w', number)); }
     std::uint64_t next_ticket() const noexcept override { return ticket_ + 1; }
     void put_state(const std::string& key, const statestore::Entry& entry) override { put("k" + key, encode_state(entry, offset())); }
     void erase_state(const std::string& key) override { erase("k" + key); }
@@ -106,8 +109,9 @@ class DurableEngine final : public Engine {
 
   private:
     static std::string incoming_key(std::string_view client_id, std::uint16_t packet_id) { return id_key('i', client_id, packet_id); }
-    /// By worker: it is this worker's sessions that have the message.
-    std::string seen_key(std::string_view publisher, std::uint16_t packet_id) const { return id_key('d', std::string(1, static_cast<char>(worker_)) + std::string(publisher), packet_id); }
+    static std::string seen_key(std::string_view publisher, std::uint16_t packet_id, Portion portion) {
+        return id_key('d', std::string{static_cast<char>(portion.worker), static_cast<char>(portion.workers)} + std::string(publisher), packet_id);
+    }
     static std::string id_key(char kind, std::string_view client_id, std::uint16_t packet_id) {
         auto out = client_key(kind, client_id);
         out += static_cast<char>(packet_id >> 8);

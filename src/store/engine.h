@@ -117,6 +117,25 @@ struct SessionRecord {
     std::optional<WillRecord> will;
 };
 
+/// The sessions whose home was `worker` when there were so many.
+struct Portion {
+    std::uint32_t worker = 0, workers = 1;
+    friend bool operator==(const Portion&, const Portion&) = default;
+};
+
+/// A message between two workers: who had it knows it no more, and its receivers not yet. A will, or what finds the member of a shared
+/// group gone that it was for.
+struct LeavingRecord {
+    std::string client_id;                            ///< the worker that is home of it sees to it
+    std::uint64_t sequence = 0;                       ///< as in Recovered::retained(); 0: it is not retained
+    std::string filter, group;                        ///< for this group alone; empty: for all subscribers
+    mqtt::MessageRef message;
+};
+/// What stands for the publisher where such a message must not come twice; no client identifier begins like it [MQTT-1.5.4-2].
+std::string leaving_name(std::uint64_t number);
+bool is_leaving_name(std::string_view publisher) noexcept;
+std::uint64_t number_of_leaving(std::string_view name) noexcept;
+
 /// Receives what an engine kept, on the worker that will own it: each session first, then what belongs to it.
 class Recovered {
   public:
@@ -125,7 +144,9 @@ class Recovered {
     virtual void subscription(std::string_view client_id, std::string_view filter, const topics::Options& options) = 0;
     /// A QoS 2 identifier between PUBLISH and PUBREL.
     virtual void incoming(std::string_view client_id, std::uint16_t packet_id) = 0;
-    virtual void seen(std::string_view publisher, std::uint16_t packet_id) = 0;
+    /// Sessions of that portion have the message; told to every worker.
+    virtual void seen(std::string_view publisher, std::uint16_t packet_id, Portion portion) = 0;
+    virtual void leaving(std::uint64_t number, LeavingRecord record) = 0;
     /// The store may be changed from the return of recover() on, not before.
     virtual void queue(std::string_view client_id, std::unique_ptr<SessionStore> store, std::uint16_t last_packet_id) = 0;
     virtual void retained(const mqtt::MessageRef& message, std::uint64_t sequence) = 0;
@@ -156,9 +177,13 @@ class Engine {
     virtual void erase_subscription(std::string_view client_id, std::string_view filter) = 0;
     virtual void put_incoming(std::string_view client_id, std::uint16_t packet_id) = 0;
     virtual void erase_incoming(std::string_view client_id, std::uint16_t packet_id) = 0;
-    /// This worker has what a QoS 2 message of another worker's publisher caused here; kept until the publisher releases it.
-    virtual void put_seen(std::string_view publisher, std::uint16_t packet_id) = 0;
-    virtual void erase_seen(std::string_view publisher, std::uint16_t packet_id) = 0;
+    /// Sessions of this portion have what a message that must not come twice caused there; kept until its publisher releases it.
+    virtual void put_seen(std::string_view publisher, std::uint16_t packet_id, Portion portion) = 0;
+    virtual void erase_seen(std::string_view publisher, std::uint16_t packet_id, Portion portion) = 0;
+    /// A number that no other message of this store has.
+    virtual std::uint64_t next_number() = 0;
+    virtual void put_leaving(std::uint64_t number, const LeavingRecord& record) = 0;
+    virtual void erase_leaving(std::uint64_t number) = 0;
     virtual void put_state(const std::string& key, const statestore::Entry& entry) = 0;
     virtual void erase_state(const std::string& key) = 0;
     virtual void put_retained(const mqtt::MessageRef& message, std::uint64_t sequence) = 0;

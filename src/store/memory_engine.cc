@@ -1,39 +1,26 @@
-#include "store/memory_session.h"
+#include "store/memory_engine.h"
+
+#include <algorithm>
 
 namespace penstock::store {
 namespace {
 
-class MemoryEngine final : public Engine {
-  public:
-    explicit MemoryEngine(OverflowLane* overflow) : overflow_(overflow) {}
-    bool is_durable() const noexcept override { return false; }
-    std::unique_ptr<SessionStore> open_session(std::string_view client_id, bool) override { return std::make_unique<MemorySessionStore>(client_id, overflow_); }
-    // Sessions, subscriptions and retained messages live in the core's own indexes; without durability there is
-    // nothing more to write.
-    void put_session(const SessionRecord&) override {}
-    void erase_session(std::string_view) override {}
-    void put_subscription(std::string_view, std::string_view, const topics::Options&) override {}
-    void erase_subscription(std::string_view, std::string_view) override {}
-    void put_incoming(std::string_view, std::uint16_t) override {}
-    void erase_incoming(std::string_view, std::uint16_t) override {}
-    void put_seen(std::string_view, std::uint16_t) override {}
-    void erase_seen(std::string_view, std::uint16_t) override {}
-    std::uint64_t next_ticket() const noexcept override { return 0; }
-    void put_state(const std::string&, const statestore::Entry&) override {}
-    void erase_state(const std::string&) override {}
-    void put_retained(const mqtt::MessageRef&, std::uint64_t) override {}
-    void erase_retained(std::string_view) override {}
-    std::uint64_t commit(const MailCounts&) override { return 0; }
-    std::uint64_t durable() const noexcept override { return ~std::uint64_t{0}; }
-    const char* fault() const noexcept override { return nullptr; }
-    void recover(const std::function<bool(std::string_view)>&, Recovered&) override {}
-
-  private:
-    OverflowLane* overflow_;
-};
+constexpr std::string_view leaving_prefix{"\0leaving", 8};
 
 }  // namespace
 
 std::unique_ptr<Engine> make_memory_engine(OverflowLane* overflow) { return std::make_unique<MemoryEngine>(overflow); }
+
+std::string leaving_name(std::uint64_t number) {
+    std::string out(leaving_prefix);
+    for (int shift = 56; shift >= 0; shift -= 8) out += static_cast<char>(number >> shift);
+    return out;
+}
+bool is_leaving_name(std::string_view publisher) noexcept { return publisher.starts_with(leaving_prefix) && publisher.size() >= leaving_prefix.size() + 8; }
+std::uint64_t number_of_leaving(std::string_view name) noexcept {
+    std::uint64_t out = 0;
+    for (const char c : name.substr(leaving_prefix.size(), 8)) out = out << 8 | static_cast<unsigned char>(c);
+    return out;
+}
 
 }  // namespace penstock::store

@@ -170,6 +170,25 @@ std::optional<SessionRecord> decode_session(std::string_view bytes, std::int64_t
     return out;
 }
 
+std::string encode_leaving(const LeavingRecord& record, std::int64_t shift) {
+    Writer out;
+    out.text(record.client_id).number(record.sequence, 8).text(record.filter).text(record.group);
+    write_message(out, record.message->view(), shift);
+    return out.take();
+}
+
+std::optional<LeavingRecord> decode_leaving(std::string_view bytes, std::int64_t shift) {
+    Reader in(bytes);
+    LeavingRecord out;
+    out.client_id = in.text();
+    out.sequence = in.number(8);
+    out.filter = in.text();
+    out.group = in.text();
+    if (in.good()) out.message = read_message(in, shift);
+    if (!out.message || out.filter.empty() != out.group.empty()) return std::nullopt;
+    return out;
+}
+
 std::string encode_state(const statestore::Entry& entry, std::int64_t shift) {
     return Writer().text(entry.value).text(entry.version.text()).text(entry.fence ? entry.fence->text() : "").time(entry.expires_at, shift).take();
 }

@@ -25,6 +25,9 @@ bool decode_delivery(std::string_view bytes, std::uint16_t& packet_id, Step& ste
 std::string encode_session(const SessionRecord& record, std::int64_t shift);
 std::optional<SessionRecord> decode_session(std::string_view bytes, std::int64_t shift);
 
+std::string encode_leaving(const LeavingRecord& record, std::int64_t shift);
+std::optional<LeavingRecord> decode_leaving(std::string_view bytes, std::int64_t shift);
+
 std::string encode_state(const statestore::Entry& entry, std::int64_t shift);
 std::optional<statestore::Entry> decode_state(std::string_view bytes, std::int64_t shift);
 

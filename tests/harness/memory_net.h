@@ -25,7 +25,7 @@ class MemoryNet {
     };
 
     explicit MemoryNet(std::uint32_t cores, const broker::BrokerConfig& config = {}, std::shared_ptr<auth::Authenticator> authenticator = nullptr,
-                       std::shared_ptr<const auth::Policy> policy = nullptr, const std::function<std::unique_ptr<store::Engine>(std::uint32_t)>& engine = [](std::uint32_t) { return store::make_memory_engine(); }) {
+                       std::shared_ptr<const auth::Policy> policy = nullptr, const std::function<std::unique_ptr<store::Engine>(std::uint32_t)>& engine = [](std::uint32_t) { return store::make_memory_engine(); }, std::int64_t now = 1'000'000) : now_(now) {
         auto listener = std::make_shared<broker::ListenerConfig>();
         listener->resource = "test/memory";
         listener->authenticator = std::move(authenticator);
@@ -64,7 +64,7 @@ class MemoryNet {
     }
 
     void send(End& end, std::string_view bytes) {
-        if (end.is_closed) return;
+        if (end.is_closed || is_dead_) return;
         auto& connection = *end.connection;
         std::string all = connection.in ? std::move(*connection.in) : std::string();
         connection.in.reset();
@@ -74,14 +74,14 @@ class MemoryNet {
     }
     /// The network fails without a word.
     void drop(End& end) {
-        if (end.is_closed) return;
+        if (end.is_closed || is_dead_) return;
         cores_[end.core]->on_lost(*end.connection, now_);
         forget(*end.connection);
         settle();
     }
     void advance(std::int64_t milliseconds) {
         const auto until = now_ + milliseconds;
-        while (now_ < until) {
+        while (now_ < until && !is_dead_) {
             now_ = std::min(until, now_ + 1000);
             for (auto& core : cores_) core->on_tick(now_);
             settle();
@@ -111,8 +111,12 @@ class MemoryNet {
             }
             while (!mails_.empty()) {
                 work = true;
+                if (turn_end && !turn_end(mails_.front().first)) is_dead_ = true;
+                if (is_dead_) return;
+                if (mails_.empty()) break;   // the test did something there that settled it
                 auto [to, mail] = std::move(mails_.front());
                 mails_.pop_front();
+                if (turn_end && mail.kind != broker::Mail::Kind::connection) ++mails_processed_[to][mail.from];
                 if (mail.kind == broker::Mail::Kind::connection) adopt(to, std::move(mail.body->connection));
                 else cores_[to]->on_mail(mail, now_);
             }
@@ -136,8 +140,24 @@ class MemoryNet {
                 }
                 if (c->state == broker::ConnectionState::closing) forget(*c), work = true;
             }
+            if (work || !turn_end) continue;
+            if (!turn_end(static_cast<std::uint32_t>(cores_.size()))) is_dead_ = true;
+            if (is_dead_) return;
+            // What became durable meanwhile lets others go on.
+            for (auto& core : cores_) core->settle(now_);
+            work = !mails_.empty() || std::ranges::any_of(ends_, [](const auto& end) { return !end->is_closed && end->reads && end->connection->out != nullptr && !end->connection->out->empty(); });
         }
     }
+
+    /// Asked before each mail, with the worker it is for, and when nothing is left to do (`count` cores then); false: the process
+    /// dies here. For a durable engine: the turns of cores end where it calls commit().
+    std::function<bool(std::uint32_t core)> turn_end;
+    std::uint64_t commit(std::uint32_t core) {
+        mails_sent_.resize(cores_.size(), std::vector<std::uint64_t>(cores_.size()));
+        mails_processed_.resize(cores_.size(), std::vector<std::uint64_t>(cores_.size()));
+        return cores_[core]->commit({.sent = mails_sent_[core], .processed = mails_processed_[core], .any_sent = true, .any_processed = true});
+    }
+    [[nodiscard]] bool is_dead() const noexcept { return is_dead_; }
 
     [[nodiscard]] std::int64_t now() const noexcept { return now_; }
     broker::Core& core(std::size_t i) { return *cores_[i]; }
@@ -155,7 +175,10 @@ class MemoryNet {
         }
         void close(broker::Connection& c) override { c.state = broker::ConnectionState::closing; }
         std::unique_ptr<broker::Connection> detach(broker::Connection& c) override { return std::unique_ptr<broker::Connection>(&c); }
-        void post(std::uint32_t worker, broker::Mail mail) override { net_.mails_.emplace_back(worker, std::move(mail)); }
+        void post(std::uint32_t worker, broker::Mail mail) override {
+            if (net_.turn_end && mail.kind != broker::Mail::Kind::connection) net_.count(mail.from, worker);
+            net_.mails_.emplace_back(worker, std::move(mail));
+        }
         void pause(broker::Connection& c) override { c.is_paused = true; }
         std::string peer(const broker::Connection&) override { return "memory"; }
         std::string network(const broker::Connection&) override { return "memory"; }
@@ -177,6 +200,11 @@ class MemoryNet {
         MemoryNet& net_;
     };
 
+    void count(std::uint32_t from, std::uint32_t to) {
+        mails_sent_.resize(cores_.size(), std::vector<std::uint64_t>(cores_.size()));
+        mails_processed_.resize(cores_.size(), std::vector<std::uint64_t>(cores_.size()));
+        ++mails_sent_[from][to];
+    }
     void feed(End& end, const std::string& bytes) {
         auto* connection = end.connection;
         if (connection->is_held) {
@@ -225,7 +253,9 @@ class MemoryNet {
     std::deque<std::tuple<std::size_t, std::uint64_t, auth::Verdict>> verdicts_;
     std::map<broker::Connection*, End*> owned_;
     std::vector<std::unique_ptr<End>> ends_;
-    std::int64_t now_ = 1'000'000;
+    std::vector<std::vector<std::uint64_t>> mails_sent_, mails_processed_;   ///< [from][to], [by][from]
+    bool is_dead_ = false;
+    std::int64_t now_;
 };
 
 }  // namespace penstock::test

@@ -6,46 +6,15 @@
 #include <fmt/format.h>
 
 #include "harness/memory_net.h"
+#include "harness/packets.h"
 #include "harness/script.h"
 #include "io/ring.h"
+#include "store/memory_engine.h"
 
 namespace penstock::test {
 namespace {
 
 using mqtt::Version;
-
-std::string connect_packet(const std::string& id, Version version = Version::v5, mqtt::PropertyList properties = {}, bool clean = true) {
-    mqtt::ConnectOptions options{.version = version, .client_id = id, .clean_start = clean, .keep_alive = 0};
-    options.properties = std::move(properties);
-    std::string out;
-    mqtt::encode_connect(out, options);
-    return out;
-}
-std::string subscribe_packet(const std::string& filter, mqtt::Qos qos, Version version = Version::v5) {
-    std::string out;
-    mqtt::encode_subscribe(out, version, 1, {{.filter = filter, .qos = qos}});
-    return out;
-}
-std::string publish_packet(const std::string& topic, const std::string& payload, int qos, std::uint16_t id, Version version = Version::v5) {
-    std::string out;
-    mqtt::encode_publish(out, version, topic, payload, static_cast<mqtt::Qos>(qos), false, false, id, {});
-    return out;
-}
-std::size_t count_publishes(std::string& received, Version version, std::vector<std::string>* payloads = nullptr) {
-    std::size_t count = 0;
-    mqtt::Frame frame;
-    std::string_view rest = received;
-    while (mqtt::cut_frame(rest, 0xFFFF'FFFF, frame) == mqtt::FrameState::complete) {
-        if (frame.type == mqtt::PacketType::publish) {
-            ++count;
-            const auto p = mqtt::decode_publish(frame.flags, frame.body, version, false);
-            if (payloads != nullptr && p) payloads->emplace_back(p->payload);
-        }
-        rest.remove_prefix(frame.size);
-    }
-    received = rest;
-    return count;
-}
 
 TEST(SlowReader, qos_0_is_bounded_and_others_are_served) {
     MemoryNet net(1);
@@ -233,33 +202,15 @@ TEST(EnhancedAuthentication, wrong_answer_other_method_and_other_packets_are_ref
 }
 
 /// A durable engine whose disk is always done, and which knows of one QoS 2 message from before a crash.
-class MarkedEngine final : public store::Engine {
+class MarkedEngine final : public store::MemoryEngine {
   public:
     MarkedEngine(std::string publisher, std::uint16_t packet_id) : publisher_(std::move(publisher)), packet_id_(packet_id) {}
     bool is_durable() const noexcept override { return true; }
-    std::unique_ptr<store::SessionStore> open_session(std::string_view id, bool kept) override { return memory_->open_session(id, kept); }
-    void put_session(const store::SessionRecord&) override {}
-    void erase_session(std::string_view) override {}
-    void put_subscription(std::string_view, std::string_view, const topics::Options&) override {}
-    void erase_subscription(std::string_view, std::string_view) override {}
-    void put_incoming(std::string_view, std::uint16_t) override {}
-    void erase_incoming(std::string_view, std::uint16_t) override {}
-    void put_seen(std::string_view, std::uint16_t) override {}
-    void erase_seen(std::string_view, std::uint16_t) override {}
-    void put_state(const std::string&, const statestore::Entry&) override {}
-    void erase_state(const std::string&) override {}
-    void put_retained(const mqtt::MessageRef&, std::uint64_t) override {}
-    void erase_retained(std::string_view) override {}
-    std::uint64_t commit(const store::MailCounts&) override { return 0; }
-    std::uint64_t next_ticket() const noexcept override { return 1; }
-    std::uint64_t durable() const noexcept override { return ~std::uint64_t{0}; }
-    const char* fault() const noexcept override { return nullptr; }
     void recover(const std::function<bool(std::string_view)>&, store::Recovered& into) override {
-        if (packet_id_ != 0) into.seen(publisher_, packet_id_);
+        if (packet_id_ != 0) into.seen(publisher_, packet_id_, {.worker = 1, .workers = 2});
     }
 
   private:
-    std::unique_ptr<store::Engine> memory_ = store::make_memory_engine();
     std::string publisher_;
     std::uint16_t packet_id_;
 };

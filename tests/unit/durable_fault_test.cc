@@ -248,7 +248,8 @@ struct Life final : Recovered {
     void session(SessionRecord record) override { model.clients[record.client_id]; }
     void subscription(std::string_view client, std::string_view filter, const topics::Options& options) override { model.clients.at(std::string(client)).subscriptions[std::string(filter)] = options.qos; }
     void incoming(std::string_view client, std::uint16_t id) override { model.clients.at(std::string(client)).incoming.insert(id); }
-    void seen(std::string_view, std::uint16_t) override {}
+    void seen(std::string_view, std::uint16_t, Portion) override {}
+    void leaving(std::uint64_t, LeavingRecord) override {}
     void retained(const mqtt::MessageRef& m, std::uint64_t number) override { model.retained[std::string(m->view().topic)] = m->view().payload, sequence = std::max(sequence, number); }
     void state(std::string key, statestore::Entry entry) override { model.states[key] = entry.value; }
     void queue(std::string_view client, std::unique_ptr<SessionStore> store, std::uint16_t last) override {

@@ -45,7 +45,8 @@ struct Found : Recovered {
     }
     void subscription(std::string_view client, std::string_view filter, const topics::Options& options) override { clients.at(std::string(client)).subscriptions[std::string(filter)] = options; }
     void incoming(std::string_view client, std::uint16_t id) override { clients.at(std::string(client)).incoming.push_back(id); }
-    void seen(std::string_view, std::uint16_t) override {}
+    void seen(std::string_view, std::uint16_t, Portion) override {}
+    void leaving(std::uint64_t, LeavingRecord) override {}
     void queue(std::string_view client, std::unique_ptr<SessionStore> store, std::uint16_t last) override {
         clients.at(std::string(client)).queue = std::move(store);
         clients.at(std::string(client)).last_packet_id = last;
@@ -177,7 +178,7 @@ TEST(Durable, a_clock_that_jumps_ends_nothing) {
             commit(*engine);
             if (c.set_to != 0) {
                 base = c.set_to - monotonic_ms();
-                engine->put_seen("p", 1);
+                engine->put_seen("p", 1, {.worker = 0, .workers = 1});
                 commit(*engine);
             }
             durable->stop();

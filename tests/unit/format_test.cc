@@ -68,7 +68,8 @@ struct Told final : Recovered {
     }
     void subscription(std::string_view client, std::string_view filter, const topics::Options& o) override { text += fmt::format("subscription {} {} qos {} no local {} as published {} id {}\n", client, filter, static_cast<int>(o.qos), o.no_local, o.retain_as_published, o.id); }
     void incoming(std::string_view client, std::uint16_t id) override { text += fmt::format("incoming {} {}\n", client, id); }
-    void seen(std::string_view publisher, std::uint16_t id) override { text += fmt::format("seen {} {}\n", publisher, id); }
+    void seen(std::string_view publisher, std::uint16_t id, Portion portion) override { text += fmt::format("seen {} {} by {} of {}\n", publisher, id, portion.worker, portion.workers); }
+    void leaving(std::uint64_t number, LeavingRecord r) override { text += fmt::format("leaving {} of {} for {} {} sequence {} {}\n", number, r.client_id, r.filter, r.group, r.sequence, of(r.message)); }
     void queue(std::string_view client, std::unique_ptr<SessionStore> store, std::uint16_t last) override {
         text += fmt::format("queue {} last id {}\n", client, last);
         store->for_each_in_flight([&](InFlight& d) { text += fmt::format("  under way {} step {} {}\n", d.packet_id, static_cast<int>(d.step), d.item.message ? of(d.item.message) : "-"); });
@@ -123,7 +124,9 @@ void write_format(const fs::path& into) {
         engine->put_subscription("full", "plant/+/#", {.qos = 2, .no_local = true, .retain_as_published = true, .id = 268'435'455});
         engine->put_subscription("full", "$share/g/work/#", {.qos = 1, .no_local = false, .retain_as_published = false, .id = 0});
         engine->put_incoming("full", 77);
-        engine->put_seen("publisher", 65'535);
+        engine->put_seen("full", 65'535, {.worker = 2, .workers = 4});
+        engine->put_leaving(engine->next_number(), {.client_id = "full", .sequence = 41, .message = message("will/full", "on its way", Qos::at_least_once, true, year_2100)});
+        engine->put_leaving(engine->next_number(), {.client_id = {}, .filter = "work/#", .group = "g", .message = message("work/1", "on its way", Qos::exactly_once, false, 0)});
         auto store = engine->open_session("full", true);
         store->start({.message = message("plant/a", "at once", Qos::at_least_once, false, 0), .qos = Qos::at_least_once, .subscription_ids = {1, 2}}, 1);
         store->enqueue({.message = message("plant/b", "goes on", Qos::exactly_once, false, year_2100), .qos = Qos::exactly_once, .subscription_ids = {}}, false, 0);
