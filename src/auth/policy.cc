@@ -23,12 +23,20 @@ std::optional<std::string_view> token_at(std::string_view pattern, std::size_t a
     return pattern.substr(at + opening.size(), close - at - opening.size());
 }
 
-std::optional<std::string_view> value_of(std::string_view token, const Principal& principal, std::string_view client_id) {
+/// Bytes of a value that may stand for a token: comparing costs the product of both lengths, and clients choose their names.
+constexpr std::size_t value_max = 1024;
+
+std::optional<std::string_view> any_value_of(std::string_view token, const Principal& principal, std::string_view client_id) {
     if (token == "clientId") return client_id;
     if (token == "username") return std::string_view(principal.user_name);
     if (!token.starts_with(attribute_prefix)) return std::nullopt;
     const auto* value = principal.attribute(std::string(token.substr(attribute_prefix.size())));
     return value == nullptr ? std::nullopt : std::optional<std::string_view>(*value);
+}
+
+std::optional<std::string_view> value_of(std::string_view token, const Principal& principal, std::string_view client_id) {
+    const auto value = any_value_of(token, principal, client_id);
+    return value && value->size() <= value_max ? value : std::nullopt;
 }
 
 /// One place of a glob.

@@ -44,13 +44,15 @@ Result<Principal> TokenMethod::verify(std::string_view token, std::int64_t now_m
     if (token.size() > token_bytes_max || parts.size() != 3) return fail("the authentication data is no token (three parts, dots between)");
     const auto header_text = crypto::base64url_decode(parts[0]), claims_text = crypto::base64url_decode(parts[1]), signature = crypto::base64url_decode(parts[2]);
     if (!header_text || !claims_text || !signature) return fail("the token is not in base64url");
-    const auto header = Json::parse(*header_text, nullptr, false), claims = Json::parse(*claims_text, nullptr, false);
-    if (!header.is_object() || !claims.is_object()) return fail("the token's header or claims are no JSON object");
+    const auto header = Json::parse(*header_text, nullptr, false);
+    if (!header.is_object()) return fail("the token's header is no JSON object");
     const auto key = facts_->keys.find(text(header, "kid"));
     if (key == facts_->keys.end()) return fail("the token is signed with a key that its issuer does not publish");
     if (text(header, "alg") != key->second.algorithm()) return fail(fmt::format("the token's algorithm is not that of its key ({})", key->second.algorithm()));
     if (header.contains("crit")) return fail("the token has critical headers that are not understood");
     if (!key->second.verify(token.substr(0, parts[0].size() + 1 + parts[1].size()), *signature)) return fail("the token's signature is wrong");
+    const auto claims = Json::parse(*claims_text, nullptr, false);   // not before: nothing of a stranger's is read
+    if (!claims.is_object()) return fail("the token's claims are no JSON object");
     if (std::ranges::find(facts_->issuers, text(claims, "iss")) == facts_->issuers.end()) return fail("the token is from another issuer");
     bool bad = false;
     const auto now = now_ms / 1000;

@@ -62,6 +62,8 @@ struct Connection : session::Link {
     bool wants_write = false;                     ///< the socket was full; EPOLLOUT is armed
     bool is_paused = false;                       ///< not read while the pool is full
     bool is_gated = false;                        ///< this turn's output waits for the turn's commit
+    bool is_stuffed = false;                      ///< not read until it has read what is there for it
+    bool is_stranger = false;                     ///< `in_counted` is counted with those whose CONNECT has not come
     bool is_held = false;                         ///< not read until a verdict is there
     bool is_debug = false;                        ///< per-client debug log
     std::uint16_t category = 0;                   ///< index into the worker's metric categories
@@ -74,7 +76,7 @@ struct Connection : session::Link {
     session::Session* session = nullptr;
     std::shared_ptr<const ListenerConfig> listener;
     std::unique_ptr<std::string> in;              ///< bytes of an incomplete packet
-    std::uint32_t in_counted = 0;                 ///< of these, what is counted in the message pool
+    std::uint32_t in_counted = 0;                 ///< of these, what is counted in the message pool, or among strangers'
     std::unique_ptr<WebSocketState> websocket;
 
     /// Enhanced authentication under way, or ready for re-authentication.
@@ -95,10 +97,12 @@ struct Connection : session::Link {
     std::unique_ptr<TlsState> tls;
     std::unique_ptr<Security> security;
     std::unique_ptr<Gates> gates;
+    /// Retained messages that are still to be sent for a SUBSCRIBE: filter and options.
+    std::unique_ptr<std::deque<std::pair<std::string, topics::Options>>> retrievals;
 
     /// Something waits to be written.
     [[nodiscard]] bool has_pending() const noexcept {
-        return (out != nullptr && !out->empty()) || (websocket != nullptr && !websocket->out.empty()) || (tls != nullptr && !tls->channel.output().empty());
+        return (out != nullptr && !out->empty()) || (websocket != nullptr && (!websocket->out.empty() || websocket->wants_pong)) || (tls != nullptr && !tls->channel.output().empty());
     }
 };
 

@@ -19,6 +19,7 @@ constexpr std::uint32_t connect_packet_max = 512 * 1024;   // a CONNECT has at m
 constexpr std::size_t recent_topics_max = 64, remembered_topic_max = 512;
 constexpr std::int64_t cleared_kept_ms = 60'000;
 constexpr std::size_t categories_max = 1000;
+constexpr std::size_t retrieval_queue_max = 1000, retrievals_max = 10'000;   // messages queued, and filters that wait, of one client
 constexpr std::string_view selftest_prefix = "azedge/dmqtt/selftest/";
 }  // namespace
 
@@ -116,6 +117,10 @@ void Core::on_accepted(Connection& connection, std::int64_t now) {
     wheel_insert(connection, second_ + config_.connect_timeout);
 }
 
+std::uint32_t Core::packet_max(const Connection& connection) const noexcept {
+    return connection.state == ConnectionState::connected ? config_.packet_size_max : std::min(config_.packet_size_max, connect_packet_max);
+}
+
 std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::int64_t now) {
     now_ = now;
     second_ = static_cast<std::uint32_t>(now / 1000);
@@ -123,9 +128,7 @@ std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::i
     std::size_t at = 0;
     while (at < bytes.size()) {
         mqtt::Frame frame;
-        const auto limit = connection.state == ConnectionState::connected ? config_.packet_size_max
-                                                                          : std::min(config_.packet_size_max, connect_packet_max);
-        const auto state = mqtt::cut_frame(bytes.substr(at), limit, frame);
+        const auto state = mqtt::cut_frame(bytes.substr(at), packet_max(connection), frame);
         if (state == mqtt::FrameState::need_more) break;
         if (state == mqtt::FrameState::malformed) {
             disconnect(connection, ReasonCode::malformed_packet, "MQTT-1.5.5-1", "the remaining length has more than four bytes", now);
@@ -141,6 +144,12 @@ std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::i
         if (next == Next::stop) break;
         at += frame.size;
         if (next == Next::hold) break;
+        if (is_stuffed(connection)) {
+            // Who asks without reading is not listened to: TCP holds it back, and memory stays bounded.
+            connection.is_stuffed = true;
+            driver_.pause(connection);
+            break;
+        }
     }
     figures_.bytes_received += at;
     return at;
@@ -439,7 +448,16 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
     mqtt::encode_suback(scratch_, PacketType::suback, connection.version, subscribe.packet_id, reasons);
     gate(connection);
     output(connection).append(scratch_);
-    for (const auto& r : retrieve) send_retained(session, r.filter, r.options);
+    for (const auto& r : retrieve) {
+        // One packet can ask for all there is many times over: the next one's turn comes when this one's are read.
+        if (connection.retrievals == nullptr && takes_retained(connection)) {
+            send_retained(session, r.filter, r.options);
+            continue;
+        }
+        if (connection.retrievals == nullptr) connection.retrievals = std::make_unique<std::deque<std::pair<std::string, topics::Options>>>();
+        connection.retrievals->emplace_back(r.filter, r.options);
+    }
+    if (connection.retrievals != nullptr && connection.retrievals->size() > retrievals_max) return fault(ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "more retained messages were asked for than are read");
     return Next::go_on;
 }
 
@@ -675,6 +693,8 @@ void Core::set_retained(mqtt::Outgoing& message, std::uint64_t sequence) {
     broadcast(Mail{.kind = Mail::Kind::retained, .from = id_, .number = sequence, .message = shared});
 }
 
+bool Core::takes_retained(const Connection& connection) noexcept { return !is_stuffed(connection) && connection.session->queued() <= retrieval_queue_max; }
+
 void Core::send_retained(Session& session, std::string_view filter, const topics::Options& options) {
     auto limits = queue_limits();
     limits.qos0_length = limits.qos0_bytes = static_cast<std::size_t>(-1);   // a subscriber asked for these; they wait for its socket instead
@@ -751,6 +771,14 @@ void Core::on_room(Connection& connection, std::int64_t now) {
     if (connection.session != nullptr && connection.session->keeps_queue) gate(connection);
     now_ = now;
     if (connection.session == nullptr || connection.state != ConnectionState::connected) return;
+    while (connection.retrievals != nullptr && takes_retained(connection)) {
+        const auto next = std::move(connection.retrievals->front());
+        connection.retrievals->pop_front();
+        if (connection.retrievals->empty()) connection.retrievals.reset();
+        // It may have ended meanwhile, by the client or by new rules.
+        const auto& subscriptions = connection.session->subscriptions;
+        if (const auto still = std::ranges::find(subscriptions, next.first, &session::Subscription::text); still != subscriptions.end()) send_retained(*connection.session, next.first, next.second);
+    }
     if (connection.session->queued() == 0) return;
     output(connection);
     connection.session->pump(queue_limits(), now, figures_.categories[connection.category].delivery);

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "broker/config.h"
@@ -149,6 +150,10 @@ class Core {
 
     /// Returned by on_data when the connection left this worker or was ended: it must not be touched again.
     static constexpr std::size_t gone = static_cast<std::size_t>(-1);
+    /// Bytes of output beyond which a client's packets wait until it has read.
+    static constexpr std::size_t unread_max = 1u << 20;
+    /// Bytes of one packet that this connection may send now.
+    [[nodiscard]] std::uint32_t packet_max(const Connection& connection) const noexcept;
 
     void on_accepted(Connection& connection, std::int64_t now);
     /// Handles whole packets; returns how many bytes were used, or `gone`.
@@ -197,6 +202,8 @@ class Core {
     void settle(std::int64_t now);
     /// Queued messages that were read from the disk go out.
     void settle_overflow(std::int64_t now);
+    /// It has more unread output than it may have while it goes on asking.
+    [[nodiscard]] static bool is_stuffed(const Connection& connection) noexcept { return connection.out != nullptr && connection.out->pending() > unread_max; }
     [[nodiscard]] bool under_pressure() const noexcept { return shared_.pool_used() * 4 > config_.pool_bytes * 3; }
 
     [[nodiscard]] CoreFigures figures() const;
@@ -249,8 +256,12 @@ class Core {
     [[nodiscard]] bool may_publish(Connection& connection, std::string_view topic);
     void note(const Connection& connection, std::string_view client_id, const char* action, std::string_view target, mqtt::ReasonCode reason, std::string why);
     /// Too many failures of this address; true: refuse without looking.
-    bool is_throttled(const std::string& network);
-    void count_failure(const std::string& network);
+    /// Who pays for a wrong credential: the address, but for those who were let in from it lately each for himself, so that one device
+    /// with a wrong password does not lock out the others behind the same address.
+    std::string guesser_of(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id);
+    void note_known(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id);
+    bool is_throttled(const std::string& guesser);
+    void count_failure(const std::string& guesser);
     std::uint16_t category_of(std::string_view name);
 
     // sessions
@@ -278,6 +289,8 @@ class Core {
     std::uint64_t next_sequence() noexcept { return shared_.sequence.fetch_add(1, std::memory_order_relaxed); }
     void store_retained(const mqtt::MessageRef& message, std::uint64_t sequence);
     void clear_retained(std::string_view topic, std::uint64_t sequence);
+    /// What it asked for before has left to where the next retained messages have room.
+    [[nodiscard]] static bool takes_retained(const Connection& connection) noexcept;
     void send_retained(session::Session& session, std::string_view filter, const topics::Options& options);
     void broadcast(const Mail& prototype);
     [[nodiscard]] bool is_hidden(std::string_view topic) const noexcept;
@@ -391,7 +404,8 @@ class Core {
         double tokens = 0;
         std::int64_t at = 0;
     };
-    std::unordered_map<std::string, Failures> failures_;           ///< by address
+    std::unordered_map<std::string, Failures> failures_;           ///< see guesser_of
+    std::unordered_set<std::string> known_;                        ///< who was let in lately: address, client id and user name, as a digest
     Origin* origin_ = nullptr;                                     ///< while such a message is routed
     std::set<std::string, std::less<>> seen_;                      ///< see store::Engine::put_seen; of this run, of this worker
     std::map<std::string, std::vector<store::Portion>, std::less<>> had_;   ///< those of the runs before, of all workers

@@ -110,7 +110,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
     std::unique_ptr<auth::Exchange> exchange;
     if (connection.listener->authenticator != nullptr) {
         // Nothing is looked at for an address that failed too often: guessing costs the guesser.
-        if (is_throttled(driver_.network(connection))) {
+        if (is_throttled(guesser_of(connection, connect, client_id))) {
             ++figures_.throttled;
             note(connection, client_id, "Authenticate", {}, ReasonCode::connection_rate_exceeded, "too many failed attempts from this address");
             return refuse(connection, connect.version, ReasonCode::connection_rate_exceeded, "MQTT-4.13", "too many failed attempts from this address; retry in a few seconds");
@@ -146,6 +146,7 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
             const bool secured = connection.listener->authenticator != nullptr;
             if (secured) {
                 ++category.authentication_successes;
+                note_known(connection, connect, client_id);
                 secure(connection, client_id, verdict.principal);
             }
             auto fault = connect_fault(connection, connect, client_id);
@@ -159,7 +160,7 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
         }
         case Kind::refuse:
             ++(verdict.is_fault ? category.authentication_failures : category.authentication_deny);
-            if (!verdict.is_fault) count_failure(driver_.network(connection));
+            if (!verdict.is_fault) count_failure(guesser_of(connection, connect, client_id));
             note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.detail.empty() ? verdict.reason_string : fmt::format("{} ({})", verdict.reason_string, verdict.detail));
             return refuse(connection, connect.version, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
         case Kind::wait:
@@ -248,7 +249,17 @@ Core::Next Core::end_reauthentication(Connection& connection, auth::Verdict verd
             security->topics.clear();
             security->last_topic.clear();
             watch_expiry(connection);
-            if (connection.listener->policy != nullptr) security->grant = connection.listener->policy->resolve(security->principal, client_id);
+            if (connection.listener->policy != nullptr && security->principal.id != "probe") {
+                // A new credential may carry other attributes: what they do not allow any more ends, as when the rules change.
+                security->grant = connection.listener->policy->resolve(security->principal, client_id);
+                if (!security->grant->may_connect()) {
+                    ++figures_.rights_revoked;
+                    note(connection, client_id, "Connect", {}, ReasonCode::not_authorized, "after re-authentication no authorization rule lets this client connect");
+                    disconnect(connection, ReasonCode::not_authorized, "MQTT-4.12.1-2", "no authorization rule lets this client connect with its new credential", now_);
+                    return Next::gone;
+                }
+                enforce(*connection.session, *security->grant, &connection);
+            }
         }
     } else if (verdict.is_fault) {
         ++category.authentication_failures;
@@ -527,7 +538,7 @@ void Core::on_tick(std::int64_t now) {
                 const auto idle = second - connection->last_received;
                 const auto limit = connection->state == ConnectionState::connected ? (connection->keep_alive * 3u + 1) / 2 : config_.connect_timeout;
                 wheel_remove(*connection);
-                if (connection->is_paused || (connection->state == ConnectionState::connected && idle <= limit)) {
+                if ((connection->is_paused && !connection->is_stuffed) || (connection->state == ConnectionState::connected && idle <= limit)) {
                     wheel_insert(*connection, std::max(second + 1, connection->last_received + limit + 1));
                 } else if (connection->state == ConnectionState::connected) {
                     disconnect(*connection, ReasonCode::keep_alive_timeout, "MQTT-3.1.2-22", "nothing was received within one and a half keep alive intervals", now);

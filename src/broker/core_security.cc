@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "broker/core.h"
+#include "crypto/hash.h"
 #include "topics/topic.h"
 
 namespace penstock::broker {
@@ -195,8 +196,26 @@ std::vector<ClientView> Core::clients() {
 
 // --- guessing ---
 
-bool Core::is_throttled(const std::string& network) {
-    const auto found = failures_.find(network);
+namespace {
+std::string known_as(std::string_view network, const mqtt::ConnectView& connect, std::string_view client_id) {
+    return crypto::sha256(fmt::format("{}:{}{}:{}{}", network.size(), network, client_id.size(), client_id, connect.user_name.value_or("")));
+}
+}  // namespace
+
+std::string Core::guesser_of(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) {
+    auto network = driver_.network(connection);
+    if (failures_.empty()) return network;
+    auto known = known_as(network, connect, client_id);
+    return known_.contains(known) ? known : network;
+}
+
+void Core::note_known(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) {
+    if (known_.size() >= failures_max) known_.clear();
+    known_.insert(known_as(driver_.network(connection), connect, client_id));
+}
+
+bool Core::is_throttled(const std::string& guesser) {
+    const auto found = failures_.find(guesser);
     if (found == failures_.end()) return false;
     auto& f = found->second;
     f.tokens = std::max(0.0, f.tokens - static_cast<double>(now_ - f.at) / 1000 * failures_per_second);
@@ -204,9 +223,9 @@ bool Core::is_throttled(const std::string& network) {
     return f.tokens >= failures_burst;
 }
 
-void Core::count_failure(const std::string& network) {
+void Core::count_failure(const std::string& guesser) {
     if (failures_.size() >= failures_max) failures_.clear();
-    auto& f = failures_.try_emplace(network, Failures{.tokens = 0, .at = now_}).first->second;
+    auto& f = failures_.try_emplace(guesser, Failures{.tokens = 0, .at = now_}).first->second;
     f.tokens = std::max(0.0, f.tokens - static_cast<double>(now_ - f.at) / 1000 * failures_per_second) + 1;
     f.at = now_;
 }

@@ -54,6 +54,17 @@ Core::Next Core::on_state_request(Connection& connection, const mqtt::PublishVie
         disconnect(connection, ReasonCode::implementation_specific_error, "MQTT-3.3.2-15", "the state store does not answer to this response topic", now_);
         return Next::gone;
     }
+    if (connection.security != nullptr && connection.security->grant != nullptr) {
+        // The answer is the broker's publication: it must not reach a topic to which the client could not send it, or from which it
+        // could not fetch it. Below `clients/` answers are at home, and reading there is enough.
+        const auto& grant = *connection.security->grant;
+        const auto topic = properties.response_topic;
+        if (!grant.may_subscribe(topic) || (!topic.starts_with("clients/") && !grant.may_publish(topic))) {
+            ++figures_.categories[connection.category].authorization_deny;
+            note(connection, session.client_id(), "Subscribe", topic, ReasonCode::not_authorized, "the state store does not answer to a response topic that the client may not use");
+            return answer(ReasonCode::not_authorized, "no rule lets the client have answers on this response topic");
+        }
+    }
     const auto command = statestore::parse_command(publish.payload);
     bool allowed = true;
     if (connection.security != nullptr && connection.security->grant != nullptr && command.fault == nullptr) {

@@ -1,5 +1,7 @@
 #include "broker/websocket.h"
 
+#include <utility>
+
 #include "base/text.h"
 #include "crypto/hash.h"
 
@@ -107,7 +109,12 @@ std::size_t one_frame(WebSocketState& state, std::string_view bytes, std::size_t
             state.in_message = !final;
             payload += content;
             break;
-        case ping: control_frame(state.out, pong, content); break;
+        case ping:
+            // Who asks without reading gets one answer, not as many as he likes.
+            state.pong = std::move(content);
+            state.wants_pong = true;
+            if (state.out.empty()) websocket_pong(state);
+            break;
         case pong: break;
         case close:
             websocket_close(state.out, 1000);
@@ -144,6 +151,12 @@ bool websocket_receive(WebSocketState& state, std::string_view bytes, std::size_
     state.raw.erase(0, state.raw.size() - rest.size());
     if (state.raw.empty()) state.raw.shrink_to_fit();
     return true;
+}
+
+void websocket_pong(WebSocketState& state) {
+    if (!std::exchange(state.wants_pong, false)) return;
+    control_frame(state.out, pong, state.pong);
+    state.pong = {};
 }
 
 void websocket_frame_header(std::string& out, std::size_t size) {

@@ -12,6 +12,8 @@ struct WebSocketState {
     std::string raw;                              ///< bytes of an incomplete request or frame
     std::string out;                              ///< framed bytes not yet sent
     std::size_t out_sent = 0;
+    std::string pong;                             ///< answer to the last ping, while `out` is still on its way (RFC 6455 §5.5.3)
+    bool wants_pong = false;
     bool in_message = false;                      ///< between the first and the last frame of a fragmented message
 };
 
@@ -20,6 +22,8 @@ struct WebSocketState {
 /// `payload_max` bounds one frame.
 bool websocket_receive(WebSocketState& state, std::string_view bytes, std::size_t payload_max, std::string& payload);
 
+/// The answer that waits for `out` to leave, if there is one.
+void websocket_pong(WebSocketState& state);
 /// Appends the header of one binary frame of `size` bytes.
 void websocket_frame_header(std::string& out, std::size_t size);
 /// Appends a close frame.

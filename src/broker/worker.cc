@@ -235,7 +235,7 @@ std::unique_ptr<Connection> Worker::detach(Connection& connection) {
     connections_[connection.slot]->slot = connection.slot;
     connections_.pop_back();
     if (connection.is_dirty) std::erase(dirty_, &connection);
-    mqtt::MessageBytes::mine().add(-static_cast<std::int64_t>(std::exchange(connection.in_counted, 0u)));
+    uncount(connection);
     connection.is_dirty = connection.wants_write = false;
     end_handshake(connection);
     if (connection.websocket == nullptr || connection.websocket->out.empty()) release_buffer(connection);
@@ -278,7 +278,11 @@ void Worker::resume_paused() {
     auto paused = std::move(paused_);
     paused_.clear();
     for (auto* connection : paused) {
-        connection->is_paused = false;
+        if (connection->is_stuffed && connection->state != ConnectionState::closing && core_.is_stuffed(*connection)) {
+            paused_.push_back(connection);
+            continue;
+        }
+        connection->is_paused = connection->is_stuffed = false;
         if (connection->state == ConnectionState::closing || connection->is_held) continue;
         update_interest(*connection);
         if (connection->in != nullptr) {
@@ -417,14 +421,38 @@ bool Worker::feed_mqtt(Connection& connection, std::string_view bytes) {
     return count_incomplete(connection);
 }
 
+void Worker::uncount(Connection& connection) {
+    const auto size = std::exchange(connection.in_counted, 0u);
+    if (size == 0) return;
+    if (!connection.is_stranger) return mqtt::MessageBytes::mine().add(-static_cast<std::int64_t>(size));
+    strangers_bytes_ -= size;
+    strangers_.erase({size, &connection});
+}
+
 bool Worker::count_incomplete(Connection& connection) {
     // Small remainders are not worth the arithmetic; they are bounded by the number of connections.
-    constexpr std::size_t counted_min = 16 * 1024;
-    const auto size = connection.in != nullptr && connection.in->size() >= counted_min ? static_cast<std::uint32_t>(connection.in->size()) : 0u;
-    if (size == connection.in_counted) return true;
-    mqtt::MessageBytes::mine().add(static_cast<std::int64_t>(size) - static_cast<std::int64_t>(connection.in_counted));
+    constexpr std::size_t counted_min = 4096;
+    const auto held = (connection.in != nullptr ? connection.in->size() : 0) + (connection.websocket != nullptr ? connection.websocket->raw.size() : 0);
+    const auto size = held >= counted_min ? static_cast<std::uint32_t>(held) : 0u;
+    const bool is_stranger = connection.state != ConnectionState::connected;
+    if (size == connection.in_counted && (size == 0 || is_stranger == connection.is_stranger)) return true;
     const bool grew = size > connection.in_counted;
+    uncount(connection);
     connection.in_counted = size;
+    connection.is_stranger = is_stranger;
+    if (is_stranger) {
+        // Strangers have a part of their own, so that they cannot fill the pool; the one that holds most makes room.
+        strangers_bytes_ += size;
+        if (size > 0) strangers_.emplace(size, &connection);
+        while (strangers_bytes_ > static_cast<std::size_t>(std::max<std::int64_t>(strangers_min, core_.config().pool_bytes / 32))) {
+            auto& most = *strangers_.rbegin()->second;
+            uncount(most);
+            core_.disconnect(most, mqtt::ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "too much is under way from those whose CONNECT is not complete", now_);
+            if (&most == &connection) return false;
+        }
+        return true;
+    }
+    mqtt::MessageBytes::mine().add(static_cast<std::int64_t>(size));
     if (!grew || connection.is_paused || shared_.pool_used() <= core_.config().pool_bytes) return true;
     core_.disconnect(connection, mqtt::ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "the message pool is full; retry later", now_);
     return false;
@@ -435,9 +463,14 @@ bool Worker::feed(Connection& connection, std::string_view bytes) {
     std::string payload;
     if (connection.in != nullptr) payload = std::move(*connection.in), connection.in.reset();
     // One frame may carry several packets; a packet over the bound is then refused as MQTT wants it.
-    const bool open = websocket_receive(ws, bytes, std::size_t{core_.config().packet_size_max} + 65'536, payload);
+    const bool open = websocket_receive(ws, bytes, std::size_t{core_.packet_max(connection)} + 65'536, payload);
     if (!ws.out.empty() && !connection.is_dirty) make_dirty(connection);
-    if (!payload.empty() && !feed_mqtt(connection, payload)) return false;
+    if (!payload.empty()) {
+        const auto used = core_.on_data(connection, payload, now_);
+        if (used == Core::gone) return false;
+        if (used < payload.size()) connection.in = std::make_unique<std::string>(used == 0 ? std::move(payload) : payload.substr(used));
+    }
+    if (!count_incomplete(connection)) return false;
     if (open) return true;
     core_.on_lost(connection, now_);
     close(connection);
@@ -539,18 +572,19 @@ bool Worker::write_out(Connection& connection) {
     auto& out = *connection.out;
     blocked_ = false;
     if (auto* ws = connection.websocket.get()) {
-        frame_output(connection);
-        while (ws->out_sent < ws->out.size()) {
-            const std::string_view piece = std::string_view(ws->out).substr(ws->out_sent);
-            const auto sent = io::write_some(connection.fd, &piece, 1);
-            if (sent < 0) return false;
-            if (sent == 0) return blocked_ = true;
-            core_.counters().bytes_sent += static_cast<std::uint64_t>(sent);
-            ws->out_sent += static_cast<std::size_t>(sent);
+        for (frame_output(connection); !ws->out.empty(); frame_output(connection)) {
+            while (ws->out_sent < ws->out.size()) {
+                const std::string_view piece = std::string_view(ws->out).substr(ws->out_sent);
+                const auto sent = io::write_some(connection.fd, &piece, 1);
+                if (sent < 0) return false;
+                if (sent == 0) return blocked_ = true;
+                core_.counters().bytes_sent += static_cast<std::uint64_t>(sent);
+                ws->out_sent += static_cast<std::size_t>(sent);
+            }
+            ws->out.clear();
+            if (ws->out.capacity() > 4096) ws->out.shrink_to_fit();
+            ws->out_sent = 0;
         }
-        ws->out.clear();
-        if (ws->out.capacity() > 4096) ws->out.shrink_to_fit();
-        ws->out_sent = 0;
         return true;
     }
     while (const auto limit = sendable(connection)) {
@@ -575,9 +609,13 @@ bool Worker::write_out(Connection& connection) {
 void Worker::frame_output(Connection& connection) {
     auto& out = *connection.out;
     auto& ws = *connection.websocket;
-    if (!ws.is_open) return;
+    // Framed is only what can leave now: what waits for a slow reader stays in the bounded buffer.
+    constexpr std::size_t frame_max = 256 * 1024;
+    if (!ws.is_open || !ws.out.empty()) return;
+    if (ws.is_closing) return out.clear();   // nothing follows the close frame (RFC 6455 §5.5.1)
+    websocket_pong(ws);
     // A frame may end within a packet; the peer reads a stream (MQTT 5.0 §6).
-    const auto size = sendable(connection);
+    const auto size = std::min(sendable(connection), frame_max);
     if (size == 0) return;
     websocket_frame_header(ws.out, size);
     std::size_t taken = 0;
@@ -605,7 +643,7 @@ void Worker::flush(Connection& connection) {
         }
         // The buffer is empty: fill it from the session's queue, a bounded number of times, so that one fast reader with
         // a long queue does not hold up the others.
-        if (connection.session == nullptr || connection.session->queued() == 0) break;
+        if (connection.session == nullptr || (connection.session->queued() == 0 && connection.retrievals == nullptr)) break;
         if (round == pump_rounds) {
             make_dirty(connection);
             break;
@@ -670,6 +708,7 @@ void Worker::on_writable(Connection& connection) {
     if (connection.out == nullptr) make_dirty(connection);
     connection.wants_write = true;
     if (!write_out(connection)) return lose(connection);
+    if (connection.is_stuffed) connection.last_received = static_cast<std::uint32_t>(now_ / 1000);   // it reads: it is there
     if (blocked_) return;
     connection.wants_write = false;
     update_interest(connection);
@@ -708,7 +747,7 @@ void Worker::reap() {
         end_handshake(*connection);
         const int fd = connection->fd;
         poller_.remove(fd);
-        mqtt::MessageBytes::mine().add(-static_cast<std::int64_t>(connection->in_counted));
+        uncount(*connection);
         connection->is_dirty = false;
         release_buffer(*connection);
         connections_[connection->slot] = connections_.back();

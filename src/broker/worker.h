@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <mutex>
 #include <numeric>
 #include <string>
@@ -79,6 +80,7 @@ class Worker final : public Driver {
     static constexpr std::size_t scratch_size = 256 * 1024;
     static constexpr std::size_t large_min = 16 * 1024;    ///< missing bytes of a packet that are read in place
     static constexpr std::size_t large_step = 1u << 20;    ///< and how many of them at once
+    static constexpr std::int64_t strangers_min = 2 << 20; ///< bytes of incomplete CONNECTs that are held at least; more with a larger pool
     static constexpr std::size_t outbox_max = 100'000;     ///< mails of QoS 0 waiting for a full mailbox; then dropped
     using Mailbox = io::Ring<Mail, mailbox_size>;
 
@@ -104,6 +106,7 @@ class Worker final : public Driver {
     bool feed_mqtt(Connection& connection, std::string_view bytes);
     /// Counts an incomplete packet against the message pool; ends the connection when the pool is full. False: it is gone.
     bool count_incomplete(Connection& connection);
+    void uncount(Connection& connection);
     void on_writable(Connection& connection);
     /// Writes what is pending, as far as it may leave. False: the connection failed. blocked_ tells whether the socket was full.
     bool write_out(Connection& connection);
@@ -157,6 +160,8 @@ class Worker final : public Driver {
     std::unique_ptr<char[]> plain_;                        ///< decrypted bytes; twice scratch_: what is kept, and one reading
     std::string cipher_spare_;                             ///< memory for ciphertext, lent to the channel that is written
     std::map<std::uint64_t, Connection*> handshakes_;      ///< by number: oldest first
+    std::set<std::pair<std::uint32_t, Connection*>> strangers_;     ///< by what is held of their CONNECT
+    std::size_t strangers_bytes_ = 0;
     std::uint64_t next_handshake_ = 1;
     std::int64_t handshake_ns_ = 0;                        ///< spent in this turn
     int spare_fd_ = -1;                                    ///< given up to refuse a connection when descriptors run out

@@ -128,8 +128,8 @@ class MemoryNet {
                     take(*end);
                     if (c->state == broker::ConnectionState::connected) cores_[end->core]->on_room(*c, now_);
                 }
-                if (c->is_paused && !cores_[end->core]->under_pressure()) {
-                    c->is_paused = false;
+                if (c->is_paused && !cores_[end->core]->under_pressure() && !(c->is_stuffed && broker::Core::is_stuffed(*c))) {
+                    c->is_paused = c->is_stuffed = false;
                     work = true;
                     if (c->in) {
                         auto bytes = std::move(*c->in);
@@ -207,7 +207,7 @@ class MemoryNet {
     }
     void feed(End& end, const std::string& bytes) {
         auto* connection = end.connection;
-        if (connection->is_held) {
+        if (connection->is_held || connection->is_paused) {
             connection->in = std::make_unique<std::string>(bytes);
             return;
         }

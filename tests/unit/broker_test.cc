@@ -138,6 +138,164 @@ std::string auth_packet(std::uint8_t reason, const std::string& data, const std:
 }
 mqtt::PropertyList method_properties() { return {{.id = mqtt::PropertyId::authentication_method, .text = "steps"}}; }
 
+// Who asks and does not read: TCP holds it back, and nothing of what it asked for is lost.
+TEST(Floods, answers_that_nobody_reads_are_bounded) {
+    MemoryNet net(1);
+    auto* a = net.open();
+    net.send(*a, connect_packet("a"));
+    a->received.clear();
+    a->reads = false;
+    std::string many;
+    for (int i = 0; i < 30'000; ++i) many += std::string_view("\xC0\x00", 2);
+    for (int i = 0; i < 100; ++i) net.send(*a, many);
+    EXPECT_LE(a->connection->out->pending(), broker::Core::unread_max + 2);
+    EXPECT_TRUE(a->connection->is_paused);
+    a->reads = true;
+    net.settle();
+    EXPECT_EQ(a->received.size(), 2u * 30'000 * 100);
+}
+
+TEST(Floods, one_subscribe_for_all_there_is_many_times_is_served_as_it_is_read) {
+    MemoryNet net(1);
+    auto *publisher = net.open(), *a = net.open();
+    net.send(*publisher, connect_packet("publisher"));
+    for (int i = 0; i < 100; ++i) {
+        std::string packet;
+        mqtt::encode_publish(packet, Version::v5, "t/" + std::to_string(i), std::string(5000, 'x'), mqtt::Qos::at_most_once, true, false, 0, {});
+        net.send(*publisher, packet);
+    }
+    mqtt::PropertyList none;
+    std::string connect;
+    mqtt::encode_connect(connect, {.version = Version::v5, .client_id = "a", .clean_start = true, .keep_alive = 10});
+    net.send(*a, connect);
+    a->received.clear();
+    a->reads = false;
+    const std::vector<mqtt::SubscriptionView> all(200, {.filter = "t/#", .qos = mqtt::Qos::at_most_once});
+    std::string packet;
+    mqtt::encode_subscribe(packet, Version::v5, 1, all);
+    net.send(*a, packet + std::string("\xC0\x00", 2));
+    EXPECT_LE(a->connection->session->queued(), 1200u);
+    a->reads = true;
+    net.settle();
+    EXPECT_NE(a->received.find(std::string("\xD0\x00", 2)), std::string::npos);
+    EXPECT_EQ(count_publishes(a->received, Version::v5), 200u * 100);
+    // Who goes on asking and never reads is told so.
+    a->reads = false;
+    const std::vector<mqtt::SubscriptionView> more(5000, {.filter = "t/#", .qos = mqtt::Qos::at_most_once});
+    packet.clear();
+    mqtt::encode_subscribe(packet, Version::v5, 1, more);
+    for (int i = 0; i < 3; ++i) net.send(*a, packet);
+    net.settle();
+    EXPECT_TRUE(a->is_closed);
+    EXPECT_GE(a->received.size(), 3u);
+    EXPECT_NE(a->received.rfind("\xE0"), std::string::npos);
+}
+
+// Who is not read, because it does not read itself, is ended by the keep alive as if it were gone [MQTT-3.1.2-22].
+TEST(Floods, who_never_reads_is_ended_by_the_keep_alive) {
+    MemoryNet net(1);
+    auto* a = net.open();
+    std::string connect, many;
+    mqtt::encode_connect(connect, {.version = Version::v5, .client_id = "a", .clean_start = true, .keep_alive = 10});
+    net.send(*a, connect);
+    a->reads = false;
+    for (int i = 0; i < 600'000; ++i) many += std::string_view("\xC0\x00", 2);
+    net.send(*a, many);
+    EXPECT_TRUE(a->connection->is_stuffed);
+    net.advance(20'000);
+    EXPECT_TRUE(a->is_closed);
+}
+
+/// Lets everybody in whose password is right.
+struct ByPassword final : auth::Authenticator {
+    auth::Verdict begin(const auth::Credentials& credentials, std::unique_ptr<auth::Exchange>&, const auth::Later&) override {
+        if (credentials.password.value_or("") == "wrong") return auth::Verdict::refused(mqtt::ReasonCode::bad_user_name_or_password, "wrong");
+        const std::string user(credentials.user_name.value_or(""));
+        return auth::Verdict::accepted({.method = "Password", .user_name = user, .id = "user/" + user});
+    }
+};
+std::string login(const std::string& id, const std::string& user, const std::string& password) {
+    std::string out;
+    mqtt::encode_connect(out, {.version = Version::v5, .client_id = id, .clean_start = true, .keep_alive = 0, .user_name = user, .password = password});
+    return out;
+}
+
+// Many devices stand behind one address. One with a wrong password must not lock out the others; and who is known has no free guesses.
+TEST(Guessing, one_wrong_device_does_not_lock_out_the_others_behind_its_address) {
+    MemoryNet net(1, {}, std::make_shared<ByPassword>());
+    auto reason = [&](const std::string& id, const std::string& user, const std::string& password) {
+        auto* end = net.open();
+        net.send(*end, login(id, user, password));
+        return static_cast<unsigned char>(end->received.at(3));
+    };
+    EXPECT_EQ(reason("pump", "pump", "right"), 0);
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(reason("meter", "meter", "wrong"), 0x86);
+    EXPECT_EQ(reason("meter", "meter", "wrong"), 0x9F);
+    EXPECT_EQ(reason("valve", "valve", "right"), 0x9F) << "a stranger at that address";
+    EXPECT_EQ(reason("pump", "pump", "right"), 0) << "known since before";
+    EXPECT_EQ(reason("pump", "other", "right"), 0x9F) << "not with another name";
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(reason("pump", "pump", "wrong"), 0x86);
+    EXPECT_EQ(reason("pump", "pump", "right"), 0x9F) << "guesses in a known name are counted too";
+    net.advance(30'000);
+    EXPECT_EQ(reason("pump", "pump", "right"), 0);
+    EXPECT_EQ(reason("valve", "valve", "right"), 0);
+}
+
+// The answer of the state store is the broker's own publication: it must not carry a client's bytes to where the client may not publish,
+// nor to where it may not read.
+TEST(StateStore, answers_go_only_to_topics_that_the_client_may_use) {
+    auth::Rule rule{.attributes = {{}}, .resources = {{.action = auth::Action::connect, .patterns = {}}, {.action = auth::Action::publish, .patterns = {std::string(statestore::request_topic), "mine/#"}},
+                    {.action = auth::Action::subscribe, .patterns = {"clients/{principal.clientId}/#", "plant/#", "mine/#"}}}, .keys = {{.read = true, .write = true, .keys = {"*"}}}};
+    MemoryNet net(1, {}, std::make_shared<ByPassword>(), std::make_shared<auth::Policy>(std::vector{rule}, "policy"));
+    auto* a = net.open();
+    net.send(*a, login("a", "a", "right"));
+    for (const auto& [topic, reason, answers] : std::vector<std::tuple<std::string, int, std::size_t>>{{"clients/a/r", 0, 1}, {"mine/r", 0, 1}, {"plant/valve", 0x87, 0}, {"clients/b/r", 0x87, 0}, {"nowhere", 0x87, 0}}) {
+        net.send(*a, subscribe_packet(topic, mqtt::Qos::at_most_once));
+        a->received.clear();
+        std::string properties, packet;
+        mqtt::write_property(properties, mqtt::PropertyId::response_topic, topic);
+        mqtt::write_property(properties, mqtt::PropertyId::correlation_data, "1234567890123456");
+        mqtt::encode_publish(packet, Version::v5, statestore::request_topic, "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", mqtt::Qos::at_least_once, false, false, 9, properties);
+        net.send(*a, packet);
+        int got = -1;
+        std::string_view rest = a->received;
+        mqtt::Frame frame;
+        for (; mqtt::cut_frame(rest, 0xFFFF'FFFF, frame) == mqtt::FrameState::complete; rest.remove_prefix(frame.size))
+            if (frame.type == mqtt::PacketType::puback) got = static_cast<int>(mqtt::decode_ack(frame.type, frame.flags, frame.body, Version::v5)->reason);
+        EXPECT_EQ(got, reason) << topic;
+        EXPECT_EQ(count_publishes(a->received, Version::v5), answers) << topic;
+    }
+}
+
+// A new credential with other attributes: what it does not allow any more ends [MQTT-4.12.1-2 allows to close].
+TEST(EnhancedAuthentication, a_new_credential_that_allows_less_ends_what_it_does_not_allow) {
+    struct Shrinking final : auth::Authenticator {
+        auth::Verdict begin(const auth::Credentials& credentials, std::unique_ptr<auth::Exchange>&, const auth::Later&) override {
+            const std::string group(credentials.data);
+            return auth::Verdict::accepted({.method = "steps", .user_name = "u", .id = "u", .attributes = std::make_shared<const auth::Attributes>(auth::Attributes{{"group", group}})});
+        }
+    };
+    auth::Rule connects{.attributes = {{}}, .resources = {{.action = auth::Action::connect, .patterns = {}}}};
+    auth::Rule reads{.attributes = {{{"group", "readers"}}}, .resources = {{.action = auth::Action::subscribe, .patterns = {"secret/#"}}}};
+    auth::Rule banned{.attributes = {{{"group", "readers"}}}, .resources = {{.action = auth::Action::connect, .patterns = {}}}};
+    for (const bool may_stay : {true, false}) {
+        MemoryNet net(1, {}, std::make_shared<Shrinking>(), std::make_shared<auth::Policy>(may_stay ? std::vector{connects, reads} : std::vector{banned, reads}, "policy"));
+        auto *a = net.open(), *b = net.open();
+        auto properties = method_properties();
+        properties.push_back({.id = mqtt::PropertyId::authentication_data, .text = "readers"});
+        net.send(*a, connect_packet("a", Version::v5, properties) + subscribe_packet("secret/#", mqtt::Qos::at_most_once));
+        static_cast<void>(b);
+        net.core(0).publish({.topic = "secret/1", .payload = "x", .properties = {}, .partition = {}}, net.now());
+        net.settle();
+        EXPECT_EQ(count_publishes(a->received, Version::v5), 1u);
+        net.send(*a, auth_packet(0x19, "others"));
+        EXPECT_EQ(a->is_closed, !may_stay);
+        net.core(0).publish({.topic = "secret/1", .payload = "x", .properties = {}, .partition = {}}, net.now());
+        net.settle();
+        EXPECT_EQ(count_publishes(a->received, Version::v5), 0u) << "the new credential does not allow it";
+    }
+}
+
 TEST(EnhancedAuthentication, exchange_and_reauthentication) {
     RecordProperty("MQTT-4.12.0-2", "checked");
     RecordProperty("MQTT-4.12.0-5", "checked");
