@@ -19,6 +19,8 @@ constexpr std::uint32_t connect_packet_max = 512 * 1024;   // a CONNECT has at m
 constexpr std::size_t recent_topics_max = 64, remembered_topic_max = 512;
 constexpr std::int64_t cleared_kept_ms = 60'000;
 constexpr std::size_t categories_max = 1000;
+constexpr std::size_t subscriptions_max = 100'000;         // of one client
+constexpr std::uint32_t control_packet_max = 1u << 20;     // bytes of a packet that is no PUBLISH
 constexpr std::size_t retrieval_queue_max = 1000, retrievals_max = 10'000;   // messages queued, and filters that wait, of one client
 constexpr std::string_view selftest_prefix = "azedge/dmqtt/selftest/";
 }  // namespace
@@ -128,7 +130,8 @@ std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::i
     std::size_t at = 0;
     while (at < bytes.size()) {
         mqtt::Frame frame;
-        const auto state = mqtt::cut_frame(bytes.substr(at), packet_max(connection), frame);
+        const bool is_publish = (static_cast<unsigned char>(bytes[at]) >> 4) == static_cast<unsigned>(PacketType::publish);
+        const auto state = mqtt::cut_frame(bytes.substr(at), is_publish ? packet_max(connection) : std::min(packet_max(connection), control_packet_max), frame);
         if (state == mqtt::FrameState::need_more) break;
         if (state == mqtt::FrameState::malformed) {
             disconnect(connection, ReasonCode::malformed_packet, "MQTT-1.5.5-1", "the remaining length has more than four bytes", now);
@@ -431,14 +434,14 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
                                       .retain_as_published = entry.retain_as_published,
                                       .id = subscribe.subscription_id};
         reasons.push_back(static_cast<ReasonCode>(qos));
-        const auto known = std::ranges::find(session.subscriptions, entry.filter, &session::Subscription::text);
-        const bool is_new = known == session.subscriptions.end();
-        if (is_new) {
-            if (session.subscriptions.empty()) session.subscriptions.reserve(1);
-            session.subscriptions.push_back({.text = std::string(entry.filter), .options = options});
-        } else {
-            known->options = options;
+        auto* known = session.subscriptions.find(entry.filter);
+        const bool is_new = known == nullptr;
+        if (is_new && session.subscriptions.size() >= subscriptions_max) {
+            reasons.back() = ReasonCode::quota_exceeded;
+            continue;
         }
+        if (is_new) session.subscriptions.add({.text = std::string(entry.filter), .options = options});
+        else known->options = options;
         if (session.is_kept) engine_->put_subscription(session.client_id(), entry.filter, options);
         index_subscription(session, shared, options);
         if (shared.is_shared) continue;   // no retained messages for shared subscriptions, §4.8.2
@@ -480,7 +483,7 @@ void Core::index_subscription(Session& session, const topics::SharedFilter& shar
 }
 
 void Core::add_subscription(Session& session, std::string_view filter, const topics::Options& options) {
-    session.subscriptions.push_back({.text = std::string(filter), .options = options});
+    session.subscriptions.add({.text = std::string(filter), .options = options});
     index_subscription(session, topics::split_shared(filter), options);
 }
 
@@ -511,8 +514,8 @@ Core::Next Core::on_unsubscribe(Connection& connection, const mqtt::Frame& frame
     auto& session = *connection.session;
     std::vector<ReasonCode> reasons;
     for (const auto filter : decoded->filters) {
-        const auto at = std::ranges::find(session.subscriptions, filter, &session::Subscription::text);
-        if (at == session.subscriptions.end()) {
+        auto* at = session.subscriptions.find(filter);
+        if (at == nullptr) {
             const auto shared = topics::split_shared(filter);
             reasons.push_back(shared.is_valid && topics::is_valid_filter(shared.filter) ? ReasonCode::no_subscription_existed
                                                                                        : ReasonCode::topic_filter_invalid);
@@ -776,8 +779,7 @@ void Core::on_room(Connection& connection, std::int64_t now) {
         connection.retrievals->pop_front();
         if (connection.retrievals->empty()) connection.retrievals.reset();
         // It may have ended meanwhile, by the client or by new rules.
-        const auto& subscriptions = connection.session->subscriptions;
-        if (const auto still = std::ranges::find(subscriptions, next.first, &session::Subscription::text); still != subscriptions.end()) send_retained(*connection.session, next.first, next.second);
+        if (connection.session->subscriptions.find(next.first) != nullptr) send_retained(*connection.session, next.first, next.second);
     }
     if (connection.session->queued() == 0) return;
     output(connection);

@@ -83,7 +83,7 @@ std::string Core::connect_fault(const Connection& connection, const mqtt::Connec
 }
 
 void Core::enforce(Session& session, const auth::Grant& grant, const Connection* connection) {
-    std::erase_if(session.subscriptions, [&](const session::Subscription& subscription) {
+    session.subscriptions.erase_if([&](const session::Subscription& subscription) {
         const auto filter = topics::split_shared(subscription.text).filter;
         if (grant.may_subscribe(filter)) return false;
         ++figures_.rights_revoked;

@@ -7,6 +7,7 @@
 
 #include "mqtt/message.h"
 #include "session/link.h"
+#include "session/subscriptions.h"
 #include "store/engine.h"
 #include "topics/subscription_index.h"
 
@@ -19,12 +20,6 @@ struct Will {
     std::uint32_t message_expiry = 0;             ///< seconds from publication
     bool has_expiry = false;
     std::int64_t publish_at = 0;                  ///< monotonic ms once the connection ended; 0: connection is open
-};
-
-/// One subscription as the session remembers it; the index has it too.
-struct Subscription {
-    std::string text;                             ///< as the client wrote it, with `$share/`
-    topics::Options options;
 };
 
 /// Bounds that the Broker resource sets for every subscriber's queue.
@@ -108,7 +103,7 @@ class Session : public topics::Subscriber {
     /// When a queued message expires next, monotonic ms, or somewhat before; 0: none does.
     [[nodiscard]] std::int64_t next_end() const { return store_ ? store_->next_end() : 0; }
 
-    std::vector<Subscription> subscriptions;
+    Subscriptions subscriptions;
     std::unique_ptr<Will> will;
     bool is_kept = false;                         ///< written by a durable engine: it outlives its connection and the process
     bool watches_keys = false;                    ///< it asked the state store for notifications

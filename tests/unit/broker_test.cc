@@ -191,6 +191,44 @@ TEST(Floods, one_subscribe_for_all_there_is_many_times_is_served_as_it_is_read) 
     EXPECT_NE(a->received.rfind("\xE0"), std::string::npos);
 }
 
+// Many subscriptions of one client cost what they are, not their square; and there is a bound.
+TEST(Floods, a_client_with_very_many_subscriptions) {
+    MemoryNet net(1);
+    auto* a = net.open();
+    net.send(*a, connect_packet("a"));
+    a->received.clear();
+    auto packet_of = [](int from, int to) {
+        std::vector<std::string> filters;
+        for (int i = from; i < to; ++i) filters.push_back("t/" + std::to_string(i));
+        std::vector<mqtt::SubscriptionView> entries;
+        for (const auto& filter : filters) entries.push_back({.filter = filter, .qos = mqtt::Qos::at_most_once});
+        std::string packet;
+        mqtt::encode_subscribe(packet, Version::v5, 1, entries);
+        return packet;
+    };
+    for (int i = 0; i < 10; ++i) net.send(*a, packet_of(i * 10'000, (i + 1) * 10'000));
+    EXPECT_EQ(net.core(0).figures().subscriptions, 100'000u);
+    a->received.clear();
+    net.send(*a, packet_of(99'999, 100'001));
+    EXPECT_EQ(static_cast<unsigned char>(a->received.at(a->received.size() - 2)), 0x00) << "known already";
+    EXPECT_EQ(static_cast<unsigned char>(a->received.back()), 0x97) << "quota exceeded";
+    // Unsubscribed in an order of its own, all are found.
+    for (int i = 0; i < 10; ++i) {
+        std::vector<std::string> filters;
+        for (int k = 0; k < 10'000; ++k) filters.push_back("t/" + std::to_string((k * 10 + i) % 100'000));
+        std::string packet;
+        mqtt::encode_unsubscribe(packet, Version::v5, 2, {filters.begin(), filters.end()});
+        a->received.clear();
+        net.send(*a, packet);
+        EXPECT_EQ(std::ranges::count(std::string_view(a->received).substr(a->received.size() - 10'000), '\0'), 10'000);
+    }
+    EXPECT_EQ(net.core(0).figures().subscriptions, 0u);
+    // No packet but PUBLISH may be that large.
+    std::string large("\x82\x80\x80\x80\x01", 5);
+    net.send(*a, large);
+    EXPECT_TRUE(a->is_closed);
+}
+
 // Who is not read, because it does not read itself, is ended by the keep alive as if it were gone [MQTT-3.1.2-22].
 TEST(Floods, who_never_reads_is_ended_by_the_keep_alive) {
     MemoryNet net(1);

@@ -1,0 +1,71 @@
+#pragma once
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "topics/subscription_index.h"
+
+namespace penstock::session {
+
+struct Subscription {
+    std::string text;                             ///< as the client sent it, `$share/...` included
+    topics::Options options;
+};
+
+/// What one session is subscribed to, each text once, in no order. Most sessions have a few and shall cost no more than these; a
+/// session with many finds each at once. Core: home. Pointers are good until the next change.
+class Subscriptions {
+  public:
+    [[nodiscard]] Subscription* find(std::string_view text) {
+        if (places_ != nullptr) {
+            const auto found = places_->find(std::string(text));
+            return found == places_->end() ? nullptr : &all_[found->second];
+        }
+        for (auto& one : all_)
+            if (one.text == text) return &one;
+        return nullptr;
+    }
+    /// It must not be there yet.
+    void add(Subscription one) {
+        if (all_.empty()) all_.reserve(1);
+        all_.push_back(std::move(one));
+        if (places_ != nullptr) places_->emplace(all_.back().text, all_.size() - 1);
+        else if (all_.size() > few) index();
+    }
+    void erase(Subscription* one) {
+        if (places_ != nullptr) places_->erase(one->text);
+        if (one != &all_.back()) {
+            *one = std::move(all_.back());
+            if (places_ != nullptr) (*places_)[one->text] = static_cast<std::size_t>(one - all_.data());
+        }
+        all_.pop_back();
+    }
+    /// `predicate` may use what it is shown, and is asked once about each.
+    template <class Predicate>
+    void erase_if(Predicate&& predicate) {
+        const auto before = all_.size();
+        std::erase_if(all_, predicate);
+        if (all_.size() == before || places_ == nullptr) return;
+        places_.reset();
+        if (all_.size() > few) index();
+    }
+    [[nodiscard]] bool empty() const noexcept { return all_.empty(); }
+    [[nodiscard]] std::size_t size() const noexcept { return all_.size(); }
+    [[nodiscard]] auto begin() const noexcept { return all_.begin(); }
+    [[nodiscard]] auto end() const noexcept { return all_.end(); }
+
+  private:
+    static constexpr std::size_t few = 32;
+    void index() {
+        places_ = std::make_unique<std::unordered_map<std::string, std::size_t>>();
+        for (std::size_t i = 0; i < all_.size(); ++i) places_->emplace(all_[i].text, i);
+    }
+    std::vector<Subscription> all_;
+    std::unique_ptr<std::unordered_map<std::string, std::size_t>> places_;   ///< text → place, when there are many
+};
+
+}  // namespace penstock::session
