@@ -98,7 +98,8 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
 
     void send(std::string method, std::string target, std::vector<std::pair<std::string, std::string>> headers, std::string body, std::function<void(HttpAnswer)> done) override {
         Question question;
-        question.request = {http::string_to_verb(method), path_ + target, 11};
+        // The root has a name too (RFC 9112, 3.2.1).
+        question.request = {http::string_to_verb(method), path_.empty() && !target.starts_with('/') ? "/" + target : path_ + target, 11};
         question.request.set(http::field::host, port_ == (secure_ ? "443" : "80") ? host_ : host_ + ":" + port_);
         question.request.set(http::field::user_agent, "penstock");
         for (const auto& [name, value] : headers) question.request.set(name, value);

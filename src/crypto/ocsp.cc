@@ -52,6 +52,9 @@ Result<OcspStatus> ocsp_status(const std::string& answer, const Certificate& lea
     constexpr std::int64_t skew_ms = 300'000;
     if (unix_ms(since) > now_ms + skew_ms) return fail("the answer is from the future");
     if (until != nullptr && unix_ms(until) + skew_ms < now_ms) return fail("the answer is too old");
+    // Without a next update there is always a newer answer (RFC 6960, 2.4): an old one is somebody's recording.
+    constexpr std::int64_t fresh_ms = 86'400'000;
+    if (until == nullptr && unix_ms(since) + fresh_ms < now_ms) return fail("the answer is too old: it names no next update and is more than a day old");
     OcspStatus out{.kind = status == V_OCSP_CERTSTATUS_GOOD ? OcspStatus::Kind::good : status == V_OCSP_CERTSTATUS_REVOKED ? OcspStatus::Kind::revoked : OcspStatus::Kind::unknown, .good_until_ms = unix_ms(until)};
     return out;
 }

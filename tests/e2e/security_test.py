@@ -306,6 +306,57 @@ class UnderLoad(Case):
         self.assertEqual(Mqtt(1883).connect("again", user="ann", password="other"), 0)
 
 
+class Revocation(Case):
+    def test_a_responder_is_asked_and_the_policy_holds_when_it_cannot_be(self):
+        """OCSP (RFC 6960): the certificate names a responder by its host alone, as many CAs do."""
+        p = self.start(manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 8883, "authenticationRef": "x509", "tls": automatic()}]}))
+        rules = {"apiVersion": "mqttbroker.iotoperations.azure.com/v1", "kind": "BrokerAuthentication", "metadata": {"name": "x509", "namespace": SPACE, "annotations": {"penstock.io/ocsp": "SoftFail"}},
+                 "spec": {"brokerRef": "default", "authenticationMethods": [{"method": "X509", "x509Settings": {"trustedClientCaCert": "clients"}}]}}
+        responder = free_port()
+        self.shell(p, f"""
+openssl ecparam -name prime256v1 -genkey -noout -out ca.key
+openssl req -x509 -new -key ca.key -subj "/CN=Fleet CA" -days 100 -addext keyUsage=critical,keyCertSign,cRLSign -out ca.pem
+for name in good gone strange late hard; do
+  openssl ecparam -name prime256v1 -genkey -noout -out $name.key
+  openssl req -new -key $name.key -subj /CN=$name -out $name.csr
+  printf 'extendedKeyUsage=clientAuth\nauthorityInfoAccess=OCSP;URI:http://127.0.0.1:{responder}\n' > x.ext
+  openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 50 -extfile x.ext -out $name.crt 2>/dev/null
+done
+serial() {{ openssl x509 -in $1.crt -noout -serial | cut -d= -f2; }}
+printf 'V\t491231235959Z\t\t%s\tunknown\t/CN=good\nR\t491231235959Z\t250101000000Z\t%s\tunknown\t/CN=gone\n' $(serial good) $(serial gone) > index.txt
+kubectl create configmap clients -n {SPACE} --from-file=ca.pem=ca.pem""")
+        self.shell(p, f"kubectl apply -f {p.write('rules.json', json.dumps(rules))}")
+        p.wait_running("local")
+        trusted = self.ca(p)
+        asked = subprocess.Popen(["openssl", "ocsp", "-index", "index.txt", "-port", str(responder), "-rsigner", "ca.pem", "-rkey", "ca.key", "-CA", "ca.pem", "-nmin", "60"], cwd=p.folder,
+                                 stdout=(p.folder / "responder.log").open("w"), stderr=subprocess.STDOUT)
+        self.addCleanup(lambda: (asked.kill(), asked.wait()))
+        wait_until(lambda: "ACCEPT" in (p.folder / "responder.log").read_text(), "the responder")   # a connection without a request would hang it
+
+        def login(name):
+            context = ssl.create_default_context(cafile=p.folder / "ca.crt")
+            context.load_cert_chain(p.folder / f"{name}.crt", p.folder / f"{name}.key")
+            client = Mqtt(8883, context)
+            try:
+                return client.connect(name)
+            finally:
+                client.socket.close()
+
+        self.assertEqual(login("good"), 0)
+        self.assertEqual(login("gone"), 0x87)
+        self.assertIn("is revoked (OCSP", self.shell(p, "penstock auth explain gone"))
+        self.assertEqual(login("strange"), 0, "SoftFail: the responder does not know it")
+        asked.kill()
+        asked.wait()
+        self.assertEqual(login("late"), 0, "SoftFail: nobody answers")
+        self.assertEqual(login("gone"), 0x87, "the answer is remembered")
+        rules["metadata"]["annotations"]["penstock.io/ocsp"] = "HardFail"
+        self.shell(p, f"kubectl apply -f {p.write('rules.json', json.dumps(rules))}")
+        wait_until(lambda: login("hard") == 0x87, "HardFail to act")
+        self.assertIn("the policy is HardFail", self.shell(p, "penstock auth explain hard"))
+        self.assertIsNotNone(trusted)
+
+
 class CustomServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
 

@@ -1,10 +1,13 @@
 // The embedded issuer over a registry in memory, and what listeners make of it.
 #include <gtest/gtest.h>
+#include <openssl/ocsp.h>
+#include <openssl/pem.h>
 
 #include "base/clock.h"
 #include "base/text.h"
 #include "control/certificates.h"
 #include "control/security.h"
+#include "crypto/ocsp.h"
 #include "crypto/x509.h"
 
 namespace penstock {
@@ -244,6 +247,36 @@ TEST(Durations, as_go_writes_them) {
     EXPECT_EQ(parse_duration_ms("1h30m5s"), 5'405'000);
     EXPECT_EQ(parse_duration_ms("1.5h"), 5'400'000);
     for (const auto* bad : {"", "5", "h", "5x", "-1h", "1h-"}) EXPECT_FALSE(parse_duration_ms(bad)) << bad;
+}
+
+// RFC 6960, 2.4: an answer without a next update says that newer ones are there all the time. An old one would hide a revocation.
+TEST(Ocsp, an_old_answer_is_nobodys_word) {
+    const auto now = wall_ms();
+    const crypto::IssueOptions ca_options{.subject = {{"CN", "CA"}}, .is_ca = true, .not_before_ms = now - 3'600'000, .not_after_ms = now + 86'400'000LL * 30};
+    const auto ca_key = crypto::make_key("Ec256").value(), key = crypto::make_key("Ec256").value();
+    const auto ca_pem = crypto::issue_certificate(ca_key, nullptr, ca_options).value();
+    const crypto::KeyPair issuer{.certificate = ca_pem, .key = ca_key};
+    const auto leaf_pem = crypto::issue_certificate(key, &issuer, {.subject = {{"CN", "leaf"}}, .not_before_ms = now - 3'600'000, .not_after_ms = now + 86'400'000LL * 20}).value();
+    const auto ca = crypto::read_certificates(ca_pem).value().front(), leaf = crypto::read_certificates(leaf_pem).value().front();
+    auto answer = [&](std::int64_t age_s, bool has_next) {
+        const std::unique_ptr<BIO, decltype(&BIO_free)> bio(BIO_new_mem_buf(ca_key.data(), static_cast<int>(ca_key.size())), &BIO_free);
+        const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> signer(PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr), &EVP_PKEY_free);
+        const std::unique_ptr<OCSP_BASICRESP, decltype(&OCSP_BASICRESP_free)> basic(OCSP_BASICRESP_new(), &OCSP_BASICRESP_free);
+        const std::unique_ptr<OCSP_CERTID, decltype(&OCSP_CERTID_free)> id(OCSP_cert_to_id(EVP_sha1(), leaf.native(), ca.native()), &OCSP_CERTID_free);
+        const std::unique_ptr<ASN1_TIME, decltype(&ASN1_TIME_free)> since(X509_gmtime_adj(nullptr, -age_s), &ASN1_TIME_free), next(X509_gmtime_adj(nullptr, 3600), &ASN1_TIME_free);
+        OCSP_basic_add1_status(basic.get(), id.get(), V_OCSP_CERTSTATUS_GOOD, 0, nullptr, since.get(), has_next ? next.get() : nullptr);
+        OCSP_basic_sign(basic.get(), ca.native(), signer.get(), EVP_sha256(), nullptr, 0);
+        const std::unique_ptr<OCSP_RESPONSE, decltype(&OCSP_RESPONSE_free)> whole(OCSP_response_create(OCSP_RESPONSE_STATUS_SUCCESSFUL, basic.get()), &OCSP_RESPONSE_free);
+        unsigned char* bytes = nullptr;
+        const int size = i2d_OCSP_RESPONSE(whole.get(), &bytes);
+        const std::string out(bytes, bytes + size);
+        OPENSSL_free(bytes);
+        const auto status = crypto::ocsp_status(out, leaf, ca, now);
+        return status ? std::string("good") : status.error().message;
+    };
+    EXPECT_EQ(answer(60, false), "good");
+    EXPECT_EQ(answer(200'000, true), "good");
+    EXPECT_EQ(answer(200'000, false), "the answer is too old: it names no next update and is more than a day old");
 }
 
 }  // namespace
