@@ -131,6 +131,8 @@ int restore(const RestoreOptions& options);
 /// `commands`: name and description of each.
 int completion(const std::string& shell, const std::vector<std::pair<std::string, std::vector<std::string>>>& commands);
 /// Writes docs/resources/*.md from the declarations.
+/// The definitions of the kinds that a cluster does not have, as YAML.
+int crds();
 int write_reference(const std::string& folder);
 
 }  // namespace penstock::app

@@ -319,6 +319,7 @@ int main(int argc, char** argv) {
     restore->add_option("--data-dir", restore_options.data_folder, "Where state is kept")->capture_default_str();
     auto* completion = root.add_subcommand("completion", "Completion for a shell: source <(penstock completion bash)");
     completion->add_option("shell", shell, "bash or zsh")->required();
+    auto* crds = root.add_subcommand("crds", "Print the definitions of the kinds for a cluster: penstock crds | kubectl apply --server-side -f -");
     std::string reference_folder;
     auto* reference = root.add_subcommand("write-reference", "Write the reference pages of all kinds");
     reference->add_option("folder", reference_folder, "Folder")->required();
@@ -454,6 +455,7 @@ int main(int argc, char** argv) {
         }
         return app::completion(shell, commands);
     }
+    if (*crds) return app::crds();
     if (*reference) return app::write_reference(reference_folder);
     if (*bench) {
         load.port = static_cast<std::uint16_t>(load_port);

@@ -323,6 +323,12 @@ int validate(const ResourceOptions& options) {
     return 0;
 }
 
+int crds() {
+    for (const auto& kind : resources::all_kinds())
+        if (kind.group == "mqttbroker.iotoperations.azure.com") std::cout << "---\n" << resources::to_yaml(resources::definition_of(kind));
+    return 0;
+}
+
 int write_reference(const std::string& folder) {
     std::error_code error;
     std::filesystem::create_directories(folder, error);

@@ -172,6 +172,8 @@ void Core::settle_leaving() {
                 else if (auto* group = index_.find_group(record.filter, record.group); group != nullptr) deliver_shared(message, *group, record.filter);
                 origin_ = nullptr;
                 leaving.step = Leaving::Step::sent;
+                // What it caused here is in this very batch; a ticket for it comes only if there is something in it.
+                if (!origin.went_elsewhere) engine_->erase_leaving(leaving.number), leaving.step = Leaving::Step::arrived;
                 leaving.ticket = engine_->next_ticket();
                 break;
             }

@@ -95,6 +95,8 @@ std::vector<Fault> notes(const Kind& kind, const Json& object);
 std::string canonical(const std::vector<std::string>& values, std::string_view text);
 /// OpenAPI v3 schema of a kind that is declared by fields.
 Json schema_from_fields(const Kind& kind);
+/// The CustomResourceDefinition (apiextensions.k8s.io/v1) with which a cluster serves the kind.
+Json definition_of(const Kind& kind);
 /// The reference page in Markdown.
 std::string reference_page(const Kind& kind);
 

@@ -155,7 +155,9 @@ class MemoryNet {
     std::uint64_t commit(std::uint32_t core) {
         mails_sent_.resize(cores_.size(), std::vector<std::uint64_t>(cores_.size()));
         mails_processed_.resize(cores_.size(), std::vector<std::uint64_t>(cores_.size()));
-        return cores_[core]->commit({.sent = mails_sent_[core], .processed = mails_processed_[core], .any_sent = true, .any_processed = true});
+        // As a worker does: a turn in which nothing happened makes no ticket.
+        const auto before = std::exchange(committed_.try_emplace(core).first->second, std::pair(mails_sent_[core], mails_processed_[core]));
+        return cores_[core]->commit({.sent = mails_sent_[core], .processed = mails_processed_[core], .any_sent = before.first != mails_sent_[core], .any_processed = before.second != mails_processed_[core]});
     }
     [[nodiscard]] bool is_dead() const noexcept { return is_dead_; }
 
@@ -254,6 +256,7 @@ class MemoryNet {
     std::map<broker::Connection*, End*> owned_;
     std::vector<std::unique_ptr<End>> ends_;
     std::vector<std::vector<std::uint64_t>> mails_sent_, mails_processed_;   ///< [from][to], [by][from]
+    std::map<std::uint32_t, std::pair<std::vector<std::uint64_t>, std::vector<std::uint64_t>>> committed_;
     bool is_dead_ = false;
     std::int64_t now_;
 };
