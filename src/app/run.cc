@@ -180,8 +180,12 @@ int run_broker(const BrokerRoleOptions& options) {
         const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
         return listening ? std::string() : listening.error().message;
     });
+    const auto served = connect()->request("GET", "/version");
+    if (!served || !served->ok()) log::warn("app", "the resource API does not say its version; it is taken for a cluster's why=\"{}\"", !served ? served.error().message : served->message());
+    const auto api_version = served && served->ok() ? text_at(served->body, "gitVersion") : std::string();
+    if (!api_version.ends_with("+penstock")) controller.serve_cluster();
     objects.start();
-    log::info("app", "penstock {} broker role api=https://{}:{} namespace={}", version, access->host, access->port, options.name_space);
+    log::info("app", "penstock {} broker role api=https://{}:{} api_version={} namespace={}", version, access->host, access->port, api_version, options.name_space);
 
     // One broker acts for a namespace; others wait for its lease. Who loses it ends, so that a fresh start decides anew.
     std::atomic<bool> stopping{false}, lost{false};

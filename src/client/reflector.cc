@@ -56,9 +56,16 @@ Reflector::Step Reflector::list() {
         if (answer->status == 410 && !exact_) return Step::list_again;   // said of a list from nowhere, it is a fault like others
         if (!answer->ok()) {
             const auto why = answer->status == 403 ? "not allowed to list" : answer->status == 404 ? "the kind is not served" : "listing failed";
-            if (fault_ != answer->message()) log::warn("client", "{} kind={} status={} why=\"{}\"; it is tried again", why, kind_.plural, answer->status, answer->message());
+            const auto cure = answer->status != 404 ? "" : kind_.group == "mqttbroker.iotoperations.azure.com" ? " (penstock crds | kubectl apply --server-side -f -)" : " (it goes on without)";
+            if (fault_ != answer->message()) log::warn("client", "{}{} kind={} status={} why=\"{}\"; it is tried again", why, cure, kind_.qualified_plural(), answer->status, answer->message());
             fault_ = answer->message();
             retry_after_s_ = answer->retry_after_s;
+            if (answer->status == 404) {
+                // What is not served has no objects: a cluster without cert-manager is no reason to wait for it.
+                const auto gone = objects_;
+                for (const auto& [key, old] : gone) drop(key, old);
+                if (options_.on_synced) options_.on_synced();
+            }
             return Step::back_off;
         }
         const auto& items = resources::at_path(answer->body, "items");

@@ -304,6 +304,8 @@ bool BrokerController::reconcile() {
     }
 
     auto plan = plan_broker(chosen != nullptr ? *chosen : Json::object(), listeners, std::thread::hardware_concurrency());
+    if (in_cluster_)
+        for (auto& port : plan.ports) port.config.loopback_only = false;
     if (chosen == nullptr) {
         plan.ports.clear();
         if (server_ == nullptr) return true;
@@ -522,7 +524,7 @@ void BrokerController::put_service(const Json& listener, const Plan& plan, const
         if (port.listener != name || port.name_space != space) continue;
         type = port.service_type == "ClusterIp" ? "ClusterIP" : port.service_type;
         const auto number = states[i].is_open && port.port == 0 ? states[i].bound_port : port.port;
-        Json entry = {{"name", fmt::format("mqtt-{}", number)}, {"port", number}, {"targetPort", number}, {"protocol", "TCP"}};
+        Json entry = {{"name", fmt::format("mqtt-{}", number)}, {"port", number}, {"targetPort", in_cluster_ && states[i].is_open ? states[i].bound_port : number}, {"protocol", "TCP"}};
         if (type == "NodePort") entry["nodePort"] = port.config.port;
         ports.push_back(std::move(entry));
     }
@@ -532,19 +534,25 @@ void BrokerController::put_service(const Json& listener, const Plan& plan, const
                    {"metadata", {{"name", service_name}, {"namespace", space},
                                  {"labels", {{"app.kubernetes.io/name", "microsoft-iotoperations-mqttbroker"}}},
                                  {"ownerReferences", Json::array({{{"apiVersion", text_at(listener, "apiVersion")}, {"kind", "BrokerListener"}, {"name", name}, {"uid", text_at(listener, "metadata.uid")}, {"controller", true}}})}}},
-                   {"spec", {{"type", type}, {"clusterIP", "127.0.0.1"}, {"ports", ports}, {"selector", {{"app.kubernetes.io/name", "microsoft-iotoperations-mqttbroker"}, {"tier", "frontend"}}}}},
+                   {"spec", {{"type", type}, {"ports", ports}, {"selector", {{"app.kubernetes.io/name", "microsoft-iotoperations-mqttbroker"}, {"tier", "frontend"}}}}},
                    {"status", {{"loadBalancer", type == "LoadBalancer" ? Json{{"ingress", Json::array({{{"ip", host}}})}} : Json::object()}}}};
-    // Clients reach a LoadBalancer's port itself; there is no second port behind it.
-    if (type == "LoadBalancer") object["spec"]["allocateLoadBalancerNodePorts"] = false;
     const auto status = object["status"];
     object.erase("status");
+    if (!in_cluster_) {
+        object["spec"]["clusterIP"] = "127.0.0.1";
+        // Clients reach a LoadBalancer's port itself; there is no second port behind it.
+        if (type == "LoadBalancer") object["spec"]["allocateLoadBalancerNodePorts"] = false;
+    }
+    auto put_status = [&] {
+        if (!in_cluster_) write_status(service_kind(), space, service_name, status);   // a cluster's own controllers say where it is
+    };
     // Owned by right and applied as a whole: what others added to the Service stays theirs. Nothing is sent when it is so already.
     const auto current = objects_.get(service_kind(), space, service_name);
     const bool as_wanted = current != nullptr && resources::merge_applied(*current, object, service_kind().schema) == *current && at_path(*current, "spec.ports").size() == ports.size();
-    if (as_wanted) return write_status(service_kind(), space, service_name, status);
+    if (as_wanted) return put_status();
     if (auto applied = objects_.patch(service_kind(), space, service_name, registry::PatchType::apply, object, manager_name); !applied)
         log::warn("control", "the Service of a listener was not written listener={}/{} why=\"{}\"", space, name, applied.error().message);
-    write_status(service_kind(), space, service_name, status);
+    put_status();
     // A listener that was renamed to another Service leaves the old one behind; it goes.
     for (const auto& other : objects_.list(service_kind(), space)) {
         const auto& owners = at_path(*other, "metadata.ownerReferences");

@@ -31,6 +31,9 @@ class BrokerController {
     BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys = {}, StatePlace place = {});
     ~BrokerController();
 
+    /// The resources are a cluster's: it gives Services their addresses and ports lead into this pod, so they open on all interfaces.
+    /// Before start().
+    void serve_cluster() noexcept { in_cluster_ = true; }
     void start();
     /// What the engine counted, by reconciler and outcome. Any thread.
     [[nodiscard]] auto engine_counts() const { return engine_.counts(); }
@@ -56,6 +59,7 @@ class BrokerController {
 
   private:
     class Work;
+    bool in_cluster_ = false;
     /// Certificate, authentication and authorization of a port that asks for them.
     void secure(PlannedPort& port, const resources::Json& listener);
     /// Opens what the Broker kept and starts it with that; says meanwhile how far it is. Null: it cannot, and its status says why.

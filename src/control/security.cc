@@ -109,7 +109,8 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
         const auto current = objects_.get(certificate_kind(), space, out.secret);
         if (current == nullptr || resources::merge_applied(*current, object, certificate_kind().schema) != *current || at_path(*current, "spec.dnsNames") != wanted["dnsNames"] || at_path(*current, "spec.ipAddresses") != wanted["ipAddresses"]) {
             if (auto done = objects_.patch(certificate_kind(), space, out.secret, registry::PatchType::apply, object, manager); !done) {
-                out.fault = fmt::format("tls: Certificate {} cannot be written: {}", out.secret, done.error().message);
+                out.fault = done.error().code == 404 ? fmt::format("tls: Certificate {} cannot be written, for this cluster has no cert-manager; install it, or use tls.mode Manual", out.secret)
+                                                     : fmt::format("tls: Certificate {} cannot be written: {}", out.secret, done.error().message);
                 return out;
             }
         }

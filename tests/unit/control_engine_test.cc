@@ -114,6 +114,31 @@ TEST(Reflector, answers_no_server_should_give_end_nothing_and_are_not_hammered) 
     EXPECT_LE(transport.lists, 12) << "a list that is always too old is asked for with pauses";
 }
 
+/// A cluster without the kind; later somebody installs it.
+class LateTransport : public client::Transport {
+  public:
+    int lists = 0;
+    Result<client::Response> request(const std::string&, const std::string&, const std::string&, const std::string&, const std::string&) override {
+        if (++lists <= 3) return client::Response{.status = 404, .body = {}, .text = "404 page not found\n", .warnings = {}};
+        return client::Response{.status = 200, .body = {{"metadata", {{"resourceVersion", "1"}}}, {"items", Json::array({{{"metadata", {{"name", "late"}, {"namespace", "x"}, {"uid", "u"}, {"resourceVersion", "1"}}}}})}}, .text = {}, .warnings = {}};
+    }
+    Result<int> watch(const std::string&, const std::string&, const std::function<bool(const Json&)>&) override { return fail("over"); }
+    void interrupt() override {}
+};
+
+// A kind that nobody serves holds nobody up: it has no objects until it is there.
+TEST(Reflector, a_kind_that_is_not_served_has_no_objects) {
+    LateTransport transport;
+    int pauses = 0, synced_at = 0;
+    std::vector<std::string> seen;
+    client::Reflector reflector(transport, *resources::find_kind("cert-manager.io/v1", "Certificate"), "", {
+        .on_change = [&](const client::Reflector::Change& change) { seen.push_back(resources::text_at(*change.object, "metadata.name")); },
+        .on_synced = [&] { if (synced_at == 0) synced_at = transport.lists; }, .pause = [&](std::int64_t) { return ++pauses < 5; }, .random = [] { return 0.5; }, .now_ms = monotonic_ms});
+    reflector.run();
+    EXPECT_EQ(synced_at, 1) << "known after the first answer";
+    EXPECT_EQ(seen, std::vector<std::string>{"late"});
+}
+
 TEST(Engine, the_broker_follows_a_faulty_api) {
     ApiWorld world;
     const auto listener = [](int number) {

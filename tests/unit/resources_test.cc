@@ -11,6 +11,7 @@
 #include "crypto/signature.h"
 #include "client/apply.h"
 #include "control/plan.h"
+#include "resources/json_schema.h"
 #include "registry/registry.h"
 
 namespace penstock {
@@ -277,6 +278,24 @@ TEST(Plan, profiles_workers_and_service_types) {
     EXPECT_TRUE(plan.ports[1].blocked.empty());
     EXPECT_TRUE(plan.ports[2].spec.contains("tls")) << "what it asks for is looked at with the objects it names";
     EXPECT_EQ(plan.notes.size(), 3u) << "encryptInternalTraffic, redundancyFactor and the capped workers are told";
+}
+
+// What `penstock crds` prints is taken by our own API too, by the rules of structural schemas.
+TEST(Definitions, of_all_kinds_are_structural) {
+    int count = 0;
+    for (const auto& kind : resources::all_kinds()) {
+        if (kind.group != "mqttbroker.iotoperations.azure.com") continue;
+        ++count;
+        const auto definition = resources::definition_of(kind);
+        std::vector<resources::Fault> faults;
+        resources::check_structural(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "schema", faults);
+        for (const auto& fault : faults) ADD_FAILURE() << kind.kind << ": " << fault.path << ": " << fault.message;
+        EXPECT_EQ(definition.dump().find("x-kubernetes-patch"), std::string::npos);
+        EXPECT_EQ(definition["metadata"]["name"], kind.plural + "." + kind.group);
+    }
+    EXPECT_EQ(count, 4);
+    const auto broker = resources::definition_of(*resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker"));
+    EXPECT_EQ(broker["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["memoryProfile"]["pattern"], "(?i)^(Tiny|Low|Medium|High)$");
 }
 
 }  // namespace
