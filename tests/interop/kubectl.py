@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
@@ -238,6 +239,7 @@ def watches(k):
         watch.terminate()
         watch.wait()
     deleted = subprocess.Popen([k.binary, "wait", "--for=delete", f"configmap/{name}", "--timeout=20s"], env=k.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(2)   # it must have found the object before that goes: kubectl 1.20 fails on one that is gone already
     k("delete", "configmap", name)
     k.check("wait --for=delete", deleted.wait() == 0)
     deleted.communicate()
@@ -313,13 +315,19 @@ def pods(k):
         follow.wait()
     local = free_port()
     target = k("-n", NS, "get", "service", "aio-broker", "-o", "jsonpath={.spec.ports[0].port}").stdout
+    # The default listener is TLS with service-account tokens.
+    authority = pathlib.Path(k.home) / "ca.crt"
+    authority.write_text(k("-n", NS, "get", "configmap", "azure-iot-operations-aio-ca-trust-bundle", "-o", r"jsonpath={.data.ca\.crt}").stdout)
+    k("-n", NS, "create", "serviceaccount", f"forward-{k.minor}")
+    token = k.p.run("create", "token", f"forward-{k.minor}", "-n", NS, "--audience", "aio-internal").stdout.strip()
+    login = ["--cafile", str(authority), "-V", "5", "-D", "connect", "authentication-method", "K8S-SAT", "-D", "connect", "authentication-data", token]
     for what in ("pod/aio-broker-frontend-0", "service/aio-broker"):
         forward = subprocess.Popen([k.binary, "-n", NS, "port-forward", what, f"{local}:{target}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=k.env)
         try:
             if k.check(f"port-forward {what} starts", "Forwarding" in forward.stdout.readline()):
                 # Mosquitto through the forwarded port, twice.
                 for _ in range(2):
-                    r = subprocess.run(["mosquitto_pub", "-p", str(local), "-t", "a", "-m", "x" * 100_000, "-q", "1"], capture_output=True, text=True, timeout=20)
+                    r = subprocess.run(["mosquitto_pub", "-h", "localhost", "-p", str(local), *login, "-t", "a", "-m", "x" * 100_000, "-q", "1"], capture_output=True, text=True, timeout=20)
                     k.check(f"a client through port-forward {what}", r.returncode == 0, r)
         finally:
             forward.terminate()
