@@ -105,7 +105,8 @@ class Load {
     std::unique_ptr<char[]> scratch_, cipher_;
     std::string payload_, prefix_;
     std::function<void(Peer&, const mqtt::PublishView&)> on_message_;
-    std::uint64_t delivered_ = 0, sent_ = 0, acknowledged_ = 0;
+    std::uint64_t delivered_ = 0, sent_ = 0;
+    std::uint64_t acknowledged_ = 0, refused_ = 0;   ///< with a good or a bad reason; of these with a bad one
     std::size_t connected_ = 0, subscribed_ = 0, lost_ = 0;
     std::int64_t begin_ns_ = 0, next_progress_ = 0;
     io::ProcessUse broker_before_, own_before_;
@@ -246,8 +247,14 @@ void Load::handle(Peer& peer, const mqtt::Frame& frame) {
             ++subscribed_;
             break;
         case PacketType::puback:
+        case PacketType::pubrec: {
+            const auto answer = mqtt::decode_ack(frame.type, frame.flags, frame.body, version_);
+            if (answer && mqtt::is_error(answer->reason)) ++refused_, ++acknowledged_;
+            else if (frame.type == PacketType::pubrec) ack(PacketType::pubrel, id_of());
+            else ++acknowledged_;
+            break;
+        }
         case PacketType::pubcomp: ++acknowledged_; break;
-        case PacketType::pubrec: ack(PacketType::pubrel, id_of()); break;
         case PacketType::pubrel: ack(PacketType::pubcomp, id_of()); break;
         case PacketType::publish: {
             const auto message = mqtt::decode_publish(frame.flags, frame.body, version_, false);
@@ -358,7 +365,7 @@ void Load::keep_window(const std::vector<Peer*>& publishers, int window, std::ui
             if (!started_ && passed >= warm) measure_begin();
             progress(o_.scenario.c_str(), std::min(1.0, static_cast<double>(passed) / static_cast<double>(whole)));
             if (delivered_ != last_delivered) last_delivered = delivered_, last_change = monotonic_ms();
-            else if (monotonic_ms() - last_change > 5000) report_.error = fmt::format("no message arrived for 5 s ({} sent, {} delivered): messages were lost", sent_, delivered_);
+            else if (monotonic_ms() - last_change > 5000) report_.error = fmt::format("no message arrived for 5 s ({} sent, {} of them refused, {} delivered): messages were lost", sent_, refused_, delivered_);
             return passed >= whole;
         },
         seconds + o_.warm_up + 10);
@@ -579,17 +586,19 @@ void Load::offline() {
         progress("offline fill", static_cast<double>(i) / o_.messages);
     }
     wait_until([&] { return acknowledged_ == sent_; }, 30);
-    delivered_ += acknowledged_;
+    const auto taken = acknowledged_ - refused_;
+    delivered_ += taken;
     measure_end();
     report_.figures.emplace_back("fill_broker_us", report_.broker_cpu_us_per_message);
     const auto before = delivered_;
     // The session is resumed: its subscription is still there.
     if (add("", "", id, false, 3600) == nullptr) return;
     measure_begin();
-    wait_until([&] { return delivered_ - before >= static_cast<std::uint64_t>(o_.messages); }, 60);
+    wait_until([&] { return delivered_ - before >= taken; }, 60);
     measure_end();
     report_.figures.emplace_back("drain_broker_us", report_.broker_cpu_us_per_message);
     report_.figures.emplace_back("drained", static_cast<double>(delivered_ - before));
+    if (refused_ > 0) report_.figures.emplace_back("refused", static_cast<double>(refused_));
 }
 
 LoadReport Load::run() {

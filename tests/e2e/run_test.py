@@ -196,6 +196,17 @@ class Run(unittest.TestCase):
             self.assertEqual(report["error"], "")
             self.assertGreater(report["delivered"], 100)
 
+    def test_bench_counts_what_is_refused_and_waits_for_the_rest(self):
+        port = free_port()
+        p = Penstock(BINARY)
+        p.files = [p.write("m.yaml", broker("{memoryProfile: Tiny, diagnostics: {metrics: {prometheusPort: 0}, selfCheck: {mode: Disabled}}}") + "---\n" + listener("one", [f"port: {port}"]))]
+        with p:
+            p.wait_running("one")
+            report = json.loads(p.run("bench", "offline", "-p", str(port), "--payload", "4096", "--json", timeout=50).stdout)
+            self.assertEqual(report["error"], "")
+            self.assertGreater(report["refused"], 0)
+            self.assertEqual(report["drained"] + report["refused"], 100_000)
+
     @staticmethod
     def subscriptions(metrics):
         return sum(int(line.rsplit(" ", 1)[1]) for line in page(metrics, "/metrics").splitlines() if line.startswith("aio_broker_store_subscriptions{"))
