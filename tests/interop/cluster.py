@@ -176,7 +176,13 @@ def prove(cluster, binary):
     check("manifests are taken, enumerations in any case", told.returncode == 0, told.stderr)
     check("defaults are written by the server", cluster.get("brokerlistener", "plain")["spec"]["ports"][0].get("protocol") == "Mqtt", cluster.get("brokerlistener", "plain"))
 
-    role = [binary, "broker", "--kubeconfig", str(cluster.folder / "kubeconfig")]
+    # It runs with the rights of the example, not as an administrator.
+    rights = pathlib.Path(__file__).resolve().parents[2] / "examples" / "cluster-rbac.yaml"
+    check("the example's rights are taken", cluster.kubectl("apply", "-f", str(rights)).returncode == 0)
+    access = json.loads((cluster.folder / "kubeconfig").read_text())
+    access["users"][0]["user"]["token"] = cluster.kubectl("create", "token", "penstock-broker", "-n", SPACE, "--duration", "2h").stdout.strip()
+    (cluster.folder / "broker.kubeconfig").write_text(json.dumps(access))
+    role = [binary, "broker", "--kubeconfig", str(cluster.folder / "broker.kubeconfig")]
     cluster.spawn("broker", *role)
     state = lambda name: cluster.get("brokerlistener", name).get("status", {}).get("runtimeStatus", {})
     wait_until(lambda: state("plain").get("status") == "Running" and state("secure").get("status") == "Running", "both listeners", 40)
@@ -273,6 +279,8 @@ def prove(cluster, binary):
         return False
     wait_until(refused, "the port to close", 20)
     check("a deleted listener closes its port", True)
+    missed = [line for name in ("broker", "second") for line in cluster.log(name).splitlines() if "orbidden" in line or "not allowed" in line]
+    check("no right was missed", not missed, "\n".join(missed[:5]))
 
 
 if __name__ == "__main__":
