@@ -16,7 +16,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from clients import root
+from clients import npm_clients, root
 from mqtt import Mqtt
 from support import free_port, wait_until
 
@@ -64,7 +64,7 @@ def api_server():
 class Cluster:
     """etcd and kube-apiserver on loopback, in a folder of their own."""
 
-    def __init__(self, server):
+    def __init__(self, server, kubectl):
         self.server = server
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="penstock-cluster-"))
         self.port, self.etcd_port, self.peer_port = free_port(), free_port(), free_port()
@@ -79,7 +79,8 @@ class Cluster:
                                                              "clusters": [{"name": "c", "cluster": {"server": f"https://127.0.0.1:{self.port}", "certificate-authority-data": ca}}],
                                                              "users": [{"name": "u", "user": {"token": "administrator"}}],
                                                              "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": SPACE}}]}))
-        self.env = {**os.environ, "KUBECONFIG": str(self.folder / "kubeconfig"), "HOME": str(self.folder)}
+        self.env = {**os.environ, "KUBECONFIG": str(self.folder / "kubeconfig"), "HOME": str(self.folder), "PATH": f"{kubectl.parent}:{os.environ['PATH']}"}
+        self.client = str(kubectl)
 
     def spawn(self, name, *command):
         log = open(self.folder / f"{name}.log", "ab")
@@ -107,7 +108,7 @@ class Cluster:
         wait_until(lambda: self.kubectl("get", "--raw", "/readyz").returncode == 0, "the API server", 90)
 
     def kubectl(self, *words, stdin=None):
-        return subprocess.run(["kubectl", *words], capture_output=True, text=True, env=self.env, input=stdin, timeout=60)
+        return subprocess.run([self.client, *words], capture_output=True, text=True, env=self.env, input=stdin, timeout=60)
 
     def apply(self, *objects):
         return self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
@@ -131,12 +132,16 @@ def of(kind, name, spec, version=GROUP, **more):
 
 def main():
     binary = str(pathlib.Path(sys.argv[1]).resolve())
-    missing = [tool for tool in ("etcd", "kubectl", "openssl") if shutil.which(tool) is None]
-    server, why = (None, f"no {', '.join(missing)} (Debian: etcd-server, kubernetes-client, openssl)") if missing else api_server()
+    missing = [tool for tool in ("etcd", "openssl") if shutil.which(tool) is None]
+    try:
+        kubectl = npm_clients(30)[0]
+    except OSError as error:
+        missing.append(f"kubectl 1.30 ({error})")
+    server, why = (None, f"no {', '.join(missing)} (Debian: etcd-server, openssl)") if missing else api_server()
     if server is None:
         print(f"cluster: skipped, {why}")
         return 0
-    cluster = Cluster(server)
+    cluster = Cluster(server, kubectl)
     try:
         cluster.start()
         prove(cluster, binary)
