@@ -99,20 +99,30 @@ namespace {
 template <class Container, class Erased>
 bool forget(Container& marks, std::string_view publisher, std::optional<std::string_view> suffix, Erased&& erased) {
     bool any = false;
-    for (auto at = marks.lower_bound(publisher); at != marks.end();) {
-        std::string_view key;
-        if constexpr (requires { at->second; }) key = at->first;
-        else key = *at;
-        if (!key.starts_with(publisher)) break;
-        const auto rest = key.substr(publisher.size());
-        if ((rest.size() != 2 && rest[0] != '\0') || (suffix && !key.ends_with(*suffix))) {
-            ++at;
-            continue;
+    auto go_over = [&](std::string_view prefix) {
+        for (auto at = marks.lower_bound(prefix); at != marks.end();) {
+            std::string_view key;
+            if constexpr (requires { at->second; }) key = at->first;
+            else key = *at;
+            if (!key.starts_with(prefix)) break;
+            const auto rest = key.substr(publisher.size());
+            if ((rest.size() != 2 && rest[0] != '\0') || (suffix && !key.ends_with(*suffix))) {
+                ++at;
+                continue;
+            }
+            erased(key.substr(0, key.size() - 2), static_cast<std::uint16_t>(static_cast<unsigned char>(key.end()[-2]) << 8 | static_cast<unsigned char>(key.end()[-1])), *at);
+            at = marks.erase(at);
+            any = true;
         }
-        erased(key.substr(0, key.size() - 2), static_cast<std::uint16_t>(static_cast<unsigned char>(key.end()[-2]) << 8 | static_cast<unsigned char>(key.end()[-1])), *at);
-        at = marks.erase(at);
-        any = true;
+    };
+    if (!suffix) {
+        go_over(publisher);
+        return any;
     }
+    // Each PUBREL comes here: its own mark by name, groups' in the small range behind it.
+    const auto own = std::string(publisher) + std::string(*suffix);
+    go_over(own);
+    go_over(std::string(publisher) + '\0');
     return any;
 }
 
