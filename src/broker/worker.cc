@@ -432,7 +432,7 @@ void Worker::uncount(Connection& connection) {
 bool Worker::count_incomplete(Connection& connection) {
     // Small remainders are not worth the arithmetic; they are bounded by the number of connections.
     constexpr std::size_t counted_min = 4096;
-    const auto held = (connection.in != nullptr ? connection.in->size() : 0) + (connection.websocket != nullptr ? connection.websocket->raw.size() : 0);
+    const auto held = (connection.in != nullptr ? connection.in->capacity() : 0) + (connection.websocket != nullptr ? connection.websocket->raw.capacity() : 0);
     const auto size = held >= counted_min ? static_cast<std::uint32_t>(held) : 0u;
     const bool is_stranger = connection.state != ConnectionState::connected;
     if (size == connection.in_counted && (size == 0 || is_stranger == connection.is_stranger)) return true;
