@@ -62,10 +62,10 @@ struct Connection : session::Link {
     bool wants_write = false;                     ///< the socket was full; EPOLLOUT is armed
     bool is_paused = false;                       ///< not read while the pool is full
     bool is_gated = false;                        ///< this turn's output waits for the turn's commit
-    bool is_stuffed = false;                      ///< not read until it has read what is there for it
-    bool is_stranger = false;                     ///< `in_counted` is counted with those whose CONNECT has not come
     bool is_held = false;                         ///< not read until a verdict is there
-    bool is_debug = false;                        ///< per-client debug log
+    bool is_stuffed : 1 = false;                  ///< not read until it has read what is there for it
+    bool is_stranger : 1 = false;                 ///< `in_counted` is counted with those whose CONNECT has not come
+    bool is_debug : 1 = false;                    ///< per-client debug log
     std::uint16_t category = 0;                   ///< index into the worker's metric categories
     std::uint16_t keep_alive = 0;                 ///< seconds in force
     std::uint32_t last_received = 0;              ///< worker seconds
@@ -97,8 +97,6 @@ struct Connection : session::Link {
     std::unique_ptr<TlsState> tls;
     std::unique_ptr<Security> security;
     std::unique_ptr<Gates> gates;
-    /// Retained messages that are still to be sent for a SUBSCRIBE: filter and options.
-    std::unique_ptr<std::deque<std::pair<std::string, topics::Options>>> retrievals;
 
     /// Something waits to be written.
     [[nodiscard]] bool has_pending() const noexcept {

@@ -453,14 +453,10 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
     output(connection).append(scratch_);
     for (const auto& r : retrieve) {
         // One packet can ask for all there is many times over: the next one's turn comes when this one's are read.
-        if (connection.retrievals == nullptr && takes_retained(connection)) {
-            send_retained(session, r.filter, r.options);
-            continue;
-        }
-        if (connection.retrievals == nullptr) connection.retrievals = std::make_unique<std::deque<std::pair<std::string, topics::Options>>>();
-        connection.retrievals->emplace_back(r.filter, r.options);
+        if (!has_retrievals(connection) && takes_retained(connection)) send_retained(session, r.filter, r.options);
+        else retrievals_[&connection].emplace_back(r.filter, r.options);
     }
-    if (connection.retrievals != nullptr && connection.retrievals->size() > retrievals_max) return fault(ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "more retained messages were asked for than are read");
+    if (has_retrievals(connection) && retrievals_[&connection].size() > retrievals_max) return fault(ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "more retained messages were asked for than are read");
     return Next::go_on;
 }
 
@@ -774,10 +770,11 @@ void Core::on_room(Connection& connection, std::int64_t now) {
     if (connection.session != nullptr && connection.session->keeps_queue) gate(connection);
     now_ = now;
     if (connection.session == nullptr || connection.state != ConnectionState::connected) return;
-    while (connection.retrievals != nullptr && takes_retained(connection)) {
-        const auto next = std::move(connection.retrievals->front());
-        connection.retrievals->pop_front();
-        if (connection.retrievals->empty()) connection.retrievals.reset();
+    while (has_retrievals(connection) && takes_retained(connection)) {
+        auto& waiting = retrievals_[&connection];
+        const auto next = std::move(waiting.front());
+        waiting.pop_front();
+        if (waiting.empty()) retrievals_.erase(&connection);
         // It may have ended meanwhile, by the client or by new rules.
         if (connection.session->subscriptions.find(next.first) != nullptr) send_retained(*connection.session, next.first, next.second);
     }

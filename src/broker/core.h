@@ -204,6 +204,8 @@ class Core {
     void settle_overflow(std::int64_t now);
     /// It has more unread output than it may have while it goes on asking.
     [[nodiscard]] static bool is_stuffed(const Connection& connection) noexcept { return connection.out != nullptr && connection.out->pending() > unread_max; }
+    /// Retained messages it asked for are still to be sent.
+    [[nodiscard]] bool has_retrievals(const Connection& connection) const { return !retrievals_.empty() && retrievals_.contains(&connection); }
     [[nodiscard]] bool under_pressure() const noexcept { return shared_.pool_used() * 4 > config_.pool_bytes * 3; }
 
     [[nodiscard]] CoreFigures figures() const;
@@ -404,6 +406,7 @@ class Core {
         double tokens = 0;
         std::int64_t at = 0;
     };
+    std::unordered_map<const Connection*, std::deque<std::pair<std::string, topics::Options>>> retrievals_;   ///< filters whose retained messages wait for room
     std::unordered_map<std::string, Failures> failures_;           ///< see guesser_of
     std::unordered_set<std::string> known_;                        ///< who was let in lately: address, client id and user name, as a digest
     Origin* origin_ = nullptr;                                     ///< while such a message is routed

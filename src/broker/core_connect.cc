@@ -444,6 +444,7 @@ void Core::on_lost(Connection& connection, std::int64_t now) {
 void Core::end_connection(Connection& connection, bool keep_will) {
     wheel_remove(connection);
     --figures_.connections;
+    if (!retrievals_.empty()) retrievals_.erase(&connection);
     connection.state = ConnectionState::closing;
     if (connection.waiting != nullptr && connection.waiting->ticket != 0) waiting_.erase(connection.waiting->ticket);
     if (connection.security != nullptr && std::exchange(connection.security->has_expiry, false)) expiries_.erase(connection.security->expiry);
