@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
@@ -238,11 +237,13 @@ def watches(k):
     finally:
         watch.terminate()
         watch.wait()
-    deleted = subprocess.Popen([k.binary, "wait", "--for=delete", f"configmap/{name}", "--timeout=20s"], env=k.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(2)   # it must have found the object before that goes: kubectl 1.20 fails on one that is gone already
+    deleted = subprocess.Popen([k.binary, "wait", "--for=delete", f"configmap/{name}", "--timeout=20s", "-v=6"], env=k.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # It must have found the object before that goes: kubectl 1.20 fails on one that is gone already.
+    while (line := deleted.stderr.readline()) and not ("configmaps" in line and name in line and "200 OK" in line):
+        pass
     k("delete", "configmap", name)
-    k.check("wait --for=delete", deleted.wait() == 0)
-    deleted.communicate()
+    deleted.communicate(timeout=30)
+    k.check("wait --for=delete", deleted.returncode == 0)
 
 
 def definitions(k):
