@@ -20,7 +20,7 @@ constexpr std::size_t recent_topics_max = 64, remembered_topic_max = 512;
 constexpr std::size_t categories_max = 1000;
 constexpr std::size_t subscriptions_max = 100'000;         // of one client
 constexpr std::uint32_t control_packet_max = 1u << 20;     // bytes of a packet that is no PUBLISH
-constexpr std::size_t retrievals_max = 10'000;             // filters of one client whose retained messages wait
+constexpr std::size_t subscription_bytes_max = 8u << 20;   // of their filters
 constexpr std::string_view selftest_prefix = "azedge/dmqtt/selftest/";
 }  // namespace
 
@@ -242,8 +242,12 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         if (publish.topic.empty()) {
             if (name.empty()) return fault(ReasonCode::protocol_error, "MQTT-3.3.2-12", "the topic alias is not set");
             publish.topic = name;
-        } else {
+        } else if (name != publish.topic) {
+            const auto delta = static_cast<std::int64_t>(publish.topic.size()) - static_cast<std::int64_t>(name.size());
             name = publish.topic;
+            connection.aliases->incoming_bytes += delta;
+            mqtt::MessageBytes::mine().add(delta);
+            if (delta > 0 && shared_.pool_used() > config_.pool_bytes) return fault(ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "the message pool is full; retry later");
         }
     } else if (publish.topic.empty()) {
         return fault(connection.version == Version::v5 ? ReasonCode::protocol_error : ReasonCode::topic_name_invalid, "MQTT-4.7.3-1",
@@ -285,7 +289,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         category.payload_bytes_received -= publish.payload.size();
         return Next::stop;
     }
-    if (publish.topic[0] == '$' && (publish.topic == "$SYS" || publish.topic.starts_with("$SYS/"))) {
+    if (is_of_the_server(publish.topic)) {
         ++category.authorization_deny;
         if (publish.qos == Qos::exactly_once && connection.version != Version::v5) session.begin_incoming(publish.packet_id);
         return answer(connection.version == Version::v5 ? ReasonCode::not_authorized : ReasonCode::success, "$SYS belongs to the server");
@@ -435,7 +439,7 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
         reasons.push_back(static_cast<ReasonCode>(qos));
         auto* known = session.subscriptions.find(entry.filter);
         const bool is_new = known == nullptr;
-        if (is_new && session.subscriptions.size() >= subscriptions_max) {
+        if (is_new && (session.subscriptions.size() >= subscriptions_max || session.subscriptions.bytes() + entry.filter.size() > subscription_bytes_max)) {
             reasons.back() = ReasonCode::quota_exceeded;
             continue;
         }
@@ -453,9 +457,9 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
     for (const auto& r : retrieve) {
         // One packet can ask for all there is many times over: the next one's turn comes when this one's are read.
         if (!has_retrievals(connection) && takes_retained(connection)) send_retained(session, r.filter, r.options);
-        else retrievals_[&connection].emplace_back(r.filter, r.options);
+        else retrievals_[&connection].add(r.filter, r.options);
     }
-    if (has_retrievals(connection) && retrievals_[&connection].size() > retrievals_max) return fault(ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "more retained messages were asked for than are read");
+    if (has_retrievals(connection) && retrievals_[&connection].is_over()) return fault(ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "more retained messages were asked for than are read");
     return Next::go_on;
 }
 
@@ -704,9 +708,8 @@ void Core::on_room(Connection& connection, std::int64_t now) {
     if (connection.session == nullptr || connection.state != ConnectionState::connected) return;
     while (has_retrievals(connection) && takes_retained(connection)) {
         auto& waiting = retrievals_[&connection];
-        const auto next = std::move(waiting.front());
-        waiting.pop_front();
-        if (waiting.empty()) retrievals_.erase(&connection);
+        const auto next = waiting.take();
+        if (waiting.filters.empty()) retrievals_.erase(&connection);
         // It may have ended meanwhile, by the client or by new rules.
         if (connection.session->subscriptions.find(next.first) != nullptr) send_retained(*connection.session, next.first, next.second);
     }

@@ -296,6 +296,8 @@ class Core {
     void send_retained(session::Session& session, std::string_view filter, const topics::Options& options);
     void broadcast(const Mail& prototype);
     [[nodiscard]] bool is_hidden(std::string_view topic) const noexcept;
+    /// `$SYS` and what is below: clients read it, the server alone writes it.
+    static bool is_of_the_server(std::string_view topic) noexcept { return topic.starts_with("$SYS") && (topic.size() == 4 || topic[4] == '/'); }
     [[nodiscard]] session::QueueLimits queue_limits() const noexcept;
     /// Sees to it that messages of the session's queue go when they expire.
     void watch_queue(session::Session& session);
@@ -406,7 +408,23 @@ class Core {
         double tokens = 0;
         std::int64_t at = 0;
     };
-    std::unordered_map<const Connection*, std::deque<std::pair<std::string, topics::Options>>> retrievals_;   ///< filters whose retained messages wait for room
+    /// Filters whose retained messages wait for room.
+    struct Retrievals {
+        std::deque<std::pair<std::string, topics::Options>> filters;
+        std::size_t bytes = 0;
+        void add(std::string_view filter, const topics::Options& options) {
+            filters.emplace_back(filter, options);
+            bytes += filter.size();
+        }
+        std::pair<std::string, topics::Options> take() {
+            auto out = std::move(filters.front());
+            filters.pop_front();
+            bytes -= out.first.size();
+            return out;
+        }
+        [[nodiscard]] bool is_over() const noexcept { return filters.size() > 10'000 || bytes > 4u << 20; }
+    };
+    std::unordered_map<const Connection*, Retrievals> retrievals_;
     std::unordered_map<std::string, Failures> failures_;           ///< see guesser_of
     std::unordered_set<std::string> known_;                        ///< who was let in lately: address, client id and user name, as a digest
     Origin* origin_ = nullptr;                                     ///< while such a message is routed

@@ -102,6 +102,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
     if (connect.will) {
         if (!topics::is_valid_name(connect.will->topic))
             return refuse(connection, connect.version, ReasonCode::topic_name_invalid, "MQTT-3.1.3-11", "the will topic is empty or has a wildcard");
+        if (is_of_the_server(connect.will->topic)) return refuse(connection, connect.version, ReasonCode::not_authorized, "MQTT-3.1.4-2", "$SYS belongs to the server; the will topic is there");
         if (config_.aio_compatible && connect.will->qos == mqtt::Qos::exactly_once)
             return refuse(connection, connect.version, ReasonCode::qos_not_supported, "MQTT-3.2.2-12", "a will of QoS 2 is not supported");
     }

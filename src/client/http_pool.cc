@@ -9,6 +9,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/ssl.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
@@ -147,10 +148,9 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
             connection->lowest().expires_after(std::chrono::milliseconds(options_.timeout_ms));
         } else {
             connection = std::make_unique<Connection>();
-            tcp::resolver resolver(context_);
-            const auto found = co_await resolver.async_resolve(host_, port_, asio::redirect_error(asio::use_awaitable, error));
+            const auto found = co_await resolve(error);
             if (error) {
-                out.error = fmt::format("{} cannot be resolved: {}", host_, error.message());
+                out.error = fmt::format("{} cannot be resolved: {}", host_, error == asio::error::timed_out ? fmt::format("no answer within {} ms", options_.timeout_ms) : error.message());
                 co_return out;
             }
             if (secure_) connection->secure = std::make_unique<beast::ssl_stream<beast::tcp_stream>>(beast::tcp_stream(context_), tls_);
@@ -194,6 +194,29 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
             idle_.push_back(std::move(connection));
         }
         co_return out;
+    }
+
+    /// The library asks for names one by one and cannot break off: who waits for a name gives up by himself, and addresses do not wait.
+    asio::awaitable<std::vector<tcp::endpoint>> resolve(error_code& error) {
+        if (const auto address = asio::ip::make_address(host_, error); !error) co_return std::vector{tcp::endpoint(address, parse_number<std::uint16_t>(port_).value_or(0))};
+        struct Search {
+            tcp::resolver resolver;
+            asio::steady_timer over;
+            error_code error = asio::error::timed_out;
+            std::vector<tcp::endpoint> found;
+            explicit Search(asio::io_context& context) : resolver(context), over(context) {}
+        };
+        const auto search = std::make_shared<Search>(context_);
+        search->over.expires_after(std::chrono::milliseconds(options_.timeout_ms));
+        search->resolver.async_resolve(host_, port_, [search](error_code failed, const tcp::resolver::results_type& results) {
+            search->error = failed;
+            for (const auto& entry : results) search->found.push_back(entry.endpoint());
+            search->over.cancel();
+        });
+        error_code ended;
+        co_await search->over.async_wait(asio::redirect_error(asio::use_awaitable, ended));
+        error = search->error;
+        co_return search->found;
     }
 
     void set_server_name(beast::ssl_stream<beast::tcp_stream>& stream) {

@@ -23,8 +23,10 @@ char* put_varint(char* at, std::uint32_t value) noexcept {
     return at;
 }
 
-/// Sets or uses an alias of the server's choice: each topic gets one until the client's maximum is reached.
-/// True when the topic itself need not be sent again.
+constexpr std::size_t aliases_max = 1000, alias_bytes_max = 64 * 1024;
+
+/// Sets or uses an alias of the server's choice: each topic gets one until the client's maximum, or what the server remembers for one
+/// client, is reached. True when the topic itself need not be sent again.
 bool use_alias(Link& link, std::string_view topic, std::uint16_t& alias) {
     if (link.aliases == nullptr) link.aliases = std::make_unique<Link::Aliases>();
     auto& known = link.aliases->outgoing;
@@ -32,7 +34,8 @@ bool use_alias(Link& link, std::string_view topic, std::uint16_t& alias) {
         alias = found->second;
         return true;
     }
-    if (known.size() >= link.alias_maximum) return false;
+    if (known.size() >= std::min<std::size_t>(link.alias_maximum, aliases_max) || link.aliases->outgoing_bytes + topic.size() > alias_bytes_max) return false;
+    link.aliases->outgoing_bytes += topic.size();
     alias = static_cast<std::uint16_t>(known.size() + 1);
     known.emplace(topic, alias);
     return false;
@@ -78,6 +81,7 @@ Sent write_publish(Link& link, mqtt::Outgoing& message, mqtt::Qos qos, bool reta
                 remaining = size;
             } else if (!known) {
                 link.aliases->outgoing.erase(std::string(topic));
+                link.aliases->outgoing_bytes -= topic.size();
             }
         }
     }

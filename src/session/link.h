@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "mqtt/message.h"
 #include "mqtt/packets.h"
 #include "session/out_buffer.h"
 
@@ -22,8 +23,15 @@ struct Link {
 
     /// Topic names behind the aliases of each direction; made on first use.
     struct Aliases {
-        std::vector<std::string> incoming;
+        Aliases() = default;
+        Aliases(const Aliases&) = delete;
+        Aliases& operator=(const Aliases&) = delete;
+        ~Aliases() { mqtt::MessageBytes::mine().add(-incoming_bytes); }
+
+        std::vector<std::string> incoming;        ///< by alias - 1; the peer chooses them, so they count as messages do
+        std::int64_t incoming_bytes = 0;          ///< counted in the message pool
         std::unordered_map<std::string, std::uint16_t> outgoing;
+        std::size_t outgoing_bytes = 0;           ///< of their topics; bounded, whatever the peer would take
     };
     std::unique_ptr<Aliases> aliases;
 };

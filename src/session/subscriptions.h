@@ -32,11 +32,13 @@ class Subscriptions {
     /// It must not be there yet.
     void add(Subscription one) {
         if (all_.empty()) all_.reserve(1);
+        bytes_ += one.text.size();
         all_.push_back(std::move(one));
         if (places_ != nullptr) places_->emplace(all_.back().text, all_.size() - 1);
         else if (all_.size() > few) index();
     }
     void erase(Subscription* one) {
+        bytes_ -= one->text.size();
         if (places_ != nullptr) places_->erase(one->text);
         if (one != &all_.back()) {
             *one = std::move(all_.back());
@@ -49,12 +51,17 @@ class Subscriptions {
     void erase_if(Predicate&& predicate) {
         const auto before = all_.size();
         std::erase_if(all_, predicate);
-        if (all_.size() == before || places_ == nullptr) return;
+        if (all_.size() == before) return;
+        bytes_ = 0;
+        for (const auto& one : all_) bytes_ += one.text.size();
+        if (places_ == nullptr) return;
         places_.reset();
         if (all_.size() > few) index();
     }
     [[nodiscard]] bool empty() const noexcept { return all_.empty(); }
     [[nodiscard]] std::size_t size() const noexcept { return all_.size(); }
+    /// Of their texts.
+    [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
     [[nodiscard]] auto begin() const noexcept { return all_.begin(); }
     [[nodiscard]] auto end() const noexcept { return all_.end(); }
 
@@ -65,6 +72,7 @@ class Subscriptions {
         for (std::size_t i = 0; i < all_.size(); ++i) places_->emplace(all_[i].text, i);
     }
     std::vector<Subscription> all_;
+    std::size_t bytes_ = 0;
     std::unique_ptr<std::unordered_map<std::string, std::size_t>> places_;   ///< text → place, when there are many
 };
 

@@ -191,6 +191,64 @@ TEST(Floods, one_subscribe_for_all_there_is_many_times_is_served_as_it_is_read) 
     EXPECT_NE(a->received.rfind("\xE0"), std::string::npos);
 }
 
+// What a client makes the broker remember is bounded in bytes: names of aliases in both directions, filters, what waits to be retrieved.
+TEST(Floods, names_that_a_client_makes_the_broker_remember_are_bounded) {
+    MemoryNet net(1, {.pool_bytes = 1 << 20});
+    auto *a = net.open(), *b = net.open();
+    net.send(*b, connect_packet("b", Version::v5, {{.id = mqtt::PropertyId::topic_alias_maximum, .number = 65'535}}) + subscribe_packet("#", mqtt::Qos::at_most_once));
+    net.send(*a, connect_packet("a"));
+    for (int i = 0; i < 5000; ++i) net.send(*a, publish_packet("t/" + std::string(100, 'x') + std::to_string(i), "x", 0, 0));
+    EXPECT_EQ(count_publishes(b->received, Version::v5), 5000u);
+    ASSERT_NE(b->connection->aliases, nullptr);
+    EXPECT_LE(b->connection->aliases->outgoing_bytes, 64u * 1024);
+    EXPECT_LE(b->connection->aliases->outgoing.size(), 1000u);
+    // Those of publishers count as messages, and go with the connection.
+    const auto before = net.shared().pool_used();
+    auto* c = net.open();
+    net.send(*c, connect_packet("c"));
+    auto aliased = [](std::uint32_t alias, std::size_t size) {
+        std::string properties, packet;
+        mqtt::write_property(properties, mqtt::PropertyId::topic_alias, alias);
+        mqtt::encode_publish(packet, Version::v5, "$t" + std::string(size, 'x'), "", mqtt::Qos::at_most_once, false, false, 0, properties);
+        return packet;
+    };
+    net.send(*c, aliased(1, 60'000) + aliased(2, 60'000) + aliased(2, 10'000));
+    EXPECT_EQ(net.shared().pool_used() - before, 70'004);
+    std::string all;
+    for (std::uint32_t i = 3; i <= 32; ++i) all += aliased(i, 60'000);
+    net.send(*c, all);
+    EXPECT_TRUE(c->is_closed);
+    EXPECT_NE(c->received.find("\xE0"), std::string::npos);
+    EXPECT_EQ(net.shared().pool_used(), before);
+    // Filters.
+    std::vector<std::string> filters;
+    for (int i = 0; i < 200; ++i) filters.push_back(std::string(60'000, 'x') + std::to_string(i));
+    for (int i = 0; i < 200; i += 10) {
+        std::vector<mqtt::SubscriptionView> entries;
+        for (int k = i; k < i + 10; ++k) entries.push_back({.filter = filters[static_cast<std::size_t>(k)], .qos = mqtt::Qos::at_most_once});
+        std::string packet;
+        mqtt::encode_subscribe(packet, Version::v5, 1, entries);
+        a->received.clear();
+        net.send(*a, packet);
+    }
+    EXPECT_EQ(static_cast<unsigned char>(a->received.back()), 0x97);
+    EXPECT_LE(net.core(0).find_session("a")->subscriptions.bytes(), 8u << 20);
+    EXPECT_GT(net.core(0).find_session("a")->subscriptions.bytes(), 7u << 20);
+}
+
+// Nobody but the server writes `$SYS`, not by a detour either.
+TEST(StateStore, answers_do_not_go_to_topics_of_the_server) {
+    MemoryNet net(1);
+    auto* a = net.open();
+    net.send(*a, connect_packet("a"));
+    std::string properties, packet;
+    mqtt::write_property(properties, mqtt::PropertyId::response_topic, "$SYS/broker/version");
+    mqtt::write_property(properties, mqtt::PropertyId::correlation_data, "1234567890123456");
+    mqtt::encode_publish(packet, Version::v5, statestore::request_topic, "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", mqtt::Qos::at_least_once, false, false, 9, properties);
+    net.send(*a, packet);
+    EXPECT_TRUE(a->is_closed);
+}
+
 // Many subscriptions of one client cost what they are, not their square; and there is a bound.
 TEST(Floods, a_client_with_very_many_subscriptions) {
     MemoryNet net(1);

@@ -170,6 +170,29 @@ TEST(Tls, a_client_cannot_send_certificates_without_end) {
     EXPECT_NE(two.server.fault().find("excessive message size"), std::string::npos) << two.server.fault();
 }
 
+// The client's key decides how long the worker computes; OpenSSL itself takes 16,384 bits.
+TEST(Tls, a_client_key_of_unusual_size_is_not_looked_at) {
+    const auto root = authority("root");
+    // Five primes are found sooner than two large ones.
+    const std::unique_ptr<EVP_PKEY_CTX, crypto::Freer<EVP_PKEY_CTX_free>> maker(EVP_PKEY_CTX_new_from_name(nullptr, "RSA", nullptr));
+    EVP_PKEY* made = nullptr;
+    ASSERT_EQ(EVP_PKEY_keygen_init(maker.get()), 1);
+    ASSERT_EQ(EVP_PKEY_CTX_set_rsa_keygen_bits(maker.get(), 8200), 1);
+    ASSERT_EQ(EVP_PKEY_CTX_set_rsa_keygen_primes(maker.get(), 5), 1);
+    ASSERT_EQ(EVP_PKEY_generate(maker.get(), &made), 1);
+    const std::unique_ptr<EVP_PKEY, crypto::Freer<EVP_PKEY_free>> key(made);
+    const std::unique_ptr<BIO, crypto::Freer<BIO_free_all>> text(BIO_new(BIO_s_mem()));
+    PEM_write_bio_PrivateKey(text.get(), key.get(), nullptr, nullptr, 0, nullptr, nullptr);
+    char* at = nullptr;
+    const auto size = BIO_get_mem_data(text.get(), &at);
+    crypto::KeyPair client{.key = std::string(at, static_cast<std::size_t>(size))};
+    client.certificate = crypto::issue_certificate(client.key, &root.pair, {.subject = {{"CN", "slow"}}, .usages = {"digital signature", "client auth"}, .not_before_ms = wall_ms() - day_ms, .not_after_ms = wall_ms() + day_ms}).value();
+    Pair two(server_context(leaf(root, "broker", true), true), tls::Context::client({.ca = root.pair.certificate, .certificate_chain = client.certificate, .key = client.key}).value());
+    two.run();
+    EXPECT_FALSE(two.server_alive);
+    EXPECT_NE(two.server.fault().find("certificate"), std::string::npos) << two.server.fault();
+}
+
 // --- chains ---
 
 TEST(Chain, every_kind_of_bad_certificate_has_its_own_words) {
