@@ -45,14 +45,7 @@ Core::Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared
         };
     category_of("uncategorized");
     if (id_ != 0) return;
-    state_ = std::make_unique<statestore::StateStore>(
-        [this](const std::string& key, const statestore::Entry* entry) {
-            if (!durable_) return;
-            state_wrote_ = true;
-            if (entry != nullptr) engine_->put_state(key, *entry);
-            else engine_->erase_state(key);
-        },
-        config_.state_keys_max);
+    state_ = std::make_unique<statestore::StateStore>(state_writer(), config_.state_keys_max);
 }
 
 void Core::configure(const BrokerConfig& config) {
@@ -635,15 +628,6 @@ void Core::broadcast(const Mail& prototype) {
             copy.body = std::make_unique<Mail::Body>(prototype.body->filter, prototype.body->group, prototype.body->member, nullptr, prototype.body->publisher, prototype.body->packet_id);
         driver_.post(worker, std::move(copy));
     }
-}
-
-void Core::announce(std::uint32_t worker) {
-    index_.for_each_local_filter([&](std::string_view filter) {
-        Mail mail{.kind = Mail::Kind::filter_added, .from = id_};
-        mail.body = std::make_unique<Mail::Body>();
-        mail.body->filter = filter;
-        driver_.post(worker, std::move(mail));
-    });
 }
 
 // --- mails ---

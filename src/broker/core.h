@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -72,11 +73,14 @@ struct ClientView {
 
 /// What all cores of a broker share. Written with relaxed atomics only; nobody waits.
 struct Shared {
+    static constexpr std::size_t control_pool = 0, overflow_pool = 1, first_worker_pool = 2;
     std::atomic<std::uint64_t> sequence{1};                ///< orders retained messages across workers
-    std::vector<std::unique_ptr<mqtt::MessageBytes>> pools;///< one per worker, then one for the control thread and one for the overflow's
+    std::vector<std::unique_ptr<mqtt::MessageBytes>> pools;///< of the control thread, the overflow's, and as many workers as there may be
+    std::atomic<std::size_t> pools_used{static_cast<std::size_t>(-1)};     ///< only these count
     [[nodiscard]] std::int64_t pool_used() const noexcept {
         std::int64_t sum = 0;
-        for (const auto& cell : pools) sum += cell->value();
+        const auto count = std::min(pools.size(), pools_used.load(std::memory_order_relaxed));
+        for (std::size_t i = 0; i < count; ++i) sum += pools[i]->value();
         return sum;
     }
 };
@@ -211,8 +215,15 @@ class Core {
     [[nodiscard]] CoreFigures figures() const;
     CoreFigures& counters() noexcept { return figures_; }
     [[nodiscard]] session::Session* find_session(std::string_view client_id) noexcept;
-    /// Tells another worker, after it started, which filters have subscribers here.
-    void announce(std::uint32_t worker);
+    /// Nothing waits for a verdict, for the disk or for another worker.
+    [[nodiscard]] bool is_quiet() const noexcept;
+    /// Somebody else is asked who a client is.
+    [[nodiscard]] bool has_open_questions() const noexcept { return !waiting_.empty(); }
+    /// The number of workers changes and this one does not run any more: gives each session, with what else is known of it, to the one
+    /// of `heirs` that is its home now, and what all workers know to all. Cores are quiet, come in order, and none of either side runs.
+    void hand_over(const std::vector<Core*>& heirs, std::int64_t now);
+    /// Takes a connection whose session, if it has one, is here already.
+    void inherit(Connection& connection, Core& from);
 
   private:
     enum class Next : std::uint8_t {
@@ -311,6 +322,9 @@ class Core {
 
     // durability
     class Recovery;
+    void inherit(std::unique_ptr<session::Session> owned, Core& from);
+    void inherit_counters(const CoreFigures& from);
+    statestore::StateStore::Write state_writer();
     /// What is written to this connection in this turn waits for the turn's commit.
     void gate(Connection& connection) const noexcept { connection.is_gated |= durable_; }
     /// Sessions that the policy covers now, and did not when they began, are kept from now on.
@@ -379,7 +393,7 @@ class Core {
     std::multimap<std::int64_t, std::uint64_t> timers_;            ///< deadline → session: look at its will and its end
     std::uint64_t next_session_ = 1;
     topics::SubscriptionIndex index_;
-    topics::RetainedIndex<Retained> retained_;
+    std::unique_ptr<topics::RetainedIndex<Retained>> retained_ = std::make_unique<topics::RetainedIndex<Retained>>();
     std::uint64_t retained_count_ = 0;
     std::uint64_t retained_bytes_ = 0;
     bool retained_may_expire_ = false;                             ///< some retained message has an expiry

@@ -607,17 +607,17 @@ void Core::on_tick(std::int64_t now) {
     if (second % 10 == 0) {
         std::vector<std::string> expired;
         if (std::exchange(retained_may_expire_, false))
-            retained_.for_each([&](Retained& value) {
+            retained_->for_each([&](Retained& value) {
                 const auto at = value.message->expires_at();
                 if (at != 0 && at <= now) expired.emplace_back(value.message->view().topic);
                 else retained_may_expire_ |= at != 0;
             });
         for (const auto& topic : expired) {
-            auto* slot = retained_.find(topic);
+            auto* slot = retained_->find(topic);
             --retained_count_;
             retained_bytes_ -= slot->message->payload_size();
             *slot = {};
-            retained_.erase(topic);
+            retained_->erase(topic);
             if (durable_ && home_of(topic, count_) == id_) engine_->erase_retained(topic);
             ++figures_.expired_messages;
         }

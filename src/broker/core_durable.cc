@@ -280,7 +280,7 @@ class Core::Recovery final : public store::Recovered {
         if (core_.state_ != nullptr) core_.state_->restore(std::move(key), std::move(entry));
     }
     void retained(const mqtt::MessageRef& message, std::uint64_t sequence) override {
-        auto& slot = core_.retained_[message->view().topic];
+        auto& slot = (*core_.retained_)[message->view().topic];
         if (slot) return;
         ++core_.retained_count_;
         core_.retained_bytes_ += message->payload_size();
@@ -314,7 +314,7 @@ void Core::begin_persistence(std::unique_ptr<store::Engine> engine, std::int64_t
         for (const auto& subscription : session->subscriptions) engine_->put_subscription(id, subscription.text, subscription.options);
         for (const auto packet_id : session->incoming()) engine_->put_incoming(id, packet_id);
     }
-    retained_.for_each([&](Retained& value) {
+    retained_->for_each([&](Retained& value) {
         const auto view = value.message->view();
         if (home_of(view.topic, count_) == id_ && keeps_retained(view)) engine_->put_retained(value.message, value.sequence);
     });

@@ -16,7 +16,7 @@ constexpr std::size_t retrieval_queue_max = 1000;   // messages queued for one c
 void Core::store_retained(const mqtt::MessageRef& message, std::uint64_t sequence) {
     const auto topic = message->view().topic;
     if (const auto found = cleared_at_.find(std::string(topic)); found != cleared_at_.end() && found->second > sequence) return;
-    auto& slot = retained_[topic];
+    auto& slot = (*retained_)[topic];
     if (slot.sequence > sequence) return;
     // One worker writes a topic, so that the newest is the one that stays.
     if (durable_ && home_of(topic, count_) == id_) {
@@ -36,13 +36,13 @@ void Core::clear_retained(std::string_view topic, std::uint64_t sequence) {
         at = std::max(at, sequence);
         cleared_.push_back({.topic = std::string(topic), .sequence = sequence, .forget_at = now_ + cleared_kept_ms});
     }
-    auto* slot = retained_.find(topic);
+    auto* slot = retained_->find(topic);
     if (slot == nullptr || slot->sequence > sequence) return;
     if (durable_ && home_of(topic, count_) == id_) engine_->erase_retained(topic);
     --retained_count_;
     retained_bytes_ -= slot->message->payload_size();
     *slot = {};
-    retained_.erase(topic);
+    retained_->erase(topic);
 }
 
 void Core::set_retained(mqtt::Outgoing& message, std::uint64_t sequence) {
@@ -69,7 +69,7 @@ void Core::send_retained(Session& session, std::string_view filter, const topics
     auto& counts = figures_.categories[connection->category].delivery;
     output(*connection);
     if (session.keeps_queue) gate(*connection);
-    retained_.match(filter, {}, [&](Retained& value) {
+    retained_->match(filter, {}, [&](Retained& value) {
         if (const auto at = value.message->expires_at(); at != 0 && at <= now_) return;
         mqtt::Outgoing message(value.message);
         const auto qos = std::min(static_cast<Qos>(options.qos), message.view().qos);

@@ -39,6 +39,15 @@ RequestProperties read_properties(std::string_view block) {
 
 }  // namespace
 
+statestore::StateStore::Write Core::state_writer() {
+    return [this](const std::string& key, const statestore::Entry* entry) {
+        if (!durable_) return;
+        state_wrote_ = true;
+        if (entry != nullptr) engine_->put_state(key, *entry);
+        else engine_->erase_state(key);
+    };
+}
+
 Core::Next Core::on_state_request(Connection& connection, const mqtt::PublishView& publish) {
     auto& session = *connection.session;
     ++figures_.state_requests;

@@ -6,24 +6,41 @@
 
 #include <fmt/format.h>
 
+#include "base/clock.h"
 #include "base/log.h"
+#include "io/poller.h"
 #include "io/socket.h"
 
 namespace penstock::broker {
 
+namespace {
+constexpr std::int64_t questions_ms = 2000, quiet_ms = 2000;   // how long a change of the number of workers waits for answers, and stands still
+
+/// Counts messages made and freed by this thread among the broker's.
+class CountedHere {
+  public:
+    explicit CountedHere(mqtt::MessageBytes& cell) : before_(mqtt::MessageBytes::mine()) { mqtt::MessageBytes::use(cell); }
+    CountedHere(const CountedHere&) = delete;
+    CountedHere& operator=(const CountedHere&) = delete;
+    ~CountedHere() { mqtt::MessageBytes::use(before_); }
+
+  private:
+    mqtt::MessageBytes& before_;
+};
+}  // namespace
+
 Server::Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable, const std::string& overflow_folder, const BrokerConfig& config) : durable_(std::move(durable)) {
-    for (std::uint32_t i = 0; i < workers + 2; ++i) shared_.pools.push_back(std::make_unique<mqtt::MessageBytes>());
+    for (std::size_t i = 0; i < Shared::first_worker_pool + workers_max; ++i) shared_.pools.push_back(std::make_unique<mqtt::MessageBytes>());
     if (!overflow_folder.empty()) {
-        overflow_ = store::Overflow::make(overflow_folder, workers, [this] { return shared_.pool_used() * 2 > pool_bytes_.load(std::memory_order_relaxed); }, [this](std::uint32_t worker) { workers_[worker]->wake(); }, *shared_.pools[workers + 1]);
+        overflow_ = store::Overflow::make(overflow_folder, workers_max, [this] { return shared_.pool_used() * 2 > pool_bytes_.load(std::memory_order_relaxed); },
+                                          [this](std::uint32_t worker) {
+                                              if (auto* at = wakes_[worker].load(); at != nullptr) at->wake();
+                                          },
+                                          *shared_.pools[Shared::overflow_pool]);
         set_overflow(config);
     }
-    std::vector<Worker*> peers;
-    for (std::uint32_t i = 0; i < workers; ++i) {
-        workers_.push_back(std::make_unique<Worker>(i, workers, shared_, durable_.get(), overflow_ ? &overflow_->lane(i) : nullptr));
-        peers.push_back(workers_.back().get());
-    }
-    for (auto& worker : workers_) worker->connect_to(peers);
-    for (auto& worker : workers_) threads_.emplace_back([w = worker.get()] { w->run(); });
+    make_workers(workers);
+    start_threads();
     if (durable_ == nullptr) return;
     on_all([&](Worker& worker) {
         worker.core().configure(config);
@@ -40,6 +57,94 @@ Server::Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable, c
 }
 
 Server::~Server() { stop(); }
+
+void Server::make_workers(std::uint32_t count) {
+    std::vector<Worker*> peers;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        workers_.push_back(std::make_unique<Worker>(i, count, shared_, durable_.get(), overflow_ ? &overflow_->lane(i) : nullptr));
+        peers.push_back(workers_.back().get());
+    }
+    for (auto& worker : workers_) worker->connect_to(peers);
+    for (std::uint32_t i = 0; i < workers_max; ++i) wakes_[i] = i < count ? peers[i] : nullptr;
+    shared_.pools_used = Shared::first_worker_pool + count;
+}
+
+void Server::start_threads() {
+    for (auto& worker : workers_) {
+        worker->make_ready();
+        threads_.emplace_back([w = worker.get()] { w->run(); });
+    }
+}
+
+void Server::stop_threads() {
+    for (auto& worker : workers_) worker->stop();
+    for (auto& thread : threads_) thread.join();
+    threads_.clear();
+}
+
+bool Server::settle_down() {
+    io::Poller clock;
+    for (const auto end = monotonic_ms() + quiet_ms; monotonic_ms() < end; clock.wait(1)) {
+        // Several rounds at once: what one says to another takes a turn of each.
+        for (int round = 0; round < 4; ++round)
+            for (auto& worker : workers_) worker->quiet_turn();
+        if (std::ranges::all_of(workers_, [](const auto& worker) { return worker->is_quiet(); })) return true;
+    }
+    return false;
+}
+
+Result<void> Server::set_workers(std::uint32_t count) {
+    const std::lock_guard lock(guard_);
+    if (stopped_ || count == workers_.size()) return {};
+    if (count == 0 || count > workers_max) return fail(fmt::format("the number of workers is from 1 to {}", workers_max));
+    if (durable_ != nullptr && durable_->figures().fault != "") return fail("the disk does not take writes");
+    if (overflow_ != nullptr && !overflow_->is_idle()) return fail("messages wait in the disk buffer; it must be empty");
+    // Who is asked about is answered first, with newcomers waiting a moment and everybody else served.
+    on_all([](Worker& worker) { worker.hold_newcomers(true); });
+    auto let_go = [&](std::string why) {
+        on_all([](Worker& worker) { worker.hold_newcomers(false); });
+        return fail(std::move(why));
+    };
+    io::Poller clock;
+    for (const auto end = monotonic_ms() + questions_ms;;) {
+        std::vector<char> open(workers_.size());
+        gather([&](Worker& worker, std::size_t i) { open[i] = worker.core().has_open_questions(); });
+        if (std::ranges::count(open, 1) == 0) break;
+        if (monotonic_ms() > end) return let_go("clients wait to be authenticated by a server that does not answer");
+        clock.wait(5);
+    }
+    const auto began = monotonic_ms();
+    stop_threads();
+    const CountedHere counted(*shared_.pools[Shared::control_pool]);
+    if (!settle_down() || (overflow_ != nullptr && !overflow_->is_idle())) {
+        start_threads();
+        return let_go("the workers have messages or the disk to wait for");
+    }
+    auto before = std::exchange(workers_, {});
+    const auto config = before.front()->core().config();
+    if (durable_ != nullptr) durable_->resize(count);
+    make_workers(count);
+    for (auto& worker : workers_) {
+        worker->core().configure(config);
+        for (const auto& [key, socket] : open_) worker->add_listener(socket);
+    }
+    for (auto& worker : before) worker->hand_over(workers_);
+    for (std::size_t i = count; i < before.size(); ++i) {
+        auto& gone = *shared_.pools[Shared::first_worker_pool + i];
+        shared_.pools[Shared::control_pool]->add(gone.value());
+        gone.add(-gone.value());
+    }
+    // What they tell each other of subscriptions arrives before the next packet is read, and what moved on the disk is handed in.
+    settle_down();
+    if (durable_ != nullptr) durable_->end_resize();
+    start_threads();
+    for (auto& worker : before) {
+        worker->retire();
+        retired_.push_back(std::move(worker));
+    }
+    log::info("broker", "the number of workers changed from {} to {} milliseconds={}", before.size(), count, monotonic_ms() - began);
+    return {};
+}
 
 void Server::set_overflow(const BrokerConfig& config) {
     pool_bytes_ = config.pool_bytes;
@@ -190,8 +295,7 @@ void Server::stop() {
         stopped_ = true;
         on_all([](Worker& worker) { worker.shut_down(); });
     }
-    for (auto& worker : workers_) worker->stop();
-    for (auto& thread : threads_) thread.join();
+    stop_threads();
     if (durable_ != nullptr) durable_->stop();
     if (overflow_ != nullptr) overflow_->stop();
     open_.clear();

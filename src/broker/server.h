@@ -1,4 +1,6 @@
 #pragma once
+#include <array>
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -8,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/result.h"
 #include "broker/worker.h"
 
 namespace penstock::broker {
@@ -32,6 +35,11 @@ class Server {
     /// Makes `config` and exactly these ports be in force. Ports that stay keep their connections; a port that cannot be
     /// opened is reported and may be tried again by calling once more.
     std::vector<ListenerState> apply(const BrokerConfig& config, const std::vector<ListenerConfig>& listeners);
+    /// Goes on with another number of workers (1 to workers_max): connections, sessions and what is queued move, nobody is disconnected and
+    /// nothing is lost. While it lasts nobody is served, some milliseconds and about two seconds per million of sessions or
+    /// subscriptions. An error says what it has to wait for; all is as before then.
+    Result<void> set_workers(std::uint32_t count);
+    static constexpr std::uint32_t workers_max = 64;           ///< workers with subscribers are bits of a word
     /// Figures of all workers, gathered on their own threads.
     std::vector<CoreFigures> collect();
     /// What was refused lately, oldest first.
@@ -54,6 +62,11 @@ class Server {
 
   private:
     void set_overflow(const BrokerConfig& config);
+    void make_workers(std::uint32_t count);
+    void start_threads();
+    void stop_threads();
+    /// On this thread, while no worker runs. False: it took too long.
+    bool settle_down();
     void on_all(const std::function<void(Worker&)>& task);
     /// Runs on each worker's thread, with its number; returns when all are done.
     void gather(const std::function<void(Worker&, std::size_t)>& task);
@@ -65,6 +78,8 @@ class Server {
     std::unique_ptr<store::Overflow> overflow_;
     std::vector<std::unique_ptr<Worker>> workers_;
     std::vector<std::thread> threads_;
+    std::vector<std::unique_ptr<Worker>> retired_;             ///< of former numbers of workers
+    std::array<std::atomic<Worker*>, workers_max> wakes_{};    ///< for the overflow's thread
     std::map<std::string, std::shared_ptr<ListenerSocket>> open_;     ///< by port; those that pick one: by resource and place
     bool stopped_ = false;
 };

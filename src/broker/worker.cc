@@ -41,9 +41,12 @@ Worker::~Worker() {
 
 void Worker::run() {
     log::set_thread_number(static_cast<int>(id_) + 1);
-    mqtt::MessageBytes::use(*shared_.pools[id_]);
+    mqtt::MessageBytes::use(*shared_.pools[Shared::first_worker_pool + id_]);
     now_ = monotonic_ms();
     next_tick_ = now_ + 1000;
+    // Of connections that came from another worker: what was about to be sent from their queues.
+    for (auto* connection : connections_)
+        if (connection->session != nullptr && !connection->is_dirty && !connection->wants_write && (connection->session->queued() > 0 || core_.has_retrievals(*connection))) make_dirty(*connection);
     while (!stopping_.load(std::memory_order_relaxed)) {
         // Announce sleep, then look once more: a producer that pushed before it saw the flag is seen here, one that
         // pushes later sees the flag and wakes.
@@ -56,40 +59,106 @@ void Worker::run() {
         const auto timeout = work ? 0 : static_cast<int>(std::clamp<std::int64_t>(due - now_, 0, paused_.empty() ? 1000 : 20));
         const auto ready = poller_.wait(timeout);
         sleeping_.store(false, std::memory_order_relaxed);
-        now_ = monotonic_ms();
-        handshake_ns_ = 0;
-        if (core_.is_durable()) core_.settle(now_);
-        core_.settle_overflow(now_);
-        if (deadline != 0 && now_ >= deadline) core_.on_deadline(now_);
-        // Mails first: what another worker did before it answered its client must be visible to that client's next
-        // packet, wherever it arrives.
-        drain_mailboxes();
-        if (has_tasks_.load(std::memory_order_acquire)) run_tasks();
-        for (const auto& r : ready) {
-            if ((r.tag & listener_bit) != 0) {
-                // Looked up, because a task of this very turn may have removed it.
-                const auto at = std::ranges::find(ports_, std::bit_cast<ListenerSocket*>(r.tag & ~listener_bit), [](const Port& port) { return port.socket.get(); });
-                if (at != ports_.end()) accept_from(*at);
-                continue;
-            }
-            auto& connection = *std::bit_cast<Connection*>(r.tag);
-            if (r.writable && connection.wants_write) on_writable(connection);
-            if (!r.readable) continue;
-            if (connection.state != ConnectionState::closing) read_from(connection);
-            // Ended by us, with bytes that the peer has not taken yet: what it still sends is not for anybody.
-            else if (io::read_some(connection.fd, scratch_.get(), scratch_size) < 0 && connection.wants_write) lose(connection);
-        }
-        if (now_ >= next_tick_) {
-            next_tick_ = now_ + 1000;
-            core_.on_tick(now_);
-        }
-        if (!paused_.empty()) resume_paused();
-        // Mails leave before answers do: a client that was told SUBACK or PUBACK may speak to another worker at once.
-        push_outboxes();
-        end_turn();
-        push_outboxes();   // a connection that failed while it was flushed may have published its will
-        reap();
+        turn(ready, deadline);
     }
+}
+
+void Worker::turn(std::span<const io::Ready> ready, std::int64_t deadline) {
+    now_ = monotonic_ms();
+    handshake_ns_ = 0;
+    if (core_.is_durable()) core_.settle(now_);
+    core_.settle_overflow(now_);
+    if (deadline != 0 && now_ >= deadline) core_.on_deadline(now_);
+    // Mails first: what another worker did before it answered its client must be visible to that client's next
+    // packet, wherever it arrives.
+    drain_mailboxes();
+    if (has_tasks_.load(std::memory_order_acquire)) run_tasks();
+    for (const auto& r : ready) {
+        if ((r.tag & listener_bit) != 0) {
+            // Looked up, because a task of this very turn may have removed it.
+            const auto at = std::ranges::find(ports_, std::bit_cast<ListenerSocket*>(r.tag & ~listener_bit), [](const Port& port) { return port.socket.get(); });
+            if (at != ports_.end()) accept_from(*at);
+            continue;
+        }
+        auto& connection = *std::bit_cast<Connection*>(r.tag);
+        if (r.writable && connection.wants_write) on_writable(connection);
+        if (!r.readable) continue;
+        if (connection.state != ConnectionState::closing) read_from(connection);
+        // Ended by us, with bytes that the peer has not taken yet: what it still sends is not for anybody.
+        else if (io::read_some(connection.fd, scratch_.get(), scratch_size) < 0 && connection.wants_write) lose(connection);
+    }
+    if (pumps_ && now_ >= next_tick_) {
+        next_tick_ = now_ + 1000;
+        core_.on_tick(now_);
+    }
+    if (pumps_ && !paused_.empty()) resume_paused();
+    // Mails leave before answers do: a client that was told SUBACK or PUBACK may speak to another worker at once.
+    push_outboxes();
+    end_turn();
+    push_outboxes();   // a connection that failed while it was flushed may have published its will
+    reap();
+}
+
+// --- another number of workers ---
+
+void Worker::quiet_turn() {
+    pumps_ = false;
+    turn({}, 0);
+    pumps_ = true;
+}
+
+bool Worker::is_quiet() const noexcept {
+    return core_.is_quiet() && gated_.empty() && !has_tasks_.load() && std::ranges::all_of(outboxes_, [](const auto& outbox) { return outbox.empty(); }) &&
+           std::ranges::all_of(inboxes_, [](const auto& inbox) { return inbox->looks_empty(); });
+}
+
+void Worker::hand_over(const std::vector<std::unique_ptr<Worker>>& heirs) {
+    std::vector<Core*> cores;
+    for (const auto& heir : heirs) cores.push_back(&heir->core_);
+    core_.hand_over(cores, now_);
+    const auto count = static_cast<std::uint32_t>(heirs.size());
+    for (auto* connection : connections_) {
+        poller_.remove(connection->fd);
+        const auto home = connection->session != nullptr ? Core::home_of(connection->session->client_id(), count) : connection->slot % count;
+        heirs[home]->inherit(*connection, *this);
+    }
+    connections_.clear();
+    dirty_.clear();
+    paused_.clear();
+    lingering_.clear();
+    closing_.clear();
+    for (const auto& port : ports_)
+        for (const int fd : port.socket->fds) poller_.remove(fd);
+    ports_.clear();
+}
+
+void Worker::inherit(Connection& connection, Worker& from) {
+    now_ = from.now_;
+    from.uncount(connection);
+    const bool shakes = connection.tls != nullptr && connection.tls->handshake != 0;
+    from.end_handshake(connection);
+    if (shakes) {
+        connection.tls->handshake = next_handshake_++;
+        handshakes_.emplace(connection.tls->handshake, &connection);
+    }
+    connection.slot = static_cast<std::uint32_t>(connections_.size());
+    connections_.push_back(&connection);
+    core_.inherit(connection, from.core_);
+    // All is on the disk that any of its output promises.
+    connection.gates.reset();
+    connection.is_gated = connection.is_dirty = false;
+    if (connection.is_paused) paused_.push_back(&connection);
+    if (const auto lingers = std::ranges::find(from.lingering_, &connection, &std::pair<std::int64_t, Connection*>::second); lingers != from.lingering_.end()) lingering_.push_back(*lingers);
+    poller_.add(connection.fd, tag_of(connection), !connection.is_paused && !connection.is_held, connection.wants_write);
+    if (connection.has_pending() && !connection.wants_write) make_dirty(connection);
+    if (connection.state != ConnectionState::closing) count_incomplete(connection);
+}
+
+void Worker::retire() {
+    scratch_.reset();
+    plain_.reset();
+    inboxes_.clear();
+    buffers_.clear();
 }
 
 void Worker::begin_persistence(store::Durable& durable) {
@@ -278,6 +347,10 @@ void Worker::resume_paused() {
             paused_.push_back(connection);
             continue;
         }
+        if (holds_newcomers_ && connection->state != ConnectionState::connected && connection->state != ConnectionState::closing) {
+            paused_.push_back(connection);
+            continue;
+        }
         connection->is_paused = connection->is_stuffed = false;
         if (connection->state == ConnectionState::closing || connection->is_held) continue;
         update_interest(*connection);
@@ -320,6 +393,7 @@ bool Worker::read_large(Connection& connection) {
 }
 
 void Worker::read_from(Connection& connection) {
+    if (holds_newcomers_ && connection.state != ConnectionState::connected) return pause(connection);
     if (connection.tls != nullptr) return read_tls(connection);
     if (read_large(connection)) return;
     // What is left of an incomplete packet goes in front, so that the core sees one piece.

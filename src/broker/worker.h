@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <mutex>
 #include <numeric>
 #include <string>
@@ -35,8 +36,20 @@ class Worker final : public Driver {
 
     /// Before run(): the peers' inboxes.
     void connect_to(const std::vector<Worker*>& peers) { peers_ = peers; }
+    /// Before each run().
+    void make_ready() noexcept { stopping_.store(false, std::memory_order_relaxed); }
     /// The thread's body; returns after stop().
     void run();
+    /// A turn without sockets, by whoever stands in for the thread while it does not run.
+    void quiet_turn();
+    /// Nothing is on its way to or from the others, or waits for the disk.
+    [[nodiscard]] bool is_quiet() const noexcept;
+    /// Reads nothing more of clients that are not connected yet, until said otherwise.
+    void hold_newcomers(bool held) noexcept { holds_newcomers_ = held; }
+    /// While nobody runs: everything goes to those who take over, by the client's new home. See Core::hand_over().
+    void hand_over(const std::vector<std::unique_ptr<Worker>>& heirs);
+    /// Nothing of it is needed any more, but late answers to its questions may come.
+    void retire();
     void stop() noexcept;
     /// Keeps its state in `durable` from now on. On its thread.
     void begin_persistence(store::Durable& durable);
@@ -88,6 +101,8 @@ class Worker final : public Driver {
     static constexpr std::size_t cipher_max = 1u << 20;    ///< unsent ciphertext beyond which a peer is given up: it asks for answers and reads none
     static constexpr std::int64_t handshake_ns_max = 2'000'000;    ///< of one turn, for handshakes; the others wait for the next
 
+    void turn(std::span<const io::Ready> ready, std::int64_t deadline);
+    void inherit(Connection& connection, Worker& from);
     void accept_from(const Port& port);
     /// Takes a connection into this worker. False: its port is gone, and so is it.
     bool adopt(std::unique_ptr<Connection> connection);
@@ -145,6 +160,8 @@ class Worker final : public Driver {
     std::mutex tasks_guard_;
     std::vector<std::function<void(Worker&)>> tasks_;
     std::atomic<bool> has_tasks_{false};
+    bool holds_newcomers_ = false;
+    bool pumps_ = true;                                    ///< sends from queues what there is room for
 
     std::int64_t now_ = 0;
     std::int64_t next_tick_ = 0;

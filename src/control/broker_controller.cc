@@ -316,6 +316,12 @@ bool BrokerController::reconcile() {
         const std::lock_guard lock(guard_);
         server_ = std::move(fresh);
     }
+    workers_wait_.clear();
+    if (chosen != nullptr && server_->workers() != plan.workers)
+        if (const auto done = server_->set_workers(plan.workers); !done) {
+            workers_wait_ = done.error().message;
+            log::info("control", "the number of workers stays at {} for now wanted={} why=\"{}\"", server_->workers(), plan.workers, workers_wait_);
+        }
     // The policies are in force first, so that the first writing follows them.
     const bool begins = server_->durable() == nullptr && plan.is_persistent;
     if (server_->durable() != nullptr && plan.is_persistent) {
@@ -384,7 +390,7 @@ bool BrokerController::reconcile() {
     for (const auto& item : news)
         for (const auto& listener : listeners)
             if (item.listener == text_at(listener, "metadata.namespace") + "/" + text_at(listener, "metadata.name")) recorder_.record(listener, item.type, item.reason, item.message);
-    bool complete = metrics_fault.empty();
+    bool complete = metrics_fault.empty() && workers_wait_.empty();
     for (std::size_t i = 0; i < states.size(); ++i) complete &= states[i].is_open || !plan.ports[i].blocked.empty();
     return complete;
 }
@@ -413,7 +419,7 @@ Json BrokerController::broker_status(const Json& broker, const Plan& plan, const
     auto out = basic_status(broker, "Running", closed.empty() ? "All replicas are running." : "All replicas are running; listeners not open: " + closed, std::move(health_state));
     out["workers"] = server_->workers();
     if (server_->workers() != plan.workers)
-        out["runtimeStatus"]["description"] = fmt::format("All replicas are running; {} workers run, {} are wanted from the next start on", server_->workers(), plan.workers);
+        out["runtimeStatus"]["description"] = fmt::format("All replicas are running; {} workers run and {} are wanted, which has to wait: {}", server_->workers(), plan.workers, workers_wait_);
     if (const auto* durable = server_->durable()) {
         const auto figures = durable->figures();
         out["persistence"] = {{"status", figures.fault.empty() ? "Active" : "Failing"}, {"sync", plan.sync_interval_ms == 0 ? "EveryAcknowledgement" : fmt::format("Every{}ms", plan.sync_interval_ms)}, {"recoverySeconds", figures.recovery_seconds}};

@@ -88,6 +88,7 @@ class BrokerController {
     store::KeyRing keys_;                          ///< in force; guarded by guard_
     std::string keys_fault_;                       ///< why the wanted keys are not in force; guarded by guard_
     std::string store_fault_;                      ///< why the state could not be opened; the engine's thread alone
+    std::string workers_wait_;             ///< why their number is not the wanted one yet
     std::string persistence_waits_;                ///< why persistence did not begin when the Broker got it; guarded by guard_
     std::string not_started_;                      ///< why there is no server yet though there is a Broker; guarded by guard_
     std::shared_ptr<const std::string> probe_secret_;

@@ -91,8 +91,8 @@ Kind broker() {
         "syncs at that interval instead, and a power cut may then lose what was acknowledged within it.");
     return {
         .group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "Broker", .plural = "brokers", .singular = "broker",
-        .doc = "An MQTT broker: its size, its limits for clients and its diagnostics. All fields may be changed while it runs; "
-               "`cardinality.frontend` acts at the next start.\n\n"
+        .doc = "An MQTT broker: its size, its limits for clients and its diagnostics. All fields may be changed while it runs; another number of workers "
+               "takes clients, sessions and queues along, while the broker stands still for some milliseconds.\n\n"
                "Annotations switch what AIO's resource has no field for: `penstock.io/compatibility: AIO` answers CONNACK and QoS 2 exactly as AIO does; "
                "`penstock.io/sys-topics: Disabled` silences `$SYS`; `penstock.io/hide-selftest: Enabled` hides the probe's topics from wildcards; "
                "`penstock.io/debug-clients: id,id` logs every packet of these clients.",

@@ -94,6 +94,10 @@ class Session : public topics::Subscriber {
         store_ = std::move(queue);
         last_packet_id_ = last_packet_id;
     }
+    /// Another worker has it from now on; the one before does not run any more.
+    void move_to(store::Engine& engine) {
+        if (store_) engine.take_session(*store_);
+    }
     /// The session ends for good.
     void discard() {
         if (store_) store_->discard();

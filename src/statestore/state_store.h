@@ -56,6 +56,8 @@ class StateStore {
     /// What is to be written, with the key; a null entry is a deletion.
     using Write = std::function<void(const std::string& key, const Entry* entry)>;
     StateStore(Write write, std::size_t keys_max) : write_(std::move(write)), keys_max_(keys_max) {}
+    /// Another one writes from now on.
+    void set_write(Write write) { write_ = std::move(write); }
     void set_keys_max(std::size_t count) noexcept { keys_max_ = count; }
 
     struct Request {

@@ -175,6 +175,28 @@ class Store final : public Durable, public Backing {
         engines_[worker] = out.get();
         return out;
     }
+    void resize(std::uint32_t workers) override {
+        // The thread goes, and comes back when what it knows of workers is another thing.
+        stopping_ = true;
+        signal();
+        thread_.join();
+        stopping_ = false;
+        options_.workers = workers;
+        engines_.assign(workers, nullptr);
+        written_processed_.assign(workers, std::vector<std::uint64_t>(workers));
+        waiting_.clear();
+        waiting_.resize(workers);
+        owners_.clear();
+        thread_ = std::thread([this] { run(); });
+    }
+    void end_resize() override {
+        owners_.clear();
+        // Behind what the engines have handed in: until it is written, a start sorts bodies by worker itself.
+        auto* mark = new Submission;
+        mark->batch.Put("Mworkers", std::to_string(options_.workers));
+        submit(mark);
+    }
+    std::uint32_t owner_of(std::uint64_t body, std::uint32_t asking) override { return owners_.try_emplace(body, asking).first->second; }
     bool is_empty() const override {
         const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator({}));
         at->SeekToFirst();
@@ -245,7 +267,9 @@ class Store final : public Durable, public Backing {
     [[nodiscard]] const char* fault() const noexcept override { return fault_.load(std::memory_order_relaxed); }
     [[nodiscard]] rocksdb::DB& db() noexcept override { return *db_; }
     std::uint64_t next_key() noexcept override { return next_key_.fetch_add(1, std::memory_order_relaxed); }
-    void forget(std::uint32_t worker) override { engines_[worker] = nullptr; }
+    void forget(const DurableEngine& engine) override {
+        if (const auto at = engine.worker(); at < engines_.size() && engines_[at] == &engine) engines_[at] = nullptr;
+    }
     /// One record more of a start.
     void looked_at() noexcept override {
         if (options_.progress) options_.progress->records.fetch_add(1, std::memory_order_relaxed);
@@ -461,6 +485,7 @@ class Store final : public Durable, public Backing {
     std::unique_ptr<rocksdb::DB> db_;      ///< null for a while after the disk failed
     std::mutex reopening_;                 ///< for those beside the writer's thread that use db_
     std::vector<DurableEngine*> engines_;
+    std::unordered_map<std::uint64_t, std::uint32_t> owners_;   ///< see owner_of()
     std::atomic<std::uint64_t> next_key_{1};
     std::atomic<Submission*> submitted_{nullptr};
     io::Poller poller_;

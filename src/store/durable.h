@@ -55,6 +55,10 @@ class Durable {
     virtual std::unique_ptr<Engine> engine(std::uint32_t worker, std::function<void()> wake, OverflowLane* overflow = nullptr) = 0;
     /// Nothing was kept here yet.
     [[nodiscard]] virtual bool is_empty() const = 0;
+    /// From now on for so many workers. All engines have nothing that is not durable, and their workers do not run; they are made anew.
+    virtual void resize(std::uint32_t workers) = 0;
+    /// Sessions have changed workers, and each engine has committed what that took.
+    virtual void end_resize() = 0;
     /// After all engines are made and recovered.
     virtual void start() = 0;
     /// Writes what was handed in, then ends the thread.

@@ -14,7 +14,7 @@ constexpr std::size_t shared_body_min = 512;             // bytes from which on 
 /// A session's queue that is written as it changes: `q` records are messages, `f` records deliveries that went on.
 class DurableSession final : public MemorySessionStore {
   public:
-    DurableSession(DurableEngine& engine, std::string_view client_id, OverflowLane* overflow) : MemorySessionStore(client_id, overflow), engine_(engine) {}
+    DurableSession(DurableEngine& engine, std::string_view client_id, OverflowLane* overflow) : MemorySessionStore(client_id, overflow), engine_(&engine) {}
     ~DurableSession() override = default;
 
     void enqueue(Queued item, bool may_overflow, std::int64_t now) override {
@@ -30,7 +30,7 @@ class DurableSession final : public MemorySessionStore {
             return entry;
         }
         entry.key = key | tracked;
-        engine_.put(key_of('f', key), encode_delivery(packet_id, entry.step));
+        engine_->put(key_of('f', key), encode_delivery(packet_id, entry.step));
         return entry;
     }
     InFlight& start(Queued item, std::uint16_t packet_id) override {
@@ -42,19 +42,30 @@ class DurableSession final : public MemorySessionStore {
     }
     void advance(InFlight& entry) override {
         release(entry.key, entry.item.body);
-        engine_.put(key_of('f', entry.key), encode_delivery(entry.packet_id, Step::wait_pubcomp));
+        engine_->put(key_of('f', entry.key), encode_delivery(entry.packet_id, Step::wait_pubcomp));
         entry.key |= tracked;
         MemorySessionStore::advance(entry);
     }
     void finish(std::uint16_t packet_id) override {
         if (auto* entry = find(packet_id); entry != nullptr) {
             if (entry->item.message) release(entry->key, entry->item.body);
-            if ((entry->key & tracked) != 0) engine_.erase(key_of('f', entry->key));
+            if ((entry->key & tracked) != 0) engine_->erase(key_of('f', entry->key));
         }
         MemorySessionStore::finish(packet_id);
     }
     void discard() override {
-        for_each_item([&](const Queued& item) { engine_.drop_body(item.body); });
+        for_each_item([&](const Queued& item, const InFlight*) { engine_->drop_body(item.body); });
+    }
+    void move_to(DurableEngine& engine, OverflowLane* lane) {
+        engine_ = &engine;
+        use(lane);
+        for_each_item([&](Queued& item, const InFlight* delivery) {
+            if (item.body == 0) return;
+            const auto before = std::exchange(item.body, engine.take_body(item.body, item.message));
+            if (item.body == before) return;
+            const bool has_record = delivery != nullptr && (delivery->key & tracked) != 0;   // which has the identifier
+            engine.put(key_of('q', item.key), encode_queued(item, delivery != nullptr && !has_record ? delivery->packet_id : std::uint16_t{0}, item.body, engine.offset()));
+        });
     }
     void restore_queued(Queued item, std::int64_t now) {
         const bool overflows = overflow() != nullptr && overflow()->is_wanted();
@@ -73,8 +84,8 @@ class DurableSession final : public MemorySessionStore {
             write(entry.item, entry.packet_id);
             entry.key = entry.item.key;
         } else {
-            entry.key = engine_.next_key() | tracked;
-            engine_.put(key_of('f', entry.key), encode_delivery(entry.packet_id, entry.step));
+            entry.key = engine_->next_key() | tracked;
+            engine_->put(key_of('f', entry.key), encode_delivery(entry.packet_id, entry.step));
         }
     }
 
@@ -85,21 +96,21 @@ class DurableSession final : public MemorySessionStore {
         return out;
     }
     void write(Queued& item, std::uint16_t packet_id) {
-        item.key = engine_.next_key();
-        item.body = engine_.hold_body(item.message);
-        engine_.put(key_of('q', item.key), encode_queued(item, packet_id, item.body, engine_.offset()));
+        item.key = engine_->next_key();
+        item.body = engine_->hold_body(item.message);
+        engine_->put(key_of('q', item.key), encode_queued(item, packet_id, item.body, engine_->offset()));
     }
     void release(std::uint64_t key, std::uint64_t body) {
-        engine_.erase(key_of('q', key));
-        engine_.drop_body(body);
+        engine_->erase(key_of('q', key));
+        engine_->drop_body(body);
     }
-    DurableEngine& engine_;
+    DurableEngine* engine_;
 };
 
 }  // namespace
 
 std::int64_t DurableEngine::offset() const noexcept { return store_.shift(); }
-DurableEngine::~DurableEngine() { store_.forget(worker_); }
+DurableEngine::~DurableEngine() { store_.forget(*this); }
 const char* DurableEngine::fault() const noexcept { return store_.fault(); }
 std::uint64_t DurableEngine::next_key() noexcept { return store_.next_key(); }
 
@@ -129,8 +140,25 @@ void DurableEngine::drop_body(std::uint64_t number) {
     if (number == last_body_) last_ = {};   // its bytes are gone; the next receiver needs them anew
 }
 
+std::uint64_t DurableEngine::take_body(std::uint64_t number, const mqtt::MessageRef& message) {
+    if (store_.owner_of(number, worker_) == worker_) {
+        ++bodies_[number];
+        return number;
+    }
+    auto& ours = taken_[number];
+    if (ours == 0 || !bodies_.contains(ours)) last_ = {}, ours = hold_body(message);
+    else ++bodies_[ours];
+    return ours;
+}
+
+void DurableEngine::take_session(SessionStore& store) {
+    if (auto* durable = dynamic_cast<DurableSession*>(&store); durable != nullptr) durable->move_to(*this, overflow_);
+    else static_cast<MemorySessionStore&>(store).use(overflow_);
+}
+
 std::uint64_t DurableEngine::commit(const MailCounts& mails) {
     last_ = {};
+    if (!taken_.empty()) taken_.clear();
     if (!dirty_ && !mails.any_sent && !mails.any_processed) return 0;
     auto* submission = new Submission;
     submission->worker = worker_;

@@ -23,6 +23,8 @@ struct Submission {
     Submission* next = nullptr;
 };
 
+class DurableEngine;
+
 /// What the engines of all workers need of the store they share.
 class Backing {
   public:
@@ -33,7 +35,9 @@ class Backing {
     /// While recovering alone: afterwards it belongs to the writer's thread.
     [[nodiscard]] virtual rocksdb::DB& db() noexcept = 0;
     virtual std::uint64_t next_key() noexcept = 0;
-    virtual void forget(std::uint32_t worker) = 0;
+    virtual void forget(const DurableEngine& engine) = 0;
+    /// While sessions change workers: who of the new ones counts the receivers of a body. The first that asks.
+    virtual std::uint32_t owner_of(std::uint64_t body, std::uint32_t asking) = 0;
     /// One record more of a start.
     virtual void looked_at() noexcept = 0;
     /// The store's clock minus the monotonic one, ms.
@@ -61,6 +65,7 @@ class DurableEngine final : public Engine {
         }
         dirty_ = true;
     }
+    void take_session(SessionStore& store) override;
     void put_subscription(std::string_view client_id, std::string_view filter, const topics::Options& options) override { put(client_key('s', client_id) + std::string(filter), encode_options(options)); }
     void erase_subscription(std::string_view client_id, std::string_view filter) override { erase(client_key('s', client_id) + std::string(filter)); }
     void put_incoming(std::string_view client_id, std::uint16_t packet_id) override { put(incoming_key(client_id, packet_id), ""); }
@@ -106,6 +111,10 @@ class DurableEngine final : public Engine {
     /// message come one after the other, so remembering the last one is enough to share it.
     std::uint64_t hold_body(const mqtt::MessageRef& message);
     void drop_body(std::uint64_t number);
+    /// Counts a receiver of a body that came with its session from another worker: the number to use, which is another one where
+    /// receivers of the same body went to several workers.
+    std::uint64_t take_body(std::uint64_t number, const mqtt::MessageRef& message);
+    [[nodiscard]] std::uint32_t worker() const noexcept { return worker_; }
 
   private:
     static std::string incoming_key(std::string_view client_id, std::uint16_t packet_id) { return id_key('i', client_id, packet_id); }
@@ -127,6 +136,7 @@ class DurableEngine final : public Engine {
     std::atomic<std::uint64_t> durable_{0};
     std::function<void()> wake_;
     std::unordered_map<std::uint64_t, std::uint32_t> bodies_;      ///< references by number
+    std::unordered_map<std::uint64_t, std::uint64_t> taken_;       ///< bodies of another worker's → ours
     mqtt::MessageRef last_;                                        ///< of this turn; held, so that its address names nothing else
     std::uint64_t last_body_ = 0;
 };

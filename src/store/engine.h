@@ -170,6 +170,8 @@ class Engine {
     [[nodiscard]] virtual bool is_durable() const noexcept = 0;
     /// Opens a session's queue, empty. `kept`: it is written. Called on first use, not for every connection.
     virtual std::unique_ptr<SessionStore> open_session(std::string_view client_id, bool kept) = 0;
+    /// Goes on with a session's queue of another engine of the same store, whose worker does not run any more.
+    virtual void take_session(SessionStore& store) = 0;
     virtual void put_session(const SessionRecord& record) = 0;
     /// With its subscriptions, identifiers and queue.
     virtual void erase_session(std::string_view client_id) = 0;

@@ -11,6 +11,7 @@ class MemoryEngine : public Engine {
     std::unique_ptr<SessionStore> open_session(std::string_view client_id, bool) override { return std::make_unique<MemorySessionStore>(client_id, overflow_); }
     // Sessions, subscriptions and retained messages live in the core's own indexes; without durability there is
     // nothing more to write.
+    void take_session(SessionStore& store) override { static_cast<MemorySessionStore&>(store).use(overflow_); }
     void put_session(const SessionRecord&) override {}
     void erase_session(std::string_view) override {}
     void put_subscription(std::string_view, std::string_view, const topics::Options&) override {}

@@ -23,6 +23,9 @@ class MemorySessionStore : public SessionStore {
         });
     }
 
+    /// From another worker's lane; nothing of it is on the disk.
+    void use(OverflowLane* lane) noexcept { overflow_ = lane; }
+
     void enqueue(Queued item, bool may_overflow, std::int64_t now) override {
         item.expires_at = item.message->expires_at();
         item.size = static_cast<std::uint32_t>(item.message->memory());
@@ -138,15 +141,15 @@ class MemorySessionStore : public SessionStore {
     std::int64_t next_end() const override { return next_end_; }
 
   protected:
-    /// Every message that is held: queued, or in flight and not yet dropped.
+    /// Every message that is held: queued, or in flight and not yet dropped; with its delivery, or null.
     template <class Visit>
     void for_each_item(Visit&& visit) {
         queue_.for_each([&](Queued& item) {
-            visit(item);
+            visit(item, static_cast<const InFlight*>(nullptr));
             return true;
         });
         for (std::size_t i = 0; i < window_.size(); ++i)
-            if (window_[i].item.message) visit(window_[i].item);
+            if (window_[i].item.message) visit(window_[i].item, static_cast<const InFlight*>(&window_[i]));
     }
     /// A queued message leaves without having been sent.
     virtual void on_gone(const Queued&) {}

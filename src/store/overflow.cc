@@ -153,6 +153,7 @@ class Disk final : public Overflow {
             if (entry.path().extension() == extension) fs::remove(entry.path(), error);
     }
     OverflowLane& lane(std::uint32_t worker) override { return *lanes_[worker]; }
+    bool is_idle() const noexcept override { return used_.load() == 0 && reading_.load() == 0; }
     void stop() override {
         if (stopping_.exchange(true)) return;
         poller_.wake();
@@ -181,6 +182,7 @@ class Disk final : public Overflow {
     const std::function<bool()> memory_is_short_;
     std::atomic<std::int64_t> size_max_{0}, age_max_ms_{0}, free_min_{64 << 20};
     std::atomic<std::int64_t> used_{0};
+    std::atomic<std::int64_t> reading_{0};   ///< reads whose messages have not been handed out
     std::atomic<std::uint32_t> next_file_{1};
 
   private:
@@ -388,6 +390,7 @@ void Lane::read(const std::vector<Place>& places, std::weak_ptr<void> alive, std
     auto* job = new Job;
     job->kind = Job::Kind::read;
     job->worker = worker_;
+    ++disk_.reading_;
     job->alive = std::move(alive);
     job->done = std::move(done_call);
     for (const auto& place : places) {
@@ -438,6 +441,7 @@ void Lane::finish(Job& job) {
             job.file->unwritten.clear();
             break;
         case Job::Kind::read: {
+            --disk_.reading_;
             const auto alive = job.alive.lock();
             if (alive == nullptr) break;
             std::vector<mqtt::MessageRef> messages;

@@ -48,6 +48,8 @@ class Overflow {
     static std::unique_ptr<Overflow> make(std::string folder, std::uint32_t workers, std::function<bool()> memory_is_short, std::function<void(std::uint32_t)> wake, mqtt::MessageBytes& cell);
     virtual ~Overflow() = default;
     virtual OverflowLane& lane(std::uint32_t worker) = 0;
+    /// Nothing is on the disk or on its way from there. Any thread.
+    [[nodiscard]] virtual bool is_idle() const noexcept = 0;
     /// Ends the thread. Afterwards nothing is written or read any more.
     virtual void stop() = 0;
 

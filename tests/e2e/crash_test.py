@@ -252,10 +252,11 @@ def main():
     rng = random.Random(SEED)
     port = free_port()
     p = Penstock(sys.argv[1])
-    manifest = lambda key: broker("{memoryProfile: Low, cardinality: {frontend: {replicas: 1, workers: 2}, backendChain: {partitions: 1, redundancyFactor: 1, workers: 1}}, diskBackedMessageBuffer: {maxSize: 10G}, "
-                                  "persistence: {maxSize: 10G, retain: {mode: All}, subscriberQueue: {mode: All}, stateStore: {mode: All}}, diagnostics: {metrics: {prometheusPort: 0}, selfCheck: {mode: Disabled}}}",
+    manifest = lambda key, workers: broker("{memoryProfile: Low, cardinality: {frontend: {replicas: 1, workers: WORKERS}, backendChain: {partitions: 1, redundancyFactor: 1, workers: 1}}, diskBackedMessageBuffer: {maxSize: 10G}, "
+                                  "persistence: {maxSize: 10G, retain: {mode: All}, subscriberQueue: {mode: All}, stateStore: {mode: All}}, diagnostics: {metrics: {prometheusPort: 0}, selfCheck: {mode: Disabled}}}".replace("WORKERS", str(workers)),
                                   f"{{penstock.io/persistence-key: \"{key}\"}}") + "---\n" + listener("local", [f"port: {port}"])
-    p.files = [p.write("m.yaml", manifest(0))]
+    p.files = [p.write("m.yaml", manifest(0, 2))]
+    key, workers = 0, 2
     store = Store(SEED)
     publishers = [Publisher(f"p{i}q{qos}", qos, size) for i, (qos, size) in enumerate([(1, 30), (1, 900), (2, 30), (2, 900)])]
     subscribers = [Subscriber("all", ["crash/#"]), Subscriber("two", ["crash/p2q2", "crash/p3q2"]), Subscriber("away", ["crash/#"])]
@@ -277,8 +278,12 @@ def main():
             publisher.connect(port)
         store.connect(port)
         store.check(f"round {round_number}")
+        # Another key for the state, another number of workers: while all goes on, so that some kills come in the middle of it.
         if round_number % 10 == 5:
-            p.write("m.yaml", manifest(round_number))   # another key for the state, while all goes on
+            key = round_number
+        if round_number % 2 == 0:
+            workers = 3 - workers
+        p.write("m.yaml", manifest(key, workers))
         end = time.monotonic() + rng.uniform(0.05, 1.2)
         changes = threading.Thread(target=store.work, args=(end + 5,), daemon=True)
         changes.start()
@@ -349,7 +354,7 @@ def main():
         one.link.close()
     p.stop()
     acknowledged = sum(len(numbers) for numbers in done.values())
-    print(f"crash: seed {SEED}, {ROUNDS} kills, {acknowledged} messages acknowledged, {total} deliveries checked, {store.changes} changes of keys, persistence {json.dumps(status)}")
+    print(f"crash: seed {SEED}, {ROUNDS} kills, {acknowledged} messages acknowledged, {total} deliveries checked, {store.changes} changes of keys, {p.logs().count('the number of workers changed')} of the number of workers, persistence {json.dumps(status)}")
     for fault in faults[:20]:
         print("FAULT " + fault)
     print(f"{ROUNDS if not faults else 0} passed, {len(faults)} failed")

@@ -1,5 +1,6 @@
 """What a person types: run, get, apply, delete, validate, pub, sub, metrics, and what bad input gets."""
 import json
+import os
 import pathlib
 import socket
 import subprocess
@@ -49,6 +50,26 @@ class Run(unittest.TestCase):
             self.assertEqual(page(metrics, "/healthz"), "ok\n")
             self.assertEqual(page(metrics, "/readyz"), "ok\n")
         self.assertEqual(p.process.returncode, 0)
+
+    def test_the_number_of_workers_changes_while_it_runs(self):
+        port = free_port()
+        p = Penstock(BINARY)
+        manifest = lambda workers: (broker(f"{{cardinality: {{frontend: {{replicas: 1, workers: {workers}}}, backendChain: {{partitions: 1, redundancyFactor: 1}}}}, diagnostics: {{metrics: {{prometheusPort: 0}}}}}}")
+                                    + "---\n" + listener("one", [f"port: {port}"]))
+        p.files = [p.write("m.yaml", manifest(1))]
+        with p:
+            p.wait_running("one")
+            self.assertEqual(p.get("broker", "default")["status"]["workers"], 1)
+            p.run("pub", "-p", str(port), "-t", "stay/0", "-m", "first", "-r")
+            watcher = subprocess.Popen([p.binary, "sub", "-p", str(port), "-t", "stay/#", "-q", "2", "-C", "3"], stdout=subprocess.PIPE, text=True, env=p.env)
+            self.assertEqual(watcher.stdout.readline(), "first\n")
+            for workers in (2, 1):
+                p.write("m.yaml", manifest(workers))
+                wait_until(lambda: p.get("broker", "default")["status"]["workers"] == min(workers, os.cpu_count()), f"{workers} workers")
+                self.assertEqual(p.run("pub", "-p", str(port), "-t", "stay/1", "-m", f"with {workers}", "-q", "2").returncode, 0)
+                self.assertEqual(watcher.stdout.readline(), f"with {workers}\n")
+            self.assertEqual(watcher.wait(10), 0)
+            watcher.stdout.close()
 
     def test_port_taken_is_told_and_retried(self):
         taken, free = free_port(), free_port()

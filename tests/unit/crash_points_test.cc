@@ -43,10 +43,6 @@ class Life {
         config.persistence = {.retain = broker::Persistence::Mode::all, .queues = broker::Persistence::Mode::all};
         net_ = std::make_unique<MemoryNet>(cores, config, nullptr, nullptr, [&](std::uint32_t core) { return durable_->engine(core, [] {}); }, monotonic_ms());
         durable_->start();
-        // Workers tell each other for whom they have subscribers, as at a start.
-        for (std::uint32_t from = 0; from < cores; ++from)
-            for (std::uint32_t to = 0; to < cores; ++to)
-                if (from != to) net_->core(from).announce(to);
         net_->turn_end = [this](std::uint32_t core) { return end_turn(core); };
         net_->settle();
     }
