@@ -34,7 +34,8 @@ Server::Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable, c
     if (!overflow_folder.empty()) {
         overflow_ = store::Overflow::make(overflow_folder, workers_max, [this] { return shared_.pool_used() * 2 > pool_bytes_.load(std::memory_order_relaxed); },
                                           [this](std::uint32_t worker) {
-                                              if (auto* at = wakes_[worker].load(); at != nullptr) at->wake();
+                                              const std::lock_guard lock(wakes_guard_);
+                                              if (worker < wakes_.size()) wakes_[worker]->wake();
                                           },
                                           *shared_.pools[Shared::overflow_pool]);
         set_overflow(config);
@@ -65,7 +66,10 @@ void Server::make_workers(std::uint32_t count) {
         peers.push_back(workers_.back().get());
     }
     for (auto& worker : workers_) worker->connect_to(peers);
-    for (std::uint32_t i = 0; i < workers_max; ++i) wakes_[i] = i < count ? peers[i] : nullptr;
+    {
+        const std::lock_guard lock(wakes_guard_);
+        wakes_ = peers;
+    }
     shared_.pools_used = Shared::first_worker_pool + count;
 }
 
@@ -138,10 +142,6 @@ Result<void> Server::set_workers(std::uint32_t count) {
     settle_down();
     if (durable_ != nullptr) durable_->end_resize();
     start_threads();
-    for (auto& worker : before) {
-        worker->retire();
-        retired_.push_back(std::move(worker));
-    }
     log::info("broker", "the number of workers changed from {} to {} milliseconds={}", before.size(), count, monotonic_ms() - began);
     return {};
 }

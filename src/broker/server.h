@@ -1,5 +1,4 @@
 #pragma once
-#include <array>
 #include <atomic>
 #include <functional>
 #include <map>
@@ -78,8 +77,8 @@ class Server {
     std::unique_ptr<store::Overflow> overflow_;
     std::vector<std::unique_ptr<Worker>> workers_;
     std::vector<std::thread> threads_;
-    std::vector<std::unique_ptr<Worker>> retired_;             ///< of former numbers of workers
-    std::array<std::atomic<Worker*>, workers_max> wakes_{};    ///< for the overflow's thread
+    std::mutex wakes_guard_;
+    std::vector<Worker*> wakes_;                               ///< for the overflow's thread; guarded by wakes_guard_
     std::map<std::string, std::shared_ptr<ListenerSocket>> open_;     ///< by port; those that pick one: by resource and place
     bool stopped_ = false;
 };

@@ -28,9 +28,14 @@ Worker::Worker(std::uint32_t id, std::uint32_t count, Shared& shared, store::Dur
     : id_(id), shared_(shared), overflow_(overflow), core_(id, count, *this, shared, durable != nullptr ? durable->engine(id, [this] { poller_.wake(); }, overflow) : store::make_memory_engine(overflow), overflow), outboxes_(count), sent_(count), processed_(count),
       scratch_(std::make_unique<char[]>(scratch_size)), plain_(std::make_unique_for_overwrite<char[]>(2 * scratch_size)), spare_fd_(io::open_spare()) {
     for (std::uint32_t i = 0; i < count; ++i) inboxes_.push_back(std::make_unique<Mailbox>());
+    address_->worker = this;
 }
 
 Worker::~Worker() {
+    {
+        const std::lock_guard lock(address_->guard);
+        address_->worker = nullptr;
+    }
     for (auto* connection : connections_) {
         io::close_now(connection->fd);
         delete connection->out;
@@ -152,13 +157,6 @@ void Worker::inherit(Connection& connection, Worker& from) {
     poller_.add(connection.fd, tag_of(connection), !connection.is_paused && !connection.is_held, connection.wants_write);
     if (connection.has_pending() && !connection.wants_write) make_dirty(connection);
     if (connection.state != ConnectionState::closing) count_incomplete(connection);
-}
-
-void Worker::retire() {
-    scratch_.reset();
-    plain_.reset();
-    inboxes_.clear();
-    buffers_.clear();
 }
 
 void Worker::begin_persistence(store::Durable& durable) {
@@ -326,8 +324,10 @@ void Worker::release(Connection& connection) {
 }
 
 auth::Done Worker::completion(std::uint64_t ticket) {
-    return [this, ticket](auth::Verdict verdict) {
-        post_task([ticket, verdict = std::move(verdict)](Worker& worker) { worker.core_.on_verdict(ticket, verdict, worker.now_); });
+    return [address = address_, ticket](auth::Verdict verdict) {
+        const std::lock_guard lock(address->guard);
+        if (address->worker == nullptr) return;   // its client did not wait either
+        address->worker->post_task([ticket, verdict = std::move(verdict)](Worker& worker) { worker.core_.on_verdict(ticket, verdict, worker.now_); });
     };
 }
 

@@ -48,8 +48,6 @@ class Worker final : public Driver {
     void hold_newcomers(bool held) noexcept { holds_newcomers_ = held; }
     /// While nobody runs: everything goes to those who take over, by the client's new home. See Core::hand_over().
     void hand_over(const std::vector<std::unique_ptr<Worker>>& heirs);
-    /// Nothing of it is needed any more, but late answers to its questions may come.
-    void retire();
     void stop() noexcept;
     /// Keeps its state in `durable` from now on. On its thread.
     void begin_persistence(store::Durable& durable);
@@ -157,6 +155,12 @@ class Worker final : public Driver {
     bool blocked_ = false;
     std::atomic<bool> sleeping_{false};
     std::atomic<bool> stopping_{false};
+    /// Where late verdicts find the worker, or that it is gone.
+    struct Address {
+        std::mutex guard;
+        Worker* worker = nullptr;
+    };
+    const std::shared_ptr<Address> address_ = std::make_shared<Address>();
     std::mutex tasks_guard_;
     std::vector<std::function<void(Worker&)>> tasks_;
     std::atomic<bool> has_tasks_{false};
