@@ -35,7 +35,7 @@ class Server {
     /// opened is reported and may be tried again by calling once more.
     std::vector<ListenerState> apply(const BrokerConfig& config, const std::vector<ListenerConfig>& listeners);
     /// Goes on with another number of workers (1 to workers_max): connections, sessions and what is queued move, nobody is disconnected and
-    /// nothing is lost. While it lasts nobody is served, some milliseconds and about two seconds per million of sessions or
+    /// nothing is lost. While it lasts nobody is served, some milliseconds and about five seconds per million of sessions or
     /// subscriptions. An error says what it has to wait for; all is as before then.
     Result<void> set_workers(std::uint32_t count);
     static constexpr std::uint32_t workers_max = 64;           ///< workers with subscribers are bits of a word
