@@ -26,7 +26,7 @@ std::vector<Subresource> subresources_of(const Kind& kind) {
     std::vector<Subresource> out;
     if (kind.built_in && kind.kind == "ServiceAccount") out.push_back({"token", "authentication.k8s.io", "v1", "TokenRequest", {"create"}});
     if (kind.built_in && kind.kind == "Pod") out.push_back({"log", "", "", "", {"get"}}), out.push_back({"portforward", "", "", "PodPortForwardOptions", {"create", "get"}});
-    if (kind.kind == "Broker" && kind.group == "mqttbroker.iotoperations.azure.com") out.push_back({"decisions", "", "", "", {"get"}}), out.push_back({"clients", "", "", "", {"get"}});
+    if (kind.kind == "Broker" && kind.group == "mqttbroker.iotoperations.azure.com") out.push_back({"decisions", "", "", "", {"get"}}), out.push_back({"clients", "", "", "", {"get"}}), out.push_back({"traces", "", "", "", {"get"}});
     if (kind.has_status) out.push_back({"status", "", "", "", kind.read_only ? std::vector<std::string>{"get"} : std::vector<std::string>{"get", "patch", "update"}});
     return out;
 }

@@ -191,10 +191,12 @@ Reply Handler::dispatch(const Request& request, const User& user) {
         if (kind.kind == "Pod" && route.subresource == "log") return pod_log(request, route);
         if (kind.kind == "Pod" && route.subresource == "portforward") return port_forward(request, route);
     }
-    if (kind.kind == "Broker" && (route.subresource == "decisions" || route.subresource == "clients")) {
+    if (kind.kind == "Broker" && (route.subresource == "decisions" || route.subresource == "clients" || route.subresource == "traces")) {
         if (request.method != "GET") return failure_reply(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
         if (const auto broker = registry_.get(kind, route.name_space, route.name); !broker) return failure_reply(broker.error());
-        return broker_view_ ? json_reply(200, broker_view_(route.subresource)) : failure_reply(503, "ServiceUnavailable", "no broker runs in this process; ask the one that does");
+        // `?format=otlp`: as OpenTelemetry has it; `&trace=ID`: that one alone.
+        const auto what = route.subresource == "traces" && query_of(request, "format") == "otlp" ? "traces/otlp/" + query_of(request, "trace") : route.subresource;
+        return broker_view_ ? json_reply(200, broker_view_(what)) : failure_reply(503, "ServiceUnavailable", "no broker runs in this process; ask the one that does");
     }
     if (!route.subresource.empty() && (route.subresource != "status" || !kind.has_status)) return no_such_path();
     const auto verbs = resources::verbs_of(kind);

@@ -79,7 +79,7 @@ class Handler {
     void set_ready_check(std::function<std::string()> check) { ready_check_ = std::move(check); }
 
     /// `brokers/NAME/decisions` (what was refused lately) and `brokers/NAME/clients` (who is connected where clients are asked
-    /// who they are), as JSON objects.
+    /// who they are) and `brokers/NAME/traces` (`traces`, or `traces/otlp/` and a trace or nothing), as JSON objects.
     void set_broker_view(std::function<resources::Json(const std::string& what)> view) { broker_view_ = std::move(view); }
 
     /// `POST /penstock/broker-copy?folder=...`: the broker writes a consistent copy of its state; false: it keeps none.

@@ -26,21 +26,6 @@ using resources::text_at;
 
 const resources::Kind& broker_kind(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
 
-Result<Json> fetch(client::Client& api, const std::string& path) {
-    const auto answer = api.request("GET", path);
-    if (!answer) return std::unexpected(answer.error());
-    if (!answer->ok()) return fail(answer->message());
-    return answer->body;
-}
-
-/// One of the broker's views; the broker is the namespace's only one.
-Result<Json> view(client::Client& api, const char* what) {
-    const auto brokers = fetch(api, client::path_of(broker_kind("Broker"), api.access().name_space));
-    if (!brokers) return brokers;
-    if ((*brokers)["items"].empty()) return fail(fmt::format("there is no Broker in namespace {}", api.access().name_space));
-    return fetch(api, client::path_of(broker_kind("Broker"), api.access().name_space, text_at((*brokers)["items"][0], "metadata.name")) + "/" + what);
-}
-
 Result<auth::Action> action_of(const std::string& word) {
     const auto lower = to_lower(word);
     if (lower == "connect") return auth::Action::connect;
@@ -75,22 +60,6 @@ Result<std::vector<Json>> policies_of(client::Client& api, const AccessOptions& 
     return out;
 }
 
-void print_rows(const std::vector<std::string>& heads, std::vector<std::vector<std::string>> rows) {
-    for (auto& row : rows)
-        for (auto& cell : row) cell = printable(cell);
-    std::vector<std::size_t> widths;
-    for (std::size_t i = 0; i < heads.size(); ++i) {
-        widths.push_back(heads[i].size());
-        for (const auto& row : rows) widths[i] = std::max(widths[i], row[i].size());
-    }
-    auto print = [&](const std::vector<std::string>& row) {
-        for (std::size_t i = 0; i < row.size(); ++i) std::cout << (i + 1 == row.size() ? row[i] : fmt::format("{:<{}}", row[i], widths[i] + 3));
-        std::cout << "\n";
-    };
-    print(heads);
-    for (const auto& row : rows) print(row);
-}
-
 std::string attributes_text(const Json& map) {
     std::string out;
     if (map.is_object())
@@ -121,7 +90,7 @@ int auth_can_i(const ResourceOptions& options, const AccessOptions& access) {
     }
     std::string from = "as the options say";
     if (access.user.empty() && access.attributes.empty())
-        if (const auto connected = view(*api, "clients"); connected)
+        if (const auto connected = broker_view(*api, "clients"); connected)
             for (const auto& client : (*connected)["items"])
                 if (text_at(client, "client") == access.client) who = client, from = fmt::format("connected now, by {}", text_at(client, "method"));
     const auto policies = policies_of(*api, access);
@@ -199,7 +168,7 @@ int auth_explain(const ResourceOptions& options, const AccessOptions& access) {
     }
     auto api = connect(options);
     if (!api) return problem(api.error().message);
-    const auto decisions = view(*api, "decisions");
+    const auto decisions = broker_view(*api, "decisions");
     if (!decisions) return problem(decisions.error().message);
     Json wanted = Json::array();
     for (const auto& item : (*decisions)["items"]) {
@@ -226,7 +195,7 @@ int auth_explain(const ResourceOptions& options, const AccessOptions& access) {
 int auth_clients(const ResourceOptions& options, const AccessOptions& access) {
     auto api = connect(options);
     if (!api) return problem(api.error().message);
-    const auto clients = view(*api, "clients");
+    const auto clients = broker_view(*api, "clients");
     if (!clients) return problem(clients.error().message);
     if (access.json) {
         std::cout << (*clients)["items"].dump(2) << "\n";
@@ -251,7 +220,7 @@ int auth_dry_run(const ResourceOptions& options, const AccessOptions& access) {
     if (!faults.empty()) return 1;
     auto api = connect(options);
     if (!api) return problem(api.error().message);
-    auto clients = view(*api, "clients");
+    auto clients = broker_view(*api, "clients");
     if (!clients) return problem(clients.error().message);
     auto& items = (*clients)["items"];
     if (!access.listener.empty()) {

@@ -96,6 +96,14 @@ int auth_clients(const ResourceOptions& options, const AccessOptions& access);
 /// `penstock auth dry-run`: who would lose what by another policy.
 int auth_dry_run(const ResourceOptions& options, const AccessOptions& access);
 
+struct TraceOptions {
+    std::string trace;                   ///< empty: a list
+    int limit = 20;
+    bool otlp = false, failed = false;
+};
+/// `penstock traces`: what took how long.
+int traces(const ResourceOptions& options, const TraceOptions& trace);
+
 struct PasswordOptions {
     std::string secret, user, file;
     bool remove = false, print = false;

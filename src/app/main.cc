@@ -237,6 +237,14 @@ int main(int argc, char** argv) {
     dry_run->add_option("-f,--filename", resource.files, "File with the BrokerAuthorization, or -")->required();
     dry_run->add_option("--listener", access.listener, "Clients of this listener alone");
 
+    app::TraceOptions trace_options;
+    auto* traces = root.add_subcommand("traces", "What took how long: the self-test's steps, and packets of clients that send traceparent");
+    add_api(*traces, resource);
+    traces->add_option("trace", trace_options.trace, "One trace, with all its spans");
+    traces->add_option("--limit", trace_options.limit, "So many, the newest")->check(CLI::PositiveNumber);
+    traces->add_flag("--failed", trace_options.failed, "Only those with a fault");
+    traces->add_flag("--otlp", trace_options.otlp, "As OpenTelemetry's TracesData in JSON");
+
     app::PasswordOptions password_options;
     auto* passwd = root.add_subcommand("passwd", "Set a user's password in a Secret: penstock passwd SECRET USER");
     add_api(*passwd, resource);
@@ -423,6 +431,7 @@ int main(int argc, char** argv) {
     if (*auth_explain) return app::auth_explain(resource, access);
     if (*auth_clients) return app::auth_clients(resource, access);
     if (*dry_run) return app::auth_dry_run(resource, access);
+    if (*traces) return app::traces(resource, trace_options);
     if (*passwd) return app::passwd(resource, password_options);
     for (const auto& [word, command] : makers)
         if (*command) return app::pki_create(word, pki_options);

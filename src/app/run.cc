@@ -256,7 +256,10 @@ int run(const RunOptions& options) {
     api::Handler handler(**registry, tokens, version);
     if (options.with_broker) handler.set_ready_check([&] { return controller.not_ready(); });
     if (options.with_broker)
-        handler.set_broker_view([&](const std::string& what) { return what == "clients" ? control::clients_json(controller.clients()) : control::decisions_json(controller.decisions()); });
+        handler.set_broker_view([&](const std::string& what) { 
+            if (what.starts_with("traces")) return controller.traces(what);
+            return what == "clients" ? control::clients_json(controller.clients()) : control::decisions_json(controller.decisions());
+        });
     if (options.with_broker) handler.set_broker_copy([&](const std::string& folder) { return controller.copy_state(folder); });
     handler.set_registry_copy([&]() -> Result<std::string> {
         const auto copy = fs::path(options.data_folder) / "registry-copy.sqlite";

@@ -11,6 +11,7 @@
 
 namespace penstock::app {
 
+using resources::Json;
 using resources::text_at;
 
 int problem(const std::string& text) {
@@ -29,6 +30,37 @@ Result<client::Client> connect(const ResourceOptions& options) {
     if (!access) return std::unexpected(access.error());
     if (!options.name_space.empty()) access->name_space = options.name_space;
     return client::Client(std::move(*access));
+}
+
+Result<Json> fetch(client::Client& api, const std::string& path) {
+    const auto answer = api.request("GET", path);
+    if (!answer) return std::unexpected(answer.error());
+    if (!answer->ok()) return fail(answer->message());
+    return answer->body;
+}
+
+Result<Json> broker_view(client::Client& api, const std::string& what) {
+    const auto& kind = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker");
+    const auto brokers = fetch(api, client::path_of(kind, api.access().name_space));
+    if (!brokers) return brokers;
+    if ((*brokers)["items"].empty()) return fail(fmt::format("there is no Broker in namespace {}", api.access().name_space));
+    return fetch(api, client::path_of(kind, api.access().name_space, text_at((*brokers)["items"][0], "metadata.name")) + "/" + what);
+}
+
+void print_rows(const std::vector<std::string>& heads, std::vector<std::vector<std::string>> rows) {
+    for (auto& row : rows)
+        for (auto& cell : row) cell = printable(cell);
+    std::vector<std::size_t> widths;
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+        widths.push_back(heads[i].size());
+        for (const auto& row : rows) widths[i] = std::max(widths[i], row[i].size());
+    }
+    auto print = [&](const std::vector<std::string>& row) {
+        for (std::size_t i = 0; i < row.size(); ++i) std::cout << (i + 1 == row.size() ? row[i] : fmt::format("{:<{}}", row[i], widths[i] + 3));
+        std::cout << "\n";
+    };
+    print(heads);
+    for (const auto& row : rows) print(row);
 }
 
 std::string coloured(const std::string& word) {

@@ -1,6 +1,7 @@
 #pragma once
 // What the resource commands share.
 #include <string>
+#include <vector>
 
 #include "app/commands.h"
 #include "client/kinds.h"
@@ -12,6 +13,12 @@ int problem(const std::string& text);
 /// The server's refusal in kubectl's words; 1.
 int refused(const Result<client::Response>& answer);
 Result<client::Client> connect(const ResourceOptions& options);
+/// What is there, or the server's words for why not.
+Result<resources::Json> fetch(client::Client& api, const std::string& path);
+/// One of the views of a broker (`decisions`, `clients`, `traces`), which is the namespace's only one.
+Result<resources::Json> broker_view(client::Client& api, const std::string& what);
+/// A table: heads above, columns as wide as they must be, control characters made visible.
+void print_rows(const std::vector<std::string>& heads, std::vector<std::vector<std::string>> rows);
 /// Words that say how something is, in green, yellow or red; everything else, and everything that does not go to a terminal,
 /// as it is.
 std::string coloured(const std::string& word);

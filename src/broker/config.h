@@ -65,6 +65,8 @@ struct BrokerConfig {
     std::int64_t overflow_bytes = 0;              ///< of queues on disk, of all workers; 0: all in memory
     std::int64_t overflow_age_ms = 0;             ///< how long a message may wait there
 
+    std::size_t span_capacity = 0;                ///< spans of a worker that wait to be taken; 0: packets are not traced
+
     std::uint16_t receive_maximum = 1000;         ///< of the server, towards publishers
     std::uint16_t topic_alias_maximum = 32;       ///< aliases a client may set
     std::uint32_t connect_timeout = 10;           ///< seconds from accept to CONNECT

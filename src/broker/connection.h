@@ -91,6 +91,7 @@ struct Connection : session::Link {
         std::string connect_body;
         std::string assigned_id;
         std::uint64_t ticket = 0;                 ///< of the verdict that is waited for; 0: none
+        std::int64_t began_ns = 0;                ///< when CONNECT came, where it is traced
         std::shared_ptr<auth::Authenticator> by;  ///< who was asked: the port's may be another when the answer comes
     };
     std::unique_ptr<Waiting> waiting;

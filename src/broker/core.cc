@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "topics/topic.h"
@@ -53,6 +54,7 @@ void Core::configure(const BrokerConfig& config) {
     config_ = config;
     if (policy_changed) keep_more_queues();
     if (state_ != nullptr) state_->set_keys_max(config.state_keys_max);
+    spans_.set_capacity(config.span_capacity);
 }
 
 Core::~Core() = default;
@@ -216,12 +218,21 @@ void Core::send_ack(Connection& connection, PacketType type, std::uint16_t packe
 
 Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
     auto decoded = mqtt::decode_publish(frame.flags, frame.body, connection.version, true);
+    std::optional<PacketTrace> trace;
     auto fault = [&](ReasonCode reason, const char* statement, const char* text) {
+        if (trace) trace->fail(text);
         disconnect(connection, reason, statement, text, now_);
         return Next::gone;
     };
     if (!decoded) return fault(decoded.error().reason, decoded.error().statement, decoded.error().text);
     auto& publish = *decoded;
+    if (!publish.trace_parent.empty())
+        if (const auto parent = traced(publish.trace_parent)) {
+            trace.emplace(spans_, *parent, "Publish", monotonic_ns());
+            trace->note("messaging.client.id", connection.session->client_id());
+            trace->note("mqtt.qos", std::to_string(static_cast<int>(publish.qos)));
+            trace->note("messaging.message.body.size", std::to_string(publish.payload.size()));
+        }
     auto& session = *connection.session;
     auto& category = figures_.categories[connection.category];
 
@@ -246,6 +257,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         return fault(connection.version == Version::v5 ? ReasonCode::protocol_error : ReasonCode::topic_name_invalid, "MQTT-4.7.3-1",
                      "the topic name is empty");
     }
+    if (trace) trace->note("messaging.destination.name", publish.topic);
     if (!topics::is_valid_name(publish.topic)) return fault(ReasonCode::topic_name_invalid, "MQTT-3.3.2-2", "the topic name has a wildcard or too many levels");
     if (!publish.response_topic.empty() && topics::has_wildcard(publish.response_topic))
         return fault(ReasonCode::protocol_error, "MQTT-3.3.2-14", "the response topic has a wildcard");
@@ -259,6 +271,8 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
 
     const auto ack_type = publish.qos == Qos::exactly_once ? PacketType::pubrec : PacketType::puback;
     auto answer = [&](ReasonCode reason, std::string_view text = {}) {
+        if (trace && static_cast<std::uint8_t>(reason) >= 0x80) trace->fail(text);
+        if (trace) trace->step("respond_and_ack");
         if (publish.qos != Qos::at_most_once) send_ack(connection, ack_type, publish.packet_id, reason, text);
         return Next::go_on;
     };
@@ -267,6 +281,10 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
     ++category.publishes_received;
     category.payload_bytes_received += publish.payload.size();
 
+    if (trace) {
+        trace->step("check_backpressure");
+        trace->note_step("current_read_buffer_pool_usage", std::to_string(shared_.pool_used()));
+    }
     // Memory: above three quarters of the pool nothing new is taken, unless it is urgent and that is allowed.
     if (under_pressure() && !(publish.high_priority && config_.high_priority_passes)) {
         const bool disk_full = overflow_ != nullptr && overflow_->is_full();
@@ -282,6 +300,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         category.payload_bytes_received -= publish.payload.size();
         return Next::stop;
     }
+    if (trace) trace->step("get_pub_authz_context");
     if (is_of_the_server(publish.topic)) {
         ++category.authorization_deny;
         if (publish.qos == Qos::exactly_once && connection.version != Version::v5) session.begin_incoming(publish.packet_id);
@@ -310,6 +329,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         return Next::stop;
     }
     if (publish.topic.size() == statestore::request_topic.size() && publish.topic == statestore::request_topic) return on_state_request(connection, publish);
+    if (trace) trace->step("dispatch_publishes");
     mqtt::MessageView view{.topic = publish.topic,
                            .payload = publish.payload,
                            .properties = publish.properties,
@@ -401,6 +421,12 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
     }
 
     auto& session = *connection.session;
+    std::optional<PacketTrace> trace;
+    if (const auto parent = traced(subscribe.trace_parent)) {
+        trace.emplace(spans_, *parent, "Subscribe", monotonic_ns());
+        trace->note("messaging.client.id", session.client_id());
+        trace->note("messaging.destination.name", subscribe.entries.front().filter);
+    }
     ++figures_.subscribes;
     std::vector<ReasonCode> reasons;
     struct Retrieve {
@@ -443,6 +469,8 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
         if (shared.is_shared) continue;   // no retained messages for shared subscriptions, §4.8.2
         if (entry.retain_handling == 0 || (entry.retain_handling == 1 && is_new)) retrieve.push_back({shared.filter, options});
     }
+    if (trace)
+        if (const auto bad = std::ranges::find_if(reasons, [](ReasonCode reason) { return static_cast<std::uint8_t>(reason) >= 0x80; }); bad != reasons.end()) trace->fail(mqtt::reason_name(*bad));
     scratch_.clear();
     mqtt::encode_suback(scratch_, PacketType::suback, connection.version, subscribe.packet_id, reasons);
     gate(connection);
@@ -504,6 +532,12 @@ Core::Next Core::on_unsubscribe(Connection& connection, const mqtt::Frame& frame
         return Next::gone;
     }
     auto& session = *connection.session;
+    std::optional<PacketTrace> trace;
+    if (const auto parent = traced(decoded->trace_parent)) {
+        trace.emplace(spans_, *parent, "Unsubscribe", monotonic_ns());
+        trace->note("messaging.client.id", session.client_id());
+        trace->note("messaging.destination.name", decoded->filters.front());
+    }
     std::vector<ReasonCode> reasons;
     for (const auto filter : decoded->filters) {
         auto* at = session.subscriptions.find(filter);
@@ -704,6 +738,7 @@ void Core::on_room(Connection& connection, std::int64_t now) {
 
 CoreFigures Core::figures() const {
     auto out = figures_;
+    out.spans_dropped += spans_.dropped();
     out.sessions = sessions_.size();
     out.subscriptions = index_.plain_count();
     out.retained_messages = retained_count_;

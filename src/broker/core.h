@@ -17,6 +17,7 @@
 #include "broker/config.h"
 #include "broker/connection.h"
 #include "broker/mail.h"
+#include "broker/trace.h"
 #include "session/session.h"
 #include "statestore/state_store.h"
 #include "store/engine.h"
@@ -118,6 +119,7 @@ struct CoreFigures {
     std::uint64_t rejected_disk = 0;
     std::uint64_t expired_messages = 0;
     std::uint64_t mailbox_full = 0;
+    std::uint64_t spans_dropped = 0;
     std::uint64_t state_requests = 0;
     std::uint64_t state_keys = 0;
     statestore::StateStore::Counts state;
@@ -136,6 +138,9 @@ struct CoreFigures {
     std::uint64_t queued = 0;
     std::uint64_t in_flight = 0;
 };
+
+/// What only grows, not what is there at the moment.
+void add_counters(CoreFigures& into, const CoreFigures& from);
 
 /// The broker's logic on one worker: sessions whose client ids hash to it, a copy of the subscription and retained
 /// indexes, and the handling of every packet. Sans-I/O: bytes, mails and ticks in; packets and mails out.
@@ -188,6 +193,8 @@ class Core {
     /// Something on a connection was refused before MQTT began.
     void note_refusal(const Connection& connection, const char* action, std::string why);
     [[nodiscard]] const std::deque<Decision>& decisions() const noexcept { return decisions_; }
+    /// Of packets whose senders asked for it, since the last time.
+    std::vector<Span> take_spans() { return spans_.take(); }
     /// Connected clients of ports with authentication.
     [[nodiscard]] std::vector<ClientView> clients();
     /// Ends one connection with a reason; `text` becomes the reason string.
@@ -222,6 +229,8 @@ class Core {
     /// The number of workers changes and this one does not run any more: gives each session, with what else is known of it, to the one
     /// of `heirs` that is its home now, and what all workers know to all. Cores are quiet, come in order, and none of either side runs.
     void hand_over(const std::vector<Core*>& heirs, std::int64_t now);
+    /// Goes on counting from there.
+    void inherit_counters(const CoreFigures& from);
     /// Takes a connection whose session, if it has one, is here already.
     void inherit(Connection& connection, Core& from);
 
@@ -247,6 +256,11 @@ class Core {
     Next on_ack(Connection& connection, const mqtt::Frame& frame);
     Next on_disconnect(Connection& connection, const mqtt::Frame& frame);
     Next on_auth(Connection& connection, const mqtt::Frame& frame);
+
+    /// Nothing when nothing is traced, or the sender did not ask.
+    std::optional<TraceParent> traced(std::string_view trace_parent) const noexcept { return spans_.is_on() && !trace_parent.empty() ? parse_traceparent(trace_parent) : std::nullopt; }
+    /// `began_ns` 0: now.
+    void trace_connect(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id, std::int64_t began_ns);
 
     // connect
     Next refuse(Connection& connection, mqtt::Version version, mqtt::ReasonCode reason, const char* statement, std::string_view text);
@@ -323,7 +337,6 @@ class Core {
     // durability
     class Recovery;
     void inherit(std::unique_ptr<session::Session> owned, Core& from);
-    void inherit_counters(const CoreFigures& from);
     statestore::StateStore::Write state_writer();
     /// What is written to this connection in this turn waits for the turn's commit.
     void gate(Connection& connection) const noexcept { connection.is_gated |= durable_; }
@@ -465,9 +478,11 @@ class Core {
     bool state_wrote_ = false;                                     ///< something of the command at hand goes to disk
     std::deque<StateOut> state_out_;
     CoreFigures figures_;
+    SpanLog spans_;
     std::unordered_map<std::string, std::uint16_t> category_index_;
     std::string scratch_;
     std::string connecting_;                                       ///< client id of the CONNECT being answered, for its log line
+    std::optional<PacketTrace> connect_trace_;                     ///< of it, where it is traced
 };
 
 /// Counts and, within a rate, logs that a client was refused or ended. Names client, listener and the broken statement.

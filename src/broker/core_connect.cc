@@ -37,7 +37,19 @@ auth::Credentials credentials_of(const Connection& connection, const mqtt::Conne
 
 }  // namespace
 
+void Core::trace_connect(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id, std::int64_t began_ns) {
+    connect_trace_.reset();
+    const auto parent = traced(connect.trace_parent);
+    if (!parent) return;
+    connect_trace_.emplace(spans_, *parent, "Connect", began_ns != 0 ? began_ns : monotonic_ns());
+    connect_trace_->note("messaging.client.id", client_id);
+    connect_trace_->note("penstock.listener", connection.listener->resource);
+    connect_trace_->note("network.peer.address", driver_.peer(connection));
+}
+
 Core::Next Core::refuse(Connection& connection, Version version, ReasonCode reason, const char* statement, std::string_view text) {
+    if (connect_trace_) connect_trace_->fail(text);
+    connect_trace_.reset();
     ++figures_.refusals[static_cast<std::uint8_t>(reason)];
     log_ended(connecting_, driver_.peer(connection), connection.listener->resource, reason, statement, text, now_);
     std::string properties;
@@ -52,6 +64,7 @@ Core::Next Core::refuse(Connection& connection, Version version, ReasonCode reas
 
 Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, std::string_view rest) {
     connecting_.clear();
+    connect_trace_.reset();
     auto decoded = mqtt::decode_connect(frame.body);
     if (!decoded || frame.flags != 0) {
         const auto error = decoded ? mqtt::ProtocolError{ReasonCode::malformed_packet, "MQTT-2.1.3-1", "the flags of CONNECT are not zero"}
@@ -97,6 +110,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
         return Next::gone;
     }
 
+    trace_connect(connection, connect, client_id, 0);
     if (shared_.pool_used() * 100 > config_.pool_bytes * 97)
         return refuse(connection, connect.version, ReasonCode::quota_exceeded, "MQTT-4.13", "the message pool is full; retry later");
     if (connect.will) {
@@ -121,6 +135,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
             return refuse(connection, connect.version, ReasonCode::server_busy, "MQTT-4.13", "too many clients wait to be authenticated; retry later");
         connection.waiting = std::make_unique<Connection::Waiting>();
         connection.waiting->assigned_id = assigned;
+        if (connect_trace_) connection.waiting->began_ns = monotonic_ns();
         connection.waiting->by = connection.listener->authenticator;
         verdict = connection.listener->authenticator->begin(credentials_of(connection, connect, client_id), exchange, later(connection));
     } else if (connect.authentication_method) {
@@ -165,11 +180,15 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
             note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.detail.empty() ? verdict.reason_string : fmt::format("{} ({})", verdict.reason_string, verdict.detail));
             return refuse(connection, connect.version, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
         case Kind::wait:
+            if (connect_trace_) connect_trace_->drop();
+            connect_trace_.reset();
             connection.state = ConnectionState::wait_verdict;
             driver_.hold(connection);
             return Next::hold;
         case Kind::go_on: break;
     }
+    if (connect_trace_) connect_trace_->drop();
+    connect_trace_.reset();
     connection.state = ConnectionState::wait_auth;
     std::string properties;
     mqtt::write_property(properties, PropertyId::authentication_method, connection.auth->method);
@@ -221,6 +240,7 @@ Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
     auto waiting = std::move(connection.waiting);
     recheck(connection, *waiting, verdict);
     auto connect = mqtt::decode_connect(waiting->connect_body);
+    trace_connect(connection, *connect, waiting->assigned_id.empty() ? connect->client_id : waiting->assigned_id, waiting->began_ns);
     const bool goes_on = verdict.kind == auth::Verdict::Kind::go_on;
     const auto next = apply_verdict(connection, *connect, waiting->assigned_id, std::move(verdict));
     if (goes_on) connection.waiting = std::move(waiting);
@@ -372,6 +392,8 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     // A small client gets what it must know; what is left out is an offer or checked by the server anyway.
     if (v5 && too_large()) properties = connack_properties(connection, connect, assigned_id, verdict, granted, true);
     if (v5 && too_large()) {
+        if (connect_trace_) connect_trace_->fail("the client's maximum packet size is below that of CONNACK");
+        connect_trace_.reset();
         // Not even CONNACK fits: [MQTT-3.1.2-24] leaves nothing to send, and nothing may be sent before it [MQTT-3.14.0-1].
         connection.state = ConnectionState::wait_connect;
         disconnect(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "the client's maximum packet size is below that of CONNACK", now_);
@@ -395,6 +417,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     if (session_present && connection.security != nullptr && connection.security->grant != nullptr) enforce(*session, *connection.security->grant, &connection);
     session->attach(connection, queue_limits(), now_, figures_.categories[connection.category].delivery);
     if (session_present) set_members_connected(*session, true);
+    connect_trace_.reset();
     return Next::go_on;
 }
 

@@ -41,7 +41,7 @@ void Core::hand_over(const std::vector<Core*>& heirs, std::int64_t now) {
         first.state_ = std::move(state_);
         first.state_->set_write(first.state_writer());
     }
-    first.inherit_counters(figures_);
+    for (auto& span : spans_.take()) first.spans_.add(std::move(span));
     std::ranges::move(decisions_, std::back_inserter(first.decisions_));
     std::ranges::stable_sort(first.decisions_, {}, &Decision::wall_ms);
     while (first.decisions_.size() > decisions_max) first.decisions_.pop_front();
@@ -89,9 +89,15 @@ void Core::inherit(Connection& connection, Core& from) {
 }
 
 void Core::inherit_counters(const CoreFigures& from) {
-    auto& into = figures_;
+    add_counters(figures_, from);
+    for (std::size_t i = 0; i < figures_.categories.size(); ++i) category_index_.emplace(figures_.categories[i].name, static_cast<std::uint16_t>(i));
+}
+
+void add_counters(CoreFigures& into, const CoreFigures& from) {
     for (const auto& category : from.categories) {
-        auto& sum = into.categories[category_of(category.name)];
+        auto at = std::ranges::find(into.categories, category.name, &CategoryCounters::name);
+        if (at == into.categories.end()) at = into.categories.insert(at, {.name = category.name});
+        auto& sum = *at;
         for (const auto field : {&CategoryCounters::publishes_received, &CategoryCounters::payload_bytes_received, &CategoryCounters::authentication_successes, &CategoryCounters::authentication_deny,
                                  &CategoryCounters::authentication_failures, &CategoryCounters::authorization_allow, &CategoryCounters::authorization_deny, &CategoryCounters::qos0_dropped_incoming})
             sum.*field += category.*field;
@@ -105,7 +111,7 @@ void Core::inherit_counters(const CoreFigures& from) {
     // Not what is counted anew: connections, sessions and what they have; the state store brings its own counts along.
     for (const auto field : {&CoreFigures::tls_handshakes, &CoreFigures::tls_resumed, &CoreFigures::tls_failures, &CoreFigures::throttled, &CoreFigures::credentials_expired, &CoreFigures::rights_revoked,
                              &CoreFigures::connections_total, &CoreFigures::packets_received, &CoreFigures::bytes_received, &CoreFigures::bytes_sent, &CoreFigures::rejected_memory, &CoreFigures::rejected_disk,
-                             &CoreFigures::expired_messages, &CoreFigures::mailbox_full, &CoreFigures::state_requests, &CoreFigures::subscribes})
+                             &CoreFigures::expired_messages, &CoreFigures::mailbox_full, &CoreFigures::spans_dropped, &CoreFigures::state_requests, &CoreFigures::subscribes})
         into.*field += from.*field;
 }
 

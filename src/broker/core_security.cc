@@ -41,6 +41,7 @@ void Core::on_verdict(std::uint64_t ticket, auth::Verdict verdict, std::int64_t 
     if (connection.state == ConnectionState::wait_verdict) {
         auto connect = mqtt::decode_connect(waiting->connect_body);
         connecting_ = connect->client_id;
+        trace_connect(connection, *connect, waiting->assigned_id.empty() ? connect->client_id : waiting->assigned_id, waiting->began_ns);
         next = apply_verdict(connection, *connect, waiting->assigned_id, std::move(verdict));
     } else {
         next = end_reauthentication(connection, std::move(verdict));

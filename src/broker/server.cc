@@ -132,6 +132,13 @@ Result<void> Server::set_workers(std::uint32_t count) {
         worker->core().configure(config);
         for (const auto& [key, socket] : open_) worker->add_listener(socket);
     }
+    // Each goes on counting for the one before it, so that no counter falls or jumps; those of workers that are gone stand still.
+    for (std::size_t i = 0; i < before.size(); ++i) {
+        if (i < count) workers_[i]->core().inherit_counters(before[i]->core().figures());
+        else add_counters(former_[i] = {}, before[i]->core().figures());
+    }
+    for (auto i = before.size(); i < count; ++i)
+        if (auto found = former_.extract(i)) workers_[i]->core().inherit_counters(found.mapped());
     for (auto& worker : before) worker->hand_over(workers_);
     for (std::size_t i = count; i < before.size(); ++i) {
         auto& gone = *shared_.pools[Shared::first_worker_pool + i];
@@ -242,6 +249,17 @@ std::vector<CoreFigures> Server::collect() {
     std::vector<CoreFigures> out(workers_.size());
     if (stopped_) return out;
     gather([&](Worker& worker, std::size_t i) { out[i] = worker.core().figures(); });
+    for (const auto& [i, counters] : former_) out.push_back(counters);
+    return out;
+}
+
+std::vector<Span> Server::take_spans() {
+    const std::lock_guard lock(guard_);
+    std::vector<std::vector<Span>> parts(workers_.size());
+    if (stopped_) return {};
+    gather([&](Worker& worker, std::size_t i) { parts[i] = worker.core().take_spans(); });
+    std::vector<Span> out;
+    for (auto& part : parts) std::ranges::move(part, std::back_inserter(out));
     return out;
 }
 

@@ -39,8 +39,10 @@ class Server {
     /// subscriptions. An error says what it has to wait for; all is as before then.
     Result<void> set_workers(std::uint32_t count);
     static constexpr std::uint32_t workers_max = 64;           ///< workers with subscribers are bits of a word
-    /// Figures of all workers, gathered on their own threads.
+    /// Figures of all workers, gathered on their own threads; behind them the counters of those there were before.
     std::vector<CoreFigures> collect();
+    /// Spans of packets whose senders asked for it, since the last time.
+    std::vector<Span> take_spans();
     /// What was refused lately, oldest first.
     std::vector<Decision> decisions();
     /// Connected clients of ports with authentication, by client id.
@@ -77,6 +79,7 @@ class Server {
     std::unique_ptr<store::Overflow> overflow_;
     std::vector<std::unique_ptr<Worker>> workers_;
     std::vector<std::thread> threads_;
+    std::map<std::size_t, CoreFigures> former_;                ///< counters of workers that are gone, by number
     std::mutex wakes_guard_;
     std::vector<Worker*> wakes_;                               ///< for the overflow's thread; guarded by wakes_guard_
     std::map<std::string, std::shared_ptr<ListenerSocket>> open_;     ///< by port; those that pick one: by resource and place

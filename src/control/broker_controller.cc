@@ -371,6 +371,7 @@ bool BrokerController::reconcile() {
         if (!metrics_fault.empty() && metrics_fault != metrics_fault_) log::warn("control", "{}; it is tried again", metrics_fault);
         metrics_fault_ = metrics_fault;
         plan_ = plan;
+        traces_.set_limit(plan.trace_bytes);
         states_ = states;
         if (chosen != nullptr) {
             name_space_ = text_at(*chosen, "metadata.namespace");
@@ -606,27 +607,38 @@ std::vector<Role> BrokerController::roles() {
 void BrokerController::probe_now() { probe_now_ = true; }
 
 void BrokerController::run_probe() {
-    std::int64_t next = monotonic_ms() + 2000;   // the listeners open first
+    std::int64_t next = monotonic_ms() + 2000, next_trace = next, next_take = next;   // the listeners open first
     while (!stopping_) {
         objects_.pause(200);
         bool enabled = false;
-        int interval = 30, timeout = 15;
+        int interval = 30, timeout = 15, tracing = 0;
         std::vector<SelftestTarget> targets;
         {
             const std::lock_guard lock(guard_);
             enabled = plan_.self_check && server_ != nullptr && !broker_name_.empty();
             interval = plan_.self_check_interval;
             timeout = plan_.self_check_timeout;
+            tracing = server_ != nullptr && !broker_name_.empty() ? plan_.self_tracing_interval : 0;
             for (const auto& state : states_)
                 if (state.is_open)
                     targets.push_back({.listener = state.config.resource, .port = state.bound_port, .websocket = state.config.protocol == broker::Protocol::websockets,
                                        .tls = state.config.tls != nullptr, .secret = state.config.authenticator != nullptr ? probe_secret_ : nullptr});
         }
-        if (stopping_ || !enabled || targets.empty() || (monotonic_ms() < next && !probe_now_)) continue;
+        const auto now = monotonic_ms();
+        if (now >= next_take) {
+            next_take = now + 1000;
+            take_spans();
+        }
+        const bool checks = enabled && (now >= next || probe_now_), traces = tracing > 0 && now >= next_trace;
+        if (stopping_ || targets.empty() || !(checks || traces)) continue;
         probe_now_ = false;
-        next = monotonic_ms() + interval * 1000;
+        if (traces) next_trace = now + tracing * 1000;
         std::vector<SelftestResult> results;
-        for (const auto& target : targets) results.push_back(run_selftest(target, timeout * 1000));
+        for (const auto& target : targets) results.push_back(run_selftest(target, timeout * 1000, traces));
+        for (auto& result : results) traces_.add(std::exchange(result.spans, {}));
+        if (traces) take_spans();
+        if (!enabled) continue;
+        next = now + interval * 1000;
         Json broker_before, status;
         std::string space, name;
         {
@@ -647,6 +659,23 @@ void BrokerController::run_probe() {
         }
         if (!status.is_null()) write_status(kind_of("Broker"), space, name, status);
     }
+}
+
+void BrokerController::take_spans() {
+    std::vector<broker::Span> spans;
+    {
+        const std::lock_guard lock(guard_);
+        if (server_ == nullptr || plan_.trace_bytes == 0) return;
+        spans = server_->take_spans();
+    }
+    traces_.add(std::move(spans));
+}
+
+Json BrokerController::traces(const std::string& what) {
+    take_spans();
+    constexpr std::string_view otlp = "traces/otlp";
+    if (!what.starts_with(otlp)) return traces_.list();
+    return traces_.otlp(what.size() > otlp.size() ? what.substr(otlp.size() + 1) : "", "aio-broker-frontend-0");
 }
 
 std::string BrokerController::metrics_page() {

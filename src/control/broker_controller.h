@@ -14,6 +14,7 @@
 #include "control/security.h"
 #include "control/state_keys.h"
 #include "control/sys_topics.h"
+#include "control/traces.h"
 #include "client/http_pool.h"
 
 namespace penstock::control {
@@ -51,6 +52,8 @@ class BrokerController {
     /// What was refused lately, and who is connected to ports with authentication. Any thread.
     std::vector<broker::Decision> decisions();
     std::vector<broker::ClientView> clients();
+    /// Traces of the last while. `what`: `traces` for a list, `traces/otlp` for all in OTLP's JSON, or with `/TRACE` for one. Any thread.
+    resources::Json traces(const std::string& what);
     /// A consistent copy of the broker's state into a folder that does not exist yet. Any thread.
     /// False: this Broker keeps no state.
     Result<bool> copy_state(const std::string& folder);
@@ -70,6 +73,7 @@ class BrokerController {
     /// Takes over the keys that state is sealed with.
     void update_keys(const Plan& plan);
     void run_probe();
+    void take_spans();
     /// True when everything wanted is there.
     bool reconcile();
     Outcome turn();
@@ -88,6 +92,7 @@ class BrokerController {
     store::KeyRing keys_;                          ///< in force; guarded by guard_
     std::string keys_fault_;                       ///< why the wanted keys are not in force; guarded by guard_
     std::string store_fault_;                      ///< why the state could not be opened; the engine's thread alone
+    TraceStore traces_;
     std::string workers_wait_;             ///< why their number is not the wanted one yet
     std::string persistence_waits_;                ///< why persistence did not begin when the Broker got it; guarded by guard_
     std::string not_started_;                      ///< why there is no server yet though there is a Broker; guarded by guard_

@@ -206,6 +206,7 @@ std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const
     for (const auto& port : plan.ports)
         if (const auto end = parse_rfc3339(resources::text_at(port.security, "certificate.notAfter")); end > 0)
             page.value(fmt::format("{},listener=\"{}\",port=\"{}\"", chain, escaped(port.listener), port.port), end / 1000);
+    by_core("penstock_spans_dropped", "counter", "Spans of traced packets for which there was no room (spec.diagnostics.traces.spanChannelCapacity).", [](F f) { return f.spans_dropped; });
     by_core("penstock_mailbox_full", "counter", "QoS 0 messages dropped because another worker was far behind.", [](F f) { return f.mailbox_full; });
     page.family("penstock_disconnects", "counter", "Connections the server ended, by reason.");
     for (std::size_t i = 0; i < 256; ++i)

@@ -95,6 +95,11 @@ Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigne
     out.self_check = !equal_no_case(text_at(broker, "spec.diagnostics.selfCheck.mode"), "Disabled");
     out.self_check_interval = static_cast<int>(number_at(broker, "spec.diagnostics.selfCheck.intervalSeconds", 30));
     out.self_check_timeout = static_cast<int>(number_at(broker, "spec.diagnostics.selfCheck.timeoutSeconds", 15));
+    if (!equal_no_case(text_at(broker, "spec.diagnostics.traces.mode"), "Disabled")) {
+        out.trace_bytes = static_cast<std::size_t>(number_at(broker, "spec.diagnostics.traces.cacheSizeMegabytes", 16)) << 20;
+        c.span_capacity = static_cast<std::size_t>(number_at(broker, "spec.diagnostics.traces.spanChannelCapacity", 1000));
+        if (!equal_no_case(text_at(broker, "spec.diagnostics.traces.selfTracing.mode"), "Disabled")) out.self_tracing_interval = static_cast<int>(number_at(broker, "spec.diagnostics.traces.selfTracing.intervalSeconds", 30));
+    }
 
     if (const auto* kind = resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker")) out.notes = resources::notes(*kind, broker);
     if (out.redundancy_factor > 1)

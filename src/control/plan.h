@@ -36,6 +36,8 @@ struct Plan {
     bool self_check = true;
     int self_check_interval = 30;        ///< seconds
     int self_check_timeout = 15;         ///< seconds
+    std::size_t trace_bytes = 0;         ///< of spans that are kept; 0: nothing is traced
+    int self_tracing_interval = 0;       ///< seconds between two probes that are traced; 0: none is
     int backend_partitions = 1, backend_workers = 1, redundancy_factor = 1, frontend_replicas = 1, frontend_workers = 1;
     std::vector<resources::Fault> notes; ///< fields that are set and have no effect here
 };

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "broker/trace.h"
+
 namespace penstock::control {
 
 /// The steps of the probe, in order, with the names of AIO's metrics (fact sheet 9.7).
@@ -27,12 +29,14 @@ struct SelftestResult {
     SelftestTarget target;
     std::array<StepResult, selftest_steps.size()> steps;
     std::string fault;                   ///< of the first step that failed; empty when all went well
+    std::vector<broker::Span> spans;     ///< a trace for each step, where they are wanted
 
     [[nodiscard]] bool ok() const noexcept { return fault.empty(); }
 };
 
 /// One round trip through a listener with a client of its own, category `broker_selftest`: CONNECT, PING, SUBSCRIBE and
 /// PUBLISH below `azedge/dmqtt/selftest/`, the delivery, UNSUBSCRIBE. Blocks up to `timeout_ms`.
-SelftestResult run_selftest(const SelftestTarget& target, int timeout_ms);
+/// `traced`: each step is a trace of its own, which the broker continues.
+SelftestResult run_selftest(const SelftestTarget& target, int timeout_ms, bool traced = false);
 
 }  // namespace penstock::control

@@ -3,6 +3,8 @@
 namespace penstock::mqtt {
 namespace {
 
+constexpr std::string_view trace_property = "traceparent";
+
 std::unexpected<ProtocolError> malformed(const char* statement, const char* text) {
     return std::unexpected(ProtocolError{ReasonCode::malformed_packet, statement, text});
 }
@@ -78,6 +80,7 @@ Decoded<ConnectView> decode_connect(std::string_view body) {
             case PropertyId::user_property:
                 if (p.text == "metriccategory") out.metric_category = p.value;
                 else if (p.text == "aio-persistence") out.persistence_requested = p.value == "true";
+                else if (p.text == trace_property) out.trace_parent = p.value;
                 break;
             default: break;
         }
@@ -140,6 +143,7 @@ Decoded<PublishView> decode_publish(std::uint8_t flags, std::string_view body, V
                 if (p.text == "$partition") out.partition = p.value, out.has_partition = true;
                 else if (p.text == "$high_priority") out.high_priority = true;
                 else if (p.text == "aio-persistence") out.persistence_requested = p.value == "true";
+                else if (p.text == trace_property) out.trace_parent = p.value;
                 break;
             default: break;
         }
@@ -201,6 +205,7 @@ Decoded<SubscribeView> decode_subscribe(std::uint8_t flags, std::string_view bod
     PropertyReader properties(property_block(in, version), place(PacketType::subscribe));
     for (Property p; properties.next(p);)
         if (p.id == PropertyId::subscription_identifier) out.subscription_id = p.number;
+        else if (p.text == trace_property) out.trace_parent = p.value;   // only a user property is there beside
     if (properties.failure()) return std::unexpected(*properties.failure());
     while (!in.empty() && !in.failure()) {
         SubscriptionView entry;
@@ -232,8 +237,8 @@ Decoded<UnsubscribeView> decode_unsubscribe(std::uint8_t flags, std::string_view
     UnsubscribeView out;
     out.packet_id = in.u16();
     PropertyReader properties(property_block(in, version), place(PacketType::unsubscribe));
-    for (Property p; properties.next(p);) {
-    }
+    for (Property p; properties.next(p);)
+        if (p.text == trace_property) out.trace_parent = p.value;
     if (properties.failure()) return std::unexpected(*properties.failure());
     while (!in.empty() && !in.failure()) out.filters.push_back(in.utf8());
     if (in.failure()) return std::unexpected(*in.failure());

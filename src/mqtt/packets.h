@@ -43,6 +43,7 @@ struct ConnectView {
     std::string_view authentication_data;
     std::string_view metric_category;                   ///< user property `metriccategory`
     bool persistence_requested = false;                 ///< user property `aio-persistence` = `true`
+    std::string_view trace_parent;                      ///< user property `traceparent`
 };
 
 /// Reads only the version byte, so that a refusal can be answered in the client's own form.
@@ -64,6 +65,7 @@ struct PublishView {
     bool has_volatile_properties = false;               ///< expiry, alias or subscription id: not forwarded as they are
     bool high_priority = false;                         ///< user property `$high_priority`
     bool persistence_requested = false;
+    std::string_view trace_parent;                      ///< user property `traceparent`
     std::string_view partition;                         ///< user property `$partition`
     std::string_view response_topic;
     bool has_partition = false;
@@ -95,12 +97,14 @@ struct SubscriptionView {
 struct SubscribeView {
     std::uint16_t packet_id = packet_id_none;
     std::uint32_t subscription_id = 0;                  ///< 0: none
+    std::string_view trace_parent;                      ///< user property `traceparent`
     std::vector<SubscriptionView> entries;
 };
 Decoded<SubscribeView> decode_subscribe(std::uint8_t flags, std::string_view body, Version version);
 
 struct UnsubscribeView {
     std::uint16_t packet_id = packet_id_none;
+    std::string_view trace_parent;                      ///< user property `traceparent`
     std::vector<std::string_view> filters;
 };
 Decoded<UnsubscribeView> decode_unsubscribe(std::uint8_t flags, std::string_view body, Version version);

@@ -64,11 +64,11 @@ Kind broker() {
          number("intervalSeconds", 30, 300, 30, "Seconds between two probes."),
          number("timeoutSeconds", 5, 120, 15, "Seconds after which a step counts as failed.")},
         "The self-test probe: a client of its own that connects, subscribes, publishes and receives on every listener."));
-    auto traces = with_note(object("traces",
-        {choice("mode", modes, nullptr, "Whether spans are kept."), number("cacheSizeMegabytes", 1, 128, nullptr, "Memory for spans."),
-         object("selfTracing", {choice("mode", modes, nullptr, "Whether the probe is traced."), number("intervalSeconds", 1, 300, nullptr, "Seconds between two traces.")}, "Tracing of the probe."),
-         number("spanChannelCapacity", 1000, 100'000, nullptr, "Spans waiting to be kept.")},
-        "OpenTelemetry traces."), "this release records no spans");
+    auto traces = filled(object("traces",
+        {choice("mode", modes, "Enabled", "Whether packets are traced."), number("cacheSizeMegabytes", 1, 128, 16, "Memory for traces; the oldest go first."),
+         filled(object("selfTracing", {choice("mode", modes, "Enabled", "Whether the probe's steps are traced."), number("intervalSeconds", 1, 300, 30, "Seconds between two traced probes; more often than selfCheck.intervalSeconds is possible.")}, "Tracing of the probe.")),
+         number("spanChannelCapacity", 1000, 100'000, 1000, "Spans of a worker that wait to be kept, a second's at most; what is more is counted and dropped.")},
+        "OpenTelemetry traces: of the self-test probe, and of CONNECT, PUBLISH, SUBSCRIBE and UNSUBSCRIBE of version 5 clients whose user property `traceparent` (W3C Trace Context) is there and sampled. Kept in memory and shown by `penstock traces`, in OTLP's JSON too."));
     auto disk = object("diskBackedMessageBuffer",
         {{.name = "maxSize", .type = Type::string, .doc = "Bytes on disk, of all queues together, such as `10G`.", .required = true, .pattern = "[0-9]+[KMGTPE]i?", .pattern_hint = "a size such as 500M or 10G"},
          with_note(open("ephemeralVolumeClaimSpec", "Volume claim."), "the buffer is the folder `buffer` of the data folder of this machine"),

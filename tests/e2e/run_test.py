@@ -71,6 +71,31 @@ class Run(unittest.TestCase):
             self.assertEqual(watcher.wait(10), 0)
             watcher.stdout.close()
 
+    def test_traces_of_the_probe_and_of_who_asks(self):
+        port = free_port()
+        p = Penstock(BINARY)
+        manifest = lambda traces: (broker(f"{{diagnostics: {{metrics: {{prometheusPort: 0}}, selfCheck: {{mode: Disabled}}, traces: {traces}}}}}", "{penstock.io/sys-topics: Disabled}") + "---\n" + listener("one", [f"port: {port}"]))
+        p.files = [p.write("m.yaml", manifest("{selfTracing: {intervalSeconds: 1}}"))]
+        with p:
+            p.wait_running("one")
+            rows = lambda: [line.split() for line in p.run("traces", "--limit", "500").stdout.splitlines()[1:]]
+            wait_until(lambda: {"connect", "ping", "subscribe", "publish", "unsubscribe"} <= {row[2] for row in rows()}, "traces of the probe")
+            trace = next(row[1] for row in rows() if row[2] == "publish")
+            shown = p.run("traces", trace).stdout
+            for name in ("publish", "Publish", "check_backpressure", "get_pub_authz_context", "dispatch_publishes", "respond_and_ack", "receive publish"):
+                self.assertIn(f"  {name}", shown)
+            mine = "0af7651916cd43dd8448eb211c80319c"
+            self.assertEqual(p.run("pub", "-p", str(port), "-V", "5", "-q", "1", "-t", "plant/x", "-m", "hi", "-D", "publish", "user-property", "traceparent", f"00-{mine}-b7ad6b7169203331-01").returncode, 0)
+            spans = json.loads(p.run("traces", mine, "--otlp").stdout)["resourceSpans"][0]["scopeSpans"][0]["spans"]
+            self.assertEqual([span["parentSpanId"] for span in spans if span["name"] == "Publish"], ["b7ad6b7169203331"])
+            self.assertIn({"key": "messaging.destination.name", "value": {"stringValue": "plant/x"}}, next(span["attributes"] for span in spans if span["name"] == "Publish"))
+            missing = p.run("traces", "1234")
+            self.assertEqual((missing.returncode, missing.stderr), (1, "error: there is no trace 1234; penstock traces lists those that are kept\n"))
+            # Probes that are only traced say nothing of the health. Switched off, all is forgotten.
+            self.assertEqual(p.get("broker", "default")["status"]["selfCheck"], {"status": "Disabled"})
+            p.write("m.yaml", manifest("{mode: Disabled}"))
+            wait_until(lambda: "No traces are kept" in p.run("traces").stdout, "the traces to go")
+
     def test_port_taken_is_told_and_retried(self):
         taken, free = free_port(), free_port()
         with socket.socket() as holder:
