@@ -152,7 +152,10 @@ void Worker::inherit(Connection& connection, Worker& from) {
     // All is on the disk that any of its output promises.
     connection.gates.reset();
     connection.is_gated = connection.is_dirty = false;
-    if (connection.is_paused) paused_.push_back(&connection);
+    if (connection.is_paused) {
+        paused_.push_back(&connection);
+        has_held_newcomers_ |= connection.state != ConnectionState::connected;
+    }
     if (const auto lingers = std::ranges::find(from.lingering_, &connection, &std::pair<std::int64_t, Connection*>::second); lingers != from.lingering_.end()) lingering_.push_back(*lingers);
     poller_.add(connection.fd, tag_of(connection), !connection.is_paused && !connection.is_held, connection.wants_write);
     if (connection.has_pending() && !connection.wants_write) make_dirty(connection);
@@ -339,20 +342,23 @@ void Worker::pause(Connection& connection) {
 }
 
 void Worker::resume_paused() {
-    if (core_.under_pressure() || core_.is_failing()) return;
+    const bool full = core_.under_pressure() || core_.is_failing();
+    if (full && !has_held_newcomers_) return;
     auto paused = std::move(paused_);
     paused_.clear();
+    has_held_newcomers_ = false;
     for (auto* connection : paused) {
-        if (connection->is_stuffed && connection->state != ConnectionState::closing && core_.is_stuffed(*connection)) {
-            paused_.push_back(connection);
-            continue;
-        }
-        if (holds_newcomers_ && connection->state != ConnectionState::connected && connection->state != ConnectionState::closing) {
+        const bool closing = connection->state == ConnectionState::closing;
+        // Newcomers do not wait for memory: among them may be who makes room.
+        const bool is_newcomer = !closing && connection->state != ConnectionState::connected;
+        const bool waits = is_newcomer ? holds_newcomers_ : !closing && (full || (connection->is_stuffed && core_.is_stuffed(*connection)));
+        if (waits) {
+            has_held_newcomers_ |= is_newcomer;
             paused_.push_back(connection);
             continue;
         }
         connection->is_paused = connection->is_stuffed = false;
-        if (connection->state == ConnectionState::closing || connection->is_held) continue;
+        if (closing || connection->is_held) continue;
         update_interest(*connection);
         if (connection->in != nullptr) {
             const auto bytes = std::move(connection->in);
@@ -393,7 +399,10 @@ bool Worker::read_large(Connection& connection) {
 }
 
 void Worker::read_from(Connection& connection) {
-    if (holds_newcomers_ && connection.state != ConnectionState::connected) return pause(connection);
+    if (holds_newcomers_ && connection.state != ConnectionState::connected) {
+        has_held_newcomers_ = true;
+        return pause(connection);
+    }
     if (connection.tls != nullptr) return read_tls(connection);
     if (read_large(connection)) return;
     // What is left of an incomplete packet goes in front, so that the core sees one piece.

@@ -165,6 +165,7 @@ class Worker final : public Driver {
     std::vector<std::function<void(Worker&)>> tasks_;
     std::atomic<bool> has_tasks_{false};
     bool holds_newcomers_ = false;
+    bool has_held_newcomers_ = false;                      ///< some of paused_ are newcomers
     bool pumps_ = true;                                    ///< sends from queues what there is room for
 
     std::int64_t now_ = 0;

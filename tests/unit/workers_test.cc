@@ -368,5 +368,40 @@ TEST(Workers, a_change_that_cannot_be_now_leaves_all_as_it_is) {
     EXPECT_TRUE(other.answers());
 }
 
+// A newcomer that was held back for a moment is not held back by memory afterwards: it may be the one who makes room.
+TEST(Workers, newcomers_go_on_after_a_change_whatever_memory_there_is) {
+    Server server(1);
+    const auto silent = std::make_shared<Silent>();
+    const auto ports = server.apply({.pool_bytes = 1 << 20}, {{.resource = "a", .port = 0}, {.resource = "b", .port = 0, .authenticator = silent}});
+    const mqttc::Target target{.port = ports[0].bound_port, .timeout_ms = 20'000};
+    {
+        Person away("away"), publisher("publisher");
+        ASSERT_TRUE(away.connect(target, true, long_time));
+        ASSERT_TRUE(away.subscribe("t", Qos::at_least_once));
+        away.client.close();
+        ASSERT_TRUE(publisher.connect(target));
+        while (server.pool_used() * 4 <= 3 << 20) ASSERT_TRUE(publisher.publish("t", std::string(10'000, 'x'), Qos::at_least_once));
+    }
+    std::thread asks([&] {
+        Person stranger("stranger");
+        EXPECT_TRUE(stranger.connect({.port = ports[1].bound_port, .timeout_ms = 30'000}));
+    });
+    while (silent->size() == 0) std::this_thread::yield();
+    std::atomic<bool> enough{false};
+    std::thread comes([&] {
+        for (int i = 0; !enough; ++i) {
+            Person newcomer(fmt::format("n{}", i));
+            const auto done = newcomer.connect(target);
+            EXPECT_TRUE(done) << done.error().message;
+            if (!done) return;
+        }
+    });
+    EXPECT_FALSE(server.set_workers(2));
+    enough = true;
+    comes.join();
+    silent->waiting.front()(auth::Verdict::accepted({.method = "Custom", .id = "x"}));
+    asks.join();
+}
+
 }  // namespace
 }  // namespace penstock::test
