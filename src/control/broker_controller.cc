@@ -316,11 +316,11 @@ bool BrokerController::reconcile() {
         const std::lock_guard lock(guard_);
         server_ = std::move(fresh);
     }
-    workers_wait_.clear();
+    const auto waited = std::exchange(workers_wait_, {});
     if (chosen != nullptr && server_->workers() != plan.workers)
         if (const auto done = server_->set_workers(plan.workers); !done) {
             workers_wait_ = done.error().message;
-            log::info("control", "the number of workers stays at {} for now wanted={} why=\"{}\"", server_->workers(), plan.workers, workers_wait_);
+            if (workers_wait_ != waited) log::info("control", "the number of workers cannot be changed yet and is tried again has={} wanted={} why=\"{}\"", server_->workers(), plan.workers, workers_wait_);
         }
     // The policies are in force first, so that the first writing follows them.
     const bool begins = server_->durable() == nullptr && plan.is_persistent;
