@@ -36,6 +36,10 @@ namespace {
 
 TEST(HttpPool, a_name_that_is_never_answered_holds_nobody_else_up) {
     HttpPool pool;
+    {
+        const std::lock_guard lock(guard);
+        is_stuck = is_let_go = false;
+    }
     auto ask = [&](const std::string& url) {
         auto site = pool.site({.url = url, .timeout_ms = 300}).value();
         auto answer = std::make_shared<std::promise<HttpAnswer>>();
