@@ -95,6 +95,27 @@ std::string label_of(const resources::Kind& kind, const std::string& name) {
     return fmt::format("{}{}{}/{}", kind.singular, kind.group.empty() ? "" : ".", kind.group, name);
 }
 
+/// An object without what others may have written between two looks at it: its status, and what goes with a write of that.
+Json written_by_users(const Json& object) {
+    auto out = object;
+    out.erase("status");
+    if (!out["metadata"].is_object()) return out;
+    auto& metadata = out["metadata"];
+    metadata.erase("resourceVersion");
+    if (const auto managers = metadata.find("managedFields"); managers != metadata.end() && managers->is_array()) {
+        auto kept = Json::array();
+        for (auto& entry : *managers) {
+            if (!text_at(entry, "subresource").empty()) continue;
+            entry.erase("time");
+            kept.push_back(std::move(entry));
+        }
+        *managers = std::move(kept);
+    }
+    return out;
+}
+
+std::string outcome_of(const Json& before, const Json& after) { return written_by_users(before) == written_by_users(after) ? "unchanged" : "configured"; }
+
 }  // namespace
 
 std::vector<std::string> validate_documents(const std::vector<resources::Document>& documents, bool others_too) {
@@ -115,7 +136,7 @@ std::vector<std::string> validate_documents(const std::vector<resources::Documen
     return out;
 }
 
-Applied apply_document(Client& client, Kinds& kinds, const resources::Document& document, const ApplyOptions& options) {
+Applied apply_document(Transport& client, Kinds& kinds, const resources::Document& document, const ApplyOptions& options) {
     const auto kind = kinds.of_object(document.object);
     if (!kind) return {.what = place_of(document), .error = kind.error().message};
     const auto& k = **kind;
@@ -139,12 +160,11 @@ Applied apply_document(Client& client, Kinds& kinds, const resources::Document& 
     const auto live = client.request("GET", target);
     if (!live) return refuse(live);
     if (!live->ok() && live->status != 404) return refuse(live);
-    const auto before = live->ok() ? text_at(live->body, "metadata.resourceVersion") : std::string();
     if (options.server_side) {
         const auto done = client.request("PATCH", target + query + (options.force ? "&force=true" : ""), body_of(wanted), "application/apply-patch+yaml");
         if (!done || !done->ok()) return refuse(done);
         out.object = done->body;
-        out.outcome = done->status == 201 ? "created" : text_at(done->body, "metadata.resourceVersion") == before ? "unchanged" : "configured";
+        out.outcome = done->status == 201 ? "created" : outcome_of(live->body, done->body);
         return out;
     }
     if (at_path(wanted, "metadata.annotations").is_object()) wanted["metadata"]["annotations"].erase(last_applied_key);
@@ -168,11 +188,11 @@ Applied apply_document(Client& client, Kinds& kinds, const resources::Document& 
     const auto done = client.request("PATCH", target + query, body_of(patch), "application/merge-patch+json");
     if (!done || !done->ok()) return refuse(done);
     out.object = done->body;
-    out.outcome = text_at(done->body, "metadata.resourceVersion") == before ? "unchanged" : "configured";
+    out.outcome = outcome_of(live->body, done->body);
     return out;
 }
 
-Applied delete_document(Client& client, Kinds& kinds, const resources::Document& document, const std::string& default_namespace) {
+Applied delete_document(Transport& client, Kinds& kinds, const resources::Document& document, const std::string& default_namespace) {
     const auto kind = kinds.of_object(document.object);
     if (!kind) return {.what = place_of(document), .error = kind.error().message};
     const auto name = text_at(document.object, "metadata.name");

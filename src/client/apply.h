@@ -33,7 +33,8 @@ struct ApplyOptions {
     bool force = false;                  ///< server-side: take conflicting fields over
     std::string manager = "penstock-apply";
 };
-Applied apply_document(Client& client, Kinds& kinds, const resources::Document& document, const ApplyOptions& options);
-Applied delete_document(Client& client, Kinds& kinds, const resources::Document& document, const std::string& name_space);
+/// `unchanged` when nothing of it but its status changed; the status is others' to write, at any time.
+Applied apply_document(Transport& client, Kinds& kinds, const resources::Document& document, const ApplyOptions& options);
+Applied delete_document(Transport& client, Kinds& kinds, const resources::Document& document, const std::string& name_space);
 
 }  // namespace penstock::client

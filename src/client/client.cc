@@ -299,7 +299,7 @@ void Client::interrupt() {
     });
 }
 
-Result<std::vector<resources::Kind>> discover(Client& client) {
+Result<std::vector<resources::Kind>> discover(Transport& client) {
     std::vector<resources::Kind> out;
     constexpr const char* accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
     for (const char* path : {"/api", "/apis"}) {

@@ -52,6 +52,6 @@ class Client : public Transport {
 };
 
 /// The kinds a server has, from its discovery documents.
-Result<std::vector<resources::Kind>> discover(Client& client);
+Result<std::vector<resources::Kind>> discover(Transport& client);
 
 }  // namespace penstock::client

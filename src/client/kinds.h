@@ -8,10 +8,10 @@
 namespace penstock::client {
 
 /// The kinds a client may name: those this program declares, and those the server has beyond (asked once, when needed).
-/// Core: one thread.
+/// One thread.
 class Kinds {
   public:
-    explicit Kinds(Client& client) : client_(client) {}
+    explicit Kinds(Transport& client) : client_(client) {}
     /// By plural, singular, short name or kind, with or without group. The error names the nearest word.
     Result<const resources::Kind*> by_word(std::string_view word);
     /// The error says what the server has instead.
@@ -20,7 +20,7 @@ class Kinds {
     Result<const std::vector<resources::Kind>*> all();
 
   private:
-    Client& client_;
+    Transport& client_;
     Result<const std::vector<resources::Kind>*> ask();
     /// Answers of the server, the last one counts; earlier ones stay, because kinds handed out lie in them.
     std::vector<std::unique_ptr<const std::vector<resources::Kind>>> answers_;
