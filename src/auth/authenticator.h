@@ -76,8 +76,8 @@ class Authenticator {
     virtual ~Authenticator() = default;
     /// First step. `exchange` is set when the verdict is go_on, and may be set on accept for later re-authentication.
     virtual Verdict begin(const Credentials& credentials, std::unique_ptr<Exchange>& exchange, const Later& later) = 0;
-    /// Whether a client that this port's former rules let in would be let in now; the principal may get other attributes.
-    /// Returns why not, or nothing. Called when the rules change.
+    /// Whether a client that this port's former rules let in would be let in now; the principal may get other attributes,
+    /// and another time to ask again. Returns why not, or nothing. Called when the rules change, and at the principal's review_at.
     virtual std::string review(Principal&, const std::vector<crypto::Certificate>&, std::int64_t) { return {}; }
 };
 

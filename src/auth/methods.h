@@ -63,12 +63,19 @@ class X509Method final : public Method {
         std::string label, subject;
         std::shared_ptr<const Attributes> attributes;
     };
-    /// Answers whether a certificate is revoked, where that needs to be asked over the network (OCSP, RFC 6960).
+    /// Answers whether a certificate or one of those it hangs on is revoked, where that needs to be asked over the network (OCSP, RFC 6960).
     class Revocation {
       public:
         virtual ~Revocation() = default;
-        /// Empty text: good. Nothing: it must be asked first; `done` gets the answer.
-        virtual std::optional<std::string> look(const crypto::Certificate& leaf, const crypto::Certificate& issuer, const std::function<std::function<void(std::string)>()>& later) = 0;
+        struct Known {
+            std::string fault;                    ///< why the client is not to be let in; empty: it is good, or the policy lets it in
+            bool is_revoked = false;              ///< the fault is a responder's word, and not that there was none
+            std::int64_t until_ms = 0;            ///< Unix time at which it must be asked anew; 0: there is nobody to ask
+        };
+        using Done = std::function<void(const Known&)>;
+        /// `path`: from the client's certificate to the trusted one. Nothing: it must be asked first, and what `later` returns
+        /// gets the answer, on another thread. Any thread.
+        virtual std::optional<Known> look(const std::vector<crypto::Certificate>& path, const std::function<Done()>& later) = 0;
     };
     X509Method(std::shared_ptr<const crypto::TrustStore> trust, std::vector<Entry> entries, std::string trust_name, std::shared_ptr<Revocation> revocation = nullptr)
         : trust_(std::move(trust)), entries_(std::move(entries)), trust_name_(std::move(trust_name)), revocation_(std::move(revocation)) {}
@@ -79,6 +86,7 @@ class X509Method final : public Method {
 
   private:
     Principal principal_of(const std::vector<crypto::Certificate>& path) const;
+    static Verdict verdict(Principal principal, const Revocation::Known& known);
     std::shared_ptr<const crypto::TrustStore> trust_;
     std::vector<Entry> entries_;
     std::string trust_name_;

@@ -16,6 +16,7 @@ struct Principal {
     std::string id;
     std::shared_ptr<const Attributes> attributes;
     std::int64_t expires_at = 0;         ///< Unix ms at which the credential ends; 0: never
+    std::int64_t review_at = 0;          ///< Unix ms at which Authenticator::review is to be asked again while the client is connected; 0: never
     /// What the method needs to look at the client again, such as the account's uid.
     std::string evidence;
 

@@ -276,6 +276,10 @@ class Core {
     void recheck(const Connection& connection, const Connection::Waiting& waiting, auth::Verdict& verdict) const;
     void secure(Connection& connection, const std::string& client_id, auth::Principal principal);
     void watch_expiry(Connection& connection);
+    /// A credential's time is over, or it is to be looked at again.
+    void end_credential(Connection& connection, std::int64_t now);
+    /// Whether the port's rules, as they are now, would let the client in; empty: they would.
+    std::string review(Connection& connection) const;
     /// Why the principal may not open this session, or nothing.
     std::string connect_fault(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) const;
     /// Ends the subscriptions that are not allowed.
@@ -423,7 +427,7 @@ class Core {
     store::OverflowLane* overflow_;                                ///< null: none
     std::unordered_map<std::uint64_t, Connection*> waiting_;       ///< ticket → who waits for a verdict
     std::uint64_t next_ticket_ = 1;
-    std::multimap<std::int64_t, Connection*> expiries_;            ///< monotonic ms at which a credential ends
+    std::multimap<std::int64_t, Connection*> expiries_;            ///< monotonic ms at which a credential ends or is looked at again
     std::deque<Decision> decisions_;
     struct Away {
         std::shared_ptr<const ListenerConfig> listener;

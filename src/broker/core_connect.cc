@@ -575,17 +575,7 @@ void Core::on_tick(std::int64_t now) {
         }
     }
     on_deadline(now);
-    while (!expiries_.empty() && expiries_.begin()->first <= now) {
-        auto& connection = *expiries_.begin()->second;
-        ++figures_.credentials_expired;
-        note(connection, connection.session->client_id(), "Authenticate", connection.security->principal.method, ReasonCode::not_authorized, "the credential has expired");
-        if (!config_.aio_compatible) {
-            disconnect(connection, ReasonCode::not_authorized, "MQTT-4.13.2-1", "the credential has expired; authenticate anew", now);
-            continue;
-        }
-        end_connection(connection, true);   // AIO closes without a word (fact sheet 4.4)
-        driver_.close(connection);
-    }
+    while (!expiries_.empty() && expiries_.begin()->first <= now) end_credential(*expiries_.begin()->second, now);
     if (second % 60 == 0) std::erase_if(failures_, [&](const auto& entry) { return now - entry.second.at > failures_forgotten_ms; });
     while (!timers_.empty() && timers_.begin()->first <= now) {
         const auto id = timers_.begin()->second;

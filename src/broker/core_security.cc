@@ -64,12 +64,41 @@ void Core::secure(Connection& connection, const std::string& client_id, auth::Pr
     if (connection.listener->policy != nullptr && security.principal.id != "probe") security.grant = connection.listener->policy->resolve(security.principal, client_id);
 }
 
+namespace {
+bool is_review_next(const auth::Principal& principal) { return principal.review_at != 0 && (principal.expires_at == 0 || principal.review_at < principal.expires_at); }
+}  // namespace
+
 void Core::watch_expiry(Connection& connection) {
     auto& security = *connection.security;
     if (std::exchange(security.has_expiry, false)) expiries_.erase(security.expiry);
-    if (security.principal.expires_at == 0) return;
-    security.expiry = expiries_.emplace(now_ + std::max<std::int64_t>(0, security.principal.expires_at - wall_ms()), &connection);
+    const auto& principal = security.principal;
+    const bool is_review = is_review_next(principal);
+    const auto at = is_review ? principal.review_at : principal.expires_at;
+    if (at == 0) return;
+    security.expiry = expiries_.emplace(now_ + std::max<std::int64_t>(is_review ? 1000 : 0, at - wall_ms()), &connection);
     security.has_expiry = true;
+}
+
+void Core::end_credential(Connection& connection, std::int64_t now) {
+    auto& security = *connection.security;
+    std::string why = "the credential has expired", told = why + "; authenticate anew";
+    if (is_review_next(security.principal)) {
+        security.principal.review_at = 0;
+        why = told = review(connection);
+        if (why.empty()) return watch_expiry(connection);
+        ++figures_.rights_revoked;
+    } else {
+        ++figures_.credentials_expired;
+    }
+    note(connection, connection.session->client_id(), "Authenticate", security.principal.method, ReasonCode::not_authorized, why);
+    if (!config_.aio_compatible) return disconnect(connection, ReasonCode::not_authorized, "MQTT-4.13.2-1", told.c_str(), now);
+    end_connection(connection, true);   // AIO closes without a word (fact sheet 4.4)
+    driver_.close(connection);
+}
+
+std::string Core::review(Connection& connection) const {
+    const auto chain = connection.tls != nullptr && connection.tls->channel.has_peer_certificate() ? connection.tls->channel.peer_chain() : std::vector<crypto::Certificate>();
+    return connection.listener->authenticator->review(connection.security->principal, chain, wall_ms());
 }
 
 std::string Core::connect_fault(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) const {
@@ -142,8 +171,8 @@ void Core::on_rules(Connection& connection, const std::shared_ptr<const Listener
     if (connection.security == nullptr) return end("this port asks who its clients are now");
     auto& security = *connection.security;
     if (!same_authentication) {
-        const auto chain = connection.tls != nullptr && connection.tls->channel.has_peer_certificate() ? connection.tls->channel.peer_chain() : std::vector<crypto::Certificate>();
-        if (const auto why = listener->authenticator->review(security.principal, chain, wall_ms()); !why.empty()) return end(why);
+        if (const auto why = review(connection); !why.empty()) return end(why);
+        watch_expiry(connection);
     }
     if (security.principal.id == "probe") return;
     const auto& session = *connection.session;

@@ -117,49 +117,73 @@ class OcspCheck final : public auth::X509Method::Revocation, public std::enable_
   public:
     OcspCheck(std::shared_ptr<HttpPool> pool, bool hard) : pool_(std::move(pool)), hard_(hard) {}
 
-    std::optional<std::string> look(const crypto::Certificate& leaf, const crypto::Certificate& issuer, const std::function<std::function<void(std::string)>()>& later) override {
-        const auto urls = leaf.ocsp_urls();
-        if (urls.empty()) return "";
-        const auto id = leaf.fingerprint();
-        {
-            const std::lock_guard lock(guard_);
-            if (const auto found = known_.find(id); found != known_.end() && found->second.until_ms > wall_ms()) return found->second.fault;
-        }
-        const auto request = crypto::ocsp_request(leaf, issuer);
-        auto site = pool_->site({.url = urls.front(), .plain_allowed = true, .timeout_ms = 3000});   // OCSP answers are signed themselves
-        if (!request || !site) return unasked(id, leaf, !site ? site.error().message : request.error().message);
-        (*site)->send("POST", "", {{"Content-Type", "application/ocsp-request"}, {"Accept", "application/ocsp-response"}}, *request,
-                      [self = shared_from_this(), id, leaf, issuer, done = later()](const client::HttpAnswer& answer) {
-                          if (answer.status != 200) return done(self->unasked(id, leaf, answer.status == 0 ? answer.error : fmt::format("the responder answered {}", answer.status)));
-                          const auto status = crypto::ocsp_status(answer.body, leaf, issuer, wall_ms());
-                          if (!status) return done(self->unasked(id, leaf, status.error().message));
-                          if (status->kind == crypto::OcspStatus::Kind::unknown) return done(self->unasked(id, leaf, "the responder does not know the certificate"));
-                          const bool good = status->kind == crypto::OcspStatus::Kind::good;
-                          auto fault = good ? std::string() : fmt::format("certificate \"{}\" is revoked (OCSP, serial {})", leaf.subject(), leaf.serial());
-                          const auto until = status->good_until_ms != 0 ? std::min(status->good_until_ms, wall_ms() + ocsp_answer_kept_ms) : wall_ms() + ocsp_failure_kept_ms;
-                          self->remember(id, fault, until);
-                          done(std::move(fault));
-                      });
+    std::optional<Known> look(const std::vector<crypto::Certificate>& path, const std::function<Done()>& later) override {
+        Known known;
+        const auto question = next_question(path, 0, known);
+        if (!question) return known;
+        ask(*question, std::make_shared<const std::vector<crypto::Certificate>>(path), std::move(known), later());
         return std::nullopt;
     }
 
   private:
-    struct Known {
-        std::string fault;
-        std::int64_t until_ms = 0;
+    struct Question {
+        std::size_t at = 0;              ///< the certificate's place in its path
+        std::shared_ptr<client::HttpSite> site;
+        std::string request;
     };
-    std::string unasked(const std::string& id, const crypto::Certificate& leaf, const std::string& why) {
+    /// What is known of a path is what is wrong with one of it, and holds until that of any of it ends.
+    static void add(Known& all, const Known& one) {
+        all.fault = one.fault;
+        all.is_revoked = one.is_revoked;
+        all.until_ms = all.until_ms == 0 ? one.until_ms : std::min(all.until_ms, one.until_ms);
+    }
+    /// Who from `at` on has to be asked about. Nothing: all are known, or one of them is bad.
+    std::optional<Question> next_question(const std::vector<crypto::Certificate>& path, std::size_t at, Known& known) {
+        for (; at + 1 < path.size() && known.fault.empty(); ++at) {
+            const auto urls = path[at].ocsp_urls();
+            if (urls.empty()) continue;
+            {
+                const std::lock_guard lock(guard_);
+                if (const auto found = known_.find(path[at].fingerprint()); found != known_.end() && found->second.until_ms > wall_ms()) {
+                    add(known, found->second);
+                    continue;
+                }
+            }
+            auto request = crypto::ocsp_request(path[at], path[at + 1]);
+            auto site = pool_->site({.url = urls.front(), .plain_allowed = true, .timeout_ms = 3000});   // OCSP answers are signed themselves
+            if (request && site) return Question{.at = at, .site = std::move(*site), .request = std::move(*request)};
+            add(known, unasked(path[at], !site ? site.error().message : request.error().message));
+        }
+        return std::nullopt;
+    }
+    void ask(const Question& question, const std::shared_ptr<const std::vector<crypto::Certificate>>& path, Known known, const Done& done) {
+        question.site->send("POST", "", {{"Content-Type", "application/ocsp-request"}, {"Accept", "application/ocsp-response"}}, question.request,
+                            [self = shared_from_this(), path, known = std::move(known), at = question.at, done](const client::HttpAnswer& answer) mutable {
+                                add(known, self->read(answer, (*path)[at], (*path)[at + 1]));
+                                if (const auto next = self->next_question(*path, at + 1, known)) self->ask(*next, path, std::move(known), done);
+                                else done(known);
+                            });
+    }
+    Known read(const client::HttpAnswer& answer, const crypto::Certificate& one, const crypto::Certificate& issuer) {
+        if (answer.status != 200) return unasked(one, answer.status == 0 ? answer.error : fmt::format("the responder answered {}", answer.status));
+        const auto status = crypto::ocsp_status(answer.body, one, issuer, wall_ms());
+        if (!status) return unasked(one, status.error().message);
+        if (status->kind == crypto::OcspStatus::Kind::unknown) return unasked(one, "the responder does not know the certificate");
+        Known out{.fault = {}, .is_revoked = status->kind == crypto::OcspStatus::Kind::revoked,
+                  .until_ms = status->good_until_ms != 0 ? std::min(status->good_until_ms, wall_ms() + ocsp_answer_kept_ms) : wall_ms() + ocsp_failure_kept_ms};
+        if (out.is_revoked) out.fault = fmt::format("certificate \"{}\" is revoked (OCSP, serial {})", one.subject(), one.serial());
+        return remember(one, std::move(out));
+    }
+    Known unasked(const crypto::Certificate& one, const std::string& why) {
         static log::RateLimit limit(1);
         std::uint64_t suppressed = 0;
-        if (limit.allow(monotonic_ms(), suppressed)) log::warn("control", "a certificate's status cannot be learned subject=\"{}\" why=\"{}\" policy={} suppressed={}", leaf.subject(), why, hard_ ? "HardFail" : "SoftFail", suppressed);
-        auto fault = hard_ ? fmt::format("whether certificate \"{}\" is revoked cannot be learned ({}), and the policy is HardFail", leaf.subject(), why) : std::string();
-        remember(id, fault, wall_ms() + ocsp_failure_kept_ms);
-        return fault;
+        if (limit.allow(monotonic_ms(), suppressed)) log::warn("control", "a certificate's status cannot be learned subject=\"{}\" why=\"{}\" policy={} suppressed={}", one.subject(), why, hard_ ? "HardFail" : "SoftFail", suppressed);
+        return remember(one, {.fault = hard_ ? fmt::format("whether certificate \"{}\" is revoked cannot be learned ({}), and the policy is HardFail", one.subject(), why) : std::string(), .until_ms = wall_ms() + ocsp_failure_kept_ms});
     }
-    void remember(const std::string& id, const std::string& fault, std::int64_t until) {
+    Known remember(const crypto::Certificate& one, Known known) {
         const std::lock_guard lock(guard_);
         if (known_.size() >= ocsp_kept_max) known_.clear();
-        known_[id] = {fault, until};
+        return known_[one.fingerprint()] = std::move(known);
     }
     std::shared_ptr<HttpPool> pool_;
     bool hard_;

@@ -171,7 +171,7 @@ Kind broker_authentication() {
     return {.group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "BrokerAuthentication", .plural = "brokerauthentications", .singular = "brokerauthentication",
             .doc = "How clients of a port prove who they are. For each CONNECT the methods are walked in order; the first to which the credentials belong decides: ServiceAccountToken "
                    "takes MQTT 5 enhanced authentication `K8S-SAT`, X509 a certificate shown in the TLS handshake, Password a user name, Custom everything unless its server cannot be reached.\n\n"
-                   "Annotations: `penstock.io/ocsp: SoftFail|HardFail` asks the OCSP responder that a client certificate names (Off when absent; SoftFail lets in who cannot be asked about); "
+                   "Annotations: `penstock.io/ocsp: SoftFail|HardFail` asks the OCSP responders that a client certificate and those above it name, and again while the client is connected (Off when absent; SoftFail lets in who cannot be asked about); "
                    "`penstock.io/custom-unreachable: Refuse` refuses while the custom server is unreachable (FallThrough when absent: the next method decides).",
             .fields = {required(object("spec", {text("brokerRef", "Name of the Broker."), methods}, "Desired state."))}, .columns = {}};
 }

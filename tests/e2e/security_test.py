@@ -323,7 +323,16 @@ for name in good gone strange late hard; do
   openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 50 -extfile x.ext -out $name.crt 2>/dev/null
 done
 serial() {{ openssl x509 -in $1.crt -noout -serial | cut -d= -f2; }}
-printf 'V\t491231235959Z\t\t%s\tunknown\t/CN=good\nR\t491231235959Z\t250101000000Z\t%s\tunknown\t/CN=gone\n' $(serial good) $(serial gone) > index.txt
+openssl ecparam -name prime256v1 -genkey -noout -out line.key
+openssl req -new -key line.key -subj /CN=line -out line.csr
+printf 'basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n' | cat - x.ext | grep -v extendedKeyUsage > ca.ext
+openssl x509 -req -in line.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 50 -extfile ca.ext -out line.crt 2>/dev/null
+openssl ecparam -name prime256v1 -genkey -noout -out below.key
+openssl req -new -key below.key -subj /CN=below -out below.csr
+printf 'extendedKeyUsage=clientAuth\n' > y.ext
+openssl x509 -req -in below.csr -CA line.crt -CAkey line.key -CAcreateserial -days 50 -extfile y.ext -out below.crt 2>/dev/null
+cat line.crt >> below.crt
+printf 'V\t491231235959Z\t\t%s\tunknown\t/CN=good\nR\t491231235959Z\t250101000000Z\t%s\tunknown\t/CN=gone\nR\t491231235959Z\t250101000000Z\t%s\tunknown\t/CN=line\n' $(serial good) $(serial gone) $(serial line) > index.txt
 kubectl create configmap clients -n {SPACE} --from-file=ca.pem=ca.pem""")
         self.shell(p, f"kubectl apply -f {p.write('rules.json', json.dumps(rules))}")
         p.wait_running("local")
@@ -345,6 +354,8 @@ kubectl create configmap clients -n {SPACE} --from-file=ca.pem=ca.pem""")
         self.assertEqual(login("good"), 0)
         self.assertEqual(login("gone"), 0x87)
         self.assertIn("is revoked (OCSP", self.shell(p, "penstock auth explain gone"))
+        self.assertEqual(login("below"), 0x87, "of those it hangs on one is revoked")
+        self.assertIn('"CN = line" is revoked (OCSP', self.shell(p, "penstock auth explain below"))
         self.assertEqual(login("strange"), 0, "SoftFail: the responder does not know it")
         asked.kill()
         asked.wait()

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "control/custom_server.h"
+#include "crypto/certificate.h"
 #include "crypto/password.h"
 #include "crypto/signature.h"
 #include "harness/memory_net.h"
@@ -255,6 +256,54 @@ TEST(Custom, answers_are_read_strictly) {
     EXPECT_EQ(read(500, "x").kind, Kind::unreachable);
 }
 
+// --- certificates ---
+
+/// A responder's words, as the test has them.
+struct Words final : auth::X509Method::Revocation {
+    std::optional<Known> known;
+    std::vector<std::size_t> asked;      ///< the paths' lengths
+    std::vector<Done> waiting;
+    std::optional<Known> look(const std::vector<crypto::Certificate>& path, const std::function<Done()>& later) override {
+        asked.push_back(path.size());
+        if (!known) waiting.push_back(later());
+        return known;
+    }
+};
+
+TEST(X509, who_is_connected_is_asked_about_again_and_stays_while_nobody_can_be_asked) {
+    const auto ca = crypto::make_ca("ca", 10).value();
+    const auto leaf = crypto::make_leaf(ca, {.common_name = "pump"}).value();
+    const auto words = std::make_shared<Words>();
+    const auto method = std::make_shared<auth::X509Method>(std::make_shared<const crypto::TrustStore>(crypto::read_certificates(ca.certificate).value(), std::vector<crypto::RevocationList>{}), std::vector<auth::X509Method::Entry>{}, "here", words);
+    const auto now = wall_ms();
+    const auth::Credentials credentials{.client_id = "c", .chain = crypto::read_certificates(leaf.certificate).value(), .now_ms = now};
+    auth::Step answer;
+    auto later = [&]() -> auth::Resume { return [&](auth::Step step) { answer = std::move(step); }; };
+    EXPECT_EQ(method->check(credentials, later).kind, auth::Step::Kind::wait);
+    EXPECT_EQ(words->asked, std::vector<std::size_t>{2});
+    constexpr std::int64_t hour = 3'600'000;
+    words->waiting.front()({.fault = {}, .until_ms = now + hour});
+    ASSERT_EQ(answer.verdict.kind, auth::Verdict::Kind::accept);
+    auto principal = answer.verdict.principal;
+    EXPECT_GE(principal.review_at, now + hour - 1000);
+    EXPECT_LE(principal.review_at, now + hour + hour / 8 + 1000);
+    // It lapsed: the responder is asked, and the answer is looked at a little later.
+    EXPECT_EQ(method->review(principal, credentials.chain, now), "");
+    EXPECT_EQ(words->waiting.size(), 2u);
+    EXPECT_EQ(principal.review_at, now + 10'000);
+    words->known = {.fault = "nobody knows, and the policy is HardFail", .until_ms = now + 60'000};
+    EXPECT_EQ(method->review(principal, credentials.chain, now), "") << "an outage of the responder ends nobody's connection";
+    EXPECT_GE(principal.review_at, now + 600'000);
+    EXPECT_EQ(method->check(credentials, later).verdict.kind, auth::Verdict::Kind::refuse) << "newcomers are for the policy";
+    words->known = {.fault = "revoked", .is_revoked = true, .until_ms = now + hour};
+    EXPECT_EQ(method->review(principal, credentials.chain, now), "revoked");
+    // Certificates that name no responder are not looked at again.
+    words->known = auth::X509Method::Revocation::Known{};
+    EXPECT_EQ(method->review(principal, credentials.chain, now), "");
+    EXPECT_EQ(principal.review_at, 0);
+    EXPECT_EQ(method->check(credentials, later).verdict.principal.review_at, 0);
+}
+
 // --- the core ---
 
 /// Lets everybody in as who they say they are (user name; password `late` is answered when the test says so).
@@ -264,7 +313,7 @@ class Says final : public auth::Authenticator {
         if (!c.user_name) return auth::Verdict::refused(mqtt::ReasonCode::not_authorized, "say who you are");
         const std::string name(*c.user_name);
         if (name == "bad") return auth::Verdict::refused(mqtt::ReasonCode::bad_user_name_or_password, "no");
-        auto verdict = auth::Verdict::accepted({.method = "Says", .user_name = name, .id = "says/" + name, .expires_at = expires_at});
+        auto verdict = auth::Verdict::accepted({.method = "Says", .user_name = name, .id = "says/" + name, .expires_at = expires_at, .review_at = review_after == 0 ? 0 : wall_ms() + review_after});
         if (c.password == "late") {
             waiting.push_back({later(), verdict});
             verdict = {};
@@ -272,8 +321,13 @@ class Says final : public auth::Authenticator {
         }
         return verdict;
     }
-    std::string review(Principal& principal, const std::vector<crypto::Certificate>&, std::int64_t) override { return principal.user_name == gone ? "the user is gone" : ""; }
-    std::int64_t expires_at = 0;
+    std::string review(Principal& principal, const std::vector<crypto::Certificate>&, std::int64_t now_ms) override {
+        ++reviews;
+        principal.review_at = review_after == 0 ? 0 : now_ms + review_after;
+        return principal.user_name == gone ? "the user is gone" : "";
+    }
+    std::int64_t expires_at = 0, review_after = 0;
+    int reviews = 0;
     std::string gone;
     std::vector<std::pair<auth::Done, auth::Verdict>> waiting;
 };
@@ -419,6 +473,39 @@ TEST(Secured, a_credential_that_ends_takes_the_connection_with_it) {
     net.advance(4000);
     EXPECT_TRUE(client->is_closed);
     EXPECT_EQ(code_of(take(*client), mqtt::PacketType::disconnect, 0), 0x87u);
+}
+
+TEST(Secured, who_is_connected_is_looked_at_again_when_the_method_wants_it) {
+    auto says = std::make_shared<Says>();
+    says->review_after = 3000;
+    says->expires_at = wall_ms() + 60'000;
+    MemoryNet net(1, {}, says);
+    auto* ann = net.open();
+    auto* bob = net.open();
+    net.send(*ann, connect_bytes("a", "ann"));
+    net.send(*bob, connect_bytes("b", "bob"));
+    take(*ann);
+    take(*bob);
+    for (int i = 0; i < 10; ++i) net.advance(1000);
+    EXPECT_GE(says->reviews, 4);
+    says->gone = "ann";
+    for (int i = 0; i < 5; ++i) net.advance(1000);
+    EXPECT_TRUE(ann->is_closed);
+    const auto got = take(*ann);
+    EXPECT_EQ(code_of(got, mqtt::PacketType::disconnect, 0), 0x87u);
+    ASSERT_FALSE(got.empty());
+    EXPECT_NE(got.back().second.find("the user is gone"), std::string::npos);
+    EXPECT_FALSE(bob->is_closed);
+    // A method that wants no further look gets none, and the credential's end stays where it is.
+    says->review_after = 0;
+    for (int i = 0; i < 5; ++i) net.advance(1000);
+    const int reviews = says->reviews;
+    for (int i = 0; i < 30; ++i) net.advance(1000);
+    EXPECT_EQ(says->reviews, reviews);
+    EXPECT_FALSE(bob->is_closed);
+    for (int i = 0; i < 40; ++i) net.advance(1000);   // the end is by the wall clock, which stands still here: a minute from the last look
+    ASSERT_TRUE(bob->is_closed);
+    EXPECT_NE(take(*bob).back().second.find("the credential has expired"), std::string::npos);
 }
 
 TEST(Secured, changed_rules_end_only_what_is_gone) {
