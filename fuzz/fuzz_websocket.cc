@@ -13,10 +13,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     state.is_open = (data[1] & 1) != 0;
     std::string_view rest(static_cast<const char*>(static_cast<const void*>(data + 2)), size - 2);
     std::string payload;
+    const std::vector<std::string> none, origins{"https://*.plant.example", "http://localhost:*"};
     while (!rest.empty()) {
         const auto piece = rest.substr(0, std::min(step, rest.size()));
         rest.remove_prefix(piece.size());
-        if (!websocket_receive(state, piece, 65'536, payload)) break;
+        if (!websocket_receive(state, piece, 65'536, (data[1] & 2) != 0 ? origins : none, payload)) break;
     }
     if (payload.size() > size) __builtin_trap();
     return 0;

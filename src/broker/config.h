@@ -23,13 +23,14 @@ struct ListenerConfig {
     std::shared_ptr<const tls::Context> tls;      ///< null: plaintext
     std::shared_ptr<auth::Authenticator> authenticator;    ///< null: anybody may connect
     std::shared_ptr<const auth::Policy> policy;   ///< null: everything is allowed; counts only with an authenticator
+    std::vector<std::string> origins;             ///< lower-case patterns of pages that may open a WebSocket; none: all
 
     [[nodiscard]] bool binds_like(const ListenerConfig& other) const noexcept {
         return port == other.port && loopback_only == other.loopback_only && protocol == other.protocol && (tls == nullptr) == (other.tls == nullptr);
     }
     /// Nothing that connected clients or new ones would notice differs.
     [[nodiscard]] bool acts_like(const ListenerConfig& other) const noexcept {
-        return binds_like(other) && resource == other.resource && tls == other.tls && authenticator == other.authenticator && policy == other.policy;
+        return binds_like(other) && resource == other.resource && tls == other.tls && authenticator == other.authenticator && policy == other.policy && origins == other.origins;
     }
 };
 

@@ -1,6 +1,9 @@
 #include "broker/websocket.h"
 
+#include <algorithm>
 #include <utility>
+
+#include <fmt/format.h>
 
 #include "base/text.h"
 #include "crypto/hash.h"
@@ -30,6 +33,7 @@ bool has_token(std::string_view list, std::string_view token) {
 }
 
 bool refuse(WebSocketState& state, std::string_view status, std::string_view why) {
+    state.fault = trim(why);
     state.out += "HTTP/1.1 ";
     state.out += status;
     state.out += "\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: ";
@@ -39,13 +43,15 @@ bool refuse(WebSocketState& state, std::string_view status, std::string_view why
     return false;
 }
 
-bool upgrade(WebSocketState& state, std::string_view request) {
+bool upgrade(WebSocketState& state, std::string_view request, const std::vector<std::string>& origins) {
     if (!request.starts_with("GET ")) return refuse(state, "405 Method Not Allowed", "this port speaks MQTT over WebSocket; use GET with an upgrade\n");
     const auto key = header_value(request, "Sec-WebSocket-Key");
     if (!equal_no_case(header_value(request, "Upgrade"), "websocket") || !has_token(header_value(request, "Connection"), "upgrade") || key.empty())
         return refuse(state, "426 Upgrade Required\r\nUpgrade: websocket", "this port speaks MQTT over WebSocket\n");
     if (header_value(request, "Sec-WebSocket-Version") != "13")
         return refuse(state, "426 Upgrade Required\r\nSec-WebSocket-Version: 13", "WebSocket version 13 is needed\n");
+    if (const auto origin = to_lower(header_value(request, "Origin")); !origin.empty() && !origins.empty() && std::ranges::none_of(origins, [&](const std::string& one) { return glob_match(one, origin); }))
+        return refuse(state, "403 Forbidden", fmt::format("pages of {} may not connect here; the listener's annotation penstock.io/websocket-origins names those that may\n", printable(origin)));
     const auto offered = header_value(request, "Sec-WebSocket-Protocol");
     // The sub-protocol must be offered as "mqtt" [MQTT-6.0.0-3]; "mqttv3.1" is what clients of 3.1 offered.
     std::string_view chosen;
@@ -61,7 +67,8 @@ bool upgrade(WebSocketState& state, std::string_view request) {
     return true;
 }
 
-bool fail(WebSocketState& state, std::uint16_t code) {
+bool fail(WebSocketState& state, std::uint16_t code, const char* why) {
+    state.fault = why;
     websocket_close(state.out, code);
     state.is_closing = true;
     return false;
@@ -82,7 +89,7 @@ std::size_t one_frame(WebSocketState& state, std::string_view bytes, std::size_t
     std::uint64_t size = byte(1) & 0x7Fu;
     std::size_t header = 2;
     // Reserved bits, and frames from a client that are not masked, are protocol errors (RFC 6455 §5.1, §5.2).
-    if ((byte(0) & 0x70u) != 0 || (byte(1) & 0x80u) == 0) return fail(state, 1002), std::string_view::npos;
+    if ((byte(0) & 0x70u) != 0 || (byte(1) & 0x80u) == 0) return fail(state, 1002, "a WebSocket frame is not masked or has reserved bits"), std::string_view::npos;
     if (size == 126 || size == 127) {
         const std::size_t extra = size == 126 ? 2 : 8;
         if (bytes.size() < 2 + extra) return 0;
@@ -91,8 +98,8 @@ std::size_t one_frame(WebSocketState& state, std::string_view bytes, std::size_t
         header += extra;
     }
     const bool is_control = opcode >= 8;
-    if (is_control && (size > 125 || !final)) return fail(state, 1002), std::string_view::npos;
-    if (size > payload_max) return fail(state, 1009), std::string_view::npos;
+    if (is_control && (size > 125 || !final)) return fail(state, 1002, "a WebSocket control frame is too long or in pieces"), std::string_view::npos;
+    if (size > payload_max) return fail(state, 1009, "a WebSocket frame is larger than any packet may be"), std::string_view::npos;
     if (bytes.size() < header + 4 + size) return 0;
     const auto mask = bytes.substr(header, 4);
     const auto begin = header + 4;
@@ -100,12 +107,12 @@ std::size_t one_frame(WebSocketState& state, std::string_view bytes, std::size_t
     for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(content[i] ^ mask[i & 3]);
     switch (opcode) {
         case binary:
-            if (state.in_message) return fail(state, 1002), std::string_view::npos;
+            if (state.in_message) return fail(state, 1002, "a WebSocket message begins within another"), std::string_view::npos;
             state.in_message = !final;
             payload += content;
             break;
         case continuation:
-            if (!state.in_message) return fail(state, 1002), std::string_view::npos;
+            if (!state.in_message) return fail(state, 1002, "a WebSocket message goes on that did not begin"), std::string_view::npos;
             state.in_message = !final;
             payload += content;
             break;
@@ -122,14 +129,14 @@ std::size_t one_frame(WebSocketState& state, std::string_view bytes, std::size_t
             return std::string_view::npos;
         default:
             // MQTT packets travel in binary frames only; anything else ends the connection [MQTT-6.0.0-1].
-            return fail(state, opcode == text ? 1003 : 1002), std::string_view::npos;
+            return fail(state, opcode == text ? 1003 : 1002, opcode == text ? "MQTT travels in binary WebSocket frames, and this is text" : "a WebSocket frame of no known kind"), std::string_view::npos;
     }
     return begin + size;
 }
 
 }  // namespace
 
-bool websocket_receive(WebSocketState& state, std::string_view bytes, std::size_t payload_max, std::string& payload) {
+bool websocket_receive(WebSocketState& state, std::string_view bytes, std::size_t payload_max, const std::vector<std::string>& origins, std::string& payload) {
     if (state.is_closing) return false;
     state.raw += bytes;
     std::string_view rest = state.raw;
@@ -139,7 +146,7 @@ bool websocket_receive(WebSocketState& state, std::string_view bytes, std::size_
             if (rest.size() <= request_max) return true;
             return refuse(state, "431 Request Header Fields Too Large", "the upgrade request is too large\n");
         }
-        if (!upgrade(state, rest.substr(0, end + 2))) return false;
+        if (!upgrade(state, rest.substr(0, end + 2), origins)) return false;
         rest.remove_prefix(end + 4);
     }
     while (true) {

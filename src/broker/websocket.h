@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace penstock::broker {
 
@@ -15,12 +16,14 @@ struct WebSocketState {
     std::string pong;                             ///< answer to the last ping, while `out` is still on its way (RFC 6455 §5.5.3)
     bool wants_pong = false;
     bool in_message = false;                      ///< between the first and the last frame of a fragmented message
+    std::string fault;                            ///< what the peer did wrong, once it is turned away; empty when it closed
 };
 
 /// Takes bytes from the network; appends MQTT bytes to `payload` and control answers to `state.out`.
 /// False: the peer broke the protocol or closed; `state.out` holds what to tell it, then close.
-/// `payload_max` bounds one frame.
-bool websocket_receive(WebSocketState& state, std::string_view bytes, std::size_t payload_max, std::string& payload);
+/// `payload_max` bounds one frame. `origins`: the pages that may connect (RFC 6455 §10.2), as patterns with `*`; none: all. Programs
+/// that are no browser send no origin and are not asked for one.
+bool websocket_receive(WebSocketState& state, std::string_view bytes, std::size_t payload_max, const std::vector<std::string>& origins, std::string& payload);
 
 /// The answer that waits for `out` to leave, if there is one.
 void websocket_pong(WebSocketState& state);

@@ -542,7 +542,7 @@ bool Worker::feed(Connection& connection, std::string_view bytes) {
     std::string payload;
     if (connection.in != nullptr) payload = std::move(*connection.in), connection.in.reset();
     // One frame may carry several packets; a packet over the bound is then refused as MQTT wants it.
-    const bool open = websocket_receive(ws, bytes, std::size_t{core_.packet_max(connection)} + 65'536, payload);
+    const bool open = websocket_receive(ws, bytes, std::size_t{core_.packet_max(connection)} + 65'536, connection.listener->origins, payload);
     if (!ws.out.empty() && !connection.is_dirty) make_dirty(connection);
     if (!payload.empty()) {
         const auto used = core_.on_data(connection, payload, now_);
@@ -551,6 +551,13 @@ bool Worker::feed(Connection& connection, std::string_view bytes) {
     }
     if (!count_incomplete(connection)) return false;
     if (open) return true;
+    if (!ws.fault.empty()) {
+        static log::RateLimit limit(1);
+        std::uint64_t suppressed = 0;
+        if (limit.allow(now_, suppressed))
+            log::info("broker", "WebSocket ended peer={} listener={} why=\"{}\"{}", peer(connection), connection.listener->resource, ws.fault, suppressed > 0 ? fmt::format(" suppressed={}", suppressed) : "");
+        core_.note_refusal(connection, "WebSocket", ws.fault);
+    }
     core_.on_lost(connection, now_);
     close(connection);
     return false;

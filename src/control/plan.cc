@@ -109,6 +109,10 @@ Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigne
 
     for (const auto& listener : listeners) {
         const auto type = resources::canonical({"ClusterIp", "LoadBalancer", "NodePort"}, text_at(listener, "spec.serviceType", "ClusterIp"));
+        std::vector<std::string> origins;
+        const auto listed = annotation(listener, "penstock.io/websocket-origins");
+        for (const auto origin : split(listed, ','))
+            if (!trim(origin).empty()) origins.push_back(to_lower(trim(origin)));
         for (const auto& port : at_path(listener, "spec.ports")) {
             PlannedPort planned{.name_space = text_at(listener, "metadata.namespace"), .listener = text_at(listener, "metadata.name"), .service_type = type};
             planned.port = static_cast<int>(number_at(port, "port", 0));
@@ -117,6 +121,7 @@ Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigne
             config.resource = planned.name_space + "/" + planned.listener;
             config.protocol = equal_no_case(text_at(port, "protocol"), "WebSockets") ? broker::Protocol::websockets : broker::Protocol::mqtt;
             config.loopback_only = type == "ClusterIp";
+            config.origins = origins;
             config.port = static_cast<std::uint16_t>(planned.port);
             if (type == "NodePort") {
                 auto node_port = static_cast<int>(number_at(port, "nodePort", 0));

@@ -45,11 +45,21 @@ void check_annotation(const Json& object, const char* key, std::initializer_list
 void admit_listener(const Json& object, const std::vector<ObjectRef>& peers, const std::vector<ObjectRef>& brokers, std::vector<Fault>& faults) {
     const auto broker = broker_of(object);
     if (broker.empty()) faults.push_back({"spec.brokerRef", "FieldValueRequired", "Required value: the name of the Broker, here or as an owner reference of kind Broker"});
+    const auto& annotations = resources::at_path(object, "metadata.annotations");
+    if (constexpr const char* key = "penstock.io/websocket-origins"; annotations.is_object() && annotations.contains(key) && annotations[key].is_string()) {
+        for (const auto part : split(annotations[key].get_ref<const std::string&>(), ',')) {
+            const auto origin = trim(part);
+            const auto scheme = origin.find("://");
+            // An origin is a scheme, a host and perhaps a port (RFC 6454 section 6.2); one with a path would never match.
+            if (origin == "null" || (scheme != 0 && scheme != std::string_view::npos && scheme + 3 < origin.size() && origin.find_first_of("/ ", scheme + 3) == std::string_view::npos)) continue;
+            faults.push_back({fmt::format("metadata.annotations[{}]", key), "FieldValueInvalid", fmt::format("Invalid value: \"{}\": an origin such as https://portal.plant.example or http://localhost:*, several by comma", origin)});
+        }
+    }
     bool any_type = false;
     for (const auto& candidate : brokers)
         if (text_at(*candidate, "metadata.name") == broker)
-            if (const auto& annotations = resources::at_path(*candidate, "metadata.annotations"); annotations.is_object())
-                any_type = equal_no_case(annotations.value("penstock.io/listeners-per-service-type", ""), "Any");
+            if (const auto& marks = resources::at_path(*candidate, "metadata.annotations"); marks.is_object())
+                any_type = equal_no_case(marks.value("penstock.io/listeners-per-service-type", ""), "Any");
     const auto type = text_at(object, "spec.serviceType", "ClusterIp");
     const auto& ports = object["spec"]["ports"];
     for (std::size_t i = 0; i < ports.size(); ++i) {

@@ -306,6 +306,39 @@ class UnderLoad(Case):
         self.assertEqual(Mqtt(1883).connect("again", user="ann", password="other"), 0)
 
 
+class Browsers(Case):
+    def test_pages_are_asked_where_they_come_from(self):
+        """RFC 6455 section 10.2: a page's script says its origin; a listener may name those it serves."""
+        def rules(origins):
+            out = json.loads(manifest("BrokerListener", "web", {"brokerRef": "default", "ports": [{"port": 9001, "protocol": "WebSockets"}]}).removesuffix("\n---\n"))
+            out["metadata"]["annotations"] = {"penstock.io/websocket-origins": origins}
+            return out
+        p = self.start(manifest("BrokerListener", "web", {"brokerRef": "default", "ports": [{"port": 9001, "protocol": "WebSockets"}]}))
+        p.wait_running("web")
+
+        def upgrade(origin, protocol="mqtt"):
+            with socket.create_connection(("127.0.0.1", 9001), timeout=10) as s:
+                s.sendall((f"GET /mqtt HTTP/1.1\r\nHost: 127.0.0.1:9001\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                           f"Sec-WebSocket-Protocol: {protocol}\r\n" + (f"Origin: {origin}\r\n" if origin else "") + "\r\n").encode())
+                return s.recv(4096).decode()
+
+        def status(origin):
+            return int(upgrade(origin).split(" ")[1])
+
+        self.assertEqual([status(None), status("https://anywhere.example")], [101, 101])
+        self.shell(p, f"kubectl apply -f {p.write('rules.json', json.dumps(rules('https://portal.plant.example, http://LOCALHOST:*')))}")
+        wait_until(lambda: status("https://anywhere.example") == 403, "the origins to act")
+        self.assertEqual([status(None), status("https://portal.plant.example"), status("http://localhost:3000"), status("HTTPS://Portal.Plant.Example")], [101] * 4)
+        self.assertEqual([status("https://portal.plant.example.evil.example"), status("http://portal.plant.example"), status("null"), status("http://localhost")], [403] * 4)
+        self.assertIn("pages of https://anywhere.example may not connect here; the listener's annotation penstock.io/websocket-origins", upgrade("https://anywhere.example"))
+        self.assertIn("400 Bad Request", upgrade(None, "amqp"))
+        audit = self.shell(p, "penstock auth explain")
+        self.assertIn("pages of https://anywhere.example may not connect here", audit)
+        self.assertIn('the WebSocket sub-protocol must be "mqtt"', audit)
+        for bad in ("https://portal.plant.example/app", "portal.plant.example", "https://"):
+            self.assertIn("an origin such as https://portal.plant.example", self.shell(p, f"kubectl apply -f {p.write('bad.json', json.dumps(rules(bad)))} 2>&1", ok=False))
+
+
 class Revocation(Case):
     def test_a_responder_is_asked_and_the_policy_holds_when_it_cannot_be(self):
         """OCSP (RFC 6960): the certificate names a responder by its host alone, as many CAs do."""
