@@ -4,6 +4,7 @@
 #include <rocksdb/env.h>
 #include <rocksdb/options.h>
 #include <rocksdb/utilities/checkpoint.h>
+#include <rocksdb/wal_filter.h>
 #include <rocksdb/write_batch.h>
 
 #include <algorithm>
@@ -34,6 +35,30 @@ constexpr std::int64_t measure_ms = 2000;
 constexpr const char* clock_mark = "Mclock";
 constexpr std::int64_t clock_ms = 10'000, jump_ms = 30'000;
 constexpr std::int64_t census_ms = 30'000, settle_ms = 500;
+
+/// Ends recovery where the log has a hole. After a power cut a part that was not synced may read as zeros and what follows as it was;
+/// RocksDB passes over zeros where a record should begin, up to its next block, and would go on behind them if a record begins there.
+/// Records are numbered without gaps; one that repeats a number (a write tried again) is not behind a hole.
+class Gapless final : public rocksdb::WalFilter {
+  public:
+    static const char* kClassName() { return "Gapless"; }
+    const char* Name() const override { return kClassName(); }
+    void ColumnFamilyLogNumberMap(const std::map<std::uint32_t, std::uint64_t>&, const std::map<std::string, std::uint32_t>&) override { next_ = left_out = 0; }
+    WalProcessingOption LogRecordFound(unsigned long long, const std::string&, const rocksdb::WriteBatch& batch, rocksdb::WriteBatch*, bool*) override {
+        std::uint64_t number = 0;
+        for (std::size_t i = 8; i-- > 0;) number = number << 8 | static_cast<unsigned char>(batch.Data()[i]);   // a batch begins with it
+        if (next_ != 0 && number > next_) {
+            ++left_out;
+            return WalProcessingOption::kIgnoreCurrentRecord;
+        }
+        next_ = number + batch.Count();
+        return WalProcessingOption::kContinueProcessing;
+    }
+    std::uint64_t left_out = 0;
+
+  private:
+    std::uint64_t next_ = 0;
+};
 
 class Store final : public Durable, public Backing {
   public:
@@ -67,6 +92,7 @@ class Store final : public Durable, public Backing {
         rules.info_log_level = rocksdb::WARN_LEVEL;
         // The end of the log that a crash tore off was never acknowledged; anything else that is damaged is an error.
         rules.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+        rules.wal_filter = &gapless_;
         rocksdb::DB* db = nullptr;
         auto status = rocksdb::DB::Open(rules, options_.folder, &db);
         if (status.IsCorruption()) {
@@ -77,6 +103,7 @@ class Store final : public Durable, public Backing {
         }
         if (!status.ok()) return fail(fmt::format("{}: {}; is another penstock running on it, the disk full or read-only?", options_.folder, status.ToString()));
         db_.reset(db);
+        if (gapless_.left_out > 0) log::info("store", "records behind a hole in the log are left out; nothing of them was acknowledged folder={} records={}", options_.folder, gapless_.left_out);
         std::string format, owner;
         if (db_->Get({}, "Mformat", &format).ok()) {
             if (format != std::to_string(format_version)) return fail(fmt::format("{}: written in format {}, this penstock reads {}; use the version that wrote it", options_.folder, format, format_version));
@@ -112,7 +139,8 @@ class Store final : public Durable, public Backing {
             then_wall = parse_number<std::int64_t>(words.back()).value_or(wall);
         }
         shift_ = then + std::max<std::int64_t>(0, wall - then_wall) - monotonic_ms();
-        write_clock();
+        // Synced, so that the log begins with a number that is known.
+        if (write_clock().ok()) [[maybe_unused]] const auto synced = db_->FlushWAL(true);
     }
     rocksdb::Status write_clock() {
         const auto now = monotonic_ms(), wall = options_.wall();
@@ -298,8 +326,8 @@ class Store final : public Durable, public Backing {
             }
             for (auto* s = list; s != nullptr; s = s->next) group.push_back(s);
             std::ranges::reverse(group);   // the list is newest first
-            write(group);
-            for (auto* s : group) settle(*s);
+            if (write(group))
+                for (auto* s : group) settle(*s);
             for (auto* s : group) delete s;
             group.clear();
             release();
@@ -307,12 +335,13 @@ class Store final : public Durable, public Backing {
         }
     }
 
-    /// Writes and syncs a group; goes on trying until the disk takes it. What is handed in meanwhile waits.
-    void write(const std::vector<Submission*>& group) {
+    /// Writes and syncs a group; goes on trying until the disk takes it. What is handed in meanwhile waits. False: the process ends
+    /// before the disk did, and nothing of the group may be acknowledged.
+    bool write(const std::vector<Submission*>& group) {
         std::uint64_t bytes = 0;
         bool any = false;
         for (const auto* s : group) bytes += s->batch.Count() > 0 ? s->batch.GetDataSize() : 0, any |= s->batch.Count() > 0;
-        if (!any) return;
+        if (!any) return true;
         for (bool first = true;; first = false) {
             auto status = db_ ? rocksdb::Status::OK() : reopen();
             if (status.ok() && (monotonic_ms() >= next_clock_ || clock_jumped())) status = write_clock();
@@ -338,7 +367,7 @@ class Store final : public Durable, public Backing {
                     last_error_.clear();
                     log::info("store", "the disk takes writes again folder={}", options_.folder);
                 }
-                return;
+                return true;
             }
             {
                 const std::lock_guard lock(guard_);
@@ -347,7 +376,7 @@ class Store final : public Durable, public Backing {
                 if (first) log::error("store", "the disk does not take writes; acknowledgements wait, it is tried again each second folder={} why=\"{}\"", options_.folder, last_error_);
             }
             fault_ = failing;
-            if (stopping_) return;
+            if (stopping_) return false;
             poller_.wait(static_cast<int>(options_.retry_ms));
             // After a failed sync nobody knows what of the log is on disk: unless RocksDB can go on by itself, the files are read anew.
             if (db_ && !db_->Resume().ok()) {
@@ -471,6 +500,7 @@ class Store final : public Durable, public Backing {
     static constexpr const char* no_space = "the disk is almost full";
 
     DurableOptions options_;
+    Gapless gapless_;                      ///< before db_: RocksDB holds its address
     rocksdb::Options rules_;
     std::shared_ptr<SealedFiles> sealed_;
     std::unique_ptr<rocksdb::Env> env_;

@@ -15,7 +15,7 @@ namespace {
 
 char running[256] = "";
 
-void died(int signal) {
+[[maybe_unused]] void died(int signal) {
     constexpr char text[] = "died in ";
     [[maybe_unused]] auto written = ::write(STDOUT_FILENO, text, sizeof text - 1);
     written = ::write(STDOUT_FILENO, running, std::strlen(running));
