@@ -45,6 +45,7 @@ struct Gates {
     std::deque<std::pair<std::uint64_t, std::uint64_t>> marks;     ///< ticket, position
     std::uint64_t consumed = 0;                                    ///< bytes that left
     std::uint64_t turn_end = 0;                                    ///< position at the end of the last turn
+    std::uint32_t listed = 0;                                      ///< how often the worker has the connection among those that wait
 
     /// How many of the pending bytes may leave.
     std::size_t allowed(std::uint64_t durable) {

@@ -253,34 +253,29 @@ std::vector<CoreFigures> Server::collect() {
     return out;
 }
 
-std::vector<Span> Server::take_spans() {
+template <class T>
+std::vector<T> Server::of_all(const std::function<std::vector<T>(Worker&)>& read) {
     const std::lock_guard lock(guard_);
-    std::vector<std::vector<Span>> parts(workers_.size());
+    std::vector<std::vector<T>> parts(workers_.size());
     if (stopped_) return {};
-    gather([&](Worker& worker, std::size_t i) { parts[i] = worker.core().take_spans(); });
-    std::vector<Span> out;
+    gather([&](Worker& worker, std::size_t i) { parts[i] = read(worker); });
+    std::vector<T> out;
     for (auto& part : parts) std::ranges::move(part, std::back_inserter(out));
     return out;
 }
 
+std::vector<Span> Server::take_spans() {
+    return of_all<Span>([](Worker& worker) { return worker.core().take_spans(); });
+}
+
 std::vector<Decision> Server::decisions() {
-    const std::lock_guard lock(guard_);
-    std::vector<std::vector<Decision>> parts(workers_.size());
-    if (stopped_) return {};
-    gather([&](Worker& worker, std::size_t i) { parts[i].assign(worker.core().decisions().begin(), worker.core().decisions().end()); });
-    std::vector<Decision> out;
-    for (auto& part : parts) std::ranges::move(part, std::back_inserter(out));
+    auto out = of_all<Decision>([](Worker& worker) { return std::vector<Decision>(worker.core().decisions().begin(), worker.core().decisions().end()); });
     std::ranges::stable_sort(out, {}, &Decision::wall_ms);
     return out;
 }
 
 std::vector<ClientView> Server::clients() {
-    const std::lock_guard lock(guard_);
-    std::vector<std::vector<ClientView>> parts(workers_.size());
-    if (stopped_) return {};
-    gather([&](Worker& worker, std::size_t i) { parts[i] = worker.core().clients(); });
-    std::vector<ClientView> out;
-    for (auto& part : parts) std::ranges::move(part, std::back_inserter(out));
+    auto out = of_all<ClientView>([](Worker& worker) { return worker.core().clients(); });
     std::ranges::sort(out, {}, &ClientView::client_id);
     return out;
 }

@@ -71,6 +71,9 @@ class Server {
     void on_all(const std::function<void(Worker&)>& task);
     /// Runs on each worker's thread, with its number; returns when all are done.
     void gather(const std::function<void(Worker&, std::size_t)>& task);
+    /// What each worker has of something, one after the other; nothing when the server has stopped.
+    template <class T>
+    std::vector<T> of_all(const std::function<std::vector<T>(Worker&)>& read);
 
     std::mutex guard_;
     Shared shared_;

@@ -33,7 +33,8 @@ void Worker::release_buffer(Connection& connection) {
     std::unique_ptr<session::OutBuffer> buffer(std::exchange(connection.out, nullptr));
     if (buffer == nullptr) return;
     buffer->clear();
-    if (connection.gates != nullptr && connection.gates->marks.empty()) connection.gates.reset();
+    // What it waited for may be durable before the worker has taken it off its list.
+    if (connection.gates != nullptr && connection.gates->marks.empty() && connection.gates->listed == 0) connection.gates.reset();
     if (buffers_.size() < buffers_kept && buffer->capacity() <= buffer_capacity_kept) buffers_.push_back(std::move(buffer));
 }
 
@@ -210,12 +211,16 @@ void Worker::end_turn() {
         if (gated) {
             gates.marks.emplace_back(ticket, gates.turn_end);
             gated_.emplace_back(ticket, connection);
+            ++gates.listed;
         }
         gates.turn_end = gates.consumed + connection->out->pending();
     }
     // Those whose tickets are durable now are looked at with the others.
-    for (const auto durable = core_.durable(); !gated_.empty() && gated_.front().first <= durable; gated_.pop_front())
-        if (auto* connection = gated_.front().second; !connection->is_dirty) make_dirty(*connection);
+    for (const auto durable = core_.durable(); !gated_.empty() && gated_.front().first <= durable; gated_.pop_front()) {
+        auto* connection = gated_.front().second;
+        --connection->gates->listed;
+        if (!connection->is_dirty) make_dirty(*connection);
+    }
     flush_dirty();
 }
 
@@ -271,7 +276,7 @@ void Worker::reap() {
         }
         std::erase_if(lingering_, [&](const auto& entry) { return entry.second == connection; });
         if (connection->is_dirty) std::erase(dirty_, connection);
-        if (connection->gates != nullptr) std::erase_if(gated_, [&](const auto& entry) { return entry.second == connection; });
+        if (connection->gates != nullptr && connection->gates->listed != 0) std::erase_if(gated_, [&](const auto& entry) { return entry.second == connection; });
         if (connection->is_paused) std::erase(paused_, connection);
         end_handshake(*connection);
         const int fd = connection->fd;

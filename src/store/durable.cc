@@ -103,7 +103,7 @@ class Store final : public Durable, public Backing {
         }
         if (!status.ok()) return fail(fmt::format("{}: {}; is another penstock running on it, the disk full or read-only?", options_.folder, status.ToString()));
         db_.reset(db);
-        if (gapless_.left_out > 0) log::info("store", "records behind a hole in the log are left out; nothing of them was acknowledged folder={} records={}", options_.folder, gapless_.left_out);
+        if (gapless_.left_out > 0) log::info("store", "records behind a hole in the log are left out; they were not synced folder={} records={}", options_.folder, gapless_.left_out);
         std::string format, owner;
         if (db_->Get({}, "Mformat", &format).ok()) {
             if (format != std::to_string(format_version)) return fail(fmt::format("{}: written in format {}, this penstock reads {}; use the version that wrote it", options_.folder, format, format_version));
