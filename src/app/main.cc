@@ -7,6 +7,7 @@
 
 #include "app/commands.h"
 #include "base/text.h"
+#include "io/process.h"
 #include "tools/load.h"
 #include "tools/mqtt_cli.h"
 #include "tools/state_cli.h"
@@ -122,6 +123,7 @@ void add_api(CLI::App& app, app::ResourceOptions& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    penstock::io::hold_standard_descriptors();
     std::vector<std::string> words(argv + 1, argv + argc);
     std::string fault;
     std::vector<std::string> properties;

@@ -1,5 +1,6 @@
 #include "base/log.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,13 +11,16 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/log_output.h"
 #include "base/text.h"
 
 namespace penstock::log {
 namespace {
 
 constexpr std::array module_names{"app", "api", "auth", "broker", "client", "control", "registry", "selftest", "store", "tls"};
-constexpr std::size_t kept_lines_max = 5000;
+constexpr std::size_t kept_lines_max = 5000, kept_bytes_max = 4 << 20;
+constexpr std::size_t text_max = 8 << 10;   // bytes of one line; what a peer sent may stand in it
+constexpr int crash_flush_ms = 500, last_flush_ms = 2000;
 
 std::array<std::atomic<Level>, module_names.size()> levels{Level::info, Level::info, Level::info, Level::info, Level::info,
                                                            Level::info, Level::info, Level::info, Level::info, Level::info};
@@ -24,7 +28,11 @@ std::atomic<bool> any_debug_client{false};
 std::mutex guard;
 std::set<std::string, std::less<>> debug_clients;
 std::deque<Line> kept;
+std::size_t kept_bytes = 0;
 std::uint64_t written_lines = 0;
+std::unique_ptr<Output> output;          ///< null: lines are written by whoever logs (commands, tests)
+std::atomic<const Output*> crash_output{nullptr};
+bool ended = false;                      ///< the output could not write all at its end, and nobody waits for standard error any more
 std::function<void(std::string_view)> sink;
 thread_local int thread_number = 0;
 
@@ -99,21 +107,83 @@ bool enabled(std::string_view module, Level level) noexcept {
     return at >= levels.size() || level >= levels[at].load(std::memory_order_relaxed);
 }
 
-void write(std::string_view module, Level level, std::string_view text) {
+namespace {
+
+std::string line_of(std::string_view module, Level level, std::string_view text, std::int64_t now) {
     constexpr std::array words{"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"};
     constexpr std::array priorities{7, 7, 6, 4, 3, 3};
     const auto at = static_cast<std::size_t>(level);
-    const auto now = wall_ms();
-    auto line = printable(fmt::format("<{}>{} [{}] [{}] - {}: {}", priorities[at], rfc3339_ms(now), words[at], thread_number, module, text)) + "\n";
-    const std::lock_guard lock(guard);
-    if (sink) {
-        sink(line);
-    } else {
-        // A log line that cannot be written has nowhere to be reported; the ring below still keeps it.
-        [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
+    std::string rest;
+    if (text.size() > text_max) {
+        auto end = text_max;
+        while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;   // never within a character
+        rest = fmt::format("... ({} bytes more)", text.size() - end);
+        text = text.substr(0, end);
     }
+    return printable(fmt::format("<{}>{} [{}] [{}] - {}: {}{}", priorities[at], rfc3339_ms(now), words[at], thread_number, module, text, rest)) + "\n";
+}
+
+void put(int descriptor, std::string text) {
+    if (output != nullptr) return output->add(descriptor, std::move(text));
+    // A line that cannot be written has nowhere to be reported; those of the log are kept all the same.
+    if (!ended) [[maybe_unused]] const auto written = ::write(descriptor, text.data(), text.size());
+}
+
+void on_crash(int number) {
+    if (const auto* waiting = crash_output.load(); waiting != nullptr) waiting->flush_in_crash(crash_flush_ms);
+    raise(number);   // by default now, when this returns
+}
+
+}  // namespace
+
+void write(std::string_view module, Level level, std::string_view text) {
+    const auto now = wall_ms();
+    auto line = line_of(module, level, text, now);
+    const std::lock_guard lock(guard);
+    if (sink) sink(line);
+    else put(STDERR_FILENO, line);
+    kept_bytes += line.size();
     kept.push_back({.number = ++written_lines, .wall_ms = now, .module = std::string(module), .text = std::move(line)});
-    if (kept.size() > kept_lines_max) kept.pop_front();
+    for (; kept.size() > kept_lines_max || kept_bytes > kept_bytes_max; kept.pop_front()) kept_bytes -= kept.front().text.size();
+}
+
+void print(int descriptor, std::string text) {
+    const std::lock_guard lock(guard);
+    put(descriptor, std::move(text));
+}
+
+Output::Figures output_figures() {
+    const std::lock_guard lock(guard);
+    return output != nullptr ? output->figures() : Output::Figures();
+}
+
+BackgroundOutput::BackgroundOutput() {
+    auto tell = [](std::uint64_t lost, const std::string& why) {
+        return line_of("app", Level::warn, fmt::format("{} lines of the log are lost, standard error did not take them why=\"{}\"", lost, why), wall_ms());
+    };
+    const std::lock_guard lock(guard);
+    output = std::make_unique<Output>(Output::Options{.descriptor = STDERR_FILENO, .tell_lost = std::move(tell)});
+    crash_output = output.get();
+    for (const int number : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) {
+        struct sigaction now {}, mine {};
+        if (sigaction(number, nullptr, &now) != 0 || now.sa_handler != SIG_DFL) continue;   // a sanitizer has its own
+        mine.sa_handler = on_crash;
+        mine.sa_flags = static_cast<int>(SA_RESETHAND);
+        sigaction(number, &mine, nullptr);
+    }
+}
+
+BackgroundOutput::~BackgroundOutput() {
+    std::unique_ptr<Output> last;
+    {
+        const std::lock_guard lock(guard);
+        crash_output = nullptr;
+        last = std::move(output);
+        ended = true;
+    }
+    const bool good = last->flush(last_flush_ms);
+    const std::lock_guard lock(guard);
+    ended = !good;
 }
 
 void set_thread_number(int number) noexcept { thread_number = number; }

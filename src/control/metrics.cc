@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/log_output.h"
 #include "mqtt/types.h"
 
 namespace penstock::control {
@@ -251,6 +252,16 @@ std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const
             page.out += fmt::format("# HELP {} Self-test.\n# TYPE {} gauge\n{} {}\n", name, name, name, number);
         }
     }
+    return std::move(page.out);
+}
+
+std::string log_metrics() {
+    const auto figures = log::output_figures();
+    Page page;
+    page.family("penstock_log_lines_dropped_total", "counter", "Lines of the log that standard error did not take.");
+    page.out += fmt::format("penstock_log_lines_dropped_total {}\n", figures.lost);
+    page.family("penstock_log_output_failing", "gauge", "1 while standard error refuses lines.");
+    page.out += fmt::format("penstock_log_output_failing {}\n", figures.fault.empty() ? 0 : 1);
     return std::move(page.out);
 }
 

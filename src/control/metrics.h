@@ -34,4 +34,7 @@ struct DiskFigures {
 std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const Plan& plan, const SelftestFigures& selftest,
                             std::int64_t pool_used, const std::string& name_space, const std::string& hostname, const std::string& version, const DiskFigures& disk = {});
 
+/// Families about the log's way to standard error.
+std::string log_metrics();
+
 }  // namespace penstock::control

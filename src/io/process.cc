@@ -1,5 +1,6 @@
 #include "io/process.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -27,6 +28,14 @@ ProcessUse process_use(int pid) {
     statm >> total >> resident;
     out.resident_bytes = resident * sysconf(_SC_PAGESIZE);
     return out;
+}
+
+void hold_standard_descriptors() noexcept {
+    for (int number = STDIN_FILENO; number <= STDERR_FILENO; ++number) {
+        if (::fcntl(number, F_GETFD) >= 0) continue;
+        // The lowest number that is free is given, and that is this one. Without /dev something that takes no writes stands there.
+        if (::open("/dev/null", O_RDWR) < 0) [[maybe_unused]] const int any = ::open("/", O_PATH);
+    }
 }
 
 }  // namespace penstock::io

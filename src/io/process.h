@@ -10,4 +10,8 @@ struct ProcessUse {
 /// From /proc; zeros when there is no such process. 0: this one.
 ProcessUse process_use(int pid);
 
+/// Puts /dev/null in the place of each of the descriptors 0 to 2 that is closed. Else the next file or connection that is opened
+/// gets its number, and what is meant for standard error is written into it. Before anything is opened.
+void hold_standard_descriptors() noexcept;
+
 }  // namespace penstock::io

@@ -1,0 +1,64 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace penstock::log {
+
+/// Writes lines to descriptors on a thread of its own: whoever logs never waits for a terminal, pipe, socket or disk that takes
+/// nothing, takes it slowly, or is closed. At most 5,000 lines and 4 MiB wait; beyond, the oldest are lost. What was lost is counted
+/// and told in a line of its own in the place of the lost ones, as soon as a line can be written again.
+/// Any thread.
+class Output {
+  public:
+    struct Options {
+        int descriptor = 2;              ///< for lines and for what is told about lost ones; not owned
+        std::size_t lines_max = 5000, bytes_max = 4 << 20;
+        /// The line that tells of lost ones, with its newline.
+        std::function<std::string(std::uint64_t lost, const std::string& why)> tell_lost;
+    };
+    struct Figures {
+        std::uint64_t lost = 0;          ///< lines, since the start
+        std::string fault;               ///< why the last line could not be written; empty: it was
+    };
+
+    explicit Output(Options options);
+    /// Does not wait: the thread ends by itself when it has written what is there (flush() waits for that).
+    ~Output();
+    Output(const Output&) = delete;
+    Output& operator=(const Output&) = delete;
+
+    /// Takes a line with its newline. Never waits for a descriptor.
+    void add(std::string line);
+    /// The same for another descriptor than that of the options.
+    void add(int descriptor, std::string text);
+    /// Waits until all that was added is written, at most so long. False: it is not.
+    bool flush(int milliseconds);
+    /// The same from a signal handler of a process that is about to die: no lock, no memory.
+    void flush_in_crash(int milliseconds) const noexcept;
+    [[nodiscard]] Figures figures() const;
+
+  private:
+    struct State;
+    std::shared_ptr<State> state_;       ///< the thread's too, which may outlive this
+};
+
+/// While one lives, log::write and print go through an Output for standard error, and a crash (SIGABRT, SIGSEGV, SIGBUS, SIGFPE,
+/// SIGILL) waits up to half a second for what was logged before it. Made before the first thread that logs, one in a process. Its
+/// end waits up to two seconds for what is not written yet.
+class BackgroundOutput {
+  public:
+    BackgroundOutput();
+    ~BackgroundOutput();
+    BackgroundOutput(const BackgroundOutput&) = delete;
+    BackgroundOutput& operator=(const BackgroundOutput&) = delete;
+};
+
+/// Text for people on standard output (1) or standard error (2), as it is, in order with the lines of the log.
+void print(int descriptor, std::string text);
+/// Of the BackgroundOutput; zeros without one.
+Output::Figures output_figures();
+
+}  // namespace penstock::log
