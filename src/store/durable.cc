@@ -6,6 +6,8 @@
 #include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/wal_filter.h>
 #include <rocksdb/write_batch.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <algorithm>
 #include <atomic>
@@ -22,7 +24,9 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "io/poller.h"
+#include "store/durable_anew.h"
 #include "store/durable_engine.h"
+#include "store/durable_log.h"
 #include "store/sealed_files.h"
 
 namespace penstock::store {
@@ -35,6 +39,13 @@ constexpr std::int64_t measure_ms = 2000;
 constexpr const char* clock_mark = "Mclock";
 constexpr std::int64_t clock_ms = 10'000, jump_ms = 30'000;
 constexpr std::int64_t census_ms = 30'000, settle_ms = 500;
+constexpr std::int64_t reopen_room = 4 << 20, reopen_pause_max_ms = 5000;
+
+/// Without room, or read-only: what is there can be read, and is written on when that has changed.
+bool takes_no_writes(const std::string& folder, const rocksdb::Status& status) {
+    struct statvfs about {};
+    return status.IsNoSpace() || (::statvfs(folder.c_str(), &about) == 0 && (about.f_flag & ST_RDONLY) != 0);
+}
 
 /// Ends recovery where the log has a hole. After a power cut a part that was not synced may read as zeros and what follows as it was;
 /// RocksDB passes over zeros where a record should begin, up to its next block, and would go on behind them if a record begins there.
@@ -76,6 +87,7 @@ class Store final : public Durable, public Backing {
         auto& rules = rules_;
         sealed_ = SealedFiles::make(options_.file_system);
         sealed_->set(options_.keys, options_.seal);
+        sealed_->watch_logs(options_.folder);
         env_ = rocksdb::NewCompositeEnv(sealed_->files());
         rules.env = env_.get();
         // Before anything else: a key that is missing is no damage, and nothing is to be repaired.
@@ -84,12 +96,11 @@ class Store final : public Durable, public Backing {
         rules.write_buffer_size = 16 << 20;
         rules.max_write_buffer_number = 3;
         rules.max_open_files = 256;
-        rules.keep_log_file_num = 2;
         rules.max_background_jobs = 2;
         rules.paranoid_checks = true;
         rules.compression = rocksdb::kNoCompression;
         rules.max_total_wal_size = 128 << 20;
-        rules.info_log_level = rocksdb::WARN_LEVEL;
+        rules.info_log = make_info_log();
         // The end of the log that a crash tore off was never acknowledged; anything else that is damaged is an error.
         rules.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
         rules.wal_filter = &gapless_;
@@ -101,8 +112,11 @@ class Store final : public Durable, public Backing {
             if (const auto repaired = rocksdb::RepairDB(options_.folder, rules); !repaired.ok()) return fail(fmt::format("{}: damaged and not to be repaired: {}; restore a backup, or move the folder away to begin anew", options_.folder, repaired.ToString()));
             status = rocksdb::DB::Open(rules, options_.folder, &db);
         }
+        if (!status.ok() && !status.IsCorruption() && takes_no_writes(options_.folder, status)) status = open_to_read(status, db);
         if (!status.ok()) return fail(fmt::format("{}: {}; is another penstock running on it, the disk full or read-only?", options_.folder, status.ToString()));
         db_.reset(db);
+        rules.create_if_missing = false;   // from here on a folder that is empty has lost its files
+        if (struct stat place {}; ::stat(options_.folder.c_str(), &place) == 0) device_ = place.st_dev;
         if (gapless_.left_out > 0) log::info("store", "records behind a hole in the log are left out; they were not synced folder={} records={}", options_.folder, gapless_.left_out);
         std::string format, owner;
         if (db_->Get({}, "Mformat", &format).ok()) {
@@ -124,6 +138,17 @@ class Store final : public Durable, public Backing {
         workers_changed_ = !db_->Get({}, "Mworkers", &workers).ok() || workers != std::to_string(options_.workers);
         sweep();
         return {};
+    }
+
+    /// The state is served from what is there; acknowledgements wait until the files can be opened for writing.
+    rocksdb::Status open_to_read(const rocksdb::Status& why, rocksdb::DB*& db) {
+        const auto status = rocksdb::DB::OpenForReadOnly(rules_, options_.folder, &db);
+        if (!status.ok()) return why;
+        read_only_ = true;
+        fault_ = failing;
+        last_error_ = why.ToString();
+        log::error("store", "the disk does not take writes; the state is read, acknowledgements wait, it is tried again each second folder={} why=\"{}\"", options_.folder, last_error_);
+        return status;
     }
 
     /// Times are kept by a clock of the store's own: it goes on as the monotonic clock does while the process runs, whatever becomes of
@@ -342,8 +367,8 @@ class Store final : public Durable, public Backing {
         bool any = false;
         for (const auto* s : group) bytes += s->batch.Count() > 0 ? s->batch.GetDataSize() : 0, any |= s->batch.Count() > 0;
         if (!any) return true;
-        for (bool first = true;; first = false) {
-            auto status = db_ ? rocksdb::Status::OK() : reopen();
+        for (bool first = fault_.load() != failing;; first = false) {
+            auto status = ready();
             if (status.ok() && (monotonic_ms() >= next_clock_ || clock_jumped())) status = write_clock();
             for (auto* s : group) {
                 if (!status.ok()) break;
@@ -357,6 +382,7 @@ class Store final : public Durable, public Backing {
                 next_sync_ = now + interval;
                 synced = true;
             }
+            if (status.ok() && !sealed_->newest_log_is_there()) status = rocksdb::Status::IOError("the files were deleted or unmounted while they were open");
             if (status.ok()) {
                 const std::lock_guard lock(guard_);
                 figures_.syncs += synced;
@@ -379,11 +405,51 @@ class Store final : public Durable, public Backing {
             if (stopping_) return false;
             poller_.wait(static_cast<int>(options_.retry_ms));
             // After a failed sync nobody knows what of the log is on disk: unless RocksDB can go on by itself, the files are read anew.
-            if (db_ && !db_->Resume().ok()) {
+            // Files that are gone are not: what is open is all that is left of them.
+            gone_ = db_ && !read_only_ && !sealed_->newest_log_is_there();
+            if (db_ && !read_only_ && !gone_ && !db_->Resume().ok()) {
                 const std::lock_guard lock(reopening_);
                 db_.reset();
             }
         }
+    }
+    /// A store that can be written to, as far as it takes.
+    rocksdb::Status ready() {
+        if (gone_) gone_ = !sealed_->newest_log_is_there();
+        if (db_ && !read_only_) return gone_ ? renew() : rocksdb::Status::OK();
+        if (has_copy_) {
+            if (auto taken = take_copy(options_.folder); !taken) return rocksdb::Status::IOError(taken.error().message);
+            has_copy_ = false;
+        }
+        return reopen_when_due();
+    }
+    /// The files were deleted while they were open.
+    rocksdb::Status renew() {
+        const std::lock_guard lock(reopening_);
+        if (auto copied = copy_anew(*db_, rules_, options_.folder, device_); !copied) return rocksdb::Status::IOError(copied.error().message);
+        db_.reset();
+        has_copy_ = true;
+        gone_ = false;
+        log::error("store", "the files were deleted while they were open, and are written anew folder={}", options_.folder);
+        return rocksdb::Status::TryAgain("the files were deleted while they were open, and are written anew");
+    }
+    /// Opening reads the whole log: not more often than the disk lets hope, nor without room for what it writes at once.
+    rocksdb::Status reopen_when_due() {
+        const auto now = monotonic_ms();
+        if (now < next_reopen_) return reopen_failed_;
+        std::error_code error;
+        const auto space = fs::space(options_.folder, error);
+        auto status = !error && static_cast<std::int64_t>(space.available) < reopen_room ? rocksdb::Status::NoSpace(fmt::format("{}: {} bytes are free on the disk", options_.folder, space.available)) : rocksdb::Status::OK();
+        if (status.ok() && read_only_) {
+            const std::lock_guard lock(reopening_);
+            db_.reset();
+            read_only_ = false;
+        }
+        if (status.ok()) status = reopen();
+        reopen_pause_ = status.ok() ? 0 : std::clamp<std::int64_t>(reopen_pause_ * 2, options_.retry_ms, reopen_pause_max_ms);
+        next_reopen_ = now + reopen_pause_;
+        reopen_failed_ = status;
+        return status;
     }
     rocksdb::Status reopen() {
         const std::lock_guard lock(reopening_);
@@ -402,7 +468,7 @@ class Store final : public Durable, public Backing {
             const std::lock_guard lock(guard_);
             next_census_ = monotonic_ms() + (figures_.rewriting_fault.empty() ? settle_ms : census_ms);   // files that are not needed any more go a moment later
         }
-        if (rewrite_ == Rewrite::running || stopping_ || !db_ || fault_.load() != nullptr) return;
+        if (rewrite_ == Rewrite::running || stopping_ || !db_ || fault_.load() != nullptr || !sealed_->newest_log_is_there()) return;
         bool wanted = rewrite_wanted_.exchange(false);
         if (!wanted && monotonic_ms() >= next_census_) {
             next_census_ = monotonic_ms() + census_ms;
@@ -471,6 +537,11 @@ class Store final : public Durable, public Backing {
         const auto now = monotonic_ms();
         if (now < next_measure_ || !db_) return;
         next_measure_ = now + measure_ms;
+        if (read_only_ || !sealed_->newest_log_is_there()) {   // also while nobody writes: something to write brings them back
+            auto* mark = new Submission;
+            mark->batch.Put(clock_mark, fmt::format("{} {}", now + shift_, options_.wall()));
+            return submit(mark);
+        }
         if (clock_jumped()) {
             log::warn("store", "the clock was set; times of what is kept go on as before folder={} by_seconds={}", options_.folder, (options_.wall() - now - wall_offset_) / 1000);
             if (write_clock().ok()) [[maybe_unused]] const auto synced = db_->FlushWAL(true);
@@ -513,6 +584,12 @@ class Store final : public Durable, public Backing {
     std::int64_t next_census_ = 0;         ///< of the writer's thread
     const std::int64_t opened_at_ = monotonic_ms();
     std::unique_ptr<rocksdb::DB> db_;      ///< null for a while after the disk failed
+    bool read_only_ = false;               ///< db_, because the disk took nothing at the start; of the writer's thread then
+    bool gone_ = false;                    ///< the files that are open have no names any more; of the writer's thread
+    bool has_copy_ = false;                ///< see copy_anew(); of the writer's thread
+    dev_t device_ = 0;                     ///< of the file system of the folder
+    std::int64_t next_reopen_ = 0, reopen_pause_ = 0;   ///< of the writer's thread
+    rocksdb::Status reopen_failed_;        ///< of the writer's thread
     std::mutex reopening_;                 ///< for those beside the writer's thread that use db_
     std::vector<DurableEngine*> engines_;
     std::unordered_map<std::uint64_t, std::uint32_t> owners_;   ///< see owner_of()

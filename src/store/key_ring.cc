@@ -65,11 +65,19 @@ Result<void> KeyRing::write(const std::string& path) const {
     const auto beside = path + ".new";
     auto failed = [&](const std::string& where) { return fail(fmt::format("{}: {}", where, std::strerror(errno))); };
     ::unlink(beside.c_str());
+    std::error_code error;
+    if (fs::create_directories(fs::path(path).parent_path(), error)) fs::permissions(fs::path(path).parent_path(), fs::perms::owner_all, error);
     const int file = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (file < 0) return failed(beside);
-    const bool written = ::write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size()) && ::fsync(file) == 0;
+    const auto size = ::write(file, text.data(), text.size());
+    if (size >= 0 && size < static_cast<ssize_t>(text.size())) errno = ENOSPC;   // no more than a part has room
+    const bool written = size == static_cast<ssize_t>(text.size()) && ::fsync(file) == 0 && ::rename(beside.c_str(), path.c_str()) == 0;
+    auto why = written ? Result<void>() : failed(beside);
     ::close(file);
-    if (!written || ::rename(beside.c_str(), path.c_str()) != 0) return failed(beside);
+    if (!written) {
+        ::unlink(beside.c_str());   // a part takes room too
+        return why;
+    }
     const int folder = ::open(fs::path(path).parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const bool synced = folder >= 0 && ::fsync(folder) == 0;
     if (folder >= 0) ::close(folder);

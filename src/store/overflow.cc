@@ -232,12 +232,14 @@ class Disk final : public Overflow {
         job.good = file.fd >= 0 && at == job.bytes->size();
         if (job.good) {
             ++written_;
+            const std::lock_guard lock(guard_);
+            if (std::exchange(refused_, false)) log::info("store", "the message buffer's disk takes writes again folder={}", folder_);
             return;
         }
         ++failed_;
         const auto why = fmt::format("{}: {}", file.path, std::strerror(errno));
-        log::error("store", "the message buffer's disk does not take writes; messages stay in memory, and it is tried again in a while why=\"{}\"", why);
         const std::lock_guard lock(guard_);
+        if (!std::exchange(refused_, true)) log::error("store", "the message buffer's disk does not take writes; messages stay in memory, and it is tried again in a while why=\"{}\"", why);
         fault_ = why;
         retry_at_ = monotonic_ms() + pause_ms;
         blocked_ = true;
@@ -279,7 +281,7 @@ class Disk final : public Overflow {
         const bool was = blocked_.exchange(no_space);
         fault_ = no_space ? fmt::format("{}: less than {} bytes are free on the disk", folder_, free_min_.load()) : "";
         if (no_space && !was) log::error("store", "the message buffer takes nothing more why=\"{}\"", fault_);
-        if (!no_space && was) log::info("store", "the message buffer takes messages again folder={}", folder_);
+        if (!no_space && was && !refused_) log::info("store", "the message buffer takes messages again folder={}", folder_);
     }
     const std::function<void(std::uint32_t)> wake_;
     mqtt::MessageBytes& cell_;
@@ -290,6 +292,7 @@ class Disk final : public Overflow {
     std::atomic<std::uint64_t> written_{0}, read_{0}, failed_{0};
     std::int64_t next_look_ = 0;         // the thread's own
     std::int64_t retry_at_ = 0;          // the thread's own
+    bool refused_ = false;               // the thread's own: the last write failed
     mutable std::mutex guard_;           ///< fault_
     std::string fault_;
     std::thread thread_;

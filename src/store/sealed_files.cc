@@ -1,6 +1,7 @@
 #include "store/sealed_files.h"
 
 #include <rocksdb/file_system.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
@@ -292,7 +293,9 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
             const std::lock_guard lock(guard_);
             if (seals_) key = ring_.keys.back();
         }
-        if (auto status = FileSystemWrapper::NewWritableFile(path, options, out, dbg); !status.ok() || key.id == 0) return status;
+        auto made = FileSystemWrapper::NewWritableFile(path, options, out, dbg);
+        if (made.ok()) note_log(path);
+        if (!made.ok() || key.id == 0) return made;
         const Visit visit;
         std::string salt(salt_size, '\0');
         random_bytes(salt.data(), salt.size());
@@ -336,6 +339,15 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
         return is_sealable(path) ? IOStatus::NotSupported("sealed files are not cut") : FileSystemWrapper::Truncate(path, size, options, dbg);
     }
 
+    void watch_logs(std::string folder) {
+        const std::lock_guard lock(guard_);
+        watched_ = std::move(folder);
+    }
+    bool newest_log_is_there() {
+        const std::lock_guard lock(guard_);
+        struct stat now {};
+        return log_.empty() || (::stat(log_.c_str(), &now) == 0 && now.st_dev == log_device_ && now.st_ino == log_inode_);
+    }
     Result<std::map<std::uint32_t, std::size_t>> census(const std::string& folder) {
         std::map<std::uint32_t, std::size_t> out;
         std::vector<std::string> names;
@@ -357,6 +369,15 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
     }
 
   private:
+    void note_log(const std::string& path) {
+        const std::lock_guard lock(guard_);
+        if (!path.ends_with(".log") || std::filesystem::path(path).parent_path() != watched_) return;
+        struct stat made {};
+        if (::stat(path.c_str(), &made) != 0) return log_.clear();   // not a file of this machine's
+        log_ = path;
+        log_device_ = made.st_dev;
+        log_inode_ = made.st_ino;
+    }
     IOStatus read_head(const std::string& path, const FileOptions& options, std::string& head, IODebugContext* dbg) {
         std::unique_ptr<rocksdb::FSRandomAccessFile> file;
         if (auto status = target()->NewRandomAccessFile(path, options, &file, dbg); !status.ok()) return status;
@@ -399,6 +420,10 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
     std::mutex guard_;
     KeyRing ring_;
     bool seals_ = false;
+    std::filesystem::path watched_;
+    std::string log_;                    ///< the newest
+    dev_t log_device_ = 0;
+    ino_t log_inode_ = 0;
 };
 
 class Files final : public SealedFiles {
@@ -406,6 +431,8 @@ class Files final : public SealedFiles {
     explicit Files(std::shared_ptr<rocksdb::FileSystem> below) : wrapper_(std::make_shared<Wrapper>(below ? std::move(below) : rocksdb::FileSystem::Default())) {}
     std::shared_ptr<rocksdb::FileSystem> files() override { return wrapper_; }
     void set(KeyRing ring, bool seal) override { wrapper_->set(std::move(ring), seal); }
+    void watch_logs(std::string folder) override { wrapper_->watch_logs(std::move(folder)); }
+    bool newest_log_is_there() override { return wrapper_->newest_log_is_there(); }
     Result<std::map<std::uint32_t, std::size_t>> census(const std::string& folder) override { return wrapper_->census(folder); }
 
   private:

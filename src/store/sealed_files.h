@@ -29,6 +29,11 @@ class SealedFiles {
     virtual std::shared_ptr<rocksdb::FileSystem> files() = 0;
     /// What seals from now on: the ring's last key, or none.
     virtual void set(KeyRing ring, bool seal) = 0;
+    /// Where newest_log_is_there() looks; before the first log is begun.
+    virtual void watch_logs(std::string folder) = 0;
+    /// The log that was begun last in the watched folder still stands under its name. One that was deleted, with its folder or by an
+    /// unmount, goes on taking writes, all of which are lost with it. True before the first.
+    [[nodiscard]] virtual bool newest_log_is_there() = 0;
     /// The number of sealable files in the folder by key; 0: in the clear. An error names a file whose key is not in the ring.
     virtual Result<std::map<std::uint32_t, std::size_t>> census(const std::string& folder) = 0;
 };
