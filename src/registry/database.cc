@@ -1,8 +1,19 @@
 #include "registry/database.h"
 
+#include <fcntl.h>
 #include <sqlite3.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
 
 #include <fmt/format.h>
+
+#include "base/log.h"
 
 namespace penstock::registry {
 namespace {
@@ -35,6 +46,12 @@ class Statement {
     sqlite3_stmt* statement_ = nullptr;
 };
 
+/// The file is there, on a file system that takes no writes.
+bool is_read_only(const std::string& path) {
+    struct statvfs about {};
+    return ::statvfs(path.c_str(), &about) == 0 && (about.f_flag & ST_RDONLY) != 0;
+}
+
 bool run(sqlite3* db, const char* text) { return sqlite3_exec(db, text, nullptr, nullptr, nullptr) == SQLITE_OK; }
 
 }  // namespace
@@ -43,21 +60,99 @@ Database::~Database() { sqlite3_close(db_); }
 
 Result<void> Database::open(const std::string& path) {
     path_ = path;
-    if (sqlite3_open(path.c_str(), &db_) != SQLITE_OK) return fail(fmt::format("{}: cannot be opened: {}", path, sqlite3_errmsg(db_)));
+    return connect();
+}
+
+Result<void> Database::connect() {
+    read_only_ = false;
+    sqlite3_close(std::exchange(db_, nullptr));
+    if (sqlite3_open(path_.c_str(), &db_) != SQLITE_OK) return fail(fmt::format("{}: cannot be opened: {}", path_, sqlite3_errmsg(db_)));
     sqlite3_busy_timeout(db_, 2000);
-    if (!run(db_, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-                  "CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL);"
-                  "CREATE TABLE IF NOT EXISTS objects(kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL,"
-                  " body BLOB NOT NULL, PRIMARY KEY(kind, namespace, name)) WITHOUT ROWID;"))
-        return fail(fmt::format("{}: {}; is another penstock running on this data directory, or is it not writable?", path, sqlite3_errmsg(db_)));
+    const bool good = run(db_, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+                               "CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL);"
+                               "CREATE TABLE IF NOT EXISTS objects(kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL,"
+                               " body BLOB NOT NULL, PRIMARY KEY(kind, namespace, name)) WITHOUT ROWID;");
+    const auto code = sqlite3_errcode(db_) & 0xFF;
+    const std::string why = good ? "" : sqlite3_errmsg(db_);
+    if ((!good || sqlite3_db_readonly(db_, "main") == 1) && is_read_only(path_)) {
+        if (auto opened = connect_to_read(); !opened) return opened;
+    } else if (!good) {
+        const char* cure = code == SQLITE_FULL ? "there is no room on its disk; make some" : code == SQLITE_BUSY || code == SQLITE_LOCKED ? "is another penstock running on this data directory?"
+                                                                                                                                         : "is another penstock running on this data directory, or is it not writable?";
+        return fail(fmt::format("{}: {}; {}", path_, why, cure));
+    }
+    struct stat file {};
+    if (::stat(path_.c_str(), &file) == 0) device_ = file.st_dev, inode_ = file.st_ino;
+    return check_format();
+}
+
+/// What SQLite needs beside a database with a write-ahead log cannot be made on such a file system. Without a log that counts the file alone is
+/// all there is (`immutable`); else the log is read too, its index being in memory under the exclusive lock.
+Result<void> Database::connect_to_read() {
+    sqlite3_close(std::exchange(db_, nullptr));
+    std::error_code error;
+    const auto log_bytes = std::filesystem::file_size(path_ + "-wal", error);
+    std::string name = "file:";
+    for (const char c : path_)
+        if (c == '?' || c == '#' || c == '%') name += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+        else name += c;
+    if (error || log_bytes == 0) name += "?immutable=1";
+    const bool good = sqlite3_open_v2(name.c_str(), &db_, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, nullptr) == SQLITE_OK && run(db_, "PRAGMA locking_mode=EXCLUSIVE; SELECT count(*) FROM meta;");
+    if (!good) return fail(fmt::format("{}: the file system is read-only, and the file cannot be read as it is: {}; make it writable", path_, sqlite3_errmsg(db_)));
+    read_only_ = true;
+    log::error("registry", "the file system is read-only; resources are served as they are and cannot be changed file={}", path_);
+    return {};
+}
+
+Result<void> Database::check_format() {
     Statement format(db_, "SELECT value FROM meta WHERE key='format'");
     if (format.step() == SQLITE_ROW) {
         if (format.number(0) > format_version)
-            return fail(fmt::format("{}: written by a newer penstock (format {}, this one reads up to {}); use that version", path, format.number(0), format_version));
+            return fail(fmt::format("{}: written by a newer penstock (format {}, this one reads up to {}); use that version", path_, format.number(0), format_version));
     } else if (!run(db_, fmt::format("INSERT INTO meta VALUES('format', {}),('version', 1)", format_version).c_str())) {
-        return fail(fmt::format("{}: {}", path, sqlite3_errmsg(db_)));
+        return fail(fmt::format("{}: {}", path_, sqlite3_errmsg(db_)));
     }
     return {};
+}
+
+Result<void> Database::ensure_file() {
+    if (path_ == ":memory:") return {};
+    struct stat file {};
+    if (::stat(path_.c_str(), &file) == 0) {
+        if (db_ == nullptr) return connect();   // it was written anew, and could not be opened then
+        if (file.st_dev != device_ || file.st_ino != inode_)
+            return fail(fmt::format("{}: another file stands in the place of the one that penstock has open, and a change would be lost with that one; restart penstock, or put the file back", path_));
+        if (!read_only_) return {};
+        return is_read_only(path_) ? Result<void>(fail(fmt::format("{}: the file system is read-only; make it writable", path_))) : connect();
+    }
+    if (errno != ENOENT && errno != ENOTDIR) return fail(fmt::format("{}: {}", path_, std::strerror(errno)));
+    return write_anew();
+}
+
+/// SQLite still reads the file that was deleted, and that knows what this build does not (kinds that it does not serve).
+Result<void> Database::write_anew() {
+    namespace fs = std::filesystem;
+    if (db_ == nullptr) return fail(fmt::format("{}: it is gone", path_));
+    const auto folder = fs::absolute(path_).parent_path();
+    std::error_code error;
+    struct stat place {};
+    auto above = folder;
+    while (::stat(above.c_str(), &place) != 0 && above != above.parent_path()) above = above.parent_path();
+    if (place.st_dev != device_) return fail(fmt::format("{}: it is gone, and {} is not on the file system it was on; mount that again", path_, folder.string()));
+    fs::create_directories(folder, error);
+    if (error) return fail(fmt::format("{}: it is gone, and its folder cannot be made: {}", path_, error.message()));
+    const auto beside = path_ + ".new";
+    fs::remove(beside, error);
+    if (auto copied = copy_to(beside); !copied) return copied;
+    fs::permissions(beside, fs::perms::owner_read | fs::perms::owner_write, error);
+    const int file = ::open(beside.c_str(), O_RDONLY | O_CLOEXEC);
+    const bool synced = file >= 0 && ::fsync(file) == 0;
+    if (file >= 0) ::close(file);
+    if (!synced) return fail(fmt::format("{}: {}", beside, std::strerror(errno)));
+    sqlite3_close(std::exchange(db_, nullptr));   // first: it deletes the log by its name
+    if (::rename(beside.c_str(), path_.c_str()) != 0) return fail(fmt::format("{}: {}", path_, std::strerror(errno)));
+    log::error("registry", "the registry's file was deleted while it was open, and is written anew file={}", path_);
+    return connect();
 }
 
 Result<std::uint64_t> Database::last_version() {
@@ -74,12 +169,17 @@ Result<void> Database::each(const Visit& visit) {
     return {};
 }
 
+std::unexpected<Error> Database::failed() {
+    const auto code = sqlite3_errcode(db_) & 0xFF;
+    full_ = code == SQLITE_FULL;
+    auto why = fmt::format("{}: cannot be written: {}{}", path_, sqlite3_errmsg(db_), full_ ? "; make room on its disk" : "");
+    if (db_ != nullptr) run(db_, "ROLLBACK");
+    return fail(std::move(why));
+}
+
 Result<void> Database::write(const std::string& kind, const std::string& name_space, const std::string& name, const std::string* body, std::uint64_t version) {
-    auto failed = [&] {
-        const auto why = fmt::format("the registry file cannot be written: {}", sqlite3_errmsg(db_));
-        run(db_, "ROLLBACK");
-        return fail(why);
-    };
+    full_ = false;
+    if (auto there = ensure_file(); !there) return there;
     if (!run(db_, "BEGIN")) return failed();
     if (body != nullptr) {
         Statement put(db_, "INSERT INTO objects VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET version=excluded.version, body=excluded.body");
@@ -93,10 +193,21 @@ Result<void> Database::write(const std::string& kind, const std::string& name_sp
     return {};
 }
 
+Result<void> Database::probe() {
+    full_ = false;
+    if (auto there = ensure_file(); !there) return there;
+    // Another value each time: a page that stays as it is is not written.
+    if (!run(db_, "INSERT INTO meta VALUES('probes', 1) ON CONFLICT DO UPDATE SET value=value+1")) return failed();
+    return {};
+}
+
 Result<void> Database::copy_to(const std::string& path) {
     Statement copy(db_, "VACUUM INTO ?");
-    if (copy.bind(1, path).step() != SQLITE_DONE) return fail(fmt::format("{}: cannot be written: {}", path, sqlite3_errmsg(db_)));
-    return {};
+    if (copy.bind(1, path).step() == SQLITE_DONE) return {};
+    auto why = fmt::format("{}: cannot be written: {}", path, sqlite3_errmsg(db_));
+    std::error_code error;
+    std::filesystem::remove(path, error);   // the part that is there takes room, perhaps the last
+    return fail(std::move(why));
 }
 
 }  // namespace penstock::registry

@@ -18,20 +18,35 @@ class Database {
     Database(const Database&) = delete;
     Database& operator=(const Database&) = delete;
 
-    /// Opens or creates; `:memory:` for tests. The error names the file and the cure.
+    /// Opens or creates; `:memory:` for tests. A file on a file system that is read-only is opened for reading; write() opens it
+    /// anew when that has changed. The error names the file and the cure.
     Result<void> open(const std::string& path);
     /// Version of the last committed write; 1 in a new file.
     Result<std::uint64_t> last_version();
     using Visit = std::function<void(const std::string& kind, const std::string& name_space, const std::string& name, const std::string& body)>;
     Result<void> each(const Visit& visit);
-    /// One transaction: the object (null: it goes) and the version. On disk when it returns.
+    /// One transaction: the object (null: it goes) and the version. On disk when it returns. A file that was deleted while it was
+    /// open is written anew first; nothing is written while another one, or another file system, stands in its place.
     Result<void> write(const std::string& kind, const std::string& name_space, const std::string& name, const std::string* body, std::uint64_t version);
-    /// A consistent copy into a new file, while running.
+    /// Whether writes are taken (again): writes a row of its own.
+    Result<void> probe();
+    /// The last write failed for want of room.
+    [[nodiscard]] bool disk_is_full() const noexcept { return full_; }
+    /// A consistent copy into a new file, while running. Leaves nothing behind when it fails.
     Result<void> copy_to(const std::string& path);
 
   private:
+    Result<void> connect();
+    Result<void> connect_to_read();
+    Result<void> check_format();
+    /// The file that is open is the one that stands under its name.
+    Result<void> ensure_file();
+    Result<void> write_anew();
+    std::unexpected<Error> failed();
     std::string path_;
     sqlite3* db_ = nullptr;
+    bool read_only_ = false, full_ = false;
+    std::uint64_t device_ = 0, inode_ = 0;   ///< of the file that is open
 };
 
 }  // namespace penstock::registry

@@ -23,6 +23,7 @@ using resources::text_at;
 namespace {
 
 constexpr std::size_t history_max = 10'000;
+constexpr std::int64_t storage_retry_ms = 2000;
 constexpr std::size_t object_bytes_max = 3 * 1024 * 1024;
 constexpr std::size_t made_kinds_max = 10'000;
 /// Written into an object that the rules of this version refuse, when it is read from the file; gone with the next write.
@@ -342,7 +343,8 @@ Answer<void> Registry::commit(Event event, const std::string& name) {
     const bool gone = event.type == Event::Type::deleted;
     const auto id = event.kind->qualified_plural();
     const auto body = gone ? std::string() : text_of(*event.object);
-    if (auto stored = database_.write(id, event.name_space, name, gone ? nullptr : &body, event.version); !stored) return std::unexpected(internal(stored.error().message));
+    if (auto stored = database_.write(id, event.name_space, name, gone ? nullptr : &body, event.version); !stored) return std::unexpected(storage_failed(stored.error().message));
+    storage_works();
     version_ = event.version;
     if (gone) tables_[id].erase({event.name_space, name});
     else tables_[id][{event.name_space, name}] = event.object;
@@ -555,8 +557,28 @@ void Registry::put_status(const Kind& kind, const std::string& name_space, const
     auto next = *current;
     next["status"] = status;
     track_update(kind, *current, next, {.manager = manager, .subresource = "status"});
-    // The object may have been removed or the disk may be full: a status is derived and is written again later.
-    if (auto written = commit_object(kind, {name_space, name}, std::move(next), current, false); !written) log::warn("registry", "a status was not written: {}", written.error().message);
+    [[maybe_unused]] const auto written = commit_object(kind, {name_space, name}, std::move(next), current, false);   // why not is told once, by commit()
+}
+
+Failure Registry::storage_failed(const std::string& why) {
+    if (storage_fault_.empty()) log::error("registry", "resources cannot be changed; what is there is served, the broker goes on, and it is tried again why=\"{}\"", why);
+    storage_fault_ = why;
+    storage_tried_ = monotonic_ms();
+    return {.code = database_.disk_is_full() ? 507 : 500, .reason = database_.disk_is_full() ? "InsufficientStorage" : "InternalError", .message = "the registry's disk does not take the change: " + why};
+}
+
+void Registry::storage_works() {
+    if (storage_fault_.empty()) return;
+    storage_fault_.clear();
+    log::info("registry", "resources can be changed again");
+}
+
+std::string Registry::storage_fault() {
+    const std::lock_guard lock(guard_);
+    if (storage_fault_.empty() || monotonic_ms() - storage_tried_ < storage_retry_ms) return storage_fault_;
+    if (auto done = database_.probe(); done) storage_works();
+    else storage_failed(done.error().message);
+    return storage_fault_;
 }
 
 // --- news ---

@@ -95,7 +95,8 @@ class Registry {
     /// Ends a namespace whose content is gone (the `kubernetes` finalizer of its spec).
     void finalize_namespace(const std::string& name);
 
-    /// Writes `status` when it differs from what is stored; no event, no version when it is the same.
+    /// Writes `status` when it differs from what is stored; no event, no version when it is the same or the object is gone. One
+    /// that the disk does not take is derived, and is written again later.
     void put_status(const resources::Kind& kind, const std::string& name_space, const std::string& name, const resources::Json& status,
                     const std::string& manager = "penstock");
 
@@ -113,6 +114,9 @@ class Registry {
     /// Blocks for the time, or until stop().
     void wait_stop(int timeout_ms) const;
     void stop();
+    /// Why the disk does not take writes (no room, read-only, gone); empty: it takes them. While it does not, this tries again, at
+    /// most every two seconds. What is in memory is served meanwhile, each write answers 507 (no room) or 500.
+    std::string storage_fault();
     /// A consistent copy of the file, while running.
     Result<void> copy_to(const std::string& path);
 
@@ -132,6 +136,8 @@ class Registry {
     /// Stores what is ready; an object that equals `previous` is no write.
     Answer<ObjectRef> commit_object(const resources::Kind& kind, const Key& key, resources::Json object, const ObjectRef& previous, bool dry_run);
     Answer<void> commit(Event event, const std::string& name);
+    Failure storage_failed(const std::string& why);
+    void storage_works();
     Answer<void> drop(const resources::Kind& kind, const Key& key, const ObjectRef& current);
     Peers peers_of(const resources::Kind& kind, const Key& key) const;
     ObjectRef find(const resources::Kind& kind, const std::string& name_space, const std::string& name) const;
@@ -151,6 +157,8 @@ class Registry {
     std::function<void()> notify_;
     bool stopping_ = false;
     Database database_;
+    std::string storage_fault_;
+    std::int64_t storage_tried_ = 0;                           ///< monotonic ms
 };
 
 }  // namespace penstock::registry
