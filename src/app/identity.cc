@@ -1,10 +1,13 @@
 #include "app/identity.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <sstream>
@@ -12,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "crypto/signature.h"
 #include "io/socket.h"
@@ -36,22 +40,56 @@ Result<std::string> read_file(const fs::path& path) {
     return out.str();
 }
 
-Result<void> write_private(const fs::path& path, const std::string& content) {
+namespace {
+
+/// Writes FILE.new; empty when FILE has this content already.
+Result<std::string> stage(const fs::path& path, const std::string& content) {
+    struct stat now {};
+    if (::stat(path.c_str(), &now) == 0 && (now.st_mode & 0777) == 0600)
+        if (const auto there = read_file(path); there && *there == content) return std::string();
     const auto beside = path.string() + ".new";
-    std::error_code error;
-    fs::remove(beside, error);
-    const auto mask = umask(0077);
-    std::ofstream out(beside, std::ios::binary | std::ios::trunc);
-    umask(mask);
-    out << content;
-    out.close();
-    if (!out) return fail(fmt::format("{}: cannot be written", beside));
-    fs::rename(beside, path, error);
-    if (error) return fail(fmt::format("{}: {}", path.string(), error.message()));
+    ::unlink(beside.c_str());
+    const int file = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    std::size_t at = 0;
+    bool good = file >= 0;
+    while (good && at < content.size()) {
+        const auto n = ::write(file, content.data() + at, content.size() - at);
+        if (n > 0) at += static_cast<std::size_t>(n);
+        else good = n < 0 && errno == EINTR;
+    }
+    good = good && ::fsync(file) == 0;
+    const auto why = fmt::format("{}: cannot be written: {}", beside, std::strerror(errno));
+    if (file >= 0) ::close(file);
+    if (good) return beside;
+    ::unlink(beside.c_str());   // a part takes room too, perhaps the last
+    return fail(why);
+}
+
+}  // namespace
+
+Result<void> write_private(const fs::path& path, const std::string& content) {
+    const auto staged = stage(path, content);
+    if (!staged) return std::unexpected(staged.error());
+    if (!staged->empty() && ::rename(staged->c_str(), path.c_str()) != 0) return fail(fmt::format("{}: {}", path.string(), std::strerror(errno)));
     return {};
 }
 
 namespace {
+
+/// Both or none, as far as room goes: a key never stands beside the certificate of another.
+Result<void> write_pair(const fs::path& folder, const std::string& name, const crypto::KeyPair& pair) {
+    const auto key = folder / (name + ".key"), certificate = folder / (name + ".crt");
+    const auto staged_key = stage(key, pair.key);
+    if (!staged_key) return std::unexpected(staged_key.error());
+    const auto staged_certificate = stage(certificate, pair.certificate);
+    if (!staged_certificate) {
+        ::unlink(staged_key->c_str());
+        return std::unexpected(staged_certificate.error());
+    }
+    for (const auto& [from, to] : {std::pair(*staged_key, key), std::pair(*staged_certificate, certificate)})
+        if (!from.empty() && ::rename(from.c_str(), to.c_str()) != 0) return fail(fmt::format("{}: {}", to.string(), std::strerror(errno)));
+    return {};
+}
 
 Result<crypto::KeyPair> kept_or_made(const fs::path& folder, const std::string& name, const std::function<bool(const crypto::KeyPair&)>& good,
                                      const std::function<Result<crypto::KeyPair>()>& make) {
@@ -59,8 +97,11 @@ Result<crypto::KeyPair> kept_or_made(const fs::path& folder, const std::string& 
     if (!pair.certificate.empty() && !pair.key.empty() && good(pair)) return pair;
     auto fresh = make();
     if (!fresh) return fresh;
-    if (auto r = write_private(folder / (name + ".key"), fresh->key); !r) return std::unexpected(r.error());
-    if (auto r = write_private(folder / (name + ".crt"), fresh->certificate); !r) return std::unexpected(r.error());
+    if (auto r = write_pair(folder, name, *fresh); !r) {
+        if (pair.key.empty() || crypto::seconds_left(pair.certificate) <= 0) return std::unexpected(r.error());
+        log::error("app", "a certificate has its successor only when the disk takes it; the one that is there goes on name={} why=\"{}\"", name, r.error().message);
+        return pair;
+    }
     return fresh;
 }
 
@@ -83,8 +124,9 @@ Result<std::vector<std::string>> open_token_keys(const fs::path& folder) {
             std::erase_if(stamp, [](char c) { return c == ':' || c == '-'; });
             name = folder / ("service-account-" + stamp + ".key");
         }
-        if (auto written = write_private(name, *made); !written) return std::unexpected(written.error());
-        files.insert(files.begin(), name);
+        if (auto written = write_private(name, *made); written) files.insert(files.begin(), name);
+        else if (files.empty()) return std::unexpected(written.error());
+        else log::error("app", "the key of service-account tokens has its successor only when the disk takes it; the one that is there goes on why=\"{}\"", written.error().message);
     }
     std::vector<std::string> out;
     for (const auto& file : files) {

@@ -9,7 +9,8 @@
 namespace penstock::app {
 
 Result<std::string> read_file(const std::filesystem::path& path);
-/// Written beside and renamed, mode 0600: keys are never readable by others, not even for a moment.
+/// Written beside, synced and renamed, mode 0600: keys are never readable by others, not even for a moment. A file that has this
+/// content is left as it is. What is there stays there when it fails.
 Result<void> write_private(const std::filesystem::path& path, const std::string& content);
 
 /// The API's own CA and certificates: made at the first start, leaves made anew when they near their end or when the

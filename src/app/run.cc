@@ -21,6 +21,7 @@
 #include "app/file_follower.h"
 #include "app/identity.h"
 #include "base/log.h"
+#include "base/log_output.h"
 #include "base/text.h"
 #include "base/clock.h"
 #include "base/random.h"
@@ -105,7 +106,7 @@ sigset_t prepare_process() {
 }
 
 int give_up(const std::string& why) {
-    std::cerr << "penstock: " << why << "\n";
+    log::print(STDERR_FILENO, "penstock: " + why + "\n");
     return 1;
 }
 
@@ -114,6 +115,7 @@ api::PageServer::Page pages_of(control::BrokerController& controller, const cont
         if (path == "/metrics") {
             auto text = controller.metrics_page() + control::reconcile_metrics(controller.engine_counts(), true);
             if (housekeeper != nullptr) text += control::reconcile_metrics(housekeeper->engine().counts(), false);
+            text += control::log_metrics();
             return {.content_type = "text/plain; version=0.0.4", .body = std::move(text)};
         }
         if (path == "/healthz" || path == "/livez") return {.content_type = "text/plain", .body = "ok\n"};
@@ -158,6 +160,7 @@ constexpr const char* account_folder = "/var/run/secrets/kubernetes.io/serviceac
 
 int run_broker(const BrokerRoleOptions& options) {
     const auto signals = prepare_process();
+    const log::BackgroundOutput output;
     if (const auto why = log::set_levels(options.log_level); !why.empty()) return give_up("--log-level: " + why);
     io::raise_descriptor_limit();
     // In a pod the mounted account is used; elsewhere a kubeconfig.
@@ -224,6 +227,7 @@ int run_broker(const BrokerRoleOptions& options) {
 
 int run(const RunOptions& options) {
     const auto signals = prepare_process();
+    const log::BackgroundOutput output;
     if (const auto why = log::set_levels(options.log_level); !why.empty()) return give_up("--log-level: " + why);
     std::error_code error;
     // Keys live in here: nothing below is readable by others, not even for a moment.
@@ -274,8 +278,10 @@ int run(const RunOptions& options) {
     const auto port = server.start();
     if (!port) return give_up(port.error().message + "; is another penstock running, or choose another with --api-port");
     const auto kubeconfig = (fs::path(options.data_folder) / "kubeconfig.yaml").string();
-    if (auto r = write_private(kubeconfig, kubeconfig_text(*identity, options.api_address, *port)); !r) return give_up(r.error().message);
-    auto access = client::read_kubeconfig(kubeconfig);
+    const auto kubeconfig_now = kubeconfig_text(*identity, options.api_address, *port);
+    if (auto r = write_private(kubeconfig, kubeconfig_now); !r)   // nothing in here needs the file
+        log::error("app", "the kubeconfig for kubectl and penstock get is not as it should be; it is written at the next start file={} why=\"{}\"", kubeconfig, r.error().message);
+    auto access = client::parse_kubeconfig(kubeconfig_now, kubeconfig);
     if (!access) return give_up(access.error().message);
 
     // The manifests folder of the data folder first, then what the command line names; each has its own objects.
@@ -305,15 +311,21 @@ int run(const RunOptions& options) {
     if (options.with_broker) controller.start();
 
     log::info("app", "penstock {} runs data={} api=https://{}:{} descriptors={}", version, options.data_folder, options.api_address, *port, descriptors);
-    std::cout << fmt::format("Penstock {} is running; Ctrl-C stops it.\n  resources   penstock get broker,brokerlistener -A      (or kubectl, with the file below)\n"
-                             "  kubeconfig  {}\n",
-                             version, kubeconfig)
-              << std::flush;
+    log::print(STDOUT_FILENO, fmt::format("Penstock {} is running; Ctrl-C stops it.\n  resources   penstock get broker,brokerlistener -A      (or kubectl, with the file below)\n"
+                                          "  kubeconfig  {}\n",
+                                          version, kubeconfig));
 
     std::atomic<bool> stopping{false};
     std::vector<std::thread> following;
     auto pause = [&](int milliseconds) { (*registry)->wait_stop(milliseconds); };
     for (auto& follower : followers) following.emplace_back([&] { follower->follow(stopping, pause); });
+    // While the registry's disk fails, each look tries it again.
+    following.emplace_back([&] {
+        while (!stopping) {
+            pause(2000);
+            [[maybe_unused]] const auto why = (*registry)->storage_fault();
+        }
+    });
     // A key that signs tokens gets a successor in time, however long the process runs.
     following.emplace_back([&] {
         while (!stopping) {

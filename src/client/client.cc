@@ -67,7 +67,11 @@ const Json* by_name(const Json& list, const std::string& name) {
 Result<Access> read_kubeconfig(const std::string& path) {
     const auto text = read_file(path);
     if (!text) return fail(text.error().message + "; is penstock running? (set --kubeconfig or KUBECONFIG)");
-    const auto documents = resources::parse_documents(*text, path);
+    return parse_kubeconfig(*text, path);
+}
+
+Result<Access> parse_kubeconfig(const std::string& text, const std::string& path) {
+    const auto documents = resources::parse_documents(text, path);
     if (!documents) return std::unexpected(documents.error());
     if (documents->empty()) return fail(fmt::format("{}: empty", path));
     const auto& config = documents->front().object;

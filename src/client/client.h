@@ -26,6 +26,8 @@ struct Access {
 
 /// Reads a kubeconfig: its current context, certificates inline or by path. The error names the file and what is missing.
 Result<Access> read_kubeconfig(const std::string& path);
+/// The same from text; `path` is what relative file names are looked up beside, and what errors name.
+Result<Access> parse_kubeconfig(const std::string& text, const std::string& path);
 /// Access from within a cluster: the service account mounted into the pod. `host` and `port` are KUBERNETES_SERVICE_HOST and
 /// KUBERNETES_SERVICE_PORT, `folder` is /var/run/secrets/kubernetes.io/serviceaccount.
 Result<Access> in_cluster(const std::string& host, const std::string& port, const std::string& folder);

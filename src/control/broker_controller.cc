@@ -202,7 +202,11 @@ std::unique_ptr<broker::Server> BrokerController::start_server(const Plan& plan,
 
 void BrokerController::update_keys(const Plan& plan) {
     auto& durable = *server_->durable();
-    auto wanted = state_keys(place_, plan.seals, plan.key_rotation);
+    auto in_use = [this] {
+        const std::lock_guard lock(guard_);
+        return keys_;
+    };
+    auto wanted = state_keys(place_, plan.seals, plan.key_rotation, in_use());
     std::string why;   // what was in force stays in force then
     if (wanted) {
         durable.set_keys(*wanted, plan.seals);

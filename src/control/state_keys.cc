@@ -1,13 +1,33 @@
 #include "control/state_keys.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "base/log.h"
 
 namespace penstock::control {
 
-Result<store::KeyRing> state_keys(const StatePlace& place, bool seal, const std::string& rotation) {
+namespace {
+
+/// Of the keys in use one is not in the ring, or is another one there.
+bool lacks(const store::KeyRing& ring, const store::KeyRing& in_use) {
+    return std::ranges::any_of(in_use.keys, [&](const auto& key) {
+        const auto* found = ring.find(key.id);
+        return found == nullptr || found->bytes != key.bytes;
+    });
+}
+
+}  // namespace
+
+Result<store::KeyRing> state_keys(const StatePlace& place, bool seal, const std::string& rotation, const store::KeyRing& in_use) {
     auto ring = store::KeyRing::read(place.key_file);
+    // What is on the disk under these keys could not be read without them, and a new one would take the number of an old one.
+    if (!place.keys_are_given && (!ring || lacks(*ring, in_use)) && !in_use.keys.empty()) {
+        if (auto written = in_use.write(place.key_file); !written) return std::unexpected(written.error());
+        log::error("control", "the file of the keys of the broker's state was deleted or changed; it is written anew with the keys in use file={} why=\"{}\"", place.key_file, ring ? "a key is missing" : ring.error().message);
+        ring = in_use;
+    }
     if (!ring || !seal) return ring;
     if (place.keys_are_given) {
         if (ring->keys.empty()) return fail(fmt::format("{}: has no key; a line is NUMBER KEY LABEL, where the key is 32 bytes in base64 (openssl rand -base64 32)", place.key_file));

@@ -17,8 +17,9 @@ struct StatePlace {
 constexpr const char* state_keys_name = "state-keys";
 
 /// The ring as it is in force: made when encryption begins, and with one key more when `rotation` (annotation
-/// `penstock.io/persistence-key`) is another name than its newest key has. On the disk when this returns.
-Result<store::KeyRing> state_keys(const StatePlace& place, bool seal, const std::string& rotation);
+/// `penstock.io/persistence-key`) is another name than its newest key has. On the disk when this returns. When one of `in_use` is
+/// missing there, the file was deleted or changed while it was needed, and they are put back.
+Result<store::KeyRing> state_keys(const StatePlace& place, bool seal, const std::string& rotation, const store::KeyRing& in_use = {});
 
 /// Lets the keys go that nothing on the disk needs any more; returns the number of keys that went.
 Result<std::size_t> drop_state_keys(const StatePlace& place, store::KeyRing& ring, const store::Durable::Figures& figures, bool seal);
