@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "base/stable_hash.h"
 #include "topics/topic.h"
 
 namespace penstock::broker {
@@ -59,11 +60,7 @@ void Core::configure(const BrokerConfig& config) {
 
 Core::~Core() = default;
 
-std::uint32_t Core::home_of(std::string_view client_id, std::uint32_t count) noexcept {
-    auto hash = std::hash<std::string_view>{}(client_id);
-    hash ^= hash >> 32;
-    return static_cast<std::uint32_t>(hash % count);
-}
+std::uint32_t Core::home_of(std::string_view client_id, std::uint32_t count) noexcept { return stable_share(client_id, count); }
 
 Session* Core::find_session(std::string_view client_id) noexcept {
     const auto found = sessions_.find(client_id);

@@ -154,7 +154,7 @@ class Core {
 
     void configure(const BrokerConfig& config);
     [[nodiscard]] const BrokerConfig& config() const noexcept { return config_; }
-    /// The worker on which a client id lives.
+    /// The worker on which a client id lives: stable_share() of its bytes, which records on the disk rest on.
     static std::uint32_t home_of(std::string_view client_id, std::uint32_t count) noexcept;
 
     /// Returned by on_data when the connection left this worker or was ended: it must not be touched again.
