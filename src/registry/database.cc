@@ -60,6 +60,8 @@ Database::~Database() { sqlite3_close(db_); }
 
 Result<void> Database::open(const std::string& path) {
     path_ = path;
+    checks_.emplace(path);
+    if (auto there = checks_->before_open(); !there) return there;
     return connect();
 }
 
@@ -77,12 +79,14 @@ Result<void> Database::connect() {
     if ((!good || sqlite3_db_readonly(db_, "main") == 1) && is_read_only(path_)) {
         if (auto opened = connect_to_read(); !opened) return opened;
     } else if (!good) {
+        if (code == SQLITE_CORRUPT || code == SQLITE_NOTADB) return fail(checks_->damaged(why));
         const char* cure = code == SQLITE_FULL ? "there is no room on its disk; make some" : code == SQLITE_BUSY || code == SQLITE_LOCKED ? "is another penstock running on this data directory?"
                                                                                                                                          : "is another penstock running on this data directory, or is it not writable?";
         return fail(fmt::format("{}: {}; {}", path_, why, cure));
     }
     struct stat file {};
     if (::stat(path_.c_str(), &file) == 0) device_ = file.st_dev, inode_ = file.st_ino;
+    if (auto whole = checks_->after_open(db_, format_version); !whole) return whole;
     return check_format();
 }
 
@@ -165,7 +169,7 @@ Result<void> Database::each(const Visit& visit) {
     Statement all(db_, "SELECT kind, namespace, name, body FROM objects");
     int code = 0;
     while ((code = all.step()) == SQLITE_ROW) visit(all.text(0), all.text(1), all.text(2), all.text(3));
-    if (code != SQLITE_DONE) return fail(fmt::format("{}: cannot be read: {}", path_, sqlite3_errmsg(db_)));
+    if (code != SQLITE_DONE) return fail(fmt::format("{}", checks_->damaged(sqlite3_errmsg(db_))));
     return {};
 }
 
@@ -188,8 +192,10 @@ Result<void> Database::write(const std::string& kind, const std::string& name_sp
         Statement erase(db_, "DELETE FROM objects WHERE kind=? AND namespace=? AND name=?");
         if (erase.bind(1, kind).bind(2, name_space).bind(3, name).step() != SQLITE_DONE) return failed();
     }
+    if (!checks_->put_sum(db_, kind, name_space, name, version, body)) return failed();
     Statement count(db_, "UPDATE meta SET value=? WHERE key='version'");
     if (count.bind(1, version).step() != SQLITE_DONE || !run(db_, "COMMIT")) return failed();
+    checks_->committed(version);
     return {};
 }
 

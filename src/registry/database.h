@@ -1,9 +1,11 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "base/result.h"
+#include "registry/database_checks.h"
 
 struct sqlite3;
 
@@ -44,6 +46,7 @@ class Database {
     Result<void> write_anew();
     std::unexpected<Error> failed();
     std::string path_;
+    std::optional<DatabaseChecks> checks_;   ///< since open()
     sqlite3* db_ = nullptr;
     bool read_only_ = false, full_ = false;
     std::uint64_t device_ = 0, inode_ = 0;   ///< of the file that is open

@@ -72,12 +72,15 @@ Result<void> Registry::load(const std::string& path) {
         Json object;
     };
     std::vector<Row> rows;
+    std::string unreadable;
     auto read = database_.each([&](const std::string& kind, const std::string& space, const std::string& name, const std::string& body) {
         auto object = resources::parse_json(body);
         if (object) rows.push_back({kind, {space, name}, std::move(*object)});
-        else log::error("registry", "an object in the registry file is no JSON and is left out kind={} namespace={} name={} why=\"{}\"", kind, space, name, object.error().message);
+        else unreadable += fmt::format("{}{} {}/{} is no JSON ({})", unreadable.empty() ? "" : ", ", kind, space, name, object.error().message);
     });
     if (!read) return read;
+    // Without it others would be taken for faulty or superfluous.
+    if (!unreadable.empty()) return fail(fmt::format("{}: is damaged: {}; restore a backup (penstock restore)", path, unreadable));
     // Definitions first: they say how the objects of their kinds are read.
     std::ranges::sort(rows, {}, [](const Row& row) { return row.kind != "customresourcedefinitions.apiextensions.k8s.io"; });
     for (auto& row : rows) {
