@@ -134,7 +134,7 @@ Result<std::unique_ptr<store::Durable>> BrokerController::open_state(const Plan&
         const std::lock_guard lock(guard_);
         keys_ = *keys;
     }
-    return store::Durable::open({.folder = place_.folder, .owner = text_at(broker, "metadata.namespace") + "/" + text_at(broker, "metadata.name"), .workers = workers, .sync_interval_ms = plan.sync_interval_ms,
+    return store::Durable::open({.folder = place_.folder, .mark_file = place_.mark_file, .owner = text_at(broker, "metadata.namespace") + "/" + text_at(broker, "metadata.name"), .workers = workers, .sync_interval_ms = plan.sync_interval_ms,
                                  .size_max = plan.persistence_bytes, .keys = std::move(*keys), .seal = plan.seals, .progress = std::move(progress), .file_system = {}});
 }
 

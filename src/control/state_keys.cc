@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "store/sealed_files.h"
 
 namespace penstock::control {
 
@@ -34,6 +35,10 @@ Result<store::KeyRing> state_keys(const StatePlace& place, bool seal, const std:
         return ring;
     }
     if (!ring->keys.empty() && (rotation.empty() || ring->keys.back().label == rotation)) return ring;
+    // A key is lost, or its file damaged, where something is sealed that the ring does not open: no new one may take its place.
+    const auto files = store::SealedFiles::make(nullptr);
+    files->set(*ring, seal);
+    if (const auto opens = files->census(place.folder); !opens) return fail(fmt::format("{} ({})", opens.error().message, place.key_file));
     ring->add(rotation);
     if (auto written = ring->write(place.key_file); !written) return std::unexpected(written.error());
     log::info("control", "the broker's state has a new key number={} label=\"{}\" file={}", ring->keys.back().id, rotation, place.key_file);

@@ -8,6 +8,7 @@ namespace penstock::control {
 /// Where a broker that keeps its state keeps it.
 struct StatePlace {
     std::string folder;                  ///< of the durable store; empty: there is none
+    std::string mark_file;               ///< DurableOptions::mark_file
     std::string key_file;                ///< the key ring of encryption at rest
     bool keys_are_given = false;         ///< somebody else makes and rotates the keys (a systemd credential): the file is only read
     std::string buffer_folder;           ///< for what does not fit into memory; empty: there is none

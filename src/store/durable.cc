@@ -3,6 +3,7 @@
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
 #include <rocksdb/options.h>
+#include <rocksdb/sst_file_writer.h>
 #include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/wal_filter.h>
 #include <rocksdb/write_batch.h>
@@ -25,6 +26,7 @@
 #include "base/text.h"
 #include "io/poller.h"
 #include "store/durable_anew.h"
+#include "store/durable_damage.h"
 #include "store/durable_engine.h"
 #include "store/durable_log.h"
 #include "store/sealed_files.h"
@@ -54,7 +56,10 @@ class Gapless final : public rocksdb::WalFilter {
   public:
     static const char* kClassName() { return "Gapless"; }
     const char* Name() const override { return kClassName(); }
-    void ColumnFamilyLogNumberMap(const std::map<std::uint32_t, std::uint64_t>&, const std::map<std::string, std::uint32_t>&) override { next_ = left_out = 0; }
+    void ColumnFamilyLogNumberMap(const std::map<std::uint32_t, std::uint64_t>& logs, const std::map<std::string, std::uint32_t>&) override {
+        next_ = left_out = 0;
+        if (begins) begins(logs.empty() ? 0 : logs.begin()->second);
+    }
     WalProcessingOption LogRecordFound(unsigned long long, const std::string&, const rocksdb::WriteBatch& batch, rocksdb::WriteBatch*, bool*) override {
         std::uint64_t number = 0;
         for (std::size_t i = 8; i-- > 0;) number = number << 8 | static_cast<unsigned char>(batch.Data()[i]);   // a batch begins with it
@@ -66,6 +71,7 @@ class Gapless final : public rocksdb::WalFilter {
         return WalProcessingOption::kContinueProcessing;
     }
     std::uint64_t left_out = 0;
+    std::function<void(std::uint64_t least)> begins;   ///< the logs from that number on are read now; nothing has been changed yet
 
   private:
     std::uint64_t next_ = 0;
@@ -84,14 +90,40 @@ class Store final : public Durable, public Backing {
         fs::create_directories(options_.folder, error);
         if (error) return fail(fmt::format("{}: cannot be made: {}", options_.folder, error.message()));
         fs::permissions(options_.folder, fs::perms::owner_all, error);
-        auto& rules = rules_;
         sealed_ = SealedFiles::make(options_.file_system);
         sealed_->set(options_.keys, options_.seal);
         sealed_->watch_logs(options_.folder);
         env_ = rocksdb::NewCompositeEnv(sealed_->files());
-        rules.env = env_.get();
+        set_rules();
+        damage_ = std::make_unique<DamageCheck>(*sealed_, options_.folder, options_.mark_file, options_.boot);
+        sealed_->watch(options_.folder, [this](std::uint64_t number, std::uint64_t bytes) { damage_->listed(number, bytes); });
+        gapless_.begins = [this](std::uint64_t least) { damage_->look_at_logs(least); };
         // Before anything else: a key that is missing is no damage, and nothing is to be repaired.
         if (const auto counted = sealed_->census(options_.folder); !counted) return std::unexpected(counted.error());
+        const auto repair = damage_->look();
+        if (!repair) return std::unexpected(repair.error());
+        if (auto opened = open_files(*repair); !opened) return opened;
+        if (gapless_.left_out > 0) log::info("store", "records behind a hole in the log are left out folder={} records={}", options_.folder, gapless_.left_out);
+        if (auto known = check_format(); !known) return known;
+        if (!unreadable_.ok())
+            if (auto saved = save_what_can_be_read(unreadable_.ToString()); !saved) return saved;
+        set_clock();
+        std::string workers;
+        workers_changed_ = !db_->Get({}, "Mworkers", &workers).ok() || workers != std::to_string(options_.workers);
+        auto swept = sweep();
+        if (swept.IsCorruption()) {
+            if (auto saved = save_what_can_be_read(swept.ToString()); !saved) return saved;
+            set_clock();
+            swept = sweep();
+        }
+        if (!swept.ok()) return fail(fmt::format("{}: cannot be read: {}; restore a backup if the disk is broken", options_.folder, swept.ToString()));
+        notice_ = damage_->notice();
+        return {};
+    }
+
+    void set_rules() {
+        auto& rules = rules_;
+        rules.env = env_.get();
         rules.create_if_missing = true;
         rules.write_buffer_size = 16 << 20;
         rules.max_write_buffer_number = 3;
@@ -101,49 +133,102 @@ class Store final : public Durable, public Backing {
         rules.compression = rocksdb::kNoCompression;
         rules.max_total_wal_size = 128 << 20;
         rules.info_log = make_info_log();
-        // The end of the log that a crash tore off was never acknowledged; anything else that is damaged is an error.
+        // What is recovered ends where the log cannot be read any more; DamageCheck says whether that is the end that a crash tore.
         rules.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
         rules.wal_filter = &gapless_;
-        rocksdb::DB* db = nullptr;
-        auto status = rocksdb::DB::Open(rules, options_.folder, &db);
+    }
+
+    /// `repair`: why RocksDB has to repair the folder before it can open it; empty: it need not, as far as is known.
+    Result<void> open_files(const std::string& repair) {
+        auto status = repair.empty() ? reopen() : rocksdb::Status::Corruption(repair);
         if (status.IsCorruption()) {
-            notice_ = fmt::format("{} was damaged ({}); what could be read was kept, the rest was set aside in {}/lost", options_.folder, status.ToString(), options_.folder);
-            log::error("store", "{}", notice_);
-            if (const auto repaired = rocksdb::RepairDB(options_.folder, rules); !repaired.ok()) return fail(fmt::format("{}: damaged and not to be repaired: {}; restore a backup, or move the folder away to begin anew", options_.folder, repaired.ToString()));
-            status = rocksdb::DB::Open(rules, options_.folder, &db);
+            const auto why = repair.empty() ? status.ToString() : repair;
+            damage_->set_aside({}, fmt::format("{}; what could be read was kept, the rest was moved into {}/lost", why, options_.folder));
+            db_.reset();
+            if (const auto repaired = rocksdb::RepairDB(options_.folder, rules_); !repaired.ok())
+                return fail(fmt::format("{}: damaged ({}) and not to be repaired: {}; restore a backup, or move the folder away{} to begin anew", options_.folder, why, repaired.ToString(), and_its_mark()));
+            was_repaired_ = true;
+            status = reopen();
         }
-        if (!status.ok() && !status.IsCorruption() && takes_no_writes(options_.folder, status)) status = open_to_read(status, db);
+        if (!status.ok() && !status.IsCorruption() && takes_no_writes(options_.folder, status)) status = open_to_read(status);
         if (!status.ok()) return fail(fmt::format("{}: {}; is another penstock running on it, the disk full or read-only?", options_.folder, status.ToString()));
-        db_.reset(db);
-        rules.create_if_missing = false;   // from here on a folder that is empty has lost its files
+        rules_.create_if_missing = false;   // from here on a folder that is empty has lost its files
         if (struct stat place {}; ::stat(options_.folder.c_str(), &place) == 0) device_ = place.st_dev;
-        if (gapless_.left_out > 0) log::info("store", "records behind a hole in the log are left out; they were not synced folder={} records={}", options_.folder, gapless_.left_out);
+        return {};
+    }
+    [[nodiscard]] std::string and_its_mark() const { return options_.mark_file.empty() ? "" : " together with " + options_.mark_file; }
+
+    /// Whose state it is, and in which format; a new folder is told that it is ours.
+    Result<void> check_format() {
         std::string format, owner;
-        if (db_->Get({}, "Mformat", &format).ok()) {
+        const auto found = db_->Get({}, "Mformat", &format);
+        if (found.ok()) {
             if (format != std::to_string(format_version)) return fail(fmt::format("{}: written in format {}, this penstock reads {}; use the version that wrote it", options_.folder, format, format_version));
-            if (db_->Get({}, "Mowner", &owner).ok() && owner != options_.owner) return fail(fmt::format("{}: holds the state of Broker {}, not of {}; name the Broker as it was, or move the folder away", options_.folder, owner, options_.owner));
-        } else {
-            const std::unique_ptr<rocksdb::Iterator> any(db_->NewIterator({}));
-            any->SeekToFirst();
-            if (any->Valid() || !any->status().ok()) return fail(fmt::format("{}: it has data but no format mark; it was not written by penstock, or its mark was lost", options_.folder));
-            rocksdb::WriteOptions synced;
-            synced.sync = true;
-            rocksdb::WriteBatch first;
-            first.Put("Mformat", std::to_string(format_version));
-            first.Put("Mowner", options_.owner);
-            if (const auto made = db_->Write(synced, &first); !made.ok()) return fail(fmt::format("{}: {}", options_.folder, made.ToString()));
+            if (db_->Get({}, "Mowner", &owner).ok() && owner != options_.owner) return fail(fmt::format("{}: holds the state of Broker {}, not of {}; name the Broker as it was, or move the folder away{}", options_.folder, owner, options_.owner, and_its_mark()));
+            return {};
         }
-        set_clock();
-        std::string workers;
-        workers_changed_ = !db_->Get({}, "Mworkers", &workers).ok() || workers != std::to_string(options_.workers);
-        sweep();
+        unreadable_ = found.IsCorruption() && !was_repaired_ ? found : rocksdb::Status::OK();
+        if (!unreadable_.ok()) return {};
+        if (!found.IsNotFound()) return fail(fmt::format("{}: cannot be read: {}; restore a backup", options_.folder, found.ToString()));
+        const std::unique_ptr<rocksdb::Iterator> any(db_->NewIterator({}));
+        any->SeekToFirst();
+        // A repair may have lost the marks with the table they stood in.
+        if (!was_repaired_ && (any->Valid() || !any->status().ok())) return fail(fmt::format("{}: it has data but no format mark; it was not written by penstock, or its mark was lost", options_.folder));
+        rocksdb::WriteOptions synced;
+        synced.sync = true;
+        rocksdb::WriteBatch first;
+        first.Put("Mformat", std::to_string(format_version));
+        first.Put("Mowner", options_.owner);
+        if (const auto made = db_->Write(synced, &first); !made.ok()) return fail(fmt::format("{}: {}", options_.folder, made.ToString()));
         return {};
     }
 
+    /// A table has a place that cannot be read. RocksDB's repair would set the whole table aside; so everything that can be read in
+    /// front of that place and behind it goes into a table of its own first, which then takes the place of all that was there.
+    Result<void> save_what_can_be_read(const std::string& why) {
+        const auto saved = options_.folder + "/lost/readable.sst";
+        std::error_code error;
+        fs::create_directories(options_.folder + "/lost", error);
+        auto status = copy_readable(saved);
+        if (!status.ok()) return fail(fmt::format("{}: {}; what can be read could not be saved: {}; is the disk full?", options_.folder, why, status.ToString()));
+        was_repaired_ = false;
+        if (auto opened = open_files(why); !opened) return opened;
+        rocksdb::IngestExternalFileOptions whole;
+        whole.write_global_seqno = false;
+        if (status = db_->IngestExternalFile({saved}, whole); !status.ok()) return fail(fmt::format("{}: {}; what could be read is in {}", options_.folder, status.ToString(), saved));
+        fs::remove(saved, error);
+        return check_format();
+    }
+    rocksdb::Status copy_readable(const std::string& into) {
+        rocksdb::SstFileWriter writer({}, rules_);
+        auto status = writer.Open(into);
+        if (status.ok()) status = writer.DeleteRange("", "\xFF");   // keys begin with a letter
+        rocksdb::ReadOptions reading;
+        reading.fill_cache = false;
+        const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator(reading));
+        std::string last_key, first_behind;
+        const auto take = [&] {
+            for (; at->Valid() && status.ok(); at->Next()) {
+                if (!last_key.empty() && at->key().compare(last_key) <= 0) continue;
+                status = writer.Put(at->key(), at->value());
+                last_key = at->key().ToString();
+            }
+        };
+        at->SeekToFirst();
+        take();
+        if (status.ok() && !at->status().ok()) {
+            for (at->SeekToLast(); at->Valid() && at->key().compare(last_key) > 0; at->Prev()) first_behind = at->key().ToString();
+            if (!first_behind.empty()) at->Seek(first_behind), take();
+        }
+        return status.ok() ? writer.Finish() : status;
+    }
+
     /// The state is served from what is there; acknowledgements wait until the files can be opened for writing.
-    rocksdb::Status open_to_read(const rocksdb::Status& why, rocksdb::DB*& db) {
+    rocksdb::Status open_to_read(const rocksdb::Status& why) {
+        rocksdb::DB* db = nullptr;
         const auto status = rocksdb::DB::OpenForReadOnly(rules_, options_.folder, &db);
         if (!status.ok()) return why;
+        db_.reset(db);
         read_only_ = true;
         fault_ = failing;
         last_error_ = why.ToString();
@@ -164,30 +249,44 @@ class Store final : public Durable, public Backing {
             then_wall = parse_number<std::int64_t>(words.back()).value_or(wall);
         }
         shift_ = then + std::max<std::int64_t>(0, wall - then_wall) - monotonic_ms();
-        // Synced, so that the log begins with a number that is known.
-        if (write_clock().ok()) [[maybe_unused]] const auto synced = db_->FlushWAL(true);
+        [[maybe_unused]] const auto begun = begin_log();
+    }
+    /// Synced, so that the log begins with a number that is known, and the mark with it.
+    rocksdb::Status begin_log() {
+        auto status = write_clock();
+        if (status.ok()) status = db_->FlushWAL(true);
+        if (status.ok()) damage_->opened(sealed_->last_log(), db_->GetLatestSequenceNumber());
+        return status;
     }
     rocksdb::Status write_clock() {
         const auto now = monotonic_ms(), wall = options_.wall();
         wall_offset_ = wall - now;
         next_clock_ = now + clock_ms;
-        return db_->Put({}, clock_mark, fmt::format("{} {}", now + shift_, wall));
+        rocksdb::WriteBatch mark;
+        mark.Put(clock_mark, fmt::format("{} {}", now + shift_, wall));
+        mark.PutLogData(damage_->statement());
+        return db_->Write({}, &mark);
     }
     /// The wall clock was set.
     [[nodiscard]] bool clock_jumped() const { return std::abs(options_.wall() - monotonic_ms() - wall_offset_) > jump_ms; }
 
     /// Finds the newest key, and removes what nothing refers to: bodies without a queue, parts of sessions that are gone.
-    void sweep() {
+    /// The error: something cannot be read.
+    rocksdb::Status sweep() {
         std::uint64_t keys = 0;
+        if (options_.progress) options_.progress->records = 0;
         // Everything is looked at once here and once by each worker.
         if (options_.progress && db_->GetIntProperty("rocksdb.estimate-num-keys", &keys)) options_.progress->expected = std::max<std::uint64_t>(1, keys * (1 + options_.workers));
         std::unordered_map<std::uint64_t, bool> needed;
         Clients sessions;
         std::uint64_t newest = 0;
         rocksdb::WriteBatch orphans;
-        const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator({}));
+        rocksdb::ReadOptions reading;
+        reading.fill_cache = false;
+        const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator(reading));
         std::string_view rest;
         for (at->Seek("S"); at->Valid() && at->key().starts_with("S"); at->Next()) sessions.add(view_of(at->key()));
+        if (!at->status().ok()) return at->status();
         for (const char kind : {'s', 'i', 'q', 'f'}) {
             sessions.rewind();
             for (at->Seek(std::string(1, kind)); at->Valid() && at->key().starts_with(std::string(1, kind)); at->Next()) {
@@ -204,23 +303,35 @@ class Store final : public Durable, public Backing {
                 std::uint64_t body = 0;
                 if (kind == 'q' && decode_queued(view_of(at->value()), item, packet_id, body, 0) && body != 0) needed[body] = true;
             }
+            if (!at->status().ok()) return at->status();
         }
         for (at->Seek("m"); at->Valid() && at->key().starts_with("m"); at->Next()) {
             const auto number = read_u64(view_of(at->key()).substr(1));
             newest = std::max(newest, number);
             if (!needed.contains(number)) orphans.Delete(at->key());
         }
+        if (!at->status().ok()) return at->status();
         for (at->Seek("w"); at->Valid() && at->key().starts_with("w"); at->Next()) newest = std::max(newest, read_u64(view_of(at->key()).substr(1)));
+        if (!at->status().ok()) return at->status();
+        // Nothing is to be swept of these; each worker trusts that what it reads is all there is.
+        for (const char* kind : {"M", "r", "k"}) {
+            for (at->Seek(kind); at->Valid() && at->key().starts_with(kind); at->Next()) looked_at();
+            if (!at->status().ok()) return at->status();
+        }
         // A mark without the publisher that could send the message again.
         std::string value;
         for (at->Seek("d"); at->Valid() && at->key().starts_with("d"); at->Next()) {
             auto publisher = client_of(view_of(at->key()), rest);
             publisher.remove_prefix(std::min<std::size_t>(2, publisher.size()));
             const auto sender = is_leaving_name(publisher) ? number_key('w', number_of_leaving(publisher)) : client_key('S', publisher.substr(0, publisher.find('\0')));
-            if (db_->Get({}, sender, &value).IsNotFound()) orphans.Delete(at->key());
+            const auto found = db_->Get({}, sender, &value);
+            if (found.IsCorruption()) return found;
+            if (found.IsNotFound()) orphans.Delete(at->key());
         }
+        if (!at->status().ok()) return at->status();
         if (orphans.Count() > 0) [[maybe_unused]] const auto written = db_->Write({}, &orphans);
         next_key_ = newest + 1;
+        return rocksdb::Status::OK();
     }
 
     std::unique_ptr<Engine> engine(std::uint32_t worker, std::function<void()> wake, OverflowLane* overflow) override {
@@ -270,6 +381,7 @@ class Store final : public Durable, public Backing {
         if (stopping_.exchange(true)) return;
         signal();
         if (thread_.joinable()) thread_.join();
+        if (damage_) damage_->closed();
         if (!rewriter_.joinable()) return;
         if (db_) db_->DisableManualCompaction();   // the rest is rewritten after the next start
         rewriter_.join();
@@ -365,7 +477,11 @@ class Store final : public Durable, public Backing {
     bool write(const std::vector<Submission*>& group) {
         std::uint64_t bytes = 0;
         bool any = false;
-        for (const auto* s : group) bytes += s->batch.Count() > 0 ? s->batch.GetDataSize() : 0, any |= s->batch.Count() > 0;
+        for (auto* s : group) {
+            if (s->batch.Count() == 0) continue;
+            if (!std::exchange(any, true)) s->batch.PutLogData(damage_->statement());
+            bytes += s->batch.GetDataSize();
+        }
         if (!any) return true;
         for (bool first = fault_.load() != failing;; first = false) {
             auto status = ready();
@@ -384,6 +500,7 @@ class Store final : public Durable, public Backing {
             }
             if (status.ok() && !sealed_->newest_log_is_there()) status = rocksdb::Status::IOError("the files were deleted or unmounted while they were open");
             if (status.ok()) {
+                damage_->wrote(sealed_->last_log(), db_->GetLatestSequenceNumber(), synced);
                 const std::lock_guard lock(guard_);
                 figures_.syncs += synced;
                 figures_.batches += group.size();
@@ -419,6 +536,7 @@ class Store final : public Durable, public Backing {
         if (db_ && !read_only_) return gone_ ? renew() : rocksdb::Status::OK();
         if (has_copy_) {
             if (auto taken = take_copy(options_.folder); !taken) return rocksdb::Status::IOError(taken.error().message);
+            damage_->forget();   // its changes are numbered anew
             has_copy_ = false;
         }
         return reopen_when_due();
@@ -446,6 +564,7 @@ class Store final : public Durable, public Backing {
             read_only_ = false;
         }
         if (status.ok()) status = reopen();
+        if (status.ok()) status = begin_log();
         reopen_pause_ = status.ok() ? 0 : std::clamp<std::int64_t>(reopen_pause_ * 2, options_.retry_ms, reopen_pause_max_ms);
         next_reopen_ = now + reopen_pause_;
         reopen_failed_ = status;
@@ -501,7 +620,9 @@ class Store final : public Durable, public Backing {
     }
     std::size_t count_files() {
         const auto counted = sealed_->census(options_.folder);
+        auto notice = damage_->notice();   // gone once somebody has dealt with it
         const std::lock_guard lock(guard_);
+        notice_ = std::move(notice);
         const auto wanted = options_.seal && !options_.keys.keys.empty() ? options_.keys.keys.back().id : 0u;
         figures_.files = figures_.files_to_rewrite = 0;
         if (!counted) figures_.rewriting_fault = counted.error().message;
@@ -575,6 +696,9 @@ class Store final : public Durable, public Backing {
     rocksdb::Options rules_;
     std::shared_ptr<SealedFiles> sealed_;
     std::unique_ptr<rocksdb::Env> env_;
+    std::unique_ptr<DamageCheck> damage_;
+    bool was_repaired_ = false;
+    rocksdb::Status unreadable_;           ///< why the format mark could not be read
     enum class Rewrite : std::uint8_t { none, running, done };
     std::atomic<Rewrite> rewrite_{Rewrite::none};
     std::atomic<bool> rewrite_wanted_{false};

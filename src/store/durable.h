@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "base/mark.h"
 #include "base/result.h"
 #include "store/engine.h"
 #include "store/key_ring.h"
@@ -24,6 +25,9 @@ struct RecoveryProgress {
 
 struct DurableOptions {
     std::string folder;
+    /// Beside the folder: what was on the disk for sure, by which damage is told from a crash; empty: none is kept.
+    std::string mark_file;
+    std::string boot = boot_id();        ///< of this start of the machine
     std::string owner;                   ///< `namespace/name` of the Broker; a folder of another one is refused
     std::uint32_t workers = 1;
     /// Milliseconds between two syncs; 0: before every acknowledgement (what is acknowledged survives a power cut).

@@ -5,15 +5,18 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include <fmt/format.h>
 
 #include "base/random.h"
+#include "base/text.h"
 #include "crypto/hash.h"
 #include "crypto/seal.h"
 
@@ -125,6 +128,46 @@ Layout layout_of(const Sealed& sealed, IOStatus& status) {
     }
 }
 
+/// Length of the whole piece that begins there, with its length and tag; 0: none can.
+std::size_t piece_size(std::string_view raw, std::size_t at) {
+    if (at + length_size > raw.size()) return 0;
+    const auto size = read_u32(raw.data() + at);
+    return size == 0 || size > piece_max || at + size + overhead > raw.size() ? 0 : size + overhead;
+}
+
+/// Everything that opens, in texts without a hole. Behind a piece that does not, the next one is looked for at each byte, with each
+/// number that it can have; lengths are 16384 at most, so that few places come into question.
+std::vector<std::string> runs_of(std::string_view raw, std::string_view key) {
+    constexpr std::size_t attempts_max = 200'000;
+    std::vector<std::string> out(1);
+    crypto::Sealer sealer(key);
+    std::array<char, piece_max> plain;
+    std::uint64_t number = 0;
+    std::size_t at = head_size, attempts = 0;
+    const auto take = [&](std::size_t from, std::uint64_t as) {
+        const auto size = piece_size(raw, from);
+        if (size == 0 || !sealer.open(as, raw.substr(from, length_size), raw.substr(from + length_size, size - length_size), plain.data())) return false;
+        out.back().append(plain.data(), size - overhead);
+        at = from + size;
+        number = as + 1;
+        return true;
+    };
+    while (at < raw.size()) {
+        if (take(at, number)) continue;
+        const auto hole = at;
+        const auto missing = number;
+        out.emplace_back();
+        for (auto from = hole + 1; at == hole && from < raw.size() && attempts < attempts_max; ++from) {
+            if (piece_size(raw, from) == 0) continue;
+            for (auto as = missing + 1; at == hole && as <= missing + 1 + (from - hole) / (overhead + 1) && attempts < attempts_max; ++as, ++attempts)
+                if (take(from, as)) break;
+        }
+        if (at == hole) break;
+    }
+    if (out.size() > 1 && out.back().empty()) out.pop_back();
+    return out;
+}
+
 class SequentialReader final : public rocksdb::FSSequentialFile {
   public:
     explicit SequentialReader(Sealed sealed) : sealed_(std::move(sealed)), sealer_(sealed_.key) {}
@@ -202,7 +245,12 @@ class RandomReader final : public rocksdb::FSRandomAccessFile {
             Slice got;
             if (auto status = sealed_.file->Read(piece.physical, piece.size + overhead, {}, &got, bytes.data(), nullptr); !status.ok()) return status;
             if (got.size() != piece.size + overhead) return damaged(sealed_.path, piece.physical);
-            if (auto status = open_piece(sealed_, sealer, at, piece.physical, {got.data(), got.size()}, plain.data()); !status.ok()) return status;
+            // The bytes end before a piece that is damaged. RocksDB refuses a block that is not whole, while what it reads on speculation
+            // around a table's end must not cost the whole table.
+            if (!open_piece(sealed_, sealer, at, piece.physical, {got.data(), got.size()}, plain.data()).ok()) {
+                *result = Slice(scratch, done);
+                return IOStatus::OK();
+            }
             const auto from = static_cast<std::size_t>(offset + done - piece.logical);
             const auto part = std::min(n - done, piece.size - from);
             std::memcpy(scratch + done, plain.data() + from, part);
@@ -259,6 +307,62 @@ class Writer final : public rocksdb::FSWritableFileOwnerWrapper {
     std::string buffer_;
 };
 
+/// What the files of the watched folder have come to.
+struct Watch {
+    std::string folder;
+    std::function<void(std::uint64_t, std::uint64_t)> listed;
+    std::atomic<std::uint64_t> last_log{0};
+    std::mutex guard;                    ///< what follows
+    std::uint64_t list = 0, list_bytes = 0;      ///< the one that was synced last
+    std::uint64_t in_force = 0;
+
+    /// The number in `PREFIX NUMBER SUFFIX`, of a file in that folder; 0: it is another one.
+    [[nodiscard]] std::uint64_t number_of(const std::string& path, std::string_view prefix, std::string_view suffix) const {
+        const std::filesystem::path file(path);
+        const auto name = file.filename().string();
+        if (folder.empty() || file.parent_path() != folder || !name.starts_with(prefix) || !name.ends_with(suffix) || name.size() < prefix.size() + suffix.size()) return 0;
+        return parse_number<std::uint64_t>(std::string_view(name).substr(prefix.size(), name.size() - prefix.size() - suffix.size())).value_or(0);
+    }
+    void synced(std::uint64_t number, std::uint64_t bytes) {
+        const std::lock_guard lock(guard);
+        list = number;
+        list_bytes = bytes;
+        if (list == in_force && listed) listed(list, list_bytes);
+    }
+    void took_effect() {
+        const std::lock_guard lock(guard);
+        in_force = list;
+        if (in_force != 0 && listed) listed(list, list_bytes);
+    }
+};
+
+/// Tells what becomes of a log or a list of files.
+class Watched final : public rocksdb::FSWritableFileOwnerWrapper {
+  public:
+    Watched(std::unique_ptr<rocksdb::FSWritableFile>&& file, std::shared_ptr<Watch> watch, std::uint64_t log, std::uint64_t list)
+        : FSWritableFileOwnerWrapper(std::move(file)), watch_(std::move(watch)), log_(log), list_(list) {}
+    IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* dbg) override {
+        if (log_ != 0) watch_->last_log.store(log_, std::memory_order_relaxed);
+        size_ += data.size();
+        return FSWritableFileOwnerWrapper::Append(data, options, dbg);
+    }
+    IOStatus Append(const Slice& data, const IOOptions& options, const rocksdb::DataVerificationInfo& info, IODebugContext* dbg) override {
+        if (log_ != 0) watch_->last_log.store(log_, std::memory_order_relaxed);
+        size_ += data.size();
+        return FSWritableFileOwnerWrapper::Append(data, options, info, dbg);
+    }
+    IOStatus Sync(const IOOptions& options, IODebugContext* dbg) override { return told(FSWritableFileOwnerWrapper::Sync(options, dbg)); }
+    IOStatus Fsync(const IOOptions& options, IODebugContext* dbg) override { return told(FSWritableFileOwnerWrapper::Fsync(options, dbg)); }
+
+  private:
+    IOStatus told(IOStatus status) {
+        if (status.ok() && list_ != 0) watch_->synced(list_, size_);
+        return status;
+    }
+    std::shared_ptr<Watch> watch_;
+    std::uint64_t log_, list_, size_ = 0;
+};
+
 class Wrapper final : public rocksdb::FileSystemWrapper {
   public:
     explicit Wrapper(const std::shared_ptr<rocksdb::FileSystem>& below) : FileSystemWrapper(below) {}
@@ -288,6 +392,17 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
         return status;
     }
     IOStatus NewWritableFile(const std::string& path, const FileOptions& options, std::unique_ptr<rocksdb::FSWritableFile>* out, IODebugContext* dbg) override {
+        auto status = make_file(path, options, out, dbg);
+        const auto log = watch_->number_of(path, "", ".log"), list = watch_->number_of(path, "MANIFEST-", "");
+        if (status.ok() && (log != 0 || list != 0)) *out = std::make_unique<Watched>(std::move(*out), watch_, log, list);
+        return status;
+    }
+    IOStatus RenameFile(const std::string& from, const std::string& to, const IOOptions& options, IODebugContext* dbg) override {
+        auto status = FileSystemWrapper::RenameFile(from, to, options, dbg);
+        if (status.ok() && to == watch_->folder + "/CURRENT") watch_->took_effect();
+        return status;
+    }
+    IOStatus make_file(const std::string& path, const FileOptions& options, std::unique_ptr<rocksdb::FSWritableFile>* out, IODebugContext* dbg) {
         KeyRing::Key key;
         if (is_sealable(path)) {
             const std::lock_guard lock(guard_);
@@ -350,6 +465,7 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
     }
     Result<std::map<std::uint32_t, std::size_t>> census(const std::string& folder) {
         std::map<std::uint32_t, std::size_t> out;
+        std::vector<std::pair<std::string, std::string>> unknown;    // path, why
         std::vector<std::string> names;
         if (!target()->GetChildren(folder, {}, &names, nullptr).ok()) return out;   // not there yet
         for (const auto& name : names) {
@@ -362,13 +478,41 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
                 continue;
             }
             std::string key;
-            if (auto why = key_of(path, head, key); !why.empty()) return fail(why);
-            ++out[read_u32(head.data() + magic.size())];
+            if (auto why = key_of(path, head, key); !why.empty()) unknown.emplace_back(path, std::move(why));
+            else ++out[read_u32(head.data() + magic.size())];
+        }
+        // Where the key of that number opens another file, it is the head of this one that is damaged: it counts as empty from now on.
+        for (auto& [path, why] : unknown) {
+            std::string head;
+            if (!read_head(path, {}, head, nullptr).ok() || !out.contains(read_u32(head.data() + magic.size()))) return fail(std::move(why));
+            const std::lock_guard lock(guard_);
+            headless_.insert(path);
         }
         return out;
     }
+    Result<std::vector<std::string>> runs(const std::string& path) {
+        std::optional<Sealed> sealed;
+        std::uint64_t size = 0;
+        std::unique_ptr<rocksdb::FSRandomAccessFile> file;
+        std::string raw;
+        Slice got;
+        auto status = look(path, {}, sealed, nullptr);
+        if (status.ok()) status = target()->GetFileSize(path, {}, &size, nullptr);
+        if (status.ok()) status = target()->NewRandomAccessFile(path, {}, &file, nullptr);
+        if (status.ok()) raw.resize(size);
+        if (status.ok() && size > 0) status = file->Read(0, raw.size(), {}, &got, raw.data(), nullptr);
+        if (!status.ok()) return fail(status.ToString());
+        if (got.data() != raw.data()) raw.assign(got.data(), got.size());
+        raw.resize(got.size());
+        if (!sealed) return std::vector{std::move(raw)};
+        if (sealed->key.empty()) return std::vector<std::string>(1);   // its head is torn
+        const Visit visit;
+        return runs_of(raw, sealed->key);
+    }
+    const std::shared_ptr<Watch>& watch() const noexcept { return watch_; }
 
   private:
+    const std::shared_ptr<Watch> watch_ = std::make_shared<Watch>();
     void note_log(const std::string& path) {
         const std::lock_guard lock(guard_);
         if (!path.ends_with(".log") || std::filesystem::path(path).parent_path() != watched_) return;
@@ -394,6 +538,9 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
         const auto salt = head.substr(16, salt_size);
         const std::lock_guard lock(guard_);
         const auto* found = ring_.find(id);
+        if (found == nullptr)   // perhaps it is the number that is damaged
+            for (const auto& other : ring_.keys)
+                if (check_of(other.bytes, salt) == head.substr(16 + salt_size, check_size)) found = &other;
         if (found == nullptr) return fmt::format("{}: sealed with key {}, which is not among the keys at hand; put the key file back as it was", path, id);
         if (check_of(found->bytes, salt) != head.substr(16 + salt_size, check_size)) return fmt::format("{}: sealed with another key {} than the one at hand, or its head is damaged; put the key file back as it was", path, id);
         key = file_key(found->bytes, salt);
@@ -404,7 +551,11 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
         if (!is_sealable(path)) return IOStatus::OK();
         std::string head;
         if (auto status = read_head(path, options, head, dbg); !status.ok()) return status;
-        const bool torn = !head.empty() && head.size() < head_size && magic.starts_with(std::string_view(head).substr(0, magic.size()));
+        bool torn = !head.empty() && head.size() < head_size && magic.starts_with(std::string_view(head).substr(0, magic.size()));
+        {
+            const std::lock_guard lock(guard_);
+            torn |= headless_.contains(path);
+        }
         if (!torn && !head.starts_with(magic)) return IOStatus::OK();
         Sealed sealed{.path = path, .key = {}, .file = {}, .physical_size = 0};
         if (!torn) {
@@ -419,6 +570,7 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
     }
     std::mutex guard_;
     KeyRing ring_;
+    std::set<std::string> headless_;     ///< paths of sealed files whose head is damaged
     bool seals_ = false;
     std::filesystem::path watched_;
     std::string log_;                    ///< the newest
@@ -434,6 +586,13 @@ class Files final : public SealedFiles {
     void watch_logs(std::string folder) override { wrapper_->watch_logs(std::move(folder)); }
     bool newest_log_is_there() override { return wrapper_->newest_log_is_there(); }
     Result<std::map<std::uint32_t, std::size_t>> census(const std::string& folder) override { return wrapper_->census(folder); }
+    Result<std::vector<std::string>> runs(const std::string& path) override { return wrapper_->runs(path); }
+    void watch(const std::string& folder, std::function<void(std::uint64_t, std::uint64_t)> listed) override {
+        const std::lock_guard lock(wrapper_->watch()->guard);
+        wrapper_->watch()->folder = folder;
+        wrapper_->watch()->listed = std::move(listed);
+    }
+    [[nodiscard]] std::uint64_t last_log() const noexcept override { return wrapper_->watch()->last_log; }
 
   private:
     std::shared_ptr<Wrapper> wrapper_;

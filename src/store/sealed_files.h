@@ -1,8 +1,10 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "store/key_ring.h"
@@ -36,6 +38,14 @@ class SealedFiles {
     [[nodiscard]] virtual bool newest_log_is_there() = 0;
     /// The number of sealable files in the folder by key; 0: in the clear. An error names a file whose key is not in the ring.
     virtual Result<std::map<std::uint32_t, std::size_t>> census(const std::string& folder) = 0;
+    /// What a file holds, read as far as it goes: one text, or several where pieces between them do not open (of a file in the clear
+    /// it is always one). For looking at files that are damaged; they are read whole.
+    virtual Result<std::vector<std::string>> runs(const std::string& path) = 0;
+    /// Calls `listed` whenever the list of files that is in force in the folder (the MANIFEST that CURRENT names) is another one, or
+    /// more of it is synced: its number, and bytes of its content.
+    virtual void watch(const std::string& folder, std::function<void(std::uint64_t number, std::uint64_t bytes)> listed) = 0;
+    /// Number of the log in the watched folder that was written to last; 0: none was.
+    [[nodiscard]] virtual std::uint64_t last_log() const noexcept = 0;
 };
 
 }  // namespace penstock::store

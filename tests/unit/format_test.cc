@@ -226,6 +226,10 @@ TEST(Format, a_changed_bit_in_a_sealed_file_is_no_other_text) {
         const auto text = got.ToString();
         if (bit < 8 * 8) continue;   // without its mark it is a file in the clear, and RocksDB says what it thinks of that
         if (bit >= 12 * 8 && bit < 16 * 8) continue;   // reserved
+        if (bit >= 8 * 8 && bit < 12 * 8) {            // the key's number; the check in the head tells which key it is
+            ASSERT_EQ(text, expected) << bit;
+            continue;
+        }
         ASSERT_TRUE(text.size() < expected.size() && expected.starts_with(text)) << bit << ' ' << text;
         ++shorter;
     }
