@@ -23,6 +23,7 @@ using resources::text_at;
 
 constexpr const char* registry_name = "registry.sqlite";
 constexpr const char* broker_name = "broker";
+constexpr const char* broker_mark = "broker.mark";   // of the state that was there; what is restored begins its own
 constexpr const char* keys_folder = "pki";
 
 /// Whether a running penstock has the file: both engines hold record locks, RocksDB on LOCK, SQLite on its database.
@@ -99,7 +100,7 @@ int restore(const RestoreOptions& options) try {
     fs::permissions(aside, fs::perms::owner_all);
     for (const auto& entry : fs::directory_iterator(data)) {
         const auto name = entry.path().filename().string();
-        if ((has_registry && name.starts_with(registry_name)) || (has_broker && name == broker_name)) fs::rename(entry.path(), aside / name);
+        if ((has_registry && name.starts_with(registry_name)) || (has_broker && (name == broker_name || name == broker_mark))) fs::rename(entry.path(), aside / name);
     }
     if (has_keys) {
         fs::create_directories(data / keys_folder);

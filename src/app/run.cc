@@ -20,6 +20,7 @@
 #include "app/commands.h"
 #include "app/file_follower.h"
 #include "app/identity.h"
+#include "app/pki_check.h"
 #include "base/log.h"
 #include "base/log_output.h"
 #include "base/text.h"
@@ -81,7 +82,7 @@ namespace {
 control::StatePlace place_in(const std::string& data_folder) {
     if (data_folder.empty()) return {};
     const fs::path data = data_folder;
-    control::StatePlace out{.folder = (data / "broker").string(), .key_file = (data / "pki" / control::state_keys_name).string(), .keys_are_given = false, .buffer_folder = (data / "buffer").string()};
+    control::StatePlace out{.folder = (data / "broker").string(), .mark_file = (data / "broker.mark").string(), .key_file = (data / "pki" / control::state_keys_name).string(), .keys_are_given = false, .buffer_folder = (data / "buffer").string()};
     if (const char* credentials = std::getenv("CREDENTIALS_DIRECTORY"); credentials != nullptr && *credentials != 0) {
         const auto given = fs::path(credentials) / "penstock-state-keys";
         std::error_code error;
@@ -235,6 +236,7 @@ int run(const RunOptions& options) {
     fs::create_directories(options.data_folder, error);
     if (error) return give_up(fmt::format("the data folder {} cannot be made: {}; choose another with --data-dir", options.data_folder, error.message()));
     const auto descriptors = io::raise_descriptor_limit();
+    if (const auto whole = check_pki(options.data_folder); !whole) return give_up(whole.error().message);
     const auto identity = open_identity(fs::path(options.data_folder) / "pki");
     if (!identity) return give_up(identity.error().message);
     const auto registry_file = fs::path(options.data_folder) / "registry.sqlite";
@@ -244,6 +246,7 @@ int run(const RunOptions& options) {
 
     const auto token_keys = open_token_keys(fs::path(options.data_folder) / "pki");
     if (!token_keys) return give_up(token_keys.error().message);
+    mark_pki(options.data_folder);
     const std::string token_issuer = "https://kubernetes.default.svc.cluster.local";
     api::Tokens tokens(**registry, token_issuer, *token_keys);
     api::Authorizer::bootstrap(**registry);

@@ -373,7 +373,8 @@ class Durable(Case):
         self.assertEqual(folder.stat().st_mode & 0o777, 0o700)
         # Another Broker's state is not taken for one's own.
         pathlib.Path(p.files[0]).write_text(manifests(name="another"))
-        (p.data / "registry.sqlite").unlink()
+        for name in ("registry.sqlite", "registry.sqlite.mark"):
+            (p.data / name).unlink()
         p.start()
         wait_until(lambda: "holds the state of Broker azure-iot-operations/default, not of azure-iot-operations/another" in p.status("broker", "another").get("runtimeStatus", {}).get("description", ""), "the refusal")
         with self.assertRaises(OSError):
@@ -394,6 +395,10 @@ class Durable(Case):
         self.up()
         got = [m[1] for m in self.client("one", expiry=3600).messages(199)]
         self.assertEqual(got, [str(n) for n in range(199)])
+        # No crash tore that: the last message had been acknowledged.
+        wait_until(lambda: p.status("broker", "default").get("healthState", {}).get("reasonCode") == "StateWasDamaged", "the health")
+        self.assertIn(log.name, p.status("broker", "default")["persistence"]["notice"])
+        self.assertTrue(list((folder / "lost").glob("*/" + log.name)))
         p.stop()
         # The list of files gone: it is told, set aside and repaired, or refused; never begun anew in silence.
         for manifest in folder.glob("MANIFEST-*"):
