@@ -117,7 +117,7 @@ std::map<std::uint64_t, std::string> numbered(const std::string& folder, std::st
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(folder, error)) {
         const auto name = entry.path().filename().string();
-        if (const auto number = number_of(name, prefix, suffix)) out.emplace(*number, name);
+        if (const auto number = number_of(name, prefix, suffix); number && entry.is_regular_file(error)) out.emplace(*number, name);
     }
     return out;
 }
@@ -306,7 +306,8 @@ Result<std::string> DamageCheck::look_at_current() {
 
 void DamageCheck::look_at_logs(std::uint64_t least) {
     const auto state = read_logs(files_, folder_, least);
-    if (!state.is_readable) return;      // RocksDB says so, and does not open
+    is_unread_ = !state.is_readable;     // RocksDB says so as well, and does not open then
+    if (is_unread_) return;
     Mark::Values before;
     {
         const std::lock_guard lock(guard_);
@@ -340,6 +341,7 @@ void DamageCheck::opened(std::uint64_t log, std::uint64_t changes) {
         if (!boot_.empty()) values_["boot"] = boot_;
         if (auto id = identity(); !id.empty()) values_["id"] = std::move(id);
     }
+    if (std::exchange(is_unread_, false)) set_aside({}, "a log could not be read; what stood in it alone is lost");
     wrote(log, changes, true);
     if (mark_ && !mark_->sync()) log::warn("store", "the mark of the state cannot be written; a log that is cut short cannot be told at the next start file={}", mark_->path());
 }

@@ -77,6 +77,7 @@ class DamageCheck {
     Mark::Values before_;                 ///< what the mark said when the folder was opened; empty: nothing
     std::uint64_t nonce_ = 0;             ///< of the statements of this process: no client can write one
     std::uint64_t synced_ = 0;
+    bool is_unread_ = false;              ///< the logs could not be looked at
     mutable std::mutex guard_;            ///< what follows
     Mark::Values values_;
     bool is_open_ = false;                ///< before that, the mark is what the last process said
