@@ -64,7 +64,7 @@ class Damage(unittest.TestCase):
         p.start()
         wait_until(lambda: Mqtt(1883).connect("probe") == 0, "the port", 30)
         for number in range(3):
-            made = p.run("apply", "-f", p.write("c.yaml", json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"witness-{number}", "namespace": "default"}, "data": {"text": "w" * 300}})))
+            made = p.run("apply", "-f", p.write("c.yaml", json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"witness-{number}", "namespace": "azure-iot-operations"}, "data": {"text": "w" * 300}})))
             assert made.returncode == 0, made.stderr
         sender = Mqtt(1883)
         sender.connect("sender")
@@ -172,19 +172,19 @@ class Damage(unittest.TestCase):
 
     def test_registry_and_marks(self):
         outcomes = self.each([n for n in self.files(".")])
-        self.assertEqual(outcomes["registry.sqlite missing"], "refused")
-        self.assertEqual(outcomes["registry.sqlite empty"], "refused")
-        self.assertEqual(outcomes["registry.sqlite-wal missing"], "refused")
-        self.assertEqual(outcomes["kubeconfig.yaml NUL"], "right")
+        self.assertEqual(outcomes.get("registry.sqlite missing"), "refused")
+        self.assertEqual(outcomes.get("registry.sqlite empty"), "refused")
+        self.assertEqual(outcomes.get("registry.sqlite-wal missing"), "refused")
+        self.assertEqual(outcomes.get("kubeconfig.yaml NUL"), "right")
 
     def test_keys(self):
         outcomes = self.each(self.files("pki"))
         for kind in KINDS:
-            self.assertEqual(outcomes[f"pki/admin.crt {kind}"], "right", "the CA issues another")
+            self.assertEqual(outcomes.get(f"pki/admin.crt {kind}"), "right", "the CA issues another")
         for name in ("api-ca.crt", "api-ca.key", "service-account.key"):
-            self.assertEqual(outcomes[f"pki/{name} missing"], "refused")
+            self.assertEqual(outcomes.get(f"pki/{name} missing"), "refused")
         for kind in ("missing", "empty"):
-            self.assertEqual(outcomes[f"pki/state-keys {kind}"], "the Broker refuses")
+            self.assertEqual(outcomes.get(f"pki/state-keys {kind}"), "the Broker refuses")
 
     @unittest.skipUnless(LONG, "unit tests cover these")
     def test_state(self):

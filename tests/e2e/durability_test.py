@@ -326,9 +326,10 @@ class Durable(Case):
         # Without the key, or with another one, nothing is begun anew.
         ring.write_text(first)
         p.start()
-        wait_until(lambda: "sealed with another key 2 than the one at hand" in p.status("broker", "default").get("runtimeStatus", {}).get("description", ""), "the refusal")
+        wait_until(lambda: "sealed with key 2, which is not among the keys at hand" in p.status("broker", "default").get("runtimeStatus", {}).get("description", ""), "the refusal")
         with self.assertRaises(OSError):
             Mqtt(1883)
+        self.assertEqual(ring.read_text(), first, "no new key in the place of the one that is missing")
         p.stop()
         shutil.rmtree(p.data)
         done = subprocess.run([p.binary, "restore", str(copy), "--data-dir", str(p.data)], capture_output=True, text=True)
