@@ -17,6 +17,7 @@
 #include <array>
 #include <list>
 #include <map>
+#include <optional>
 #include <set>
 #include <thread>
 
@@ -39,6 +40,10 @@ using Stream = beast::ssl_stream<beast::tcp_stream>;
 constexpr std::size_t body_max = 3 * 1024 * 1024;
 constexpr std::uint32_t header_max = 64 * 1024;
 constexpr std::size_t connections_max = 10'000, silent_max = 5'000, shaking_max = 500;   // all; without a byte; without a finished handshake
+constexpr std::size_t strangers_max = 500;           // with neither a certificate nor a token that was good; one costs about 100 KiB
+constexpr std::size_t bodies_max = 48 * 1024 * 1024;   // bytes of requests that are being read, of strangers, and as many of the others
+constexpr std::size_t replies_max = 256 * 1024 * 1024; // bytes of answers that wait for their readers
+constexpr std::size_t pages_max = 100;               // connections of the metrics port
 constexpr auto handshake_time = std::chrono::seconds(10);
 constexpr auto idle_time = std::chrono::minutes(5);
 constexpr auto request_time = std::chrono::seconds(30);
@@ -47,7 +52,7 @@ constexpr std::size_t drain_max = 16 * 1024 * 1024;
 constexpr int watch_seconds = 1800;
 constexpr auto bookmark_every = std::chrono::seconds(60);
 constexpr std::size_t forwarded_max = 256;           // TCP connections of one port-forward
-constexpr std::size_t forward_waiting_max = 8 * 1024 * 1024;
+constexpr std::size_t forward_waiting_max = 8 * 1024 * 1024, forwards_waiting_max = 64 * 1024 * 1024;   // bytes for one of them, and for all of all port-forwards
 constexpr auto forward_pause = std::chrono::milliseconds(20);
 constexpr auto gone_poll = std::chrono::seconds(10);   // how often a quiet watch is looked at for whether its client is still there
 constexpr auto log_poll = std::chrono::milliseconds(200);
@@ -104,6 +109,37 @@ http::response<http::string_body> response_of(const Reply& reply, unsigned versi
     return out;
 }
 
+/// A part of what all connections together may hold; given back when it goes.
+class Share {
+  public:
+    Share() = default;
+    Share(const Share&) = delete;
+    Share& operator=(const Share&) = delete;
+    ~Share() { give_back(); }
+    /// False: there is no room. A single one that is larger than all of it has its way when it is alone.
+    bool take(std::size_t& total, std::size_t bytes, std::size_t most) {
+        give_back();
+        if (total > 0 && total + bytes > most) return false;
+        total_ = &total;
+        total += bytes_ = bytes;
+        return true;
+    }
+
+  private:
+    void give_back() {
+        if (total_ != nullptr) *total_ -= bytes_;
+        total_ = nullptr;
+    }
+    std::size_t* total_ = nullptr;
+    std::size_t bytes_ = 0;
+};
+
+Reply too_busy() {
+    auto reply = failure_reply(429, "TooManyRequests", "too many large requests or answers are under way; retry in a second");
+    reply.headers.emplace_back("Retry-After", "1");
+    return reply;
+}
+
 /// The client certificate's CN and O, once the handshake has verified it.
 User user_of(SSL* ssl) {
     User out;
@@ -130,8 +166,14 @@ User user_of(SSL* ssl) {
 struct Server::Impl {
     Impl(Handler& h, ServerOptions o) : handler(h), options(std::move(o)), tls(asio::ssl::context::tls_server), acceptor(context) {}
 
+    /// Connections in the order in which they came to a stage; each entry closes one.
+    using Stage = std::list<std::function<void()>>;
+
     Handler& handler;
     ServerOptions options;
+    // Before the context: requests that end with it give back what they took.
+    Stage strangers;
+    std::size_t stranger_bodies = 0, bodies = 0, replies = 0, forwards_waiting = 0;   ///< bytes
     asio::io_context context{1};
     asio::ssl::context tls;
     tcp::acceptor acceptor;
@@ -157,8 +199,6 @@ struct Server::Impl {
         }
     }
 
-    /// Connections in the order in which they came to a stage; each entry closes one.
-    using Stage = std::list<std::function<void()>>;
     static void close_first(Stage& stage) {
         if (!stage.empty()) stage.front()();
     }
@@ -190,7 +230,15 @@ struct Server::Impl {
                 shaking.erase(place);
                 if (!error) {
                     const auto user = user_of(stream->native_handle());
-                    co_await requests(stream, user);
+                    std::optional<Stage::iterator> unknown;
+                    if (user.name.empty()) {
+                        if (strangers.size() >= strangers_max) close_first(strangers);
+                        unknown = strangers.insert(strangers.end(), [stream] { beast::get_lowest_layer(*stream).close(); });
+                    }
+                    const std::shared_ptr<void> leaves(nullptr, [&](void*) {
+                        if (unknown) strangers.erase(*unknown);
+                    });
+                    co_await requests(stream, user, unknown);
                 }
             }
         } catch (const std::exception& failure) {
@@ -199,7 +247,8 @@ struct Server::Impl {
         --connections;
     }
 
-    asio::awaitable<void> requests(std::shared_ptr<Stream> stream, User user) {
+    /// `unknown`: its place among strangers, until it has shown who it is.
+    asio::awaitable<void> requests(std::shared_ptr<Stream> stream, User user, std::optional<Stage::iterator>& unknown) {
         beast::flat_buffer buffer;
         while (true) {
             error_code error;
@@ -208,6 +257,12 @@ struct Server::Impl {
             parser.body_limit(body_max);
             beast::get_lowest_layer(*stream).expires_after(idle_time);
             co_await http::async_read_header(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+            Share body_share, reply_share;
+            if (!error && !body_share.take(unknown ? stranger_bodies : bodies, body_bytes(parser), bodies_max)) {
+                auto response = response_of(too_busy(), 11, false);
+                co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
+                break;
+            }
             if (!error) {
                 beast::get_lowest_layer(*stream).expires_after(request_time);
                 co_await http::async_read(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
@@ -227,7 +282,12 @@ struct Server::Impl {
             if (error) break;
             const auto message = parser.release();
             const auto request = request_of(message, user);
-            const auto reply = answer(request);
+            auto reply = answer(request);
+            if (unknown && !request.authorization.empty() && reply.status != 401) {
+                strangers.erase(*unknown);
+                unknown.reset();
+            }
+            if (!reply_share.take(replies, reply.body.size(), replies_max)) reply = too_busy();
             log::debug("api", "request user={} {} {} status={}", user.name, request.method, request.path, reply.status);
             beast::get_lowest_layer(*stream).expires_after(request_time);
             if (reply.watch) {
@@ -249,6 +309,12 @@ struct Server::Impl {
         error_code error;
         beast::get_lowest_layer(*stream).expires_after(std::chrono::seconds(5));
         co_await stream->async_shutdown(asio::redirect_error(asio::use_awaitable, error));
+    }
+
+    /// What a request's body will take, as far as its header tells.
+    static std::size_t body_bytes(const http::request_parser<http::string_body>& parser) {
+        const auto length = parser.content_length();
+        return parser.chunked() ? body_max : length ? static_cast<std::size_t>(std::min<std::uint64_t>(*length, body_max)) : 0;
     }
 
     /// No request may end the server: what is thrown while one is answered becomes its answer.
@@ -297,8 +363,12 @@ struct Server::Impl {
 
     /// One forwarded TCP connection: bytes of the local port go to the data stream.
     struct Forwarded {
-        explicit Forwarded(asio::io_context& c) : socket(c) {}
+        Forwarded(asio::io_context& c, std::size_t& t) : socket(c), total(t) {}
+        Forwarded(const Forwarded&) = delete;
+        Forwarded& operator=(const Forwarded&) = delete;
+        ~Forwarded() { total -= waiting.size(); }
         tcp::socket socket;
+        std::size_t& total;                      ///< that waits for all ports
         std::uint32_t data = 0, error = 0;
         std::string waiting;                     ///< for the port, while a write is going on
         bool writing = false, peer_ended = false;
@@ -360,6 +430,7 @@ struct Server::Impl {
         while (!one->waiting.empty() && !error) {
             const auto bytes = std::exchange(one->waiting, {});
             co_await asio::async_write(one->socket, asio::buffer(bytes), asio::redirect_error(asio::use_awaitable, error));
+            one->total -= bytes.size();
         }
         one->writing = false;
         if (one->peer_ended) one->socket.shutdown(tcp::socket::shutdown_send, error);
@@ -388,11 +459,13 @@ struct Server::Impl {
             };
             const auto request = header("requestid");
             if (header("streamtype") == "error") {
+                // Its data stream follows at once; who opens only these gets the first ones forgotten.
+                if (all->error_streams.size() >= forwarded_max) all->error_streams.clear();
                 all->error_streams[request] = event.stream;
                 return;
             }
             const auto port = parse_number<int>(header("port")).value_or(0);
-            auto one = std::make_shared<Forwarded>(context);
+            auto one = std::make_shared<Forwarded>(context, forwards_waiting);
             one->data = event.stream;
             one->error = all->error_streams[request];
             all->error_streams.erase(request);
@@ -415,8 +488,9 @@ struct Server::Impl {
             return;
         }
         one->waiting += event.bytes;
+        forwards_waiting += event.bytes.size();
         one->peer_ended |= event.is_last;
-        if (one->waiting.size() > forward_waiting_max) {
+        if (one->waiting.size() > forward_waiting_max || forwards_waiting > forwards_waiting_max) {
             // The port does not take what it is sent; holding more would be without bound.
             error_code ignored;
             one->socket.close(ignored);
@@ -505,6 +579,8 @@ struct Server::Impl {
                 next_bookmark = now + bookmark_every;
             }
             if (!lines.empty()) {
+                Share share;
+                if (!share.take(replies, lines.size(), replies_max)) break;   // it comes again
                 beast::get_lowest_layer(*stream).expires_after(request_time);   // a watcher that never reads is dropped
                 co_await asio::async_write(*stream, http::make_chunk(asio::buffer(lines)), asio::redirect_error(asio::use_awaitable, error));
                 lines.clear();
@@ -562,6 +638,7 @@ void Server::stop() {
 
 struct PageServer::Impl {
     Page page;
+    const std::shared_ptr<int> connections = std::make_shared<int>();
     asio::io_context context{1};
     std::shared_ptr<tcp::acceptor> acceptor;
     asio::executor_work_guard<asio::io_context::executor_type> work{context.get_executor()};
@@ -573,11 +650,13 @@ struct PageServer::Impl {
             error_code error;
             auto socket = co_await from->async_accept(asio::redirect_error(asio::use_awaitable, error));
             if (error) co_return;
+            if (connections.use_count() > static_cast<long>(pages_max)) continue;
             auto stream = std::make_shared<beast::tcp_stream>(std::move(socket));
-            asio::co_spawn(context, serve(stream), asio::detached);
+            asio::co_spawn(context, serve(stream, connections), asio::detached);
         }
     }
-    asio::awaitable<void> serve(std::shared_ptr<beast::tcp_stream> stream) {
+    /// `open` counts those that are served, by its references.
+    asio::awaitable<void> serve(std::shared_ptr<beast::tcp_stream> stream, [[maybe_unused]] std::shared_ptr<int> open) {
         beast::flat_buffer buffer;
         while (true) {
             error_code error;

@@ -19,7 +19,7 @@ using resources::text_at;
 
 namespace {
 constexpr std::int64_t skew_s = 10;
-constexpr std::size_t verified_max = 10'000;
+constexpr std::size_t verified_max = 10'000, verified_bytes_max = 2 << 20;   // tokens whose signature is known to be right, and bytes of them
 constexpr std::size_t token_bytes_max = 16 * 1024;
 }  // namespace
 
@@ -80,7 +80,8 @@ Result<Tokens::Checked> Tokens::check(const std::string& token, const std::vecto
     if (known == verified_.end()) {
         auto verified = claims_of(token);
         if (!verified) return std::unexpected(verified.error());
-        if (verified_.size() >= verified_max) verified_.clear();
+        if (verified_.size() >= verified_max || verified_bytes_ > verified_bytes_max) verified_.clear(), verified_bytes_ = 0;
+        verified_bytes_ += token.size();
         known = verified_.emplace(hash, std::move(*verified)).first;
     }
     const auto* claims = &known->second;

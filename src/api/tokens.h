@@ -50,6 +50,7 @@ class Tokens {
 
     registry::Registry& registry_;
     std::string issuer_;
+    mutable std::size_t verified_bytes_ = 0;
     mutable std::map<std::string, resources::Json> verified_;   ///< claims by the token's hash: the token itself is not kept
     [[nodiscard]] std::shared_ptr<const std::vector<Key>> keys() const {
         const std::lock_guard lock(guard_);

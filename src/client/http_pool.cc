@@ -109,7 +109,9 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
         question.request.prepare_payload();
         question.done = std::move(done);
         asio::post(context_, [self = shared_from_this(), q = std::make_shared<Question>(std::move(question))] {
-            if (self->waiting_.size() >= self->options_.waiting_max) return q->done({.error = "too many requests wait for it"});
+            const auto size = q->request.body().size();
+            if (self->waiting_.size() >= self->options_.waiting_max || self->waiting_bytes_ + size > self->options_.waiting_bytes_max) return q->done({.error = "too many requests wait for it"});
+            self->waiting_bytes_ += size;
             self->waiting_.push_back(std::move(*q));
             self->start();
         });
@@ -119,6 +121,7 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
     void start() {
         while (under_way_ < options_.under_way_max && !waiting_.empty()) {
             ++under_way_;
+            waiting_bytes_ -= waiting_.front().request.body().size();
             asio::co_spawn(context_, work(shared_from_this(), std::make_shared<Question>(std::move(waiting_.front()))), asio::detached);
             waiting_.pop_front();
         }
@@ -234,6 +237,7 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
     asio::ssl::context tls_{asio::ssl::context::tls_client};
     // The pool's thread alone:
     std::deque<Question> waiting_;
+    std::size_t waiting_bytes_ = 0;
     std::size_t under_way_ = 0;
     std::vector<std::unique_ptr<Connection>> idle_;
 };

@@ -19,6 +19,7 @@ struct HttpSiteOptions {
     std::size_t body_max = 64 * 1024;    ///< of an answer
     std::size_t under_way_max = 32;      ///< requests at a time
     std::size_t waiting_max = 1000;      ///< beyond, requests fail at once
+    std::size_t waiting_bytes_max = 8u << 20;   ///< of their bodies; the same holds
 };
 
 struct HttpAnswer {

@@ -19,7 +19,7 @@ using resources::text_at;
 
 namespace {
 
-constexpr std::size_t history_max = 10'000, names_max = 4096;
+constexpr std::size_t history_max = 10'000, history_bytes_max = 8 << 20, names_max = 4096;   // events, and the texts in them
 
 /// A unit fraction for jitter.
 double chance() { return static_cast<double>(random_u64() >> 11) / static_cast<double>(1ULL << 53); }
@@ -128,9 +128,12 @@ void RemoteObjects::take(const Kind& kind, const client::Reflector::Change& chan
     if (change.type == Type::deleted) table.erase(key);
     else table[key] = change.object;
     history_.push_back({.type = change.type == Type::added ? registry::Event::Type::added : change.type == Type::modified ? registry::Event::Type::modified : registry::Event::Type::deleted,
-                        .kind = &kind, .name_space = key.first, .version = ++position_, .object = change.object, .previous = change.previous});
-    if (history_.size() > history_max) {
+                        .kind = &kind, .name_space = key.first, .version = ++position_, .object = change.object, .previous = change.previous,
+                        .bytes = change.object->dump(-1, ' ', false, Json::error_handler_t::replace).size()});
+    history_bytes_ += history_.back().bytes;
+    while (history_.size() > history_max || (history_bytes_ > history_bytes_max && history_.size() > 1)) {
         oldest_ = history_.front().version;
+        history_bytes_ -= history_.front().bytes;
         history_.pop_front();
     }
     changed_.notify_all();

@@ -100,6 +100,7 @@ class RemoteObjects : public Objects {
     mutable std::condition_variable changed_;
     std::map<std::string, Table> tables_;
     std::deque<registry::Event> history_;
+    std::size_t history_bytes_ = 0;
     std::uint64_t position_ = 0, oldest_ = 0;
     std::size_t synced_ = 0;
     bool stopping_ = false;

@@ -93,6 +93,7 @@ Result<void> Registry::load(const std::string& path) {
             row.object["metadata"]["annotations"][refused_annotation] = text;
             log::warn("registry", "a stored object does not satisfy this version's rules kind={} namespace={} name={} why=\"{}\"", kind->kind, row.key.first, row.key.second, text);
         }
+        bytes_ += text_of(row.object).size();
         tables_[row.kind][row.key] = std::make_shared<const Json>(std::move(row.object));
     }
     oldest_ = version_;
@@ -345,21 +346,32 @@ Answer<ObjectRef> Registry::commit_object(const Kind& kind, const Key& key, Json
 Answer<void> Registry::commit(Event event, const std::string& name) {
     const bool gone = event.type == Event::Type::deleted;
     const auto id = event.kind->qualified_plural();
-    const auto body = gone ? std::string() : text_of(*event.object);
+    const auto body = text_of(*event.object);
+    const auto before = event.previous != nullptr ? text_of(*event.previous).size() : 0;
+    if (!gone && body.size() > before && bytes_ - before + body.size() > limits_.store_bytes)
+        return std::unexpected(Failure{.code = 507, .reason = "InsufficientStorage", .message = fmt::format("the registry is full: all objects together may have {} bytes; delete what is not needed any more", limits_.store_bytes)});
     if (auto stored = database_.write(id, event.name_space, name, gone ? nullptr : &body, event.version); !stored) return std::unexpected(storage_failed(stored.error().message));
     storage_works();
     version_ = event.version;
     if (gone) tables_[id].erase({event.name_space, name});
     else tables_[id][{event.name_space, name}] = event.object;
     if (event.kind->built_in && event.kind->kind == "CustomResourceDefinition") serve_definition(event.previous.get(), gone ? nullptr : event.object.get());
+    bytes_ = bytes_ - std::min(bytes_, before) + (gone ? 0 : body.size());
+    event.bytes = body.size();
+    history_bytes_ += event.bytes;
     history_.push_back(std::move(event));
-    if (history_.size() > history_max) {
-        oldest_ = history_.front().version;
-        history_.pop_front();
-    }
+    trim_history();
     changed_.notify_all();
     if (notify_) notify_();
     return {};
+}
+
+void Registry::trim_history() {
+    while (history_.size() > history_max || (history_bytes_ > limits_.history_bytes && history_.size() > 1)) {
+        oldest_ = history_.front().version;
+        history_bytes_ -= history_.front().bytes;
+        history_.pop_front();
+    }
 }
 
 Answer<ObjectRef> Registry::update_locked(const Kind& kind, const std::string& name_space, const std::string& name, Json object, Part part,

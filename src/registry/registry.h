@@ -25,6 +25,7 @@ struct Event {
     std::uint64_t version = 0;
     ObjectRef object;
     ObjectRef previous;                  ///< before a modification
+    std::size_t bytes = 0;               ///< of the object's text
 };
 
 struct Listing {
@@ -111,6 +112,11 @@ class Registry {
         const std::lock_guard lock(guard_);
         notify_ = std::move(notify);
     }
+    /// What is held in memory, in bytes of text: events for watches, and all objects together (507 beyond). Before it is used.
+    struct Limits {
+        std::size_t history_bytes = 16u << 20, store_bytes = 256u << 20;
+    };
+    void set_limits(const Limits& limits) { limits_ = limits; }
     /// Blocks for the time, or until stop().
     void wait_stop(int timeout_ms) const;
     void stop();
@@ -140,6 +146,8 @@ class Registry {
     void storage_works();
     Answer<void> drop(const resources::Kind& kind, const Key& key, const ObjectRef& current);
     Peers peers_of(const resources::Kind& kind, const Key& key) const;
+    /// Drops the oldest events beyond what is kept, in number and in bytes.
+    void trim_history();
     ObjectRef find(const resources::Kind& kind, const std::string& name_space, const std::string& name) const;
     void serve_definition(const resources::Json* before, const resources::Json* definition);
     const resources::Kind* kind_by_id(const std::string& id) const;
@@ -152,6 +160,9 @@ class Registry {
     std::vector<std::unique_ptr<const resources::Kind>> made_kinds_;   ///< of definitions, old ones too: events refer to them
     std::uint64_t kinds_version_ = 1;
     std::deque<Event> history_;
+    std::size_t history_bytes_ = 0;                            ///< of the texts in it
+    std::size_t bytes_ = 0;                                    ///< of the texts of all objects
+    Limits limits_;
     std::uint64_t version_ = 0;
     std::uint64_t oldest_ = 0;                                 ///< versions up to here have no events any more
     std::function<void()> notify_;
