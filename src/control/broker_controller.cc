@@ -579,6 +579,7 @@ void BrokerController::write_status(const resources::Kind& kind, const std::stri
 }
 
 void BrokerController::publish_sys(std::int64_t now) {
+    if (heap_.look(now, server_->pool_used())) log::debug("control", "memory that an overload left was given back");
     bool enabled = false;
     {
         const std::lock_guard lock(guard_);

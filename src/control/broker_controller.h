@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/heap.h"
 #include "broker/server.h"
 #include "control/housekeeper.h"
 #include "control/metrics.h"
@@ -109,6 +110,7 @@ class BrokerController {
     std::string name_space_ = "azure-iot-operations";
     std::string broker_name_;
     SysTopics sys_;
+    HeapKeeper heap_;
     std::int64_t next_sys_ = 0, next_report_ = 0;
     std::int64_t next_begin_ = 0;                  ///< when persistence is tried again; the engine's thread alone
     std::uint64_t probes_ = 0;
