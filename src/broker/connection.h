@@ -25,6 +25,7 @@ struct TlsState {
     TlsState(std::shared_ptr<const tls::Context> context, std::uint64_t serial) : channel(std::move(context), true), handshake(serial) {}
     tls::Channel channel;
     std::uint64_t handshake;                      ///< number of the handshake; 0: done
+    Counted out_counted;                          ///< of the channel's unsent ciphertext, in the message pool
 };
 
 /// Who is connected and what it may do. Only where the port has authentication.
@@ -33,6 +34,7 @@ struct Security {
     std::shared_ptr<const auth::Grant> grant;     ///< null: everything
     /// Topics lately published to and whether that was allowed: the cache of decisions, and what a new policy is tried on.
     std::unordered_map<std::string, bool> topics;
+    std::size_t topic_bytes = 0;                  ///< of these topics
     std::string last_topic;                       ///< the one asked about last, and its answer
     bool last_allowed = false;
     std::multimap<std::int64_t, struct Connection*>::iterator expiry{};
@@ -42,7 +44,7 @@ struct Security {
 /// Output that must not leave before what it promises is durable: the stream's position at which each unfinished ticket's output
 /// begins. Only where the engine is durable.
 struct Gates {
-    std::deque<std::pair<std::uint64_t, std::uint64_t>> marks;     ///< ticket, position
+    std::deque<std::pair<std::uint64_t, std::uint64_t>, CountedAllocator<std::pair<std::uint64_t, std::uint64_t>>> marks;   ///< ticket, position
     std::uint64_t consumed = 0;                                    ///< bytes that left
     std::uint64_t turn_end = 0;                                    ///< position at the end of the last turn
     std::uint32_t listed = 0;                                      ///< how often the worker has the connection among those that wait

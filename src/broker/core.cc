@@ -18,11 +18,12 @@ using session::Session;
 
 namespace {
 constexpr std::uint32_t connect_packet_max = 512 * 1024;   // a CONNECT has at most five fields of 64 KiB and its properties
-constexpr std::size_t recent_topics_max = 64, remembered_topic_max = 512;
-constexpr std::size_t categories_max = 1000;
+constexpr std::size_t recent_topics_max = 64, remembered_topic_max = 512, recent_topic_bytes_max = 8192;   // of one client
 constexpr std::size_t subscriptions_max = 100'000;         // of one client
 constexpr std::uint32_t control_packet_max = 1u << 20;     // bytes of a packet that is no PUBLISH
 constexpr std::size_t subscription_bytes_max = 8u << 20;   // of their filters
+constexpr std::int64_t match_cache_min = 1 << 20, match_cache_max = 16 << 20;   // bytes of a worker, by the size of the pool
+constexpr std::size_t pressure_look = 256;                 // deliveries of one message between two looks at the pool
 constexpr std::string_view selftest_prefix = "azedge/dmqtt/selftest/";
 }  // namespace
 
@@ -37,7 +38,7 @@ void log_ended(std::string_view client, std::string_view peer, std::string_view 
 }
 
 Core::Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared, std::unique_ptr<store::Engine> engine, store::OverflowLane* overflow)
-    : id_(id), count_(count), driver_(driver), shared_(shared), engine_(std::move(engine)), durable_(engine_->is_durable()), overflow_(overflow) {
+    : id_(id), count_(count), driver_(driver), shared_(shared), engine_(std::move(engine)), durable_(engine_->is_durable()), cleared_(id, count), overflow_(overflow), categories_(shared.categories) {
     if (overflow_ != nullptr)
         overflow_->on_ready = [this](const std::string& client_id) {
             auto* session = find_session(client_id);
@@ -45,7 +46,6 @@ Core::Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared
             watch_queue(*session);
             if (auto* link = static_cast<Connection*>(session->link()); link != nullptr) on_room(*link, now_);
         };
-    category_of("uncategorized");
     if (id_ != 0) return;
     state_ = std::make_unique<statestore::StateStore>(state_writer(), config_.state_keys_max);
 }
@@ -56,6 +56,7 @@ void Core::configure(const BrokerConfig& config) {
     if (policy_changed) keep_more_queues();
     if (state_ != nullptr) state_->set_keys_max(config.state_keys_max);
     spans_.set_capacity(config.span_capacity);
+    index_.set_cache_max(static_cast<std::size_t>(std::clamp(config.pool_bytes / 16, match_cache_min, match_cache_max)));
 }
 
 Core::~Core() = default;
@@ -70,7 +71,8 @@ Session* Core::find_session(std::string_view client_id) noexcept {
 session::QueueLimits Core::queue_limits() const noexcept {
     return {.length = config_.queue_length_max, .bytes = config_.queue_bytes_max, .drop_oldest = config_.queue_drop_oldest,
             .qos0_bytes = static_cast<std::size_t>(std::max<std::int64_t>(1 << 20, config_.pool_bytes / 16)),
-            .overflows = config_.overflow_bytes > 0 && shared_.pool_used() * 2 > config_.pool_bytes};
+            .overflows = config_.overflow_bytes > 0 && shared_.pool_used() * 2 > config_.pool_bytes,
+            .out_high_water = high_water_};
 }
 
 void Core::watch_queue(Session& session) {
@@ -80,24 +82,19 @@ void Core::watch_queue(Session& session) {
     if (session.looked_at != 0 && session.looked_at <= second) return;
     session.looked_at = second;
     by_id_[session.id()] = &session;
-    expiring_[second % expiring_.size()].push_back(session.id());
+    auto& slot = expiring_[second % expiring_.size()];
+    slot.push_back(session.id());
+    // Messages that come with ever shorter lives put their session here each time.
+    if (slot.size() == slot.capacity() && slot.size() >= 1024) {
+        std::ranges::sort(slot);
+        slot.erase(std::ranges::unique(slot).begin(), slot.end());
+    }
 }
 
 void Core::settle_overflow(std::int64_t now) {
     if (overflow_ == nullptr) return;
     now_ = now;
     overflow_->settle();
-}
-
-std::uint16_t Core::category_of(std::string_view name) {
-    if (name.empty()) return 0;
-    const auto found = category_index_.find(std::string(name));
-    if (found != category_index_.end()) return found->second;
-    if (figures_.categories.size() >= categories_max) return 0;
-    const auto at = static_cast<std::uint16_t>(figures_.categories.size());
-    figures_.categories.push_back({.name = std::string(name)});
-    category_index_.emplace(name, at);
-    return at;
 }
 
 // --- data in ---
@@ -118,6 +115,7 @@ std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::i
     now_ = now;
     second_ = static_cast<std::uint32_t>(now / 1000);
     connection.last_received = second_;
+    look_at_pressure();
     std::size_t at = 0;
     while (at < bytes.size()) {
         mqtt::Frame frame;
@@ -231,7 +229,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
             trace->note("messaging.message.body.size", std::to_string(publish.payload.size()));
         }
     auto& session = *connection.session;
-    auto& category = figures_.categories[connection.category];
+    auto& category = categories_[connection.category];
 
     if (publish.topic_alias != 0) {
         const auto maximum = config_.aio_compatible ? std::uint16_t{0} : config_.topic_alias_maximum;
@@ -244,11 +242,11 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
             if (name.empty()) return fault(ReasonCode::protocol_error, "MQTT-3.3.2-12", "the topic alias is not set");
             publish.topic = name;
         } else if (name != publish.topic) {
-            const auto delta = static_cast<std::int64_t>(publish.topic.size()) - static_cast<std::int64_t>(name.size());
+            const bool grows = publish.topic.size() > name.size();
+            auto& counted = connection.aliases->incoming_bytes;
+            counted.set(counted.bytes() - name.size() + publish.topic.size());
             name = publish.topic;
-            connection.aliases->incoming_bytes += delta;
-            mqtt::MessageBytes::mine().add(delta);
-            if (delta > 0 && shared_.pool_used() > config_.pool_bytes) return fault(ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "the message pool is full; retry later");
+            if (grows && shared_.pool_used() > config_.pool_bytes) return fault(ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "the message pool is full; retry later");
         }
     } else if (publish.topic.empty()) {
         return fault(connection.version == Version::v5 ? ReasonCode::protocol_error : ReasonCode::topic_name_invalid, "MQTT-4.7.3-1",
@@ -282,8 +280,8 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         trace->step("check_backpressure");
         trace->note_step("current_read_buffer_pool_usage", std::to_string(shared_.pool_used()));
     }
-    // Memory: above three quarters of the pool nothing new is taken, unless it is urgent and that is allowed.
-    if (under_pressure() && !(publish.high_priority && config_.high_priority_passes)) {
+    // Memory: above three quarters of the pool nothing new is taken, unless it is urgent and that is allowed; and that only until it is full.
+    if (publish.high_priority && config_.high_priority_passes ? is_full() : under_pressure()) {
         const bool disk_full = overflow_ != nullptr && overflow_->is_full();
         ++(disk_full ? figures_.rejected_disk : figures_.rejected_memory);
         if (publish.qos == Qos::at_most_once) {
@@ -378,7 +376,7 @@ Core::Next Core::on_ack(Connection& connection, const mqtt::Frame& frame) {
         return Next::gone;
     }
     auto& session = *connection.session;
-    auto& counts = figures_.categories[connection.category].delivery;
+    auto& counts = categories_[connection.category].delivery;
     output(connection);
     gate(connection);
     bool in_order = true;
@@ -438,7 +436,7 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
             continue;
         }
         if (connection.security != nullptr && connection.security->grant != nullptr) {
-            auto& category = figures_.categories[connection.category];
+            auto& category = categories_[connection.category];
             if (!connection.security->grant->may_subscribe(shared.filter)) {
                 ++category.authorization_deny;
                 note(connection, session.client_id(), "Subscribe", shared.filter, ReasonCode::not_authorized, "no rule covers this filter");
@@ -455,7 +453,7 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
         reasons.push_back(static_cast<ReasonCode>(qos));
         auto* known = session.subscriptions.find(entry.filter);
         const bool is_new = known == nullptr;
-        if (is_new && (session.subscriptions.size() >= subscriptions_max || session.subscriptions.bytes() + entry.filter.size() > subscription_bytes_max)) {
+        if (is_new && (session.subscriptions.size() >= subscriptions_max || session.subscriptions.bytes() + entry.filter.size() > subscription_bytes_max || is_full())) {
             reasons.back() = ReasonCode::quota_exceeded;
             continue;
         }
@@ -568,8 +566,9 @@ bool Core::may_publish(Connection& connection, std::string_view topic) {
     }
     const bool allowed = security.grant == nullptr || security.grant->may_publish(topic);
     // Bounded by forgetting all of it: a client that changes its topics all the time gains nothing from a cache.
-    if (security.topics.size() >= recent_topics_max) security.topics.clear();
+    if (security.topics.size() >= recent_topics_max || security.topic_bytes + topic.size() > recent_topic_bytes_max) security.topics.clear(), security.topic_bytes = 0;
     security.topics.emplace(topic, allowed);
+    security.topic_bytes += topic.size();
     security.last_topic = topic;
     return security.last_allowed = allowed;
 }
@@ -581,7 +580,7 @@ bool Core::is_hidden(std::string_view topic) const noexcept { return config_.hid
 void Core::deliver_to(Session& session, mqtt::Outgoing& message, std::uint8_t qos, bool retain, const std::uint32_t* ids, std::size_t id_count) {
     auto* link = static_cast<Connection*>(session.link());
     if (link != nullptr && !link->is_dirty) driver_.make_dirty(*link);
-    auto& counts = figures_.categories[link != nullptr ? link->category : 0].delivery;
+    auto& counts = categories_[link != nullptr ? link->category : 0].delivery;
     const auto effective = std::min(static_cast<Qos>(qos), message.view().qos);
     // A delivery of a kept session leaves once it is known on disk: after a crash it must be the same one, not another.
     if (link != nullptr && session.keeps_queue && effective != Qos::at_most_once) gate(*link);
@@ -593,8 +592,10 @@ bool Core::deliver_local(mqtt::Outgoing& message, const topics::Match& match) {
     bool any = false;
     const auto publisher = message.view().publisher;
     const bool retain = message.view().retain;
-    for (const auto& target : match.targets) {
+    for (std::size_t i = 0; i < match.targets.size(); ++i) {
+        const auto& target = match.targets[i];
         auto& session = *static_cast<Session*>(target.subscriber);
+        if (i % pressure_look == pressure_look - 1) look_at_pressure();
         if (target.no_local && session.id() == publisher) continue;
         any = true;
         if (spared_ != nullptr && std::ranges::any_of(*spared_, [&](const store::Portion& portion) { return home_of(session.client_id(), portion.workers) == portion.worker; })) continue;
@@ -665,6 +666,7 @@ void Core::broadcast(const Mail& prototype) {
 
 void Core::on_mail(Mail& mail, std::int64_t now) {
     now_ = now;
+    look_at_pressure();
     switch (mail.kind) {
         case Mail::Kind::publish: {
             mqtt::Outgoing message(std::move(mail.message));
@@ -711,7 +713,8 @@ void Core::on_mail(Mail& mail, std::int64_t now) {
             index_.set_member_connected(mail.body->filter, mail.body->group, mail.number, mail.flag);
             break;
         case Mail::Kind::retained: store_retained(mail.message, mail.number); break;
-        case Mail::Kind::retained_cleared: clear_retained(mail.body->filter, mail.number); break;
+        case Mail::Kind::retained_cleared: clear_retained(mail.message->view().topic, mail.number); break;
+        case Mail::Kind::sequence_mark: cleared_.mark(mail.from, mail.number); break;
         case Mail::Kind::connection:
         case Mail::Kind::none: break;
     }
@@ -720,6 +723,7 @@ void Core::on_mail(Mail& mail, std::int64_t now) {
 void Core::on_room(Connection& connection, std::int64_t now) {
     if (connection.session != nullptr && connection.session->keeps_queue) gate(connection);
     now_ = now;
+    look_at_pressure();
     if (connection.session == nullptr || connection.state != ConnectionState::connected) return;
     while (has_retrievals(connection) && takes_retained(connection)) {
         auto& waiting = retrievals_[&connection];
@@ -730,11 +734,13 @@ void Core::on_room(Connection& connection, std::int64_t now) {
     }
     if (connection.session->queued() == 0) return;
     output(connection);
-    connection.session->pump(queue_limits(), now, figures_.categories[connection.category].delivery);
+    connection.session->pump(queue_limits(), now, categories_[connection.category].delivery);
 }
 
 CoreFigures Core::figures() const {
     auto out = figures_;
+    out.categories = categories_.list();
+    out.aged_categories = categories_.aged();
     out.spans_dropped += spans_.dropped();
     out.sessions = sessions_.size();
     out.subscriptions = index_.plain_count();

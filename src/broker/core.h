@@ -14,6 +14,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include "broker/categories.h"
+#include "broker/cleared_topics.h"
 #include "broker/config.h"
 #include "broker/connection.h"
 #include "broker/mail.h"
@@ -74,10 +76,11 @@ struct ClientView {
 
 /// What all cores of a broker share. Written with relaxed atomics only; nobody waits.
 struct Shared {
-    static constexpr std::size_t control_pool = 0, overflow_pool = 1, first_worker_pool = 2;
+    static constexpr std::size_t control_pool = 0, overflow_pool = 1, durable_pool = 2, first_worker_pool = 3;
     std::atomic<std::uint64_t> sequence{1};                ///< orders retained messages across workers
-    std::vector<std::unique_ptr<mqtt::MessageBytes>> pools;///< of the control thread, the overflow's, and as many workers as there may be
+    std::vector<std::unique_ptr<mqtt::MessageBytes>> pools;///< of the control thread, of those of overflow and disk, and of as many workers as there may be
     std::atomic<std::size_t> pools_used{static_cast<std::size_t>(-1)};     ///< only these count
+    CategoryClaims categories;
     [[nodiscard]] std::int64_t pool_used() const noexcept {
         std::int64_t sum = 0;
         const auto count = std::min(pools.size(), pools_used.load(std::memory_order_relaxed));
@@ -86,23 +89,10 @@ struct Shared {
     }
 };
 
-/// Counters of one metric category (user property `metriccategory` of CONNECT).
-struct CategoryCounters {
-    std::string name;
-    std::uint64_t publishes_received = 0;
-    std::uint64_t payload_bytes_received = 0;
-    std::uint64_t authentication_successes = 0;
-    std::uint64_t authentication_deny = 0;
-    std::uint64_t authentication_failures = 0;
-    std::uint64_t authorization_allow = 0;
-    std::uint64_t authorization_deny = 0;
-    std::uint64_t qos0_dropped_incoming = 0;
-    session::DeliveryCounts delivery{};
-};
-
 /// A copy of a core's figures.
 struct CoreFigures {
     std::vector<CategoryCounters> categories;
+    CategoryCounters aged_categories;                      ///< what categories that are gone had counted; without a name
     std::array<std::uint64_t, 256> disconnects{};          ///< by reason, sent or implied by the server
     std::array<std::uint64_t, 256> refusals{};             ///< CONNACK by reason
     std::uint64_t tls_handshakes = 0;
@@ -161,6 +151,8 @@ class Core {
     static constexpr std::size_t gone = static_cast<std::size_t>(-1);
     /// Bytes of output beyond which a client's packets wait until it has read.
     static constexpr std::size_t unread_max = 1u << 20;
+    /// And while the pool is full.
+    static constexpr std::size_t unread_max_when_full = 4096;
     /// Bytes of one packet that this connection may send now.
     [[nodiscard]] std::uint32_t packet_max(const Connection& connection) const noexcept;
 
@@ -214,10 +206,15 @@ class Core {
     /// Queued messages that were read from the disk go out.
     void settle_overflow(std::int64_t now);
     /// It has more unread output than it may have while it goes on asking.
-    [[nodiscard]] static bool is_stuffed(const Connection& connection) noexcept { return connection.out != nullptr && connection.out->pending() > unread_max; }
+    [[nodiscard]] bool is_stuffed(const Connection& connection) const noexcept {
+        const auto pending = connection.out != nullptr ? connection.out->pending() : 0;
+        return pending > unread_max_when_full && (pending > unread_max || is_full());
+    }
     /// Retained messages it asked for are still to be sent.
     [[nodiscard]] bool has_retrievals(const Connection& connection) const { return !retrievals_.empty() && retrievals_.contains(&connection); }
     [[nodiscard]] bool under_pressure() const noexcept { return shared_.pool_used() * 4 > config_.pool_bytes * 3; }
+    /// Beyond what messages may take, and almost all of it: nothing is begun that needs more.
+    [[nodiscard]] bool is_full() const noexcept { return shared_.pool_used() * 100 > config_.pool_bytes * 97; }
 
     [[nodiscard]] CoreFigures figures() const;
     CoreFigures& counters() noexcept { return figures_; }
@@ -230,7 +227,9 @@ class Core {
     /// of `heirs` that is its home now, and what all workers know to all. Cores are quiet, come in order, and none of either side runs.
     void hand_over(const std::vector<Core*>& heirs, std::int64_t now);
     /// Goes on counting from there.
-    void inherit_counters(const CoreFigures& from);
+    void inherit_counters(const CoreFigures& from, std::int64_t now);
+    /// The same for its clients' categories alone.
+    void inherit_categories(const CoreFigures& from, std::int64_t now) { categories_.inherit(from.categories, from.aged_categories, static_cast<std::uint32_t>(now / 1000)); }
     /// Takes a connection whose session, if it has one, is here already.
     void inherit(Connection& connection, Core& from);
 
@@ -293,7 +292,6 @@ class Core {
     void note_known(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id);
     bool is_throttled(const std::string& guesser);
     void count_failure(const std::string& guesser);
-    std::uint16_t category_of(std::string_view name);
 
     // sessions
     void end_connection(Connection& connection, bool keep_will);
@@ -305,6 +303,9 @@ class Core {
     void settle_leaving();
     void set_members_connected(session::Session& session, bool connected);
     void start_timer(session::Session& session, std::int64_t at);
+    /// Counts what is not counted elsewhere of a session in the message pool: itself, where it outlives its connection, and names of a
+    /// length that its client chose.
+    void count_session(session::Session& session, const auth::Principal* principal);
     void index_subscription(session::Session& session, const topics::SharedFilter& shared, const topics::Options& options);
     void add_subscription(session::Session& session, std::string_view filter, const topics::Options& options);
     void remove_subscription(session::Session& session, const session::Subscription& subscription);
@@ -321,13 +322,20 @@ class Core {
     void store_retained(const mqtt::MessageRef& message, std::uint64_t sequence);
     void clear_retained(std::string_view topic, std::uint64_t sequence);
     /// What it asked for before has left to where the next retained messages have room.
-    [[nodiscard]] static bool takes_retained(const Connection& connection) noexcept;
+    [[nodiscard]] bool takes_retained(const Connection& connection) const noexcept;
+    /// Those that waited for room.
+    void resume_retrievals();
+    /// Tells the others that nothing older comes from here, where something was cleared.
+    void send_sequence_mark();
     void send_retained(session::Session& session, std::string_view filter, const topics::Options& options);
     void broadcast(const Mail& prototype);
     [[nodiscard]] bool is_hidden(std::string_view topic) const noexcept;
     /// `$SYS` and what is below: clients read it, the server alone writes it.
     static bool is_of_the_server(std::string_view topic) noexcept { return topic.starts_with("$SYS") && (topic.size() == 4 || topic[4] == '/'); }
     [[nodiscard]] session::QueueLimits queue_limits() const noexcept;
+    /// With the pool under pressure less is copied for readers that are behind. For the deliveries that follow.
+    void look_at_pressure() noexcept { high_water_ = under_pressure() ? high_water_under_pressure : session::QueueLimits{}.out_high_water; }
+    static constexpr std::size_t high_water_under_pressure = 16 * 1024;
     /// Sees to it that messages of the session's queue go when they expire.
     void watch_queue(session::Session& session);
 
@@ -355,7 +363,7 @@ class Core {
         bool dup = false;
         bool went_elsewhere = false;              ///< to other workers
     };
-    static std::string origin_key(std::string_view publisher, std::uint16_t packet_id);
+    static CountedString origin_key(std::string_view publisher, std::uint16_t packet_id);
     /// Adds the origin to mail of a message that is being routed.
     void put_origin(Mail& mail);
     /// Notes that this worker's sessions have it, or those of a group.
@@ -363,7 +371,7 @@ class Core {
     /// Notes it, and hands out to those sessions here that do not have it from before a crash.
     bool deliver_once(const Origin& origin, mqtt::Outgoing& message, const topics::Match& match);
     /// Who had it before a crash, or null.
-    const std::vector<store::Portion>* had_before(std::string_view publisher, std::uint16_t packet_id) const;
+    const CountedVector<store::Portion>* had_before(std::string_view publisher, std::uint16_t packet_id) const;
     static std::string group_name(std::string_view publisher, std::string_view filter, std::string_view group);
     /// The publisher is done with it: what was noted goes, here and on the other workers.
     /// `everywhere`: also when nothing is noted here. A crash may have come between this worker's forgetting and another's; a mark left
@@ -381,6 +389,7 @@ class Core {
         std::uint64_t ticket = 0;                 ///< of what must be durable before it leaves
         std::string client_id;                    ///< a notification for this client; empty: an answer for its topic
         mqtt::MessageRef message;
+        Counted counted{};                        ///< the rest of it
     };
     Next on_state_request(Connection& connection, const mqtt::PublishView& publish);
     void handle_state(const mqtt::MessageView& view, const std::string& client_id, bool allowed);
@@ -407,20 +416,15 @@ class Core {
 
     std::unordered_map<std::string_view, std::unique_ptr<session::Session>> sessions_;   ///< keys are the sessions' own ids
     std::unordered_map<std::uint64_t, session::Session*> by_id_;   ///< those in timers or shared groups
-    std::multimap<std::int64_t, std::uint64_t> timers_;            ///< deadline → session: look at its will and its end
+    std::set<std::pair<std::int64_t, std::uint64_t>> timers_;      ///< deadline and session, one each: look at its will and its end
     std::uint64_t next_session_ = 1;
     topics::SubscriptionIndex index_;
     std::unique_ptr<topics::RetainedIndex<Retained>> retained_ = std::make_unique<topics::RetainedIndex<Retained>>();
     std::uint64_t retained_count_ = 0;
     std::uint64_t retained_bytes_ = 0;
     bool retained_may_expire_ = false;                             ///< some retained message has an expiry
-    struct Cleared {
-        std::string topic;
-        std::uint64_t sequence = 0;
-        std::int64_t forget_at = 0;
-    };
-    std::deque<Cleared> cleared_;                                  ///< so that an older value in the mail does not come back
-    std::unordered_map<std::string, std::uint64_t> cleared_at_;
+    ClearedTopics cleared_;                                        ///< while there are other workers
+    std::size_t high_water_ = session::QueueLimits{}.out_high_water;
     std::array<Connection*, 256> wheel_{};
     std::array<std::vector<std::uint64_t>, 256> expiring_;         ///< timer wheel by second: sessions in whose queue something expires
     std::uint32_t expired_ = 0;                                    ///< it has been turned up to this second
@@ -443,14 +447,17 @@ class Core {
     struct Retrievals {
         std::deque<std::pair<std::string, topics::Options>> filters;
         std::size_t bytes = 0;
+        Counted counted;
         void add(std::string_view filter, const topics::Options& options) {
             filters.emplace_back(filter, options);
             bytes += filter.size();
+            counted.set(bytes + filters.size() * sizeof(filters.front()));
         }
         std::pair<std::string, topics::Options> take() {
             auto out = std::move(filters.front());
             filters.pop_front();
             bytes -= out.first.size();
+            counted.set(bytes + filters.size() * sizeof(filters.front()));
             return out;
         }
         [[nodiscard]] bool is_over() const noexcept { return filters.size() > 10'000 || bytes > 4u << 20; }
@@ -459,9 +466,10 @@ class Core {
     std::unordered_map<std::string, Failures> failures_;           ///< see guesser_of
     std::unordered_set<std::string> known_;                        ///< who was let in lately: address, client id and user name, as a digest
     Origin* origin_ = nullptr;                                     ///< while such a message is routed
-    std::set<std::string, std::less<>> seen_;                      ///< see store::Engine::put_seen; of this run, of this worker
-    std::map<std::string, std::vector<store::Portion>, std::less<>> had_;   ///< those of the runs before, of all workers
-    const std::vector<store::Portion>* spared_ = nullptr;            ///< while a message is handed out: whose sessions have it already
+    std::set<CountedString, std::less<>, CountedAllocator<CountedString>> seen_;   ///< see store::Engine::put_seen; of this run, of this worker
+    using Had = std::map<CountedString, CountedVector<store::Portion>, std::less<>, CountedAllocator<std::pair<const CountedString, CountedVector<store::Portion>>>>;
+    Had had_;                                                      ///< those of the runs before, of all workers
+    const CountedVector<store::Portion>* spared_ = nullptr;            ///< while a message is handed out: whose sessions have it already
     /// See store::LeavingRecord: first that it is on its way, then the message, then that it arrived, then what kept it from coming twice.
     struct Leaving {
         enum class Step : std::uint8_t { recovered, written, sent, arrived, done };
@@ -470,6 +478,9 @@ class Core {
         std::int64_t not_before = 0;              ///< monotonic ms
         std::uint64_t number = 0;
         store::LeavingRecord record{};
+        Counted counted{};                        ///< names of the record
+
+        void count() noexcept { counted.set(sizeof(Leaving) + record.client_id.size() + record.filter.size() + record.group.size()); }
     };
     std::deque<Leaving> leaving_;
     struct Received {
@@ -483,7 +494,7 @@ class Core {
     std::deque<StateOut> state_out_;
     CoreFigures figures_;
     SpanLog spans_;
-    std::unordered_map<std::string, std::uint16_t> category_index_;
+    Categories categories_;
     std::string scratch_;
     std::string connecting_;                                       ///< client id of the CONNECT being answered, for its log line
     std::optional<PacketTrace> connect_trace_;                     ///< of it, where it is traced

@@ -111,7 +111,8 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
     }
 
     trace_connect(connection, connect, client_id, 0);
-    if (shared_.pool_used() * 100 > config_.pool_bytes * 97)
+    // Who has a session takes nothing more, and may be who makes room.
+    if (is_full() && find_session(client_id) == nullptr)
         return refuse(connection, connect.version, ReasonCode::quota_exceeded, "MQTT-4.13", "the message pool is full; retry later");
     if (connect.will) {
         if (!topics::is_valid_name(connect.will->topic))
@@ -154,18 +155,19 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
 
 Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, auth::Verdict verdict) {
     using Kind = auth::Verdict::Kind;
-    // Only who is let in makes categories.
-    auto& category = figures_.categories[verdict.kind == Kind::accept ? category_of(connect.metric_category) : 0];
     const std::string client_id(assigned_id.empty() ? connect.client_id : assigned_id);
     switch (verdict.kind) {
         case Kind::accept: {
             const bool secured = connection.listener->authenticator != nullptr;
             if (secured) {
-                ++category.authentication_successes;
                 note_known(connection, connect, client_id);
                 secure(connection, client_id, verdict.principal);
             }
             auto fault = connect_fault(connection, connect, client_id);
+            // Only who is let in makes categories.
+            if (fault.empty()) connection.category = categories_.take(connect.metric_category, second_);
+            auto& category = categories_[connection.category];
+            if (secured) ++category.authentication_successes;
             if (fault.empty()) {
                 if (secured) ++category.authorization_allow;
                 return open_session(connection, connect, assigned_id, verdict);
@@ -175,7 +177,7 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
             return refuse(connection, connect.version, ReasonCode::not_authorized, "MQTT-3.1.4-2", fault);
         }
         case Kind::refuse:
-            ++(verdict.is_fault ? category.authentication_failures : category.authentication_deny);
+            ++(verdict.is_fault ? categories_[0].authentication_failures : categories_[0].authentication_deny);
             if (!verdict.is_fault) count_failure(guesser_of(connection, connect, client_id));
             note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.detail.empty() ? verdict.reason_string : fmt::format("{} ({})", verdict.reason_string, verdict.detail));
             return refuse(connection, connect.version, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
@@ -250,7 +252,7 @@ Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
 Core::Next Core::end_reauthentication(Connection& connection, auth::Verdict verdict) {
     auto* auth = connection.auth.get();
     const auto& client_id = connection.session->client_id();
-    auto& category = figures_.categories[connection.category];
+    auto& category = categories_[connection.category];
     if (verdict.kind == auth::Verdict::Kind::accept && connection.security != nullptr && verdict.principal.id != connection.security->principal.id)
         verdict = auth::Verdict::refused(ReasonCode::not_authorized, "re-authentication must be by the same identity");
     if (verdict.kind == auth::Verdict::Kind::refuse && !verdict.is_fault) {
@@ -268,6 +270,7 @@ Core::Next Core::end_reauthentication(Connection& connection, auth::Verdict verd
             auto* security = connection.security.get();
             security->principal = std::move(verdict.principal);
             security->topics.clear();
+            security->topic_bytes = 0;
             security->last_topic.clear();
             watch_expiry(connection);
             if (connection.listener->policy != nullptr && security->principal.id != "probe") {
@@ -348,6 +351,8 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     const auto granted = v5 ? std::min(connect.session_expiry_interval, bound) : connect.clean_start ? 0 : bound;
     session->expiry_interval = granted;
     const bool was_kept = session->is_kept;
+    count_session(*session, connection.security != nullptr ? &connection.security->principal : nullptr);
+    if (connection.auth != nullptr) session->counted.add(connection.auth->method.size());   // the client's own words, kept for re-authentication
     session->is_kept = durable_ && granted > 0;
     session->asks_queue = connect.persistence_requested;
     if (session->is_kept && !session->keeps_queue && keeps_queue(*session)) session->keep_queue(*engine_);
@@ -371,7 +376,6 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     connection.session = session;
     connection.state = ConnectionState::connected;
     if (connection.security != nullptr) watch_expiry(connection);
-    connection.category = category_of(connect.metric_category);
     connection.is_debug = log::is_debug_client(client_id);
     connection.receive_maximum = v5 ? std::min(connect.receive_maximum, config_.client_receive_maximum) : config_.client_receive_maximum;
     connection.packet_size_max = config_.aio_compatible ? 0 : connect.maximum_packet_size;
@@ -415,7 +419,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     // What is not allowed any more ends before anything is sent.
     away_.erase(session->id());
     if (session_present && connection.security != nullptr && connection.security->grant != nullptr) enforce(*session, *connection.security->grant, &connection);
-    session->attach(connection, queue_limits(), now_, figures_.categories[connection.category].delivery);
+    session->attach(connection, queue_limits(), now_, categories_[connection.category].delivery);
     if (session_present) set_members_connected(*session, true);
     connect_trace_.reset();
     return Next::go_on;
@@ -472,6 +476,7 @@ void Core::end_connection(Connection& connection, bool keep_will) {
     connection.state = ConnectionState::closing;
     if (connection.waiting != nullptr && connection.waiting->ticket != 0) waiting_.erase(connection.waiting->ticket);
     if (connection.security != nullptr && std::exchange(connection.security->has_expiry, false)) expiries_.erase(connection.security->expiry);
+    categories_.drop(std::exchange(connection.category, std::uint16_t{0}), second_);
     auto* session = std::exchange(connection.session, nullptr);
     if (session == nullptr) return;
     session->detach();
@@ -528,6 +533,7 @@ void Core::erase_session(Session& session) {
     }
     away_.erase(session.id());
     by_id_.erase(session.id());
+    if (session.timer_at != 0) timers_.erase({session.timer_at, session.id()});
     sessions_.erase(sessions_.find(session.client_id()));
 }
 
@@ -546,7 +552,20 @@ void Core::set_members_connected(Session& session, bool connected) {
 
 void Core::start_timer(Session& session, std::int64_t at) {
     by_id_[session.id()] = &session;
+    // One timer a session, for what is due first: a client that comes and goes would leave one behind each time.
+    if (session.timer_at != 0 && session.timer_at <= at) return;
+    if (session.timer_at != 0) timers_.erase({session.timer_at, session.id()});
+    session.timer_at = at;
     timers_.emplace(at, session.id());
+}
+
+void Core::count_session(Session& session, const auth::Principal* principal) {
+    // The client identifier stands in the session and in its queue; who the client is, in the session and in what its rights are kept for.
+    constexpr std::size_t small_names = 512, entries = 320;
+    std::size_t names = session.client_id().size() * 2 + (session.owner != nullptr ? session.owner->size() * 4 : 0);
+    if (principal != nullptr && principal->method == "Custom" && principal->attributes != nullptr)
+        for (const auto& [name, value] : *principal->attributes) names += name.size() + value.size() + 96;
+    session.counted.set((session.expiry_interval > 0 ? sizeof(Session) + entries : 0) + (names > small_names ? names : 0));
 }
 
 void Core::on_tick(std::int64_t now) {
@@ -581,8 +600,10 @@ void Core::on_tick(std::int64_t now) {
         const auto id = timers_.begin()->second;
         timers_.erase(timers_.begin());
         const auto found = by_id_.find(id);
-        if (found == by_id_.end() || found->second->link() != nullptr) continue;
+        if (found == by_id_.end()) continue;
         auto& session = *found->second;
+        session.timer_at = 0;
+        if (session.link() != nullptr) continue;   // it is set anew when the connection ends
         if (session.will != nullptr && session.will->publish_at != 0 && session.will->publish_at <= now) {
             publish_will(session);
             if (session.is_kept) keep(session);
@@ -590,13 +611,14 @@ void Core::on_tick(std::int64_t now) {
         if (session.ends_at != 0 && session.ends_at <= now) {
             if (session.will != nullptr) publish_will(session);
             erase_session(session);
+            continue;
         }
+        if (session.will != nullptr && session.will->publish_at != 0) start_timer(session, session.will->publish_at);
+        if (session.ends_at != 0) start_timer(session, session.ends_at);
     }
-    while (!cleared_.empty() && cleared_.front().forget_at <= now) {
-        const auto found = cleared_at_.find(cleared_.front().topic);
-        if (found != cleared_at_.end() && found->second == cleared_.front().sequence) cleared_at_.erase(found);
-        cleared_.pop_front();
-    }
+    send_sequence_mark();
+    resume_retrievals();
+    if (second % 10 == 0) categories_.age(second);
     // What expired in queues, wherever it stands there. After a long pause one round covers all slots.
     const auto from = second - expired_ > expiring_.size() ? second - static_cast<std::uint32_t>(expiring_.size()) + 1 : expired_ + 1;
     expired_ = second;

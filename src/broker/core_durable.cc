@@ -51,8 +51,8 @@ void Core::keep_more_queues() {
 
 // --- exactly once across workers ---
 
-std::string Core::origin_key(std::string_view publisher, std::uint16_t packet_id) {
-    std::string out(publisher);
+CountedString Core::origin_key(std::string_view publisher, std::uint16_t packet_id) {
+    CountedString out(publisher);
     out += static_cast<char>(packet_id >> 8);
     out += static_cast<char>(packet_id);
     return out;
@@ -75,7 +75,7 @@ std::string Core::group_name(std::string_view publisher, std::string_view filter
     return out += group;
 }
 
-const std::vector<store::Portion>* Core::had_before(std::string_view publisher, std::uint16_t packet_id) const {
+const CountedVector<store::Portion>* Core::had_before(std::string_view publisher, std::uint16_t packet_id) const {
     const auto found = had_.find(origin_key(publisher, packet_id));
     return found != had_.end() ? &found->second : nullptr;
 }
@@ -130,7 +130,7 @@ bool forget(Container& marks, std::string_view publisher, std::optional<std::str
 
 bool Core::forget_seen(std::string_view publisher, std::optional<std::uint16_t> packet_id) {
     std::optional<std::string> suffix;
-    if (packet_id) suffix = origin_key("", *packet_id);
+    if (packet_id) suffix.emplace(std::string_view(origin_key("", *packet_id)));
     bool any = !seen_.empty() && forget(seen_, publisher, suffix, [&](std::string_view name, std::uint16_t id, const auto&) { engine_->erase_seen(name, id, {.worker = id_, .workers = count_}); });
     // Those of the runs before are known to all workers. One removes each, and a portion of today's division none but its own worker, who
     // may have written it anew.
@@ -162,6 +162,7 @@ void Core::leave(store::LeavingRecord record) {
     const auto number = engine_->next_number();
     engine_->put_leaving(number, record);
     leaving_.push_back({.step = Leaving::Step::written, .ticket = engine_->next_ticket(), .number = number, .record = std::move(record)});
+    leaving_.back().count();
 }
 
 void Core::settle_leaving() {
@@ -241,6 +242,7 @@ class Core::Recovery final : public store::Recovered {
         session.keeps_queue = record.keeps_queue;
         session.expiry_interval = record.expiry_interval;
         if (!record.owner.empty()) session.owner = std::make_unique<const std::string>(record.owner);
+        core_.count_session(session, nullptr);
         // Whose connection was open when the process ended: it ended then, as far as anybody knows now.
         session.ends_at = record.expiry_interval == never ? 0 : record.ends_at != 0 ? record.ends_at : core_.now_ + static_cast<std::int64_t>(record.expiry_interval) * 1000;
         if (session.ends_at != 0) core_.start_timer(session, std::max(session.ends_at, core_.now_ + 1));
@@ -269,6 +271,7 @@ class Core::Recovery final : public store::Recovered {
         skip_sequence(record.sequence);
         // A second at least, so that all workers know all subscriptions by then.
         core_.leaving_.push_back({.step = Leaving::Step::recovered, .not_before = core_.now_ + 1000, .number = number, .record = std::move(record)});
+        core_.leaving_.back().count();
     }
     void queue(std::string_view client_id, std::unique_ptr<store::SessionStore> store, std::uint16_t last_packet_id) override {
         if (auto* session = core_.find_session(client_id); session != nullptr) {

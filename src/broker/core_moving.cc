@@ -10,7 +10,7 @@ namespace penstock::broker {
 using session::Session;
 
 namespace {
-constexpr std::size_t decisions_max = 500;
+constexpr std::size_t decisions_max = 500, failures_max = 20'000;
 }
 
 bool Core::is_quiet() const noexcept {
@@ -22,8 +22,8 @@ void Core::hand_over(const std::vector<Core*>& heirs, std::int64_t now) {
     for (auto* heir : heirs) {
         heir->now_ = now;
         heir->next_session_ = std::max(heir->next_session_, next_session_);   // ids stay unique
-        heir->failures_.insert(failures_.begin(), failures_.end());
-        heir->known_.insert(known_.begin(), known_.end());
+        if (heir->failures_.size() < failures_max) heir->failures_.insert(failures_.begin(), failures_.end());
+        if (heir->known_.size() < failures_max) heir->known_.insert(known_.begin(), known_.end());
         // As after a start: who had a message is remembered with the division of workers it had it in.
         if (id_ == 0) heir->had_ = had_;
         for (const auto& key : seen_) heir->had_[key].push_back({.worker = id_, .workers = count_});
@@ -60,6 +60,7 @@ void Core::inherit(std::unique_ptr<Session> owned, Core& from) {
     auto& session = *owned;
     sessions_.emplace(session.client_id(), std::move(owned));
     session.move_to(*engine_);
+    session.timer_at = 0;
     for (const auto& subscription : session.subscriptions) index_subscription(session, topics::split_shared(subscription.text), subscription.options);
     if (session.link() == nullptr) {
         if (session.ends_at != 0) start_timer(session, session.ends_at);
@@ -84,27 +85,17 @@ void Core::inherit(Connection& connection, Core& from) {
         from.expiries_.erase(security->expiry);
         security->expiry = expiries_.emplace(when, &connection);
     }
-    connection.category = category_of(from.figures_.categories[connection.category].name);
+    connection.category = categories_.take(from.categories_[connection.category].name, second_);
     if (const auto found = from.retrievals_.find(&connection); found != from.retrievals_.end()) retrievals_.insert(from.retrievals_.extract(found));
 }
 
-void Core::inherit_counters(const CoreFigures& from) {
+void Core::inherit_counters(const CoreFigures& from, std::int64_t now) {
     add_counters(figures_, from);
-    for (std::size_t i = 0; i < figures_.categories.size(); ++i) category_index_.emplace(figures_.categories[i].name, static_cast<std::uint16_t>(i));
+    inherit_categories(from, now);
 }
 
 void add_counters(CoreFigures& into, const CoreFigures& from) {
-    for (const auto& category : from.categories) {
-        auto at = std::ranges::find(into.categories, category.name, &CategoryCounters::name);
-        if (at == into.categories.end()) at = into.categories.insert(at, {.name = category.name});
-        auto& sum = *at;
-        for (const auto field : {&CategoryCounters::publishes_received, &CategoryCounters::payload_bytes_received, &CategoryCounters::authentication_successes, &CategoryCounters::authentication_deny,
-                                 &CategoryCounters::authentication_failures, &CategoryCounters::authorization_allow, &CategoryCounters::authorization_deny, &CategoryCounters::qos0_dropped_incoming})
-            sum.*field += category.*field;
-        using Delivery = session::DeliveryCounts;
-        for (const auto field : {&Delivery::sent, &Delivery::sent_bytes, &Delivery::queued, &Delivery::dropped_qos0, &Delivery::dropped_queue_full, &Delivery::dropped_too_large, &Delivery::expired})
-            sum.delivery.*field += category.delivery.*field;
-    }
+    // Categories go to a worker that runs: their number has a bound.
     for (std::size_t i = 0; i < from.disconnects.size(); ++i) into.disconnects[i] += from.disconnects[i];
     for (std::size_t i = 0; i < from.refusals.size(); ++i) into.refusals[i] += from.refusals[i];
     for (std::size_t i = 0; i < from.dynamic_requests.size(); ++i) into.dynamic_requests[i] += from.dynamic_requests[i];

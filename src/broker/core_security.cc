@@ -16,7 +16,7 @@ using session::Session;
 namespace {
 
 constexpr double failures_burst = 20, failures_per_second = 1;   // of one address, on one worker
-constexpr std::size_t failures_max = 20'000, decisions_max = 500, noted_bytes_max = 256;
+constexpr std::size_t failures_max = 20'000, decisions_max = 500, noted_bytes_max = 256, noted_why_max = 1024;
 
 }  // namespace
 
@@ -191,6 +191,7 @@ void Core::note(const Connection& connection, std::string_view client_id, const 
     const auto wall = wall_ms();
     client_id = client_id.substr(0, noted_bytes_max);
     target = target.substr(0, noted_bytes_max);
+    if (why.size() > noted_why_max) why.resize(noted_why_max);
     // A client that repeats itself is one entry with a count.
     const auto last = std::find_if(decisions_.rbegin(), decisions_.rend(), [&](const Decision& d) { return d.client_id == client_id && d.action == action && d.target == target && d.listener == connection.listener->resource; });
     if (last != decisions_.rend() && std::distance(decisions_.rbegin(), last) < 32 && last->why == why) {
@@ -201,7 +202,7 @@ void Core::note(const Connection& connection, std::string_view client_id, const 
     }
     if (decisions_.size() >= decisions_max) decisions_.pop_front();
     const auto* security = connection.security.get();
-    decisions_.push_back({.wall_ms = wall, .client_id = std::string(client_id), .user_name = security != nullptr ? security->principal.user_name : "", .peer = peer, .listener = connection.listener->resource,
+    decisions_.push_back({.wall_ms = wall, .client_id = std::string(client_id), .user_name = security != nullptr ? security->principal.user_name.substr(0, noted_bytes_max) : "", .peer = peer, .listener = connection.listener->resource,
                           .method = security != nullptr ? security->principal.method : "", .action = action, .target = std::string(target), .reason = static_cast<std::uint8_t>(reason), .why = std::move(why)});
 }
 

@@ -69,7 +69,7 @@ Core::Next Core::on_state_request(Connection& connection, const mqtt::PublishVie
         const auto& grant = *connection.security->grant;
         const auto topic = properties.response_topic;
         if (!grant.may_subscribe(topic) || (!topic.starts_with("clients/") && !grant.may_publish(topic))) {
-            ++figures_.categories[connection.category].authorization_deny;
+            ++categories_[connection.category].authorization_deny;
             note(connection, session.client_id(), "Subscribe", topic, ReasonCode::not_authorized, "the state store does not answer to a response topic that the client may not use");
             return answer(ReasonCode::not_authorized, "no rule lets the client have answers on this response topic");
         }
@@ -113,7 +113,7 @@ void Core::handle_state(const mqtt::MessageView& view, const std::string& client
     state_wrote_ = false;
     std::vector<statestore::Notification> notifications;
     const auto command = statestore::parse_command(view.payload);
-    const auto answer = state_->handle({.client_id = client_id, .payload = view.payload, .timestamp = request.timestamp, .fence = request.fence, .keep = command.verb == statestore::Verb::set && keeps_state(command.key, request.keep), .is_allowed = allowed, .monotonic_ms = now_},
+    const auto answer = state_->handle({.client_id = client_id, .payload = view.payload, .timestamp = request.timestamp, .fence = request.fence, .keep = command.verb == statestore::Verb::set && keeps_state(command.key, request.keep), .is_allowed = allowed, .is_full = is_full(), .monotonic_ms = now_},
                                        wall_ms(), notifications);
     std::string properties;
     mqtt::write_property(properties, PropertyId::correlation_data, request.correlation);
@@ -127,11 +127,19 @@ void Core::handle_state(const mqtt::MessageView& view, const std::string& client
 
 void Core::state_notifications(const std::vector<statestore::Notification>& list) {
     for (const auto& n : list) {
+        // Each watcher gets a message of its own: as many bytes as there are watchers of the key.
+        if (is_full()) {
+            ++figures_.rejected_memory;
+            static log::RateLimit limit(1);
+            std::uint64_t suppressed = 0;
+            if (limit.allow(now_, suppressed)) log::warn("broker", "a state store notification is dropped: the message pool is full client=\"{}\" suppressed={}", n.client_id, suppressed);
+            continue;
+        }
         std::string properties;
         mqtt::write_user_property(properties, "__ts", n.version.text());
         mqtt::write_user_property(properties, "__protVer", "1.0");
         const auto topic = statestore::notify_topic(n.client_id, n.key);
-        state_out(n.client_id, {.topic = topic, .payload = n.payload, .properties = properties, .partition = {}, .has_partition = false, .retain = false, .qos = Qos::at_least_once, .expires_at = 0, .publisher = 0});
+        state_out(n.client_id, {.topic = topic, .payload = *n.payload, .properties = properties, .partition = {}, .has_partition = false, .retain = false, .qos = Qos::at_least_once, .expires_at = 0, .publisher = 0});
     }
 }
 
@@ -141,6 +149,7 @@ void Core::state_out(std::string client_id, const mqtt::MessageView& view) {
     if (state_wrote_) out.ticket = engine_->next_ticket();
     else if (!state_out_.empty()) out.ticket = state_out_.back().ticket;
     if (out.ticket == 0) return send_state(out);
+    out.counted.set(sizeof(StateOut) + out.client_id.size());
     state_out_.push_back(std::move(out));
 }
 

@@ -21,7 +21,8 @@ struct Mail {
         member_removed,     ///< filter, group, session
         member_connected,   ///< filter, group, session, flag
         retained,           ///< message, sequence: newest wins
-        retained_cleared,   ///< filter holds the topic, sequence
+        retained_cleared,   ///< message (its topic), sequence
+        sequence_mark,      ///< sequence: what the sender still says of retained messages has a higher one
         released,           ///< publisher, packet_id: the QoS 2 message is done; flag: all of the publisher's are
         state_request,      ///< message, publisher; flag: authorized. For worker 0, which owns the state store
         state_gone,         ///< publisher: the client disconnected
@@ -36,6 +37,9 @@ struct Mail {
         std::unique_ptr<Connection> connection;
         std::string publisher{};                  ///< of a QoS 2 message, where it must not be taken twice
         std::uint16_t packet_id = 0;
+        Counted counted{};                        ///< in the message pool while it is on its way
+
+        void count() noexcept { counted.set(sizeof(Body) + filter.size() + group.size() + publisher.size()); }
     };
 
     Kind kind = Kind::none;

@@ -31,6 +31,7 @@ class CountedHere {
 
 Server::Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable, const std::string& overflow_folder, const BrokerConfig& config) : durable_(std::move(durable)) {
     for (std::size_t i = 0; i < Shared::first_worker_pool + workers_max; ++i) shared_.pools.push_back(std::make_unique<mqtt::MessageBytes>());
+    if (durable_ != nullptr) durable_->count_in(*shared_.pools[Shared::durable_pool]);
     if (!overflow_folder.empty()) {
         overflow_ = store::Overflow::make(overflow_folder, workers_max, [this] { return shared_.pool_used() * 2 > pool_bytes_.load(std::memory_order_relaxed); },
                                           [this](std::uint32_t worker) {
@@ -133,12 +134,18 @@ Result<void> Server::set_workers(std::uint32_t count) {
         for (const auto& [key, socket] : open_) worker->add_listener(socket);
     }
     // Each goes on counting for the one before it, so that no counter falls or jumps; those of workers that are gone stand still.
+    const auto now = before.front()->now();
     for (std::size_t i = 0; i < before.size(); ++i) {
-        if (i < count) workers_[i]->core().inherit_counters(before[i]->core().figures());
-        else add_counters(former_[i] = {}, before[i]->core().figures());
+        const auto counters = before[i]->core().figures();
+        if (i < count) {
+            workers_[i]->core().inherit_counters(counters, now);
+        } else {
+            add_counters(former_[i] = {}, counters);
+            workers_[i % count]->core().inherit_categories(counters, now);
+        }
     }
     for (auto i = before.size(); i < count; ++i)
-        if (auto found = former_.extract(i)) workers_[i]->core().inherit_counters(found.mapped());
+        if (auto found = former_.extract(i)) workers_[i]->core().inherit_counters(found.mapped(), now);
     for (auto& worker : before) worker->hand_over(workers_);
     for (std::size_t i = count; i < before.size(); ++i) {
         auto& gone = *shared_.pools[Shared::first_worker_pool + i];
@@ -229,6 +236,7 @@ void Server::begin_persistence(std::unique_ptr<store::Durable> durable) {
     const std::lock_guard lock(guard_);
     if (stopped_) return;
     durable_ = std::move(durable);
+    durable_->count_in(*shared_.pools[Shared::durable_pool]);
     on_all([&](Worker& worker) { worker.begin_persistence(*durable_); });
     durable_->start();
 }

@@ -4,6 +4,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/counted.h"
+
 namespace penstock::broker {
 
 /// RFC 6455 as MQTT uses it (MQTT 5.0 §6): binary frames, sub-protocol `mqtt`. Pure: bytes in, bytes out.
@@ -13,6 +15,7 @@ struct WebSocketState {
     std::string raw;                              ///< bytes of an incomplete request or frame
     std::string out;                              ///< framed bytes not yet sent
     std::size_t out_sent = 0;
+    Counted out_counted;                          ///< of `out`, in the message pool
     std::string pong;                             ///< answer to the last ping, while `out` is still on its way (RFC 6455 §5.5.3)
     bool wants_pong = false;
     bool in_message = false;                      ///< between the first and the last frame of a fragmented message

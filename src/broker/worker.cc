@@ -579,6 +579,7 @@ void Worker::post(std::uint32_t worker, Mail mail) {
         ++core_.counters().mailbox_full;   // the other worker is far behind; QoS 0 is what may be lost
         return;
     }
+    if (mail.body != nullptr) mail.body->count();
     ++sent_[worker];
     any_sent_ = true;
     outbox.push_back(std::move(mail));
@@ -593,6 +594,7 @@ bool Worker::push_outboxes() {
         std::size_t done = 0;
         while (done < outbox.size() && ring.try_push(outbox[done])) ++done;
         outbox.erase(outbox.begin(), outbox.begin() + static_cast<std::ptrdiff_t>(done));
+        if (outbox.empty() && outbox.capacity() > mailbox_size) CountedVector<Mail>().swap(outbox);
         all &= outbox.empty();
         std::atomic_thread_fence(std::memory_order_seq_cst);
         if (done > 0 && peers_[to]->sleeping_.load(std::memory_order_seq_cst)) peers_[to]->poller_.wake();

@@ -109,6 +109,7 @@ class Worker final : public Driver {
     /// Hands received bytes, with what was kept of before in front, to the core; false when the connection is gone.
     bool take_bytes(Connection& connection, std::string_view bytes);
     bool write_tls(Connection& connection);
+    bool write_plain(Connection& connection);
     /// Moves what may leave into WebSocket frames.
     void frame_output(Connection& connection);
     void end_handshake(Connection& connection);
@@ -148,10 +149,10 @@ class Worker final : public Driver {
     Core core_;
     std::vector<Worker*> peers_;
     std::vector<std::unique_ptr<Mailbox>> inboxes_;        ///< by sending worker
-    std::vector<std::vector<Mail>> outboxes_;              ///< by receiving worker: this turn's, and what did not fit before
+    std::vector<CountedVector<Mail>> outboxes_;            ///< by receiving worker: this turn's, and what did not fit before
     std::vector<std::uint64_t> sent_, processed_;          ///< mail, by the other worker
     bool any_sent_ = false, any_processed_ = false;        ///< since the last commit
-    std::deque<std::pair<std::uint64_t, Connection*>> gated_;      ///< ticket → who waits for it
+    std::deque<std::pair<std::uint64_t, Connection*>, CountedAllocator<std::pair<std::uint64_t, Connection*>>> gated_;   ///< ticket → who waits for it
     bool blocked_ = false;
     std::atomic<bool> sleeping_{false};
     std::atomic<bool> stopping_{false};
@@ -176,7 +177,8 @@ class Worker final : public Driver {
     std::vector<Connection*> closing_;                     ///< to be reaped at the end of the turn
     std::vector<std::pair<std::int64_t, Connection*>> lingering_;  ///< closing, with bytes left; deadline
     std::vector<Connection*> paused_;
-    std::vector<std::unique_ptr<session::OutBuffer>> buffers_;
+    std::vector<std::unique_ptr<session::OutBuffer>> buffers_;     ///< spare ones
+    std::size_t spare_bytes_ = 0;                          ///< that they hold
     std::vector<Port> ports_;
     std::unique_ptr<char[]> scratch_;
     std::unique_ptr<char[]> plain_;                        ///< decrypted bytes; twice scratch_: what is kept, and one reading

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::int64_t linger_ms = 5000;
 constexpr std::size_t buffers_kept = 256;
-constexpr std::size_t buffer_capacity_kept = 1u << 20;
+constexpr std::int64_t spare_bytes_min = 256 << 10, spare_bytes_max = 4 << 20;   // of the buffers kept, by the size of the pool
 constexpr int pump_rounds = 16;
 
 }  // namespace
@@ -24,6 +24,7 @@ void Worker::make_dirty(Connection& connection) {
         } else {
             connection.out = buffers_.back().release();
             buffers_.pop_back();
+            spare_bytes_ -= connection.out->capacity();
         }
     }
     dirty_.push_back(&connection);
@@ -35,7 +36,11 @@ void Worker::release_buffer(Connection& connection) {
     buffer->clear();
     // What it waited for may be durable before the worker has taken it off its list.
     if (connection.gates != nullptr && connection.gates->marks.empty() && connection.gates->listed == 0) connection.gates.reset();
-    if (buffers_.size() < buffers_kept && buffer->capacity() <= buffer_capacity_kept) buffers_.push_back(std::move(buffer));
+    // What an overload took is given back; what is in use all the time goes round.
+    const auto kept = static_cast<std::size_t>(std::clamp(core_.config().pool_bytes / 64, spare_bytes_min, spare_bytes_max));
+    if (buffers_.size() >= buffers_kept || spare_bytes_ + buffer->capacity() > kept) return;
+    spare_bytes_ += buffer->capacity();
+    buffers_.push_back(std::move(buffer));
 }
 
 bool Worker::write_tls(Connection& connection) {
@@ -98,7 +103,14 @@ bool Worker::write_tls(Connection& connection) {
 }
 
 bool Worker::write_out(Connection& connection) {
-    if (connection.tls != nullptr) return write_tls(connection);
+    const bool good = connection.tls != nullptr ? write_tls(connection) : write_plain(connection);
+    // What left the out buffer and waits for the socket in another form counts as well.
+    if (connection.tls != nullptr) connection.tls->out_counted.set(connection.tls->channel.output().capacity());
+    if (connection.websocket != nullptr) connection.websocket->out_counted.set(connection.websocket->out.capacity());
+    return good;
+}
+
+bool Worker::write_plain(Connection& connection) {
     auto& out = *connection.out;
     blocked_ = false;
     if (auto* ws = connection.websocket.get()) {
@@ -140,7 +152,7 @@ void Worker::frame_output(Connection& connection) {
     auto& out = *connection.out;
     auto& ws = *connection.websocket;
     // Framed is only what can leave now: what waits for a slow reader stays in the bounded buffer.
-    constexpr std::size_t frame_max = 256 * 1024;
+    constexpr std::size_t frame_max = 64 * 1024;
     if (!ws.is_open || !ws.out.empty()) return;
     if (ws.is_closing) return out.clear();   // nothing follows the close frame (RFC 6455 §5.5.1)
     websocket_pong(ws);

@@ -61,21 +61,7 @@ std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const
     std::array<std::uint64_t, 2> dynamic{};
     for (const auto& core : cores) {
         for (const auto& c : core.categories) {
-            auto& into = categories[c.name];
-            into.publishes_received += c.publishes_received;
-            into.payload_bytes_received += c.payload_bytes_received;
-            into.authentication_successes += c.authentication_successes;
-            into.authentication_deny += c.authentication_deny;
-            into.authentication_failures += c.authentication_failures;
-            into.authorization_allow += c.authorization_allow;
-            into.authorization_deny += c.authorization_deny;
-            into.qos0_dropped_incoming += c.qos0_dropped_incoming;
-            into.delivery.sent += c.delivery.sent;
-            into.delivery.sent_bytes += c.delivery.sent_bytes;
-            into.delivery.dropped_qos0 += c.delivery.dropped_qos0;
-            into.delivery.dropped_queue_full += c.delivery.dropped_queue_full;
-            into.delivery.dropped_too_large += c.delivery.dropped_too_large;
-            into.delivery.expired += c.delivery.expired;
+            categories[c.name].add(c);
         }
         for (std::size_t i = 0; i < 256; ++i) {
             sum.disconnects[i] += core.disconnects[i];

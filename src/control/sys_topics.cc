@@ -24,13 +24,15 @@ std::vector<std::pair<std::string, std::string>> SysTopics::update(const std::ve
         queued += core.queued;
         connects += core.connections_total;
         expired += core.expired_messages;
-        for (const auto& c : core.categories) {
+        auto add = [&](const broker::CategoryCounters& c) {
             publish_in += c.publishes_received;
             publish_out += c.delivery.sent;
             payload_in += c.payload_bytes_received;
             payload_out += c.delivery.sent_bytes;
             dropped += c.delivery.dropped_qos0 + c.delivery.dropped_queue_full + c.qos0_dropped_incoming;
-        }
+        };
+        std::ranges::for_each(core.categories, add);
+        add(core.aged_categories);
     }
     maximum_ = std::max(maximum_, connected);
     std::vector<std::pair<std::string, std::string>> all;

@@ -5,30 +5,12 @@
 #include <string_view>
 #include <utility>
 
+#include "base/counted.h"
 #include "mqtt/types.h"
 
 namespace penstock::mqtt {
 
-/// Bytes held by messages, counted by the thread that makes or frees them; the sum over all cells is the pool's use.
-/// Single writer per cell (its thread), any reader.
-class MessageBytes {
-  public:
-    void add(std::int64_t delta) noexcept {
-        value_.store(value_.load(std::memory_order_relaxed) + delta, std::memory_order_relaxed);
-    }
-    [[nodiscard]] std::int64_t value() const noexcept { return value_.load(std::memory_order_relaxed); }
-    /// The cell of the calling thread; threads that set none share nothing but their own default.
-    static MessageBytes& mine() noexcept { return *current(); }
-    static void use(MessageBytes& cell) noexcept { current() = &cell; }
-
-  private:
-    static MessageBytes*& current() noexcept {
-        thread_local MessageBytes own;
-        thread_local MessageBytes* cell = &own;
-        return cell;
-    }
-    std::atomic<std::int64_t> value_{0};
-};
+using penstock::MessageBytes;
 
 /// What a PUBLISH carries, as views. Either into a read buffer or into a Message.
 struct MessageView {

@@ -38,7 +38,54 @@ bool use_alias(Link& link, std::string_view topic, std::uint16_t& alias) {
     link.aliases->outgoing_bytes += topic.size();
     alias = static_cast<std::uint16_t>(known.size() + 1);
     known.emplace(topic, alias);
+    link.aliases->count_outgoing();
     return false;
+}
+
+/// A PUBLISH beside what the message says.
+struct Packet {
+    std::uint8_t first = 0;                       ///< of the fixed header
+    std::uint32_t remaining = 0;                  ///< its remaining length
+    bool has_topic = false;                       ///< false: an alias stands for it
+    bool has_id = false;
+    std::uint16_t packet_id = 0;
+    std::string_view extra;                       ///< properties of this client's own
+};
+
+/// Large parts of the message are not copied; the others go into the buffer in one piece with what is around them.
+void append(OutBuffer& out, mqtt::Outgoing& message, const Packet& packet, bool v5) {
+    const auto& view = message.view();
+    const auto is_large = [](std::string_view part) { return part.size() >= OutBuffer::by_reference_min; };
+    const bool large_topic = packet.has_topic && is_large(view.topic), large_properties = v5 && is_large(view.properties), large_payload = is_large(view.payload);
+    if (large_topic || large_properties || large_payload) message.share();   // the view is of the shared message from here on
+    const std::string_view topic = packet.has_topic ? view.topic : std::string_view();
+    const auto properties = static_cast<std::uint32_t>(packet.extra.size() + view.properties.size());
+    const auto head = 1 + mqtt::varint_size(packet.remaining) + 2 + (large_topic ? 0 : topic.size());
+    const auto middle = (packet.has_id ? 2u : 0u) + (v5 ? mqtt::varint_size(properties) + packet.extra.size() + (large_properties ? 0 : view.properties.size()) : 0u);
+    const auto tail = large_payload ? 0 : view.payload.size();
+    const auto behind_topic = middle + (large_properties ? 0 : tail);
+    char* at = out.grow(head + (large_topic ? 0 : behind_topic));
+    *at++ = static_cast<char>(packet.first);
+    at = put_varint(at, packet.remaining);
+    at = put_u16(at, static_cast<std::uint16_t>(topic.size()));
+    if (large_topic) {
+        out.append_reference(message.share(), topic);
+        at = out.grow(behind_topic);
+    } else {
+        at = put(at, topic);
+    }
+    if (packet.has_id) at = put_u16(at, packet.packet_id);
+    if (v5) {
+        at = put_varint(at, properties);
+        at = put(at, packet.extra);
+        if (!large_properties) at = put(at, view.properties);
+    }
+    if (large_properties) {
+        out.append_reference(message.share(), view.properties);
+        at = out.grow(tail);
+    }
+    if (large_payload) out.append_reference(message.share(), view.payload);
+    else put(at, view.payload);
 }
 
 }  // namespace
@@ -82,25 +129,14 @@ Sent write_publish(Link& link, mqtt::Outgoing& message, mqtt::Qos qos, bool reta
             } else if (!known) {
                 link.aliases->outgoing.erase(std::string(topic));
                 link.aliases->outgoing_bytes -= topic.size();
+                link.aliases->count_outgoing();
             }
         }
     }
 
-    const bool by_reference = view.payload.size() >= OutBuffer::by_reference_min;
-    const auto header = 1 + mqtt::varint_size(static_cast<std::uint32_t>(remaining));
-    char* at = link.out->grow(header + remaining - (by_reference ? view.payload.size() : 0));
-    *at++ = static_cast<char>(0x30u | (dup ? 8u : 0u) | static_cast<unsigned>(qos) << 1 | (retain ? 1u : 0u));
-    at = put_varint(at, static_cast<std::uint32_t>(remaining));
-    at = put_u16(at, static_cast<std::uint16_t>(topic.size()));
-    at = put(at, topic);
-    if (qos != mqtt::Qos::at_most_once) at = put_u16(at, packet_id);
-    if (v5) {
-        at = put_varint(at, static_cast<std::uint32_t>(extra.size() + view.properties.size()));
-        at = put(at, extra);
-        at = put(at, view.properties);
-    }
-    if (by_reference) link.out->append_payload(message.share());
-    else put(at, view.payload);
+    const Packet packet{.first = static_cast<std::uint8_t>(0x30u | (dup ? 8u : 0u) | static_cast<unsigned>(qos) << 1 | (retain ? 1u : 0u)), .remaining = static_cast<std::uint32_t>(remaining),
+                        .has_topic = !topic.empty(), .has_id = qos != mqtt::Qos::at_most_once, .packet_id = packet_id, .extra = extra};
+    append(*link.out, message, packet, v5);
     return Sent::written;
 }
 

@@ -26,12 +26,16 @@ struct Link {
         Aliases() = default;
         Aliases(const Aliases&) = delete;
         Aliases& operator=(const Aliases&) = delete;
-        ~Aliases() { mqtt::MessageBytes::mine().add(-incoming_bytes); }
 
         std::vector<std::string> incoming;        ///< by alias - 1; the peer chooses them, so they count as messages do
-        std::int64_t incoming_bytes = 0;          ///< counted in the message pool
+        Counted incoming_bytes;                   ///< of their topics
         std::unordered_map<std::string, std::uint16_t> outgoing;
         std::size_t outgoing_bytes = 0;           ///< of their topics; bounded, whatever the peer would take
+        void count_outgoing() noexcept { outgoing_counted_.set(outgoing_bytes + outgoing.size() * place_bytes); }
+
+      private:
+        static constexpr std::size_t place_bytes = 72;
+        Counted outgoing_counted_;
     };
     std::unique_ptr<Aliases> aliases;
 };

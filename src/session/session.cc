@@ -166,7 +166,7 @@ bool Session::has_incoming(std::uint16_t packet_id) const noexcept {
 }
 
 bool Session::begin_incoming(std::uint16_t packet_id) {
-    if (incoming_ == nullptr) incoming_ = std::make_unique<std::vector<std::uint16_t>>();
+    if (incoming_ == nullptr) incoming_ = std::make_unique<CountedVector<std::uint16_t>>();
     if (has_incoming(packet_id)) return false;
     incoming_->push_back(packet_id);
     return true;

@@ -79,7 +79,7 @@ class Session : public topics::Subscriber {
     bool begin_incoming(std::uint16_t packet_id);
     bool end_incoming(std::uint16_t packet_id);
     /// The identifiers of incoming QoS 2 messages not yet released.
-    [[nodiscard]] std::vector<std::uint16_t> incoming() const { return incoming_ ? *incoming_ : std::vector<std::uint16_t>(); }
+    [[nodiscard]] std::vector<std::uint16_t> incoming() const { return incoming_ ? std::vector<std::uint16_t>(incoming_->begin(), incoming_->end()) : std::vector<std::uint16_t>(); }
     [[nodiscard]] std::size_t incoming_count() const noexcept { return incoming_ ? incoming_->size() : 0; }
     [[nodiscard]] bool has_incoming(std::uint16_t packet_id) const noexcept;
 
@@ -108,6 +108,7 @@ class Session : public topics::Subscriber {
     [[nodiscard]] std::int64_t next_end() const { return store_ ? store_->next_end() : 0; }
 
     Subscriptions subscriptions;
+    Counted counted;                              ///< what the owner knows of it beside the rest, see broker::Core
     std::unique_ptr<Will> will;
     bool is_kept = false;                         ///< written by a durable engine: it outlives its connection and the process
     bool watches_keys = false;                    ///< it asked the state store for notifications
@@ -116,6 +117,7 @@ class Session : public topics::Subscriber {
     std::unique_ptr<const std::string> owner;     ///< whose session it is (auth::Principal::id); null: anybody's
     std::uint32_t expiry_interval = 0;            ///< seconds; 0xFFFFFFFF: never
     std::int64_t ends_at = 0;                     ///< monotonic ms while no link is attached; 0: never
+    std::int64_t timer_at = 0;                    ///< of the owner: when its timer is due, monotonic ms; 0: it has none
     std::uint32_t looked_at = 0;                  ///< of the owner: the second in which its queue is searched for what expired; 0: none
 
   private:
@@ -135,7 +137,7 @@ class Session : public topics::Subscriber {
     std::uint64_t id_;
     Link* link_ = nullptr;
     std::unique_ptr<store::SessionStore> store_;                 ///< opened when first needed
-    std::unique_ptr<std::vector<std::uint16_t>> incoming_;       ///< QoS 2 identifiers between PUBLISH and PUBREL
+    std::unique_ptr<CountedVector<std::uint16_t>> incoming_;         ///< QoS 2 identifiers between PUBLISH and PUBREL
     std::uint16_t last_packet_id_ = 0;
 };
 

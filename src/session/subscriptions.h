@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/counted.h"
 #include "topics/subscription_index.h"
 
 namespace penstock::session {
@@ -17,7 +18,7 @@ struct Subscription {
 };
 
 /// What one session is subscribed to, each text once, in no order. Most sessions have a few and shall cost no more than these; a
-/// session with many finds each at once. Core: home. Pointers are good until the next change.
+/// session with many finds each at once. They count in the message pool. Core: home. Pointers are good until the next change.
 class Subscriptions {
   public:
     [[nodiscard]] Subscription* find(std::string_view text) {
@@ -36,6 +37,7 @@ class Subscriptions {
         all_.push_back(std::move(one));
         if (places_ != nullptr) places_->emplace(all_.back().text, all_.size() - 1);
         else if (all_.size() > few) index();
+        count();
     }
     void erase(Subscription* one) {
         bytes_ -= one->text.size();
@@ -45,6 +47,7 @@ class Subscriptions {
             if (places_ != nullptr) (*places_)[one->text] = static_cast<std::size_t>(one - all_.data());
         }
         all_.pop_back();
+        count();
     }
     /// `predicate` may use what it is shown, and is asked once about each.
     template <class Predicate>
@@ -54,9 +57,8 @@ class Subscriptions {
         if (all_.size() == before) return;
         bytes_ = 0;
         for (const auto& one : all_) bytes_ += one.text.size();
-        if (places_ == nullptr) return;
-        places_.reset();
-        if (all_.size() > few) index();
+        if (std::exchange(places_, nullptr) != nullptr && all_.size() > few) index();
+        count();
     }
     [[nodiscard]] bool empty() const noexcept { return all_.empty(); }
     [[nodiscard]] std::size_t size() const noexcept { return all_.size(); }
@@ -67,12 +69,15 @@ class Subscriptions {
 
   private:
     static constexpr std::size_t few = 32;
+    static constexpr std::size_t place_bytes = 96;   ///< of a node in places_, with its bucket
+    void count() noexcept { counted_.set(bytes_ * (places_ != nullptr ? 2 : 1) + all_.capacity() * sizeof(Subscription) + (places_ != nullptr ? places_->size() * place_bytes : 0)); }
     void index() {
         places_ = std::make_unique<std::unordered_map<std::string, std::size_t>>();
         for (std::size_t i = 0; i < all_.size(); ++i) places_->emplace(all_[i].text, i);
     }
     std::vector<Subscription> all_;
     std::size_t bytes_ = 0;
+    Counted counted_;
     std::unique_ptr<std::unordered_map<std::string, std::size_t>> places_;   ///< text → place, when there are many
 };
 

@@ -23,6 +23,7 @@ constexpr const char* arguments = "wrong number of arguments";
 constexpr const char* no_timestamp = "missing timestamp";
 constexpr const char* bad_timestamp = "malformed timestamp";
 constexpr const char* empty_key = "the key length is zero";
+constexpr const char* long_key = "the key is too long for the topic of its notifications";
 
 constexpr std::size_t words_max = 8, page_keys = 100, page_bytes = 64 * 1024;
 
@@ -157,6 +158,8 @@ Answer StateStore::handle(const Request& request, std::int64_t now_ms, std::vect
         return error(no_timestamp);
     }
     expire(request.monotonic_ms, now_ms, notifications);
+    // What makes room is always done.
+    if (request.is_full && command.verb != Verb::del && command.verb != Verb::vdel && !command.stop) return error(quota);
     switch (command.verb) {
         case Verb::set: return set(command, request, now_ms, notifications);
         case Verb::get: {
@@ -171,13 +174,12 @@ Answer StateStore::handle(const Request& request, std::int64_t now_ms, std::vect
             ++counts_.keynotify_requests;
             const std::string key(command.key), client(request.client_id);
             if (!command.stop) {
-                watchers_[key].insert(client);
+                if (notify_topic(client, key).size() > topic_max) return error(long_key);
+                if (watchers_[key].insert(client).second) counted_.add(watch_bytes(client, key));
                 by_client_[client].insert(key);
                 return {.payload = "+OK\r\n", .version = {}};
             }
-            const auto found = watchers_.find(key);
-            if (found == watchers_.end() || found->second.erase(client) == 0) return {.payload = ":0\r\n", .version = {}};
-            if (found->second.empty()) watchers_.erase(found);
+            if (!unwatch(client, key)) return {.payload = ":0\r\n", .version = {}};
             if (auto& keys = by_client_[client]; keys.erase(key) > 0 && keys.empty()) by_client_.erase(client);
             return {.payload = "+OK\r\n", .version = {}};
         }
@@ -216,6 +218,7 @@ Answer StateStore::set(const Command& command, const Request& request, std::int6
     if (entry.is_kept) write_(key, &entry);
     const auto version = entry.version;
     notify(key, fmt::format("*4\r\n$6\r\nNOTIFY\r\n$3\r\nSET\r\n$5\r\nVALUE\r\n") + bulk(entry.value), version, notifications);
+    counted_.set(counted_.bytes() - (exists ? bytes_of(key, before) : 0) + bytes_of(key, entry));
     entries_[std::move(key)] = std::move(entry);
     return {.payload = "+OK\r\n", .version = version};
 }
@@ -224,6 +227,7 @@ void StateStore::erase(std::map<std::string, Entry, std::less<>>::iterator at) {
     if (at->second.expires_at != 0) expiries_.erase({at->second.expires_at, at->first});
     if (at->second.is_kept) write_(at->first, nullptr);
     ++counts_.deletions;
+    counted_.take(bytes_of(at->first, at->second));
     entries_.erase(at);
 }
 
@@ -275,7 +279,8 @@ void StateStore::notify(const std::string& key, const std::string& payload, cons
     const auto found = watchers_.find(key);
     if (found == watchers_.end()) return;
     counts_.notifications += found->second.size();
-    for (const auto& client : found->second) out.push_back({.client_id = client, .key = key, .payload = payload, .version = version});
+    const auto shared = std::make_shared<const std::string>(payload);
+    for (const auto& client : found->second) out.push_back({.client_id = client, .key = key, .payload = shared, .version = version});
 }
 
 void StateStore::keep(const std::function<bool(const std::string& key)>& wanted) {
@@ -286,17 +291,36 @@ void StateStore::keep(const std::function<bool(const std::string& key)>& wanted)
     }
 }
 
+bool StateStore::unwatch(const std::string& client_id, const std::string& key) {
+    const auto found = watchers_.find(key);
+    if (found == watchers_.end() || found->second.erase(client_id) == 0) return false;
+    if (found->second.empty()) watchers_.erase(found);
+    counted_.take(watch_bytes(client_id, key));
+    return true;
+}
+
+std::size_t StateStore::bytes_of(const std::string& key, const Entry& entry) noexcept {
+    constexpr std::size_t node = 64;
+    return sizeof(Entry) + node + entry.value.size() + key.size() + (entry.expires_at != 0 ? node + key.size() : 0);
+}
+
+std::size_t StateStore::watch_bytes(const std::string& client_id, const std::string& key) noexcept {
+    constexpr std::size_t nodes = 256;   // at the worst each of both has a table entry of its own
+    return nodes + 2 * (client_id.size() + key.size());
+}
+
 void StateStore::forget_client(const std::string& client_id) {
     const auto found = by_client_.find(client_id);
     if (found == by_client_.end()) return;
-    for (const auto& key : found->second)
-        if (auto watching = watchers_.find(key); watching != watchers_.end() && watching->second.erase(client_id) > 0 && watching->second.empty()) watchers_.erase(watching);
+    for (const auto& key : found->second) unwatch(client_id, key);
     by_client_.erase(found);
 }
 
 void StateStore::restore(std::string key, Entry entry) {
     clock_.see(entry.version);
     if (entry.expires_at != 0) expiries_.emplace(entry.expires_at, key);
+    if (const auto known = entries_.find(key); known != entries_.end()) counted_.take(bytes_of(known->first, known->second));
+    counted_.add(bytes_of(key, entry));
     entries_[std::move(key)] = std::move(entry);
 }
 

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -9,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/counted.h"
 #include "statestore/clock.h"
 
 namespace penstock::statestore {
@@ -46,11 +48,13 @@ struct Answer {
     std::optional<Timestamp> version;    ///< for `__ts`
 };
 struct Notification {
-    std::string client_id, key, payload;
+    std::string client_id, key;
+    std::shared_ptr<const std::string> payload;   ///< one and the same for all watchers
     Timestamp version;
 };
 
-/// All keys. Every command is atomic; expiry is as exact as the calls of expire(). Core: home (one worker owns it).
+/// All keys. Every command is atomic; expiry is as exact as the calls of expire(). Keys, values and registrations count in the message
+/// pool. Core: home (one worker owns it).
 class StateStore {
   public:
     /// What is to be written, with the key; a null entry is a deletion.
@@ -67,6 +71,7 @@ class StateStore {
         std::string_view fence;          ///< `__ft`
         bool keep = false;               ///< keys set by it go to disk
         bool is_allowed = true;          ///< by authorization
+        bool is_full = false;            ///< the message pool has no room: what needs memory is refused with the quota error
         std::int64_t monotonic_ms = 0;   ///< lives of keys are counted by this clock, which nobody sets
     };
     /// Fact sheet 10.2 to 10.7. `notifications` gets what watchers of the key must be told.
@@ -98,17 +103,23 @@ class StateStore {
     const char* check_fence(const Entry& entry, const Request& request, std::int64_t now_ms, std::optional<Timestamp>& token) const;
     void notify(const std::string& key, const std::string& payload, const Timestamp& version, std::vector<Notification>& out);
     void erase(std::map<std::string, Entry, std::less<>>::iterator at);
+    bool unwatch(const std::string& client_id, const std::string& key);
+    [[nodiscard]] static std::size_t bytes_of(const std::string& key, const Entry& entry) noexcept;
+    [[nodiscard]] static std::size_t watch_bytes(const std::string& client_id, const std::string& key) noexcept;
 
     Write write_;
     Counts counts_;
     std::size_t keys_max_;
     Clock clock_;
+    Counted counted_;
     std::map<std::string, Entry, std::less<>> entries_;
     std::set<std::pair<std::int64_t, std::string>> expiries_;
     std::unordered_map<std::string, std::set<std::string>> watchers_;   ///< key → clients
     std::unordered_map<std::string, std::set<std::string>> by_client_;  ///< client → keys
 };
 
+/// A topic has at most so many bytes, and notifications have a topic of the client's and the key's name.
+inline constexpr std::size_t topic_max = 65'535;
 /// Upper-case hexadecimal.
 std::string hex_upper(std::string_view bytes);
 std::string notify_topic(std::string_view client_id, std::string_view key);

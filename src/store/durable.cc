@@ -361,6 +361,7 @@ class Store final : public Durable, public Backing {
         submit(mark);
     }
     std::uint32_t owner_of(std::uint64_t body, std::uint32_t asking) override { return owners_.try_emplace(body, asking).first->second; }
+    void count_in(mqtt::MessageBytes& cell) override { cell_ = &cell; }
     bool is_empty() const override {
         const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator({}));
         at->SeekToFirst();
@@ -451,6 +452,7 @@ class Store final : public Durable, public Backing {
     void signal() { poller_.wake(); }
 
     void run() {
+        if (cell_ != nullptr) mqtt::MessageBytes::use(*cell_);
         std::vector<Submission*> group;
         while (true) {
             rewrite();
@@ -726,6 +728,7 @@ class Store final : public Durable, public Backing {
     std::atomic<const char*> fault_{nullptr};
     std::atomic<int> sync_interval_ms_{0};
     std::atomic<std::int64_t> size_max_{0};
+    mqtt::MessageBytes* cell_ = nullptr;   ///< null: nobody sums
     std::thread thread_;
     // the thread's own
     std::vector<std::vector<std::uint64_t>> written_processed_;                    ///< [worker][from]: mail whose effects are on disk

@@ -57,6 +57,8 @@ class Durable {
     /// The engine of one worker. `wake` is called from the writer's thread when durable() moved on.
     /// `overflow`: for what has no place in memory; null: none.
     virtual std::unique_ptr<Engine> engine(std::uint32_t worker, std::function<void()> wake, OverflowLane* overflow = nullptr) = 0;
+    /// Batches are counted as they are made, and in this cell as they are written. Before start().
+    virtual void count_in(mqtt::MessageBytes& cell) = 0;
     /// Nothing was kept here yet.
     [[nodiscard]] virtual bool is_empty() const = 0;
     /// From now on for so many workers. All engines have nothing that is not durable, and their workers do not run; they are made anew.

@@ -167,6 +167,7 @@ std::uint64_t DurableEngine::commit(const MailCounts& mails) {
         submission->ticket = ++ticket_;
         submission->sent = mails.sent;
     }
+    submission->counted.set(sizeof(Submission) + batch_.GetDataSize());
     submission->batch = std::move(batch_);
     batch_.Clear();
     dirty_ = false;

@@ -21,6 +21,7 @@ struct Submission {
     rocksdb::WriteBatch batch;
     std::vector<std::uint64_t> sent, processed;
     Submission* next = nullptr;
+    Counted counted;                     ///< what waits for a slow disk is as much as clients send
 };
 
 class DurableEngine;

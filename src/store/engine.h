@@ -33,7 +33,7 @@ struct Queued {
     mqtt::MessageRef message;                         ///< null while it is in the overflow
     mqtt::Qos qos{};
     bool retain = false;                              ///< the RETAIN flag to send, after Retain As Published
-    std::vector<std::uint32_t> subscription_ids;
+    CountedVector<std::uint32_t> subscription_ids;    ///< as many as the client has overlapping subscriptions
     std::uint64_t key = 0;                            ///< of the engine; 0: not kept
     std::uint64_t body = 0;                           ///< of the engine: where it keeps the message for several receivers
     std::int64_t expires_at = 0;                      ///< monotonic ms; 0: never. Set by the store

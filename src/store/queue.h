@@ -10,7 +10,8 @@
 
 namespace penstock::store {
 
-/// A queue that costs nothing while empty: std::deque would hold two blocks of 512 bytes from the start.
+/// A queue that costs nothing while empty: std::deque would hold two blocks of 512 bytes from the start. Its places count in the message
+/// pool: one message may wait in as many queues as there are subscribers.
 template <class T>
 class Ring {
   public:
@@ -47,12 +48,12 @@ class Ring {
 
   private:
     void grow() {
-        std::vector<T> bigger(items_.empty() ? 1 : items_.size() * 2);
+        CountedVector<T> bigger(items_.empty() ? 1 : items_.size() * 2);
         for (std::size_t i = 0; i < size_; ++i) bigger[i] = std::move((*this)[i]);
         items_ = std::move(bigger);
         head_ = 0;
     }
-    std::vector<T> items_;               ///< size is a power of two
+    CountedVector<T> items_;             ///< size is a power of two
     std::size_t head_ = 0;
     std::size_t size_ = 0;
 };
@@ -119,7 +120,7 @@ class Queue {
     static constexpr std::size_t piece_max = 64, short_queue = 8;
     static constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
     struct Piece {
-        std::vector<Queued> items;
+        CountedVector<Queued> items;
         std::uint32_t head = 0;          ///< those before it left
         std::int64_t first_end = never;
     };

@@ -7,12 +7,15 @@
 #include <string_view>
 #include <vector>
 
+#include "base/counted.h"
+
 namespace penstock::topics {
 
 /// All edges of one topic tree in a single open-addressing table: (parent, level) → child.
 ///
 /// Core: home. A node is one allocation that carries its level's text behind it, so that a filter of its own costs one
-/// small block a level and a lookup touches one table slot and one node.
+/// small block a level and a lookup touches one table slot and one node. Nodes and slots count in the message pool: a topic of 200
+/// levels is 200 nodes, whatever the size of its message.
 /// NodeData must be default constructible.
 template <class NodeData>
 class LevelTable {
@@ -30,7 +33,7 @@ class LevelTable {
         }
     };
 
-    LevelTable() : slots_(16, nullptr), root_(make(nullptr, {}, 0)) {}
+    LevelTable() : slots_(slots_min, nullptr), root_(make(nullptr, {}, 0)) {}
     ~LevelTable() {
         for (auto* node : slots_)
             if (node != nullptr && node != tombstone()) destroy(node);
@@ -54,13 +57,14 @@ class LevelTable {
 
     Node* find_or_add(Node* parent, std::string_view level) {
         if (auto* node = find(parent, level)) return node;
-        if ((filled_ + 1) * 10 > slots_.size() * 7) grow();
+        if ((filled_ + 1) * 10 > slots_.size() * 7) resize();
         auto* node = make(parent, level, hash_of(parent, level));
         node->next = parent->first_child;
         if (parent->first_child != nullptr) parent->first_child->previous = node;
         parent->first_child = node;
         place(node);
         ++used_;
+        counted_.add(bytes_of(*node));
         return node;
     }
 
@@ -75,7 +79,10 @@ class LevelTable {
         else node->parent->first_child = node->next;
         if (node->next != nullptr) node->next->previous = node->previous;
         --used_;
+        counted_.take(bytes_of(*node));
         destroy(node);
+        // A table that was large once gives its slots back.
+        if (slots_.size() > 1024 && used_ * 16 < slots_.size()) resize();
     }
 
   private:
@@ -112,16 +119,22 @@ class LevelTable {
             return;
         }
     }
-    void grow() {
+    /// To what the nodes that are there need.
+    void resize() {
         auto old = std::move(slots_);
-        auto size = std::size_t{16};
+        auto size = slots_min;
         while (size * 7 < (used_ + 1) * 20) size *= 2;
+        counted_.set(counted_.bytes() + size * sizeof(Node*) - old.size() * sizeof(Node*));
         slots_.assign(size, nullptr);
         filled_ = 0;
         for (auto* node : old)
             if (node != nullptr && node != tombstone()) place(node);
     }
 
+    static constexpr std::size_t slots_min = 16, block_bytes = 16;
+    static std::size_t bytes_of(const Node& node) noexcept { return sizeof(Node) + node.level_size + block_bytes; }
+
+    Counted counted_;                    ///< nodes without the root, and slots beyond the first ones
     std::vector<Node*> slots_;           ///< power of two; at most 70 % non-null
     std::size_t used_ = 0;               ///< nodes, without the root
     std::size_t filled_ = 0;             ///< nodes and tombstones

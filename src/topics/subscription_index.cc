@@ -1,12 +1,12 @@
 #include "topics/subscription_index.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace penstock::topics {
 namespace {
 
 constexpr std::size_t cache_slots = 8192;             // power of two
-constexpr std::size_t cached_targets_max = 1u << 20;  // about 24 MiB at the worst; then the cache starts anew
 constexpr std::uint32_t plus_child = 1, hash_child = 2;
 
 std::uint64_t mix(std::uint64_t h) noexcept {
@@ -136,6 +136,7 @@ bool SubscriptionIndex::add_member(std::string_view filter, std::string_view gro
         fresh->name = group;
         fresh->filter = filter;
         fresh->filter_has_wildcard = has_wildcard(filter);
+        fresh->names.set(sizeof(Group) + group.size() + filter.size());
         found = node->extra->groups.emplace_back(std::move(fresh)).get();
     }
     for (auto& existing : found->members) {
@@ -228,26 +229,47 @@ void SubscriptionIndex::merge(Match& out) {
     out.ids = std::move(ids);
 }
 
-const Match& SubscriptionIndex::match(std::string_view topic, bool hidden) {
-    auto& slot = cache_[mix(std::hash<std::string_view>{}(topic)) & (cache_slots - 1)];
-    if (slot == nullptr) slot = std::make_unique<CacheSlot>();
-    if (slot->generation == generation_ && slot->hidden == hidden && slot->topic == topic) return slot->match;
-
-    if (cached_targets_ > cached_targets_max) {
-        for (auto& other : cache_)
-            if (other != nullptr && other != slot) other.reset();
-        cached_targets_ = 0;
+void SubscriptionIndex::shrink_cache(const CacheSlot* but) noexcept {
+    // To three quarters, so that not every match that follows comes here.
+    for (std::size_t i = 0; i < cache_slots && cache_bytes_ > cache_max_ / 4 * 3; ++i) {
+        auto& slot = cache_[next_to_drop_++ & (cache_slots - 1)];
+        if (slot == nullptr || slot.get() == but) continue;
+        cache_bytes_ -= slot->bytes;
+        slot.reset();
     }
-    slot->topic = topic;
-    slot->generation = generation_;
-    slot->hidden = hidden;
-    auto& out = slot->match;
-    const auto before = std::min(cached_targets_, out.targets.size());
+}
+
+const Match& SubscriptionIndex::fill(CacheSlot& slot, std::string_view topic, bool hidden) {
+    slot.topic = topic;
+    slot.generation = generation_;
+    slot.hidden = hidden;
+    auto& out = slot.match;
     out.clear();
     const bool skip_wildcards = hidden || (!topic.empty() && topic[0] == '$');
     collect(table_.root(), topic, true, skip_wildcards, out);
     if (out.targets.size() > 1) merge(out);
-    cached_targets_ += out.targets.size() - before;
+    return out;
+}
+
+const Match& SubscriptionIndex::match(std::string_view topic, bool hidden) {
+    auto holds = [&](const CacheSlot& slot) { return slot.generation == generation_ && slot.hidden == hidden && slot.topic == topic; };
+    if (topic.size() > cached_topic_max) return holds(uncached_) ? uncached_.match : fill(uncached_ = {}, topic, hidden);
+    auto& slot = cache_[mix(std::hash<std::string_view>{}(topic)) & (cache_slots - 1)];
+    if (slot == nullptr) slot = std::make_unique<CacheSlot>();
+    if (holds(*slot)) return slot->match;
+    if (holds(uncached_)) return uncached_.match;
+
+    const auto& out = fill(*slot, topic, hidden);
+    const auto bytes = sizeof(CacheSlot) + slot->topic.capacity() + out.targets.capacity() * sizeof(Target) + out.ids.capacity() * sizeof(std::uint32_t) + out.groups.capacity() * sizeof(Group*);
+    cache_bytes_ += bytes - std::exchange(slot->bytes, bytes);
+    if (bytes > cache_max_ / 4) {
+        // One topic with very many receivers does not take the place of all others.
+        cache_bytes_ -= bytes;
+        uncached_ = std::move(*slot);
+        slot.reset();
+        return uncached_.match;
+    }
+    if (cache_bytes_ > cache_max_) shrink_cache(slot.get());
     return out;
 }
 

@@ -36,8 +36,9 @@ struct Group {
     std::string name;
     std::string filter;
     bool filter_has_wildcard = false;
-    std::vector<Member> members;
+    CountedVector<Member> members;
     std::size_t cursor = 0;              ///< round robin
+    Counted names;                       ///< name, filter and the group itself
 
     /// Next member in turn, connected ones first; null when empty.
     Member* pick_round_robin() noexcept;
@@ -75,6 +76,7 @@ struct Match {
 /// Spec:   MQTT 5.0 §4.7, §4.8.2.
 /// Core:   home; every worker has its own, kept equal by messages. Matching takes no lock.
 /// Cost:   match is one table lookup per level and branch; a topic seen since the last change costs one lookup in all.
+/// Memory: subscriptions count in the message pool. The cache of matches does not: it is bounded in bytes by set_cache_max().
 class SubscriptionIndex {
   public:
     SubscriptionIndex();
@@ -101,6 +103,12 @@ class SubscriptionIndex {
     void set_member_connected(std::string_view filter, std::string_view group, std::uint64_t session, bool connected);
     [[nodiscard]] Group* find_group(std::string_view filter, std::string_view group) noexcept;
 
+    /// Bytes that the cache of matches may hold; the receivers of the topic asked about last come on top.
+    void set_cache_max(std::size_t bytes) noexcept { cache_max_ = bytes; }
+    [[nodiscard]] std::size_t cache_bytes() const noexcept { return cache_bytes_; }
+    /// Topics that are longer are matched each time: a publisher of long ones would fill the cache with what he says once.
+    static constexpr std::size_t cached_topic_max = 512;
+
     /// All that matches `topic`. The result lives until the next call or change. A `hidden` topic is not seen by
     /// filters that begin with a wildcard.
     const Match& match(std::string_view topic, bool hidden);
@@ -125,7 +133,7 @@ class SubscriptionIndex {
         std::vector<std::unique_ptr<Group>> groups;
     };
     struct Data {
-        std::vector<Entry> entries;
+        CountedVector<Entry> entries;
         std::uint64_t remote = 0;
         std::unique_ptr<Extra> extra;    ///< rare: shared groups
         std::uint32_t wildcard_children = 0;   ///< bit 0: a `+` child, bit 1: a `#` child
@@ -138,6 +146,7 @@ class SubscriptionIndex {
         std::string topic;
         std::uint64_t generation = 0;
         bool hidden = false;
+        std::size_t bytes = 0;           ///< of it, in cache_bytes_
         Match match;
     };
 
@@ -145,6 +154,9 @@ class SubscriptionIndex {
     Node* find_node(std::string_view filter) const noexcept;
     void prune(Node* node) noexcept;
     void collect(const Node* node, std::string_view rest, bool more, bool skip_wildcards, Match& out) const;
+    const Match& fill(CacheSlot& slot, std::string_view topic, bool hidden);
+    /// Lets go what is remembered, of one slot after the other, until there is room again.
+    void shrink_cache(const CacheSlot* but) noexcept;
     static void take(const Node* node, Match& out);
     static void merge(Match& out);
     template <class Visit>
@@ -161,7 +173,10 @@ class SubscriptionIndex {
 
     Table table_;
     std::vector<std::unique_ptr<CacheSlot>> cache_;
-    std::size_t cached_targets_ = 0;
+    CacheSlot uncached_;                 ///< of the last long topic
+    std::size_t cache_max_ = 16u << 20;
+    std::size_t cache_bytes_ = 0;
+    std::size_t next_to_drop_ = 0;       ///< place in cache_
     std::uint64_t generation_ = 1;
     std::size_t plain_count_ = 0;
     std::size_t shared_count_ = 0;

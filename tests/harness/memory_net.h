@@ -79,6 +79,8 @@ class MemoryNet {
         forget(*end.connection);
         settle();
     }
+    /// Ends of connections that are closed, which a test of many would collect.
+    void forget_closed() { std::erase_if(ends_, [](const auto& end) { return end->is_closed; }); }
     void advance(std::int64_t milliseconds) {
         const auto until = now_ + milliseconds;
         while (now_ < until && !is_dead_) {
@@ -128,7 +130,7 @@ class MemoryNet {
                     take(*end);
                     if (c->state == broker::ConnectionState::connected) cores_[end->core]->on_room(*c, now_);
                 }
-                if (c->is_paused && !cores_[end->core]->under_pressure() && !(c->is_stuffed && broker::Core::is_stuffed(*c))) {
+                if (c->is_paused && !cores_[end->core]->under_pressure() && !(c->is_stuffed && cores_[end->core]->is_stuffed(*c))) {
                     c->is_paused = c->is_stuffed = false;
                     work = true;
                     if (c->in) {

@@ -216,7 +216,7 @@ TEST(StateStore, agrees_with_a_model) {
             }
             ASSERT_EQ(got, want) << "world " << world << " step " << step;
             std::vector<std::string> told;
-            for (const auto& n : w.told) told.push_back(n.client_id + (n.payload.find("DELETE") != std::string::npos ? " DEL " : " SET ") + n.key);
+            for (const auto& n : w.told) told.push_back(n.client_id + (n.payload->find("DELETE") != std::string::npos ? " DEL " : " SET ") + n.key);
             ASSERT_EQ(told, expected) << "world " << world << " step " << step;
             std::size_t kept = 0;
             for (const auto& [name, plain] : model) {
