@@ -136,6 +136,8 @@ std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::i
         if (next == Next::stop) break;
         at += frame.size;
         if (next == Next::hold) break;
+        // These are answers themselves, nothing is sent for them, and they make room.
+        if (frame.type == PacketType::puback || frame.type == PacketType::pubcomp) continue;
         if (is_stuffed(connection)) {
             // Who asks without reading is not listened to: TCP holds it back, and memory stays bounded.
             connection.is_stuffed = true;

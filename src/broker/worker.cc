@@ -13,6 +13,7 @@
 namespace penstock::broker {
 namespace {
 
+constexpr std::int64_t paused_look_ms = 20;
 constexpr std::uint64_t listener_bit = 1;                  // pointers are aligned; the lowest bit tells listeners apart
 
 std::uint64_t tag_of(const Connection& connection) noexcept { return std::bit_cast<std::uint64_t>(&connection); }
@@ -343,7 +344,9 @@ void Worker::pause(Connection& connection) {
 
 void Worker::resume_paused() {
     const bool full = core_.under_pressure() || core_.is_failing();
-    if (full && !has_held_newcomers_) return;
+    // Who has read what was there for him goes on; among them may be who makes room.
+    if (full && !has_held_newcomers_ && now_ < next_paused_look_) return;
+    next_paused_look_ = now_ + paused_look_ms;
     auto paused = std::move(paused_);
     paused_.clear();
     has_held_newcomers_ = false;
@@ -351,7 +354,7 @@ void Worker::resume_paused() {
         const bool closing = connection->state == ConnectionState::closing;
         // Newcomers do not wait for memory: among them may be who makes room.
         const bool is_newcomer = !closing && connection->state != ConnectionState::connected;
-        const bool waits = is_newcomer ? holds_newcomers_ : !closing && (full || (connection->is_stuffed && core_.is_stuffed(*connection)));
+        const bool waits = is_newcomer ? holds_newcomers_ : !closing && (connection->is_stuffed ? core_.is_stuffed(*connection) : full);
         if (waits) {
             has_held_newcomers_ |= is_newcomer;
             paused_.push_back(connection);

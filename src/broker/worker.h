@@ -177,6 +177,7 @@ class Worker final : public Driver {
     std::vector<Connection*> closing_;                     ///< to be reaped at the end of the turn
     std::vector<std::pair<std::int64_t, Connection*>> lingering_;  ///< closing, with bytes left; deadline
     std::vector<Connection*> paused_;
+    std::int64_t next_paused_look_ = 0;                    ///< while the pool is full
     std::vector<std::unique_ptr<session::OutBuffer>> buffers_;     ///< spare ones
     std::size_t spare_bytes_ = 0;                          ///< that they hold
     std::vector<Port> ports_;

@@ -130,7 +130,7 @@ class MemoryNet {
                     take(*end);
                     if (c->state == broker::ConnectionState::connected) cores_[end->core]->on_room(*c, now_);
                 }
-                if (c->is_paused && !cores_[end->core]->under_pressure() && !(c->is_stuffed && cores_[end->core]->is_stuffed(*c))) {
+                if (c->is_paused && !(c->is_stuffed ? cores_[end->core]->is_stuffed(*c) : cores_[end->core]->under_pressure())) {
                     c->is_paused = c->is_stuffed = false;
                     work = true;
                     if (c->in) {

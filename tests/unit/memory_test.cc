@@ -75,7 +75,7 @@ TEST_P(Counting, what_it_takes_of_the_heap_counts_in_the_pool) {
     const auto heap_before = heap(), pool_before = net.shared().pool_used();
     GetParam().run(net);
     const auto taken = heap() - heap_before, counted = net.shared().pool_used() - pool_before;
-    EXPECT_LE(taken, counted + counted / 4 + (2 << 20));
+    EXPECT_LE(taken, counted + counted / 4 + (512 << 10));
     if (taken != 0) {
         EXPECT_GE(taken, GetParam().at_least) << "it takes what it is here for";
     }
@@ -109,6 +109,7 @@ INSTANTIATE_TEST_SUITE_P(Of, Counting, testing::Values(
             auto* a = net.open();
             net.send(*a, connect_packet(std::string(30'000, 'i') + std::to_string(i), Version::v5, keeps()));
             net.drop(*a);
+            net.forget_closed();
         }
     }},
     Attack{"many_sessions", 8 << 20, [](MemoryNet& net) {
@@ -116,6 +117,7 @@ INSTANTIATE_TEST_SUITE_P(Of, Counting, testing::Values(
             auto* a = net.open();
             net.send(*a, connect_packet("i" + std::to_string(i), Version::v5, keeps()));
             net.drop(*a);
+            net.forget_closed();
         }
     }},
     Attack{"one_message_in_many_queues", 15 << 20, [](MemoryNet& net) {
@@ -123,10 +125,12 @@ INSTANTIATE_TEST_SUITE_P(Of, Counting, testing::Values(
             auto* a = net.open();
             net.send(*a, connect_packet("i" + std::to_string(i), Version::v5, keeps()) + subscribe_packet("t", Qos::at_least_once));
             net.drop(*a);
+            net.forget_closed();
         }
         auto* b = net.open();
         net.send(*b, connect_packet("b"));
         for (int i = 1; i <= 1000; ++i) net.send(*b, publish_packet("t", "x", 1, static_cast<std::uint16_t>(i)));
+        b->received = {};
     }},
     Attack{"subscription_identifiers_in_a_queue", 8 << 20, [](MemoryNet& net) {
         auto* a = net.open();
@@ -143,24 +147,29 @@ INSTANTIATE_TEST_SUITE_P(Of, Counting, testing::Values(
         auto* b = net.open();
         net.send(*b, connect_packet("b"));
         for (int i = 1; i <= 2500; ++i) net.send(*b, publish_packet("x/x/x/x/x/x/x/x/x/x", "", 1, static_cast<std::uint16_t>(i)));
+        b->received = {};
     }},
-    Attack{"identifiers_of_version_3_clients", 5 << 20, [](MemoryNet& net) {
-        for (int c = 0; c < 100; ++c) {
+    Attack{"identifiers_of_version_3_clients", 800 << 10, [](MemoryNet& net) {
+        for (int c = 0; c < 30; ++c) {
             auto* a = net.open();
             net.send(*a, connect_packet("a" + std::to_string(c), Version::v311));
             std::string all;
-            for (int i = 1; i <= 20'000; ++i) all += publish_packet("t", "", 2, static_cast<std::uint16_t>(i), Version::v311);
+            for (int i = 1; i <= 16'000; ++i) all += publish_packet("t", "", 2, static_cast<std::uint16_t>(i), Version::v311);
             net.send(*a, all);
+            a->received = {};
         }
     }},
     Attack{"a_window_with_one_old_entry", 5 << 20, [](MemoryNet& net) {
+        std::vector<MemoryNet::End*> readers;
         for (int c = 0; c < 2; ++c) {
-            auto* a = net.open();
-            net.send(*a, connect_packet("a" + std::to_string(c), Version::v311) + subscribe_packet("t", Qos::at_least_once, Version::v311));
+            readers.push_back(net.open());
+            net.send(*readers.back(), connect_packet("a" + std::to_string(c), Version::v311) + subscribe_packet("t", Qos::at_least_once, Version::v311));
         }
         auto* b = net.open();
         net.send(*b, connect_packet("b"));
         for (int i = 1; i <= 30'000; ++i) net.send(*b, publish_packet("t", "", 1, static_cast<std::uint16_t>(i)));
+        b->received = {};
+        for (auto* one : readers) one->received = {};
     }},
     Attack{"readers_that_do_not_read", 20 << 20, [](MemoryNet& net) {
         for (int i = 0; i < 100; ++i) {
@@ -173,13 +182,15 @@ INSTANTIATE_TEST_SUITE_P(Of, Counting, testing::Values(
         for (int i = 0; i < 1000; ++i) net.send(*b, publish_packet("t", std::string(1000, 'x'), 0, 0));
     }},
     Attack{"aliases_that_the_broker_sets", 2 << 20, [](MemoryNet& net) {
+        std::vector<MemoryNet::End*> readers;
         for (int i = 0; i < 60; ++i) {
-            auto* a = net.open();
-            net.send(*a, connect_packet("a" + std::to_string(i), Version::v5, {{.id = PropertyId::topic_alias_maximum, .number = 65'535}}) + subscribe_packet("#", Qos::at_most_once));
+            readers.push_back(net.open());
+            net.send(*readers.back(), connect_packet("a" + std::to_string(i), Version::v5, {{.id = PropertyId::topic_alias_maximum, .number = 65'535}}) + subscribe_packet("#", Qos::at_most_once));
         }
         auto* b = net.open();
         net.send(*b, connect_packet("b"));
         for (int i = 0; i < 100; ++i) net.send(*b, publish_packet(std::string(600, 'x') + std::to_string(i), "", 0, 0));
+        for (auto* one : readers) one->received = {};
     }},
     Attack{"retained_messages_that_are_asked_for", 10 << 20, [](MemoryNet& net) {
         auto* b = net.open();
@@ -342,9 +353,45 @@ TEST(Pressure, who_does_not_read_is_held_back_sooner_when_the_pool_is_full) {
     net.send(*b, pings);
     EXPECT_TRUE(b->connection->is_stuffed);
     EXPECT_LE(b->connection->out->pending(), 8192u);
+    b->received.clear();
     b->reads = true;
     net.settle();
-    EXPECT_FALSE(b->is_closed);
+    EXPECT_EQ(b->received.size(), 20'000u) << "who reads goes on, though the pool is full";
+    EXPECT_FALSE(b->connection->is_paused);
+}
+
+TEST(Pressure, acknowledgements_are_taken_while_the_pool_is_full_and_make_room) {
+    MemoryNet net(1, {.pool_bytes = 2 << 20});
+    auto *a = net.open(), *b = net.open();
+    net.send(*a, connect_packet("a", Version::v5, keeps()) + subscribe_packet("t", Qos::at_least_once));
+    net.drop(*a);
+    net.send(*b, connect_packet("b"));
+    std::string urgent_property, packet;
+    mqtt::write_user_property(urgent_property, "$high_priority", "");
+    for (std::uint16_t i = 1; i <= 60; ++i) {
+        packet.clear();
+        mqtt::encode_publish(packet, Version::v5, "t", std::string(60'000, 'x'), Qos::at_least_once, false, false, i, urgent_property);
+        net.send(*b, packet);
+    }
+    ASSERT_TRUE(net.core(0).is_full());
+    // The client has a session: it is let in, gets what waits and acknowledges it.
+    auto* again = net.open();
+    net.send(*again, connect_packet("a", Version::v5, keeps(), false));
+    std::size_t got = 0;
+    for (int round = 0; round < 200 && net.core(0).figures().queued + net.core(0).figures().in_flight > 0; ++round) {
+        mqtt::Frame frame;
+        std::string acks;
+        std::string_view rest = again->received;
+        for (; mqtt::cut_frame(rest, 1u << 20, frame) == mqtt::FrameState::complete; rest.remove_prefix(frame.size)) {
+            if (frame.type != mqtt::PacketType::publish) continue;
+            mqtt::encode_ack(acks, mqtt::PacketType::puback, Version::v5, mqtt::decode_publish(frame.flags, frame.body, Version::v5, false)->packet_id, ReasonCode::success);
+            ++got;
+        }
+        again->received = rest;
+        net.send(*again, acks);
+    }
+    EXPECT_GE(got, 30u);
+    EXPECT_FALSE(net.core(0).under_pressure());
 }
 
 // --- retained messages that were cleared ---
