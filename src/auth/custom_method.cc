@@ -27,7 +27,7 @@ mqtt::ReasonCode refusal_code(int reason) {
 }  // namespace
 
 Step CustomMethod::check(const Credentials& credentials, const std::function<Resume()>& later) {
-    Question question{.is_auth = credentials.is_again};
+    Question question{.is_auth = credentials.is_again, .asker = credentials.asker};
     auto copy = [](const std::optional<std::string_view>& from) { return from ? std::optional<std::string>(*from) : std::nullopt; };
     question.user_name = copy(credentials.user_name);
     question.password = copy(credentials.password);

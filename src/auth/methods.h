@@ -149,6 +149,7 @@ class CustomMethod final : public Method {
         std::optional<std::string> user_name, password, method;
         std::string data;
         std::string certificates;                 ///< PEM
+        std::optional<std::weak_ptr<const void>> asker{};  ///< see Credentials
     };
     struct Answer {
         enum class Kind : std::uint8_t { accept, refuse, unreachable };

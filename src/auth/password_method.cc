@@ -11,7 +11,7 @@ namespace penstock::auth {
 
 namespace {
 constexpr std::size_t remembered_max = 10'000;
-constexpr std::size_t password_bytes_max = 1024;
+constexpr std::size_t password_bytes_max = 1024, user_bytes_max = 1024;
 }  // namespace
 
 struct PasswordMethod::State {
@@ -47,7 +47,7 @@ Step PasswordMethod::check(const Credentials& credentials, const std::function<R
     if (!credentials.user_name || credentials.is_again) return {};
     const std::string user(*credentials.user_name), password(credentials.password.value_or(""));
     const auto wrong = [] { return Verdict::refused(mqtt::ReasonCode::bad_user_name_or_password, "the user name or the password is wrong"); };
-    if (password.size() > password_bytes_max) return Step::of(wrong());
+    if (password.size() > password_bytes_max || user.size() > user_bytes_max) return Step::of(wrong());
     const auto digest = state_->digest(user, password);
     {
         const std::lock_guard lock(state_->guard);
@@ -62,7 +62,9 @@ Step PasswordMethod::check(const Credentials& credentials, const std::function<R
     // The continuation exists only once the crew has room, for it must be called exactly once.
     auto resume = std::make_shared<Resume>();
     *resume = later();
-    const bool taken = crew_->add([state = state_, resume, hash = std::move(hash), exists, user, password, digest, wrong] {
+    const auto bytes = 512 + hash.size() + credentials.client_id.size() + user.size() + password.size() + credentials.data.size();
+    const bool taken = crew_->add([state = state_, resume, hash = std::move(hash), exists, user, password, digest, wrong, asker = credentials.asker] {
+        if (asker && asker->expired()) return;   // its client did not wait: others do
         const bool good = crypto::verify_password(hash, password) && exists;
         if (good) {
             const std::lock_guard lock(state->guard);
@@ -70,7 +72,7 @@ Step PasswordMethod::check(const Credentials& credentials, const std::function<R
             state->remembered[user] = digest;
         }
         (*resume)(Step::of(good ? Verdict::accepted(state->principal(user)) : wrong()));
-    });
+    }, bytes);
     if (!taken) {
         auto busy = Verdict::refused(mqtt::ReasonCode::server_busy, "too many passwords are being checked; retry later");
         busy.is_fault = true;

@@ -46,6 +46,7 @@ struct Connection {
 struct Question {
     http::request<http::string_body> request;
     std::function<void(HttpAnswer)> done;
+    std::function<bool()> wanted;
 };
 
 }  // namespace
@@ -97,7 +98,7 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
         return {};
     }
 
-    void send(std::string method, std::string target, std::vector<std::pair<std::string, std::string>> headers, std::string body, std::function<void(HttpAnswer)> done) override {
+    void send(std::string method, std::string target, std::vector<std::pair<std::string, std::string>> headers, std::string body, std::function<void(HttpAnswer)> done, std::function<bool()> wanted) override {
         Question question;
         // The root has a name too (RFC 9112, 3.2.1).
         question.request = {http::string_to_verb(method), path_.empty() && !target.starts_with('/') ? "/" + target : path_ + target, 11};
@@ -108,6 +109,7 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
         question.request.body() = std::move(body);
         question.request.prepare_payload();
         question.done = std::move(done);
+        question.wanted = std::move(wanted);
         asio::post(context_, [self = shared_from_this(), q = std::make_shared<Question>(std::move(question))] {
             const auto size = q->request.body().size();
             if (self->waiting_.size() >= self->options_.waiting_max || self->waiting_bytes_ + size > self->options_.waiting_bytes_max) return q->done({.error = "too many requests wait for it"});
@@ -120,10 +122,15 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
   private:
     void start() {
         while (under_way_ < options_.under_way_max && !waiting_.empty()) {
-            ++under_way_;
             waiting_bytes_ -= waiting_.front().request.body().size();
-            asio::co_spawn(context_, work(shared_from_this(), std::make_shared<Question>(std::move(waiting_.front()))), asio::detached);
+            auto question = std::make_shared<Question>(std::move(waiting_.front()));
             waiting_.pop_front();
+            if (question->wanted && !question->wanted()) {
+                question->done({.error = "nobody waits for the answer any more"});
+                continue;
+            }
+            ++under_way_;
+            asio::co_spawn(context_, work(shared_from_this(), std::move(question)), asio::detached);
         }
     }
 

@@ -33,8 +33,8 @@ class HttpSite {
   public:
     virtual ~HttpSite() = default;
     /// Never blocks; `done` is called once, on the pool's thread. `target` is put behind the URL's path. A request on a kept
-    /// connection that turns out dead is sent once more on a fresh one.
-    virtual void send(std::string method, std::string target, std::vector<std::pair<std::string, std::string>> headers, std::string body, std::function<void(HttpAnswer)> done) = 0;
+    /// connection that turns out dead is sent once more on a fresh one. One whose turn comes when `wanted` is false is not sent (null: always wanted).
+    virtual void send(std::string method, std::string target, std::vector<std::pair<std::string, std::string>> headers, std::string body, std::function<void(HttpAnswer)> done, std::function<bool()> wanted = {}) = 0;
 };
 
 /// Asynchronous HTTP/1.1 over TLS with one thread, for questions the broker asks others. Core: any.

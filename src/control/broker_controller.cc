@@ -79,7 +79,7 @@ class BrokerController::Work : public Reconciler {
 
 BrokerController::BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys, StatePlace place)
     : objects_(objects), recorder_(objects, "penstock-broker"), engine_(objects), version_(std::move(version)), place_(std::move(place)), probe_secret_(std::make_shared<const std::string>(random_text(64))),
-      crew_(std::make_shared<auth::Crew>(1, 256)), http_(std::make_shared<client::HttpPool>()),
+      crew_(std::make_shared<auth::Crew>(auth::Crew::threads_here())), http_(std::make_shared<client::HttpPool>()),
       security_(objects, {.token_keys = std::move(token_keys), .probe_secret = probe_secret_, .crew = crew_, .custom_server = [http = http_](const Json& settings) { return make_custom_server(http, settings); },
                           .revocation = [http = http_](const std::string& mode) { return make_revocation_check(http, mode); }}) {
     engine_.add(std::make_unique<Work>(*this));

@@ -19,6 +19,7 @@ using resources::text_at;
 namespace {
 
 constexpr const char* newest_version = "0.5.0";
+constexpr std::size_t fleet_max = 20'000;         // questions that wait, when all clients return at once
 constexpr std::size_t attributes_max = 100, attribute_bytes_max = 1024;
 constexpr std::int64_t ocsp_failure_kept_ms = 60'000, ocsp_answer_kept_ms = 3'600'000;
 constexpr std::size_t ocsp_kept_max = 10'000;
@@ -40,13 +41,14 @@ class HttpServer final : public CustomMethod::Server, public std::enable_shared_
     }
     void ask(CustomMethod::Question question, std::function<void(CustomMethod::Answer)> done) override {
         if (site_ == nullptr) return done({.message = fault_});
-        send(question_body(question).dump(-1, ' ', false, Json::error_handler_t::replace), newest_version, 0, std::move(done));
+        auto body = question_body(question).dump(-1, ' ', false, Json::error_handler_t::replace);
+        send(std::move(body), newest_version, 0, std::move(done), [asker = question.asker] { return !asker || !asker->expired(); });
     }
 
   private:
-    void send(std::string body, const std::string& version, int attempt, std::function<void(CustomMethod::Answer)> done) {
+    void send(std::string body, const std::string& version, int attempt, std::function<void(CustomMethod::Answer)> done, std::function<bool()> wanted) {
         auto copy = body;
-        site_->send("POST", "/?api-version=" + version, headers_, std::move(copy), [self = shared_from_this(), body = std::move(body), attempt, done = std::move(done)](client::HttpAnswer answer) mutable {
+        site_->send("POST", "/?api-version=" + version, headers_, std::move(copy), [self = shared_from_this(), body = std::move(body), attempt, done = std::move(done), wanted](client::HttpAnswer answer) mutable {
             if (answer.status == 422 && attempt == 0) {
                 // The server names what it speaks; ours is one version, which later ones must still understand.
                 const auto parsed = resources::parse_json(answer.body);
@@ -54,16 +56,16 @@ class HttpServer final : public CustomMethod::Server, public std::enable_shared_
                     if (const auto& versions = resources::at_path(*parsed, "supportedVersions"); versions.is_array())
                         for (const auto& candidate : versions)
                             if (candidate.is_string() && candidate.get<std::string>().starts_with("0.") && candidate.get<std::string>().find_first_not_of("0123456789.") == std::string::npos)
-                                return self->send(std::move(body), candidate.get<std::string>(), attempt + 1, std::move(done));
+                                return self->send(std::move(body), candidate.get<std::string>(), attempt + 1, std::move(done), std::move(wanted));
             }
             auto out = answer.status == 0 ? CustomMethod::Answer{.message = answer.error} : custom_answer(answer.status, answer.body);
-            if (out.kind == CustomMethod::Answer::Kind::unreachable) {
+            if (out.kind == CustomMethod::Answer::Kind::unreachable && wanted()) {
                 static log::RateLimit limit(1);
                 std::uint64_t suppressed = 0;
                 if (limit.allow(monotonic_ms(), suppressed)) log::warn("control", "a custom authentication server does not answer why=\"{}\" suppressed={}", out.message, suppressed);
             }
             done(std::move(out));
-        });
+        }, wanted);
     }
     std::shared_ptr<client::HttpSite> site_;
     std::vector<std::pair<std::string, std::string>> headers_;
@@ -101,7 +103,7 @@ CustomMethod::Answer custom_answer(int status, const std::string& body) {
 }
 
 std::shared_ptr<CustomMethod::Server> make_custom_server(const std::shared_ptr<HttpPool>& pool, const Json& settings) {
-    auto site = pool->site({.url = text_at(settings, "endpoint"), .ca = text_at(settings, "ca"), .certificate = text_at(settings, "certificate"), .key = text_at(settings, "key")});
+    auto site = pool->site({.url = text_at(settings, "endpoint"), .ca = text_at(settings, "ca"), .certificate = text_at(settings, "certificate"), .key = text_at(settings, "key"), .waiting_max = fleet_max});
     std::vector<std::pair<std::string, std::string>> headers;
     for (const auto& [name, value] : settings["headers"].items())
         if (value.is_string()) headers.emplace_back(name, value.get<std::string>());

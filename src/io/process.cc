@@ -1,8 +1,10 @@
 #include "io/process.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -36,6 +38,11 @@ void hold_standard_descriptors() noexcept {
         // The lowest number that is free is given, and that is this one. Without /dev something that takes no writes stands there.
         if (::open("/dev/null", O_RDWR) < 0) [[maybe_unused]] const int any = ::open("/", O_PATH);
     }
+}
+
+void lower_thread_priority() noexcept {
+    // Its own value may be lowered by anybody; where it cannot be, the thread merely keeps its priority.
+    if (setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + 10) != 0) errno = 0;
 }
 
 }  // namespace penstock::io
