@@ -96,6 +96,8 @@ struct Connection : session::Link {
         std::uint64_t ticket = 0;                 ///< of the verdict that is waited for; 0: none
         std::int64_t began_ns = 0;                ///< when CONNECT came, where it is traced
         std::shared_ptr<auth::Authenticator> by;  ///< who was asked: the port's may be another when the answer comes
+        std::shared_ptr<const char> asks = std::make_shared<const char>();   ///< gone when nobody waits for the answer any more
+        std::size_t counted = 0;                  ///< bytes counted with those who wait for a verdict
     };
     std::unique_ptr<Waiting> waiting;
     std::unique_ptr<TlsState> tls;

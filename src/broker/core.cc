@@ -20,6 +20,7 @@ namespace {
 constexpr std::uint32_t connect_packet_max = 512 * 1024;   // a CONNECT has at most five fields of 64 KiB and its properties
 constexpr std::size_t recent_topics_max = 64, remembered_topic_max = 512, recent_topic_bytes_max = 8192;   // of one client
 constexpr std::size_t subscriptions_max = 100'000;         // of one client
+constexpr std::uint32_t shares_max = 0xFFFF'FFFF;          // shared subscriptions of one session in all its life; a number is given once
 constexpr std::uint32_t control_packet_max = 1u << 20;     // bytes of a packet that is no PUBLISH
 constexpr std::size_t subscription_bytes_max = 8u << 20;   // of their filters
 constexpr std::int64_t match_cache_min = 1 << 20, match_cache_max = 16 << 20;   // bytes of a worker, by the size of the pool
@@ -41,6 +42,8 @@ Core::Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared
     : id_(id), count_(count), driver_(driver), shared_(shared), engine_(std::move(engine)), durable_(engine_->is_durable()), cleared_(id, count), overflow_(overflow), categories_(shared.categories) {
     if (overflow_ != nullptr)
         overflow_->on_ready = [this](const std::string& client_id) {
+            // Not here: it may end the queue that calls.
+            hands_on_at_once_ |= handing_on_.contains(client_id);
             auto* session = find_session(client_id);
             if (session == nullptr) return;
             watch_queue(*session);
@@ -459,10 +462,15 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
             reasons.back() = ReasonCode::quota_exceeded;
             continue;
         }
+        if (is_new && shared.is_shared && session.next_share == shares_max) {
+            reasons.back() = ReasonCode::quota_exceeded;
+            continue;
+        }
+        const auto share = !shared.is_shared ? 0 : is_new ? ++session.next_share : share_of(session, shared);
         if (is_new) session.subscriptions.add({.text = std::string(entry.filter), .options = options});
         else known->options = options;
-        if (session.is_kept) engine_->put_subscription(session.client_id(), entry.filter, options);
-        index_subscription(session, shared, options);
+        if (session.is_kept) engine_->put_subscription(session.client_id(), entry.filter, options, share);
+        index_subscription(session, shared, options, share);
         if (shared.is_shared) continue;   // no retained messages for shared subscriptions, §4.8.2
         if (entry.retain_handling == 0 || (entry.retain_handling == 1 && is_new)) retrieve.push_back({shared.filter, options});
     }
@@ -481,9 +489,9 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
     return Next::go_on;
 }
 
-void Core::index_subscription(Session& session, const topics::SharedFilter& shared, const topics::Options& options) {
+void Core::index_subscription(Session& session, const topics::SharedFilter& shared, const topics::Options& options, std::uint32_t share) {
     if (shared.is_shared) {
-        topics::Member member{.session = session.id(), .worker = id_, .local = &session, .options = options, .is_connected = session.link() != nullptr};
+        topics::Member member{.session = session.id(), .worker = id_, .share = share, .local = &session, .options = options, .is_connected = session.link() != nullptr};
         index_.add_member(shared.filter, shared.group, member);
         by_id_[session.id()] = &session;
         member.local = nullptr;
@@ -499,9 +507,9 @@ void Core::index_subscription(Session& session, const topics::SharedFilter& shar
     broadcast(mail);
 }
 
-void Core::add_subscription(Session& session, std::string_view filter, const topics::Options& options) {
+void Core::add_subscription(Session& session, std::string_view filter, const topics::Options& options, std::uint32_t share) {
     session.subscriptions.add({.text = std::string(filter), .options = options});
-    index_subscription(session, topics::split_shared(filter), options);
+    index_subscription(session, topics::split_shared(filter), options, share);
 }
 
 void Core::remove_subscription(Session& session, const session::Subscription& subscription) {
@@ -544,9 +552,13 @@ Core::Next Core::on_unsubscribe(Connection& connection, const mqtt::Frame& frame
                                                                                        : ReasonCode::topic_filter_invalid);
             continue;
         }
+        const auto shared = topics::split_shared(filter);
+        const auto share = shared.is_shared ? share_of(session, shared) : 0;
         remove_subscription(session, *at);
         if (session.is_kept) engine_->erase_subscription(session.client_id(), filter);
         session.subscriptions.erase(at);
+        // What the client has been sent it may still acknowledge [MQTT-3.10.4-3]; what waits is for the others of the group.
+        if (share != 0) hand_on(session, {{.number = share, .filter = std::string(shared.filter), .group = std::string(shared.group)}}, false);
         reasons.push_back(ReasonCode::success);
     }
     scratch_.clear();
@@ -579,14 +591,21 @@ bool Core::may_publish(Connection& connection, std::string_view topic) {
 
 bool Core::is_hidden(std::string_view topic) const noexcept { return config_.hide_selftest && topic.starts_with(selftest_prefix); }
 
-void Core::deliver_to(Session& session, mqtt::Outgoing& message, std::uint8_t qos, bool retain, const std::uint32_t* ids, std::size_t id_count) {
+bool Core::is_late(const mqtt::MessageRef& message) {
+    // As a receiver on the publisher's own worker: what arrives in the moment of its end is delivered.
+    if (message->expires_at() == 0 || message->expires_at() >= now_) return false;
+    ++figures_.expired_messages;
+    return true;
+}
+
+void Core::deliver_to(Session& session, mqtt::Outgoing& message, std::uint8_t qos, bool retain, const std::uint32_t* ids, std::size_t id_count, std::uint32_t share) {
     auto* link = static_cast<Connection*>(session.link());
     if (link != nullptr && !link->is_dirty) driver_.make_dirty(*link);
     auto& counts = categories_[link != nullptr ? link->category : 0].delivery;
     const auto effective = std::min(static_cast<Qos>(qos), message.view().qos);
     // A delivery of a kept session leaves once it is known on disk: after a crash it must be the same one, not another.
     if (link != nullptr && session.keeps_queue && effective != Qos::at_most_once) gate(*link);
-    session.deliver(message, effective, retain, ids, id_count, *engine_, queue_limits(), now_, counts);
+    session.deliver(message, effective, retain, ids, id_count, *engine_, queue_limits(), now_, counts, share);
     if (session.next_end() != 0) watch_queue(session);
 }
 
@@ -604,29 +623,6 @@ bool Core::deliver_local(mqtt::Outgoing& message, const topics::Match& match) {
         deliver_to(session, message, target.qos, retain && target.retain_as_published, match.ids.data() + target.ids_begin, target.ids_count);
     }
     return any;
-}
-
-void Core::deliver_shared(mqtt::Outgoing& message, topics::Group& group, std::string_view filter) {
-    if (origin_ != nullptr && origin_->dup && had_before(group_name(origin_->publisher, filter, group.name), origin_->packet_id) != nullptr) return;   // the group has it
-    topics::Member* member = nullptr;
-    const auto& view = message.view();
-    if (view.has_partition) member = group.pick_by_hash(view.partition);
-    else if (config_.aio_compatible && group.filter_has_wildcard) member = group.pick_by_hash(view.topic);
-    else member = group.pick_round_robin();
-    if (member == nullptr) return;
-    if (member->local != nullptr) {
-        auto& session = *static_cast<Session*>(member->local);
-        if (origin_ != nullptr) mark_seen(group_name(origin_->publisher, filter, group.name), origin_->packet_id);
-        deliver_to(session, message, member->options.qos, view.retain && member->options.retain_as_published, &member->options.id,
-                   member->options.id != 0 ? 1 : 0);
-        return;
-    }
-    Mail mail{.kind = Mail::Kind::shared_publish, .from = id_, .number = member->session, .message = message.share()};
-    mail.body = std::make_unique<Mail::Body>();
-    mail.body->filter = filter;
-    mail.body->group = group.name;
-    put_origin(mail);
-    driver_.post(member->worker, std::move(mail));
 }
 
 bool Core::route(mqtt::Outgoing& message) {
@@ -671,6 +667,7 @@ void Core::on_mail(Mail& mail, std::int64_t now) {
     look_at_pressure();
     switch (mail.kind) {
         case Mail::Kind::publish: {
+            if (is_late(mail.message)) break;
             mqtt::Outgoing message(std::move(mail.message));
             const auto& match = index_.match(message.view().topic, is_hidden(message.view().topic));
             if (mail.body != nullptr) deliver_once({.publisher = mail.body->publisher, .packet_id = mail.body->packet_id, .dup = mail.flag}, message, match);
@@ -686,27 +683,9 @@ void Core::on_mail(Mail& mail, std::int64_t now) {
             if (mail.flag) forget_seen(mail.body->publisher);
             else forget_seen(mail.body->publisher, mail.body->packet_id);
             break;
-        case Mail::Kind::shared_publish: {
-            // A group has a mark of its own: the same message may come here for ordinary subscribers too.
-            Origin origin{.publisher = mail.body->publisher, .packet_id = mail.body->packet_id, .dup = mail.flag};
-            const bool exactly_once = !origin.publisher.empty();
-            mqtt::Outgoing message(std::move(mail.message));
-            auto* group = index_.find_group(mail.body->filter, mail.body->group);
-            if (group == nullptr) break;
-            const auto picked = std::ranges::find(group->members, mail.number, &topics::Member::session);
-            if (picked != group->members.end() && picked->local != nullptr) {
-                if (exactly_once) mark_seen(group_name(origin.publisher, mail.body->filter, mail.body->group), origin.packet_id);
-                deliver_to(*static_cast<Session*>(picked->local), message, picked->options.qos,
-                           message.view().retain && picked->options.retain_as_published, &picked->options.id, picked->options.id != 0 ? 1 : 0);
-            } else {
-                // The member left meanwhile; another one takes it. The publisher's acknowledgement waits for this worker's disk alone, so
-                // until it is on the other's it stays on this one.
-                if (exactly_once) mark_seen(group_name(origin.publisher, mail.body->filter, mail.body->group), origin.packet_id);
-                if (durable_ && message.view().qos != Qos::at_most_once) leave({.client_id = {}, .filter = mail.body->filter, .group = mail.body->group, .message = message.share()});
-                else deliver_shared(message, *group, mail.body->filter);
-            }
+        case Mail::Kind::shared_publish:
+            if (!is_late(mail.message)) on_shared_publish(mail);
             break;
-        }
         case Mail::Kind::filter_added: index_.set_remote(mail.body->filter, mail.from, true); break;
         case Mail::Kind::filter_removed: index_.set_remote(mail.body->filter, mail.from, false); break;
         case Mail::Kind::member_added: index_.add_member(mail.body->filter, mail.body->group, mail.body->member); break;

@@ -18,6 +18,7 @@
 #include "broker/cleared_topics.h"
 #include "broker/config.h"
 #include "broker/connection.h"
+#include "broker/handing_on.h"
 #include "broker/mail.h"
 #include "broker/trace.h"
 #include "session/session.h"
@@ -101,6 +102,7 @@ struct CoreFigures {
     std::uint64_t throttled = 0;                           ///< CONNECTs refused for too many failures of their address
     std::uint64_t credentials_expired = 0;
     std::uint64_t rights_revoked = 0;                      ///< connections and subscriptions ended by changed rules
+    std::uint64_t withdrawn_messages = 0;                  ///< that waited for who may not read their topics any more
     std::uint64_t connections_total = 0;
     std::uint64_t packets_received = 0;
     std::uint64_t bytes_received = 0;
@@ -165,10 +167,12 @@ class Core {
     void on_room(Connection& connection, std::int64_t now);
     /// A mail that is not Kind::connection.
     void on_mail(Mail& mail, std::int64_t now);
-    /// When something is due before the next tick, monotonic ms; 0: nothing.
-    [[nodiscard]] std::int64_t next_deadline(std::int64_t now) const;
-    void on_deadline(std::int64_t now);
-    /// About once a second: keep alive, wills, expiry.
+    /// When the next thing is due that is not left to the tick, monotonic ms; 0: nothing. Wills, sessions, credentials and state store
+    /// keys end in their millisecond, before any packet that comes later is looked at.
+    [[nodiscard]] std::int64_t next_deadline() const;
+    /// Does what is due. At the begin of a turn, before mails and packets.
+    void run_due(std::int64_t now);
+    /// About once a second: keep alive, queued messages that expired.
     void on_tick(std::int64_t now);
     /// Publishes a message of the server's own.
     void publish(const mqtt::MessageView& view, std::int64_t now);
@@ -178,6 +182,10 @@ class Core {
     void on_rules(Connection& connection, const std::shared_ptr<const ListenerConfig>& listener, std::int64_t now);
     /// The same for sessions whose clients are away: what they may not have any more does not wait for them.
     void on_port_rules(const std::shared_ptr<const ListenerConfig>& before, const std::shared_ptr<const ListenerConfig>& after, std::int64_t now);
+    /// A port of a listener opened: its rules are in force for those who were last connected by that listener, before the process began or
+    /// the listener's port changed.
+    void on_port_added(const std::shared_ptr<const ListenerConfig>& port, std::int64_t now);
+    void on_port_removed(const std::shared_ptr<const ListenerConfig>& port);
     /// A client asked for a name that the port's certificate does not cover.
     void note_uncovered(const Connection& connection, const std::string& name);
     /// By `namespace/name:port` of the listener; a few names each, since its certificate was put in force.
@@ -197,8 +205,10 @@ class Core {
     [[nodiscard]] bool is_durable() const noexcept { return durable_; }
     /// The disk takes nothing: version 3 clients wait.
     [[nodiscard]] bool is_failing() const noexcept { return durable_ && engine_->fault() != nullptr; }
-    /// Takes over what the engine kept. Before any port is open.
+    /// Takes over what the engine kept. Before any port is open. Nothing ends and no will is sent until all_recovered().
     void recover(std::int64_t now);
+    /// The other workers have recovered too, and what they told of their subscriptions is known here.
+    void all_recovered() noexcept { is_recovering_ = false; }
     /// Keeps from now on what it had in memory alone: all that the policies name is written into the new engine.
     void begin_persistence(std::unique_ptr<store::Engine> engine, std::int64_t now);
     /// Goes on with what waited for a commit. Once a turn, before anything else.
@@ -270,6 +280,12 @@ class Core {
                                    const auth::Verdict& verdict, std::uint32_t granted_expiry, bool essential_only);
 
     // security
+    /// Reads nothing more of the client until its verdict is there, or has taken too long.
+    void wait_for_verdict(Connection& connection);
+    /// Its keep alive begins now.
+    void watch_keep_alive(Connection& connection);
+    /// A credential that ended while it was looked at lets nobody in.
+    static void refuse_expired(auth::Verdict& verdict);
     auth::Later later(Connection& connection);
     /// A verdict by rules that are not the port's any more is looked at with those that are.
     void recheck(const Connection& connection, const Connection::Waiting& waiting, auth::Verdict& verdict) const;
@@ -281,8 +297,16 @@ class Core {
     std::string review(Connection& connection) const;
     /// Why the principal may not open this session, or nothing.
     std::string connect_fault(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) const;
-    /// Ends the subscriptions that are not allowed.
-    void enforce(session::Session& session, const auth::Grant& grant, const Connection* connection);
+    /// Ends what the grant (null: everything is allowed) does not allow: subscriptions, the will, messages that wait. `resumes`: also
+    /// deliveries under way, which would be sent again when the client returns.
+    void enforce(session::Session& session, const std::shared_ptr<const auth::Grant>& grant, const Connection* connection, bool resumes);
+    void drop_forbidden_will(session::Session& session, const auth::Grant& grant);
+    struct Away {
+        std::shared_ptr<const ListenerConfig> listener;            ///< by which the client was last connected; port 0: it has no such port now
+        auth::Principal principal;
+    };
+    void remember_away(session::Session& session, const Connection& connection);
+    void enforce_away(std::uint64_t id, const Away& away);
     [[nodiscard]] bool may_publish(Connection& connection, std::string_view topic);
     void note(const Connection& connection, std::string_view client_id, const char* action, std::string_view target, mqtt::ReasonCode reason, std::string why);
     /// Too many failures of this address; true: refuse without looking.
@@ -292,6 +316,19 @@ class Core {
     void note_known(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id);
     bool is_throttled(const std::string& guesser);
     void count_failure(const std::string& guesser);
+
+    // deadlines
+    /// A connection's place in the wheel has come: its keep alive, or what it waits for, may be over.
+    void check_silence(Connection& connection);
+    /// Nobody said in time whether the client may come in.
+    void give_up_verdict(Connection& connection);
+    /// Publishes the will and ends the session if their time has come. False: the session is gone.
+    bool finish_due(session::Session& session);
+    void end_due_sessions();
+    void drop_expired_queued(std::uint32_t second);
+    void drop_expired_retained();
+    /// A message whose expiry passed on its way here.
+    bool is_late(const mqtt::MessageRef& message);
 
     // sessions
     void end_connection(Connection& connection, bool keep_will);
@@ -306,8 +343,8 @@ class Core {
     /// Counts what is not counted elsewhere of a session in the message pool: itself, where it outlives its connection, and names of a
     /// length that its client chose.
     void count_session(session::Session& session, const auth::Principal* principal);
-    void index_subscription(session::Session& session, const topics::SharedFilter& shared, const topics::Options& options);
-    void add_subscription(session::Session& session, std::string_view filter, const topics::Options& options);
+    void index_subscription(session::Session& session, const topics::SharedFilter& shared, const topics::Options& options, std::uint32_t share);
+    void add_subscription(session::Session& session, std::string_view filter, const topics::Options& options, std::uint32_t share);
     void remove_subscription(session::Session& session, const session::Subscription& subscription);
 
     // routing
@@ -315,7 +352,21 @@ class Core {
     bool route(mqtt::Outgoing& message);
     bool deliver_local(mqtt::Outgoing& message, const topics::Match& match);
     void deliver_shared(mqtt::Outgoing& message, topics::Group& group, std::string_view filter);
-    void deliver_to(session::Session& session, mqtt::Outgoing& message, std::uint8_t qos, bool retain, const std::uint32_t* ids, std::size_t id_count);
+    void deliver_to_member(mqtt::Outgoing& message, const topics::Member& member);
+    void on_shared_publish(Mail& mail);
+    void deliver_to(session::Session& session, mqtt::Outgoing& message, std::uint8_t qos, bool retain, const std::uint32_t* ids, std::size_t id_count, std::uint32_t share = 0);
+    /// The number of the session's shared subscription (Queued::share), 0: it has no such.
+    std::uint32_t share_of(const session::Session& session, const topics::SharedFilter& shared);
+    /// All of its shared subscriptions by which something may wait.
+    std::vector<store::Share> shares_of(const session::Session& session);
+    /// Gives what waits by these shared subscriptions, of which the session is no member any more, to other members. `ended`: deliveries
+    /// of QoS 1 that were not acknowledged too.
+    void hand_on(session::Session& session, std::vector<store::Share> shares, bool ended);
+    using HandedOn = std::map<std::string, HandingOn, std::less<>>;
+    void continue_handing_on();
+    void step_handing_on(const std::string& client_id, HandingOn& job);
+    /// Forgets it when nothing is left; the next one.
+    HandedOn::iterator end_handing_on(HandedOn::iterator at);
     void set_retained(mqtt::Outgoing& message) { set_retained(message, next_sequence()); }
     void set_retained(mqtt::Outgoing& message, std::uint64_t sequence);
     std::uint64_t next_sequence() noexcept { return shared_.sequence.fetch_add(1, std::memory_order_relaxed); }
@@ -356,6 +407,7 @@ class Core {
     void keep_more_queues();
     /// Writes the session's own record.
     void keep(const session::Session& session);
+    std::optional<store::HolderRecord> holder_of(const session::Session& session) const;
     /// A QoS 2 message of a kept publisher while it is routed: what identifies it when it is sent again after a crash.
     struct Origin {
         std::string_view publisher;
@@ -430,14 +482,11 @@ class Core {
     std::uint32_t expired_ = 0;                                    ///< it has been turned up to this second
     store::OverflowLane* overflow_;                                ///< null: none
     std::unordered_map<std::uint64_t, Connection*> waiting_;       ///< ticket → who waits for a verdict
+    std::size_t waiting_bytes_ = 0;                                ///< of their CONNECTs
     std::uint64_t next_ticket_ = 1;
     std::multimap<std::int64_t, Connection*> expiries_;            ///< monotonic ms at which a credential ends or is looked at again
     std::deque<Decision> decisions_;
-    struct Away {
-        std::shared_ptr<const ListenerConfig> listener;
-        auth::Principal principal;
-    };
-    std::unordered_map<std::uint64_t, Away> away_;                 ///< sessions without a connection, of ports with a policy
+    std::unordered_map<std::uint64_t, Away> away_;                 ///< sessions without a connection whose rights may change
     std::map<std::string, std::set<std::string>> uncovered_;
     struct Failures {
         double tokens = 0;
@@ -483,6 +532,9 @@ class Core {
         void count() noexcept { counted.set(sizeof(Leaving) + record.client_id.size() + record.filter.size() + record.group.size()); }
     };
     std::deque<Leaving> leaving_;
+    HandedOn handing_on_;                                          ///< by client id
+    bool is_recovering_ = false;                                   ///< receivers on other workers are not known yet
+    bool hands_on_at_once_ = false;                                ///< some of it can go on in the next turn
     struct Received {
         std::uint64_t ticket = 0, session = 0;
         std::uint16_t packet_id = 0;

@@ -18,11 +18,22 @@ using session::Session;
 namespace {
 
 constexpr std::uint32_t never = 0xFFFF'FFFF;
-constexpr std::int64_t failures_forgotten_ms = 60'000;
-constexpr std::size_t waiting_max = 2000, waiting_small = 16 * 1024, waiting_large_max = 64;
+// Of those who wait for a verdict, of one worker: a whole fleet that returns after a restart, but not all memory.
+constexpr std::size_t waiting_max = 20'000, waiting_small = 16 * 1024;
+constexpr std::int64_t waiting_bytes_min = 8 << 20;
 
 std::vector<crypto::Certificate> chain_of(const Connection& connection) {
     return connection.tls != nullptr && connection.tls->channel.has_peer_certificate() ? connection.tls->channel.peer_chain() : std::vector<crypto::Certificate>();
+}
+
+/// The code of CONNACK that says what a DISCONNECT with `reason` would.
+ReasonCode refusal_of(ReasonCode reason) {
+    switch (reason) {
+        case ReasonCode::server_shutting_down:
+        case ReasonCode::administrative_action:
+        case ReasonCode::maximum_connect_time: return ReasonCode::server_unavailable;
+        default: return reason;
+    }
 }
 
 auth::Credentials credentials_of(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) {
@@ -32,7 +43,8 @@ auth::Credentials credentials_of(const Connection& connection, const mqtt::Conne
             .method = connect.authentication_method,
             .data = connect.authentication_data,
             .chain = chain_of(connection),
-            .now_ms = wall_ms()};
+            .now_ms = wall_ms(),
+            .asker = connection.waiting != nullptr ? std::optional<std::weak_ptr<const void>>(connection.waiting->asks) : std::nullopt};
 }
 
 }  // namespace
@@ -132,7 +144,8 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
             return refuse(connection, connect.version, ReasonCode::connection_rate_exceeded, "MQTT-4.13", "too many failed attempts from this address; retry in a few seconds");
         }
         // Those who wait for a verdict hold their CONNECT in memory; strangers get a bounded part of it.
-        if (waiting_.size() >= waiting_max || (frame.body.size() > waiting_small && waiting_.size() >= waiting_large_max))
+        const auto bytes_max = static_cast<std::size_t>(std::max<std::int64_t>(waiting_bytes_min, config_.pool_bytes / 32)) / (frame.body.size() > waiting_small ? 2 : 1);
+        if (waiting_.size() >= waiting_max || waiting_bytes_ + frame.body.size() > bytes_max)
             return refuse(connection, connect.version, ReasonCode::server_busy, "MQTT-4.13", "too many clients wait to be authenticated; retry later");
         connection.waiting = std::make_unique<Connection::Waiting>();
         connection.waiting->assigned_id = assigned;
@@ -150,11 +163,13 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
     }
     if (verdict.kind == auth::Verdict::Kind::go_on || verdict.kind == auth::Verdict::Kind::wait) connection.waiting->connect_body = frame.body;
     else connection.waiting.reset();
+    if (verdict.kind == auth::Verdict::Kind::wait) waiting_bytes_ += connection.waiting->counted = frame.body.size();
     return apply_verdict(connection, connect, assigned, std::move(verdict));
 }
 
 Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, auth::Verdict verdict) {
     using Kind = auth::Verdict::Kind;
+    refuse_expired(verdict);
     const std::string client_id(assigned_id.empty() ? connect.client_id : assigned_id);
     switch (verdict.kind) {
         case Kind::accept: {
@@ -163,6 +178,8 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
                 note_known(connection, connect, client_id);
                 secure(connection, client_id, verdict.principal);
             }
+            // A session or a will whose time has come is not met any more.
+            if (auto* session = find_session(client_id); session != nullptr) finish_due(*session);
             auto fault = connect_fault(connection, connect, client_id);
             // Only who is let in makes categories.
             if (fault.empty()) connection.category = categories_.take(connect.metric_category, second_);
@@ -185,7 +202,7 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
             if (connect_trace_) connect_trace_->drop();
             connect_trace_.reset();
             connection.state = ConnectionState::wait_verdict;
-            driver_.hold(connection);
+            wait_for_verdict(connection);
             return Next::hold;
         case Kind::go_on: break;
     }
@@ -225,13 +242,14 @@ Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
     if (decoded->reason == ReasonCode::reauthenticate) {
         // Re-authentication is CONNECT's authentication once more. The port may have lost its rules since.
         if (connection.listener->authenticator == nullptr) return fault(ReasonCode::bad_authentication_method, "MQTT-4.12.1-2", "this listener has no enhanced authentication any more");
+        auto waiting = std::make_unique<Connection::Waiting>();
         const auth::Credentials again{.client_id = connection.session->client_id(), .user_name = {}, .password = {}, .method = decoded->method, .data = decoded->data,
-                                      .chain = chain_of(connection), .now_ms = wall_ms(), .is_again = true};
-        connection.waiting = std::make_unique<Connection::Waiting>();
+                                      .chain = chain_of(connection), .now_ms = wall_ms(), .is_again = true, .asker = waiting->asks};
+        connection.waiting = std::move(waiting);
         connection.waiting->by = connection.listener->authenticator;
         verdict = connection.listener->authenticator->begin(again, auth->exchange, later(connection));
         if (verdict.kind == auth::Verdict::Kind::wait) {
-            driver_.hold(connection);
+            wait_for_verdict(connection);
             return Next::hold;
         }
         connection.waiting.reset();
@@ -253,6 +271,7 @@ Core::Next Core::end_reauthentication(Connection& connection, auth::Verdict verd
     auto* auth = connection.auth.get();
     const auto& client_id = connection.session->client_id();
     auto& category = categories_[connection.category];
+    refuse_expired(verdict);
     if (verdict.kind == auth::Verdict::Kind::accept && connection.security != nullptr && verdict.principal.id != connection.security->principal.id)
         verdict = auth::Verdict::refused(ReasonCode::not_authorized, "re-authentication must be by the same identity");
     if (verdict.kind == auth::Verdict::Kind::refuse && !verdict.is_fault) {
@@ -282,7 +301,7 @@ Core::Next Core::end_reauthentication(Connection& connection, auth::Verdict verd
                     disconnect(connection, ReasonCode::not_authorized, "MQTT-4.12.1-2", "no authorization rule lets this client connect with its new credential", now_);
                     return Next::gone;
                 }
-                enforce(*connection.session, *security->grant, &connection);
+                enforce(*connection.session, security->grant, &connection, false);
             }
         }
     } else if (verdict.is_fault) {
@@ -353,6 +372,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     const bool was_kept = session->is_kept;
     count_session(*session, connection.security != nullptr ? &connection.security->principal : nullptr);
     if (connection.auth != nullptr) session->counted.add(connection.auth->method.size());   // the client's own words, kept for re-authentication
+    if (const auto former = handing_on_.find(client_id); former != handing_on_.end()) session->next_share = std::max(session->next_share, former->second.last_share());
     session->is_kept = durable_ && granted > 0;
     session->asks_queue = connect.persistence_requested;
     if (session->is_kept && !session->keeps_queue && keeps_queue(*session)) session->keep_queue(*engine_);
@@ -384,8 +404,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     // A version 3 client cannot be told another interval; its own stays in force.
     if (v5 && config_.keep_alive_max != 0 && (connect.keep_alive == 0 || connect.keep_alive > config_.keep_alive_max))
         connection.keep_alive = config_.keep_alive_max;
-    wheel_remove(connection);
-    if (connection.keep_alive != 0) wheel_insert(connection, second_ + (connection.keep_alive * 3u + 1) / 2 + 1);
+    watch_keep_alive(connection);
     ++figures_.connections_total;
 
     std::string properties;
@@ -412,13 +431,14 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     gate(connection);
     if (session->is_kept) keep(*session);
     else if (was_kept) {
-        session->discard();
-        engine_->erase_session(session->client_id());
+        const bool spare = handing_on_.contains(session->client_id());
+        session->discard(spare);
+        engine_->erase_session(session->client_id(), spare);
         session->leave_queue(*engine_);
     }
     // What is not allowed any more ends before anything is sent.
     away_.erase(session->id());
-    if (session_present && connection.security != nullptr && connection.security->grant != nullptr) enforce(*session, *connection.security->grant, &connection);
+    if (session_present) enforce(*session, connection.security != nullptr ? connection.security->grant : nullptr, &connection, true);
     session->attach(connection, queue_limits(), now_, categories_[connection.category].delivery);
     if (session_present) set_members_connected(*session, true);
     connect_trace_.reset();
@@ -449,6 +469,15 @@ void Core::disconnect(Connection& connection, ReasonCode reason, const char* sta
     log_ended(connection.session != nullptr ? connection.session->client_id() : "", driver_.peer(connection),
               connection.listener ? connection.listener->resource : "", reason, statement, text, now);
     // Before CONNACK a server must not send DISCONNECT [MQTT-3.14.0-1]; version 3 has no DISCONNECT from the server.
+    if (connection.state == ConnectionState::wait_verdict || connection.state == ConnectionState::wait_auth) {
+        std::string properties;
+        const auto refusal = refusal_of(reason);
+        if (connection.version == Version::v5) mqtt::write_property(properties, PropertyId::reason_string, text);
+        ++figures_.refusals[static_cast<std::uint8_t>(refusal)];
+        scratch_.clear();
+        mqtt::encode_connack(scratch_, connection.version, false, refusal, properties);
+        output(connection).append(scratch_);
+    }
     if (connection.state == ConnectionState::connected && connection.version == Version::v5) {
         std::string properties;
         mqtt::write_property(properties, PropertyId::reason_string, text);
@@ -474,7 +503,7 @@ void Core::end_connection(Connection& connection, bool keep_will) {
     --figures_.connections;
     if (!retrievals_.empty()) retrievals_.erase(&connection);
     connection.state = ConnectionState::closing;
-    if (connection.waiting != nullptr && connection.waiting->ticket != 0) waiting_.erase(connection.waiting->ticket);
+    if (connection.waiting != nullptr && connection.waiting->ticket != 0 && waiting_.erase(connection.waiting->ticket) != 0) waiting_bytes_ -= connection.waiting->counted;
     if (connection.security != nullptr && std::exchange(connection.security->has_expiry, false)) expiries_.erase(connection.security->expiry);
     categories_.drop(std::exchange(connection.category, std::uint16_t{0}), second_);
     auto* session = std::exchange(connection.session, nullptr);
@@ -494,7 +523,7 @@ void Core::end_connection(Connection& connection, bool keep_will) {
         return;
     }
     set_members_connected(*session, false);
-    if (connection.security != nullptr && connection.security->principal.id != "probe") by_id_[session->id()] = session, away_[session->id()] = {connection.listener, connection.security->principal};
+    remember_away(*session, connection);
     session->ends_at = session->expiry_interval == never ? 0 : now_ + static_cast<std::int64_t>(session->expiry_interval) * 1000;
     if (session->ends_at != 0) start_timer(*session, session->ends_at);
     if (session->will != nullptr) {
@@ -525,11 +554,14 @@ void Core::publish_will(Session& session) {
 }
 
 void Core::erase_session(Session& session) {
+    auto shares = shares_of(session);
     for (const auto& subscription : session.subscriptions) remove_subscription(session, subscription);
-    session.discard();
+    if (!shares.empty()) hand_on(session, std::move(shares), true);
+    const bool spare = handing_on_.contains(session.client_id());
+    session.discard(spare);
     if (session.is_kept) {
         release_all(session.client_id());
-        engine_->erase_session(session.client_id());
+        engine_->erase_session(session.client_id(), spare);
     }
     away_.erase(session.id());
     by_id_.erase(session.id());
@@ -550,15 +582,6 @@ void Core::set_members_connected(Session& session, bool connected) {
     }
 }
 
-void Core::start_timer(Session& session, std::int64_t at) {
-    by_id_[session.id()] = &session;
-    // One timer a session, for what is due first: a client that comes and goes would leave one behind each time.
-    if (session.timer_at != 0 && session.timer_at <= at) return;
-    if (session.timer_at != 0) timers_.erase({session.timer_at, session.id()});
-    session.timer_at = at;
-    timers_.emplace(at, session.id());
-}
-
 void Core::count_session(Session& session, const auth::Principal* principal) {
     // The client identifier stands in the session and in its queue; who the client is, in the session and in what its rights are kept for.
     constexpr std::size_t small_names = 512, entries = 320;
@@ -566,116 +589,6 @@ void Core::count_session(Session& session, const auth::Principal* principal) {
     if (principal != nullptr && principal->method == "Custom" && principal->attributes != nullptr)
         for (const auto& [name, value] : *principal->attributes) names += name.size() + value.size() + 96;
     session.counted.set((session.expiry_interval > 0 ? sizeof(Session) + entries : 0) + (names > small_names ? names : 0));
-}
-
-void Core::on_tick(std::int64_t now) {
-    now_ = now;
-    const auto second = static_cast<std::uint32_t>(now / 1000);
-    // Every second since the last tick is looked at, one slot each; after a long pause one round covers all slots.
-    const auto first = second - ticked_ > wheel_.size() ? second - static_cast<std::uint32_t>(wheel_.size()) + 1 : ticked_;
-    second_ = ticked_ = second;
-    for (auto s = first; s <= second; ++s) {
-        auto* connection = wheel_[s % wheel_.size()];
-        while (connection != nullptr) {
-            auto* next = connection->wheel_next;
-            if (connection->wheel_at <= second) {
-                const auto idle = second - connection->last_received;
-                const auto limit = connection->state == ConnectionState::connected ? (connection->keep_alive * 3u + 1) / 2 : config_.connect_timeout;
-                wheel_remove(*connection);
-                if ((connection->is_paused && !connection->is_stuffed) || (connection->state == ConnectionState::connected && idle <= limit)) {
-                    wheel_insert(*connection, std::max(second + 1, connection->last_received + limit + 1));
-                } else if (connection->state == ConnectionState::connected) {
-                    disconnect(*connection, ReasonCode::keep_alive_timeout, "MQTT-3.1.2-22", "nothing was received within one and a half keep alive intervals", now);
-                } else {
-                    disconnect(*connection, ReasonCode::maximum_connect_time, "MQTT-3.1.4-1", "no CONNECT arrived in time", now);
-                }
-            }
-            connection = next;
-        }
-    }
-    on_deadline(now);
-    while (!expiries_.empty() && expiries_.begin()->first <= now) end_credential(*expiries_.begin()->second, now);
-    if (second % 60 == 0) std::erase_if(failures_, [&](const auto& entry) { return now - entry.second.at > failures_forgotten_ms; });
-    while (!timers_.empty() && timers_.begin()->first <= now) {
-        const auto id = timers_.begin()->second;
-        timers_.erase(timers_.begin());
-        const auto found = by_id_.find(id);
-        if (found == by_id_.end()) continue;
-        auto& session = *found->second;
-        session.timer_at = 0;
-        if (session.link() != nullptr) continue;   // it is set anew when the connection ends
-        if (session.will != nullptr && session.will->publish_at != 0 && session.will->publish_at <= now) {
-            publish_will(session);
-            if (session.is_kept) keep(session);
-        }
-        if (session.ends_at != 0 && session.ends_at <= now) {
-            if (session.will != nullptr) publish_will(session);
-            erase_session(session);
-            continue;
-        }
-        if (session.will != nullptr && session.will->publish_at != 0) start_timer(session, session.will->publish_at);
-        if (session.ends_at != 0) start_timer(session, session.ends_at);
-    }
-    send_sequence_mark();
-    resume_retrievals();
-    if (second % 10 == 0) categories_.age(second);
-    // What expired in queues, wherever it stands there. After a long pause one round covers all slots.
-    const auto from = second - expired_ > expiring_.size() ? second - static_cast<std::uint32_t>(expiring_.size()) + 1 : expired_ + 1;
-    expired_ = second;
-    for (auto s = from; s <= second; ++s) {
-        auto due = std::exchange(expiring_[s % expiring_.size()], {});
-        std::ranges::sort(due);
-        due.erase(std::ranges::unique(due).begin(), due.end());
-        for (const auto id : due) {
-            const auto found = by_id_.find(id);
-            if (found == by_id_.end() || found->second->looked_at == 0 || found->second->looked_at % expiring_.size() != s % expiring_.size()) continue;
-            auto& session = *found->second;
-            if (session.looked_at > second) {
-                expiring_[s % expiring_.size()].push_back(id);   // of a later round
-                continue;
-            }
-            session.looked_at = 0;
-            figures_.expired_messages += session.drop_expired(now);
-            watch_queue(session);
-        }
-    }
-    if (second % 10 == 0) {
-        std::vector<std::string> expired;
-        if (std::exchange(retained_may_expire_, false))
-            retained_->for_each([&](Retained& value) {
-                const auto at = value.message->expires_at();
-                if (at != 0 && at <= now) expired.emplace_back(value.message->view().topic);
-                else retained_may_expire_ |= at != 0;
-            });
-        for (const auto& topic : expired) {
-            auto* slot = retained_->find(topic);
-            --retained_count_;
-            retained_bytes_ -= slot->message->payload_size();
-            *slot = {};
-            retained_->erase(topic);
-            if (durable_ && home_of(topic, count_) == id_) engine_->erase_retained(topic);
-            ++figures_.expired_messages;
-        }
-    }
-}
-
-void Core::wheel_insert(Connection& connection, std::uint32_t at) {
-    connection.wheel_at = at;
-    auto*& head = wheel_[at % wheel_.size()];
-    connection.wheel_previous = nullptr;
-    connection.wheel_next = head;
-    if (head != nullptr) head->wheel_previous = &connection;
-    head = &connection;
-}
-
-void Core::wheel_remove(Connection& connection) noexcept {
-    if (connection.wheel_at == 0) return;
-    auto*& head = wheel_[connection.wheel_at % wheel_.size()];
-    if (connection.wheel_previous != nullptr) connection.wheel_previous->wheel_next = connection.wheel_next;
-    else head = connection.wheel_next;
-    if (connection.wheel_next != nullptr) connection.wheel_next->wheel_previous = connection.wheel_previous;
-    connection.wheel_next = connection.wheel_previous = nullptr;
-    connection.wheel_at = 0;
 }
 
 }  // namespace penstock::broker

@@ -1,5 +1,6 @@
 // Core's durable side: what is written of sessions and retained messages, and what comes back after a start.
 #include <algorithm>
+#include <map>
 #include <optional>
 
 #include "base/log.h"
@@ -178,8 +179,10 @@ void Core::settle_leaving() {
                 origin_ = &origin;
                 const auto& record = leaving.record;
                 mqtt::Outgoing message(record.message);
-                if (record.sequence != 0) set_retained(message, record.sequence);
-                if (record.group.empty()) route(message);
+                const bool is_over = record.message->expires_at() != 0 && record.message->expires_at() <= now_;
+                if (record.sequence != 0 && !is_over) set_retained(message, record.sequence);
+                if (is_over) ++figures_.expired_messages;
+                else if (record.group.empty()) route(message);
                 else if (auto* group = index_.find_group(record.filter, record.group); group != nullptr) deliver_shared(message, *group, record.filter);
                 origin_ = nullptr;
                 leaving.step = Leaving::Step::sent;
@@ -206,9 +209,10 @@ void Core::settle_leaving() {
 }
 
 void Core::settle(std::int64_t now) {
-    if (received_.empty() && state_out_.empty() && leaving_.empty()) return;
+    if (is_recovering_ || (received_.empty() && state_out_.empty() && leaving_.empty() && handing_on_.empty())) return;
     now_ = now;
     settle_leaving();
+    if (!handing_on_.empty()) continue_handing_on();
     for (const auto durable = engine_->durable(); !state_out_.empty() && state_out_.front().ticket <= durable; state_out_.pop_front()) send_state(state_out_.front());
     for (const auto durable = engine_->durable(); !received_.empty() && received_.front().ticket <= durable; received_.pop_front()) {
         const auto& r = received_.front();
@@ -227,7 +231,18 @@ void Core::keep(const Session& session) {
         record.will = store::WillRecord{.topic = std::string(view.topic), .payload = std::string(view.payload), .properties = std::string(view.properties), .qos = view.qos, .retain = view.retain,
                                         .delay_interval = session.will->delay_interval, .has_expiry = session.will->has_expiry, .message_expiry = session.will->message_expiry, .publish_at = session.will->publish_at};
     }
+    record.holder = holder_of(session);
     engine_->put_session(record);
+}
+
+std::optional<store::HolderRecord> Core::holder_of(const Session& session) const {
+    const auto* connection = static_cast<const Connection*>(session.link());
+    const auto away = connection == nullptr ? away_.find(session.id()) : away_.end();
+    if (connection == nullptr ? away == away_.end() : connection->security == nullptr || connection->security->principal.id == "probe") return std::nullopt;
+    const auto& listener = connection != nullptr ? *connection->listener : *away->second.listener;
+    const auto& principal = connection != nullptr ? connection->security->principal : away->second.principal;
+    return store::HolderRecord{.listener = listener.resource, .port = listener.port, .method = principal.method, .user_name = principal.user_name, .evidence = principal.evidence,
+                               .attributes = principal.attributes != nullptr ? *principal.attributes : auth::Attributes{}};
 }
 
 /// Puts what the engine kept into the core's own maps and indexes.
@@ -245,7 +260,22 @@ class Core::Recovery final : public store::Recovered {
         core_.count_session(session, nullptr);
         // Whose connection was open when the process ended: it ended then, as far as anybody knows now.
         session.ends_at = record.expiry_interval == never ? 0 : record.ends_at != 0 ? record.ends_at : core_.now_ + static_cast<std::int64_t>(record.expiry_interval) * 1000;
-        if (session.ends_at != 0) core_.start_timer(session, std::max(session.ends_at, core_.now_ + 1));
+        // A second at least, as for wills below: its messages may go on to members of groups on other workers.
+        if (session.ends_at != 0) core_.start_timer(session, std::max(session.ends_at, core_.now_ + 1000));
+        if (record.holder) {
+            core_.by_id_[session.id()] = &session;
+            auto& away = core_.away_[session.id()];
+            auto& holder = *record.holder;
+            auto& listener = listeners_[{holder.listener, holder.port}];
+            if (listener == nullptr) {
+                listener = std::make_shared<ListenerConfig>();
+                listener->resource = holder.listener;
+                listener->port = holder.port;
+            }
+            away.listener = listener;
+            away.principal = {.method = std::move(holder.method), .user_name = std::move(holder.user_name), .id = record.owner, .evidence = std::move(holder.evidence)};
+            if (!holder.attributes.empty()) away.principal.attributes = std::make_shared<const auth::Attributes>(std::move(holder.attributes));
+        }
         if (record.will) {
             const auto& kept = *record.will;
             auto will = std::make_unique<session::Will>();
@@ -254,14 +284,19 @@ class Core::Recovery final : public store::Recovered {
             will->delay_interval = kept.delay_interval;
             will->has_expiry = kept.has_expiry;
             will->message_expiry = kept.message_expiry;
-            // A second at least, so that all workers know all subscriptions by then.
-            will->publish_at = std::max(core_.now_ + 1000, kept.publish_at != 0 ? kept.publish_at : core_.now_ + static_cast<std::int64_t>(kept.delay_interval) * 1000);
+            will->publish_at = kept.publish_at != 0 ? kept.publish_at : core_.now_ + static_cast<std::int64_t>(kept.delay_interval) * 1000;
             session.will = std::move(will);
-            core_.start_timer(session, session.will->publish_at);
+            // A second at least, so that all workers know all subscriptions by then; a client that returns before finds it due.
+            core_.start_timer(session, std::max(core_.now_ + 1000, session.will->publish_at));
         }
     }
-    void subscription(std::string_view client_id, std::string_view filter, const topics::Options& options) override {
-        if (auto* session = core_.find_session(client_id); session != nullptr) core_.add_subscription(*session, filter, options);
+    void subscription(std::string_view client_id, std::string_view filter, const topics::Options& options, std::uint32_t share) override {
+        auto* session = core_.find_session(client_id);
+        if (session == nullptr) return;
+        // A version before this one gave no numbers.
+        if (share == 0 && topics::split_shared(filter).is_shared) unnumbered_.emplace_back(client_id, filter, options);
+        else core_.add_subscription(*session, filter, options, share);
+        session->next_share = std::max(session->next_share, share);
     }
     void incoming(std::string_view client_id, std::uint16_t packet_id) override {
         if (auto* session = core_.find_session(client_id); session != nullptr) session->restore_incoming(packet_id);
@@ -276,7 +311,24 @@ class Core::Recovery final : public store::Recovered {
     void queue(std::string_view client_id, std::unique_ptr<store::SessionStore> store, std::uint16_t last_packet_id) override {
         if (auto* session = core_.find_session(client_id); session != nullptr) {
             session->restore(std::move(store), last_packet_id);
+            session->next_share = std::max(session->next_share, session->last_share());
             core_.watch_queue(*session);
+        }
+    }
+    void handed_on(std::string_view client_id, std::vector<store::Share> shares, std::unique_ptr<store::SessionStore> store) override {
+        auto& job = core_.handing_on_[std::string(client_id)];
+        job.shares = std::move(shares);
+        job.store = std::move(store);
+        job.not_before = core_.now_ + 1000;
+        if (auto* session = core_.find_session(client_id); session != nullptr) session->next_share = std::max(session->next_share, job.last_share());
+    }
+    /// When all is told.
+    void number_the_rest() {
+        for (const auto& [client_id, filter, options] : unnumbered_) {
+            auto& session = *core_.find_session(client_id);
+            const auto share = ++session.next_share;
+            core_.add_subscription(session, filter, options, share);
+            core_.engine_->put_subscription(client_id, filter, options, share);
         }
     }
     void state(std::string key, statestore::Entry entry) override {
@@ -296,6 +348,13 @@ class Core::Recovery final : public store::Recovered {
     void skip_sequence(std::uint64_t sequence) {
         for (auto seen = core_.shared_.sequence.load(); seen <= sequence && !core_.shared_.sequence.compare_exchange_weak(seen, sequence + 1);) {}
     }
+    struct Unnumbered {
+        std::string client_id, filter;
+        topics::Options options;
+        Unnumbered(std::string_view client, std::string_view text, const topics::Options& with) : client_id(client), filter(text), options(with) {}
+    };
+    std::vector<Unnumbered> unnumbered_;
+    std::map<std::pair<std::string, std::uint16_t>, std::shared_ptr<ListenerConfig>> listeners_;   ///< that sessions were opened by; their rules come when they open
     Core& core_;
 };
 
@@ -303,6 +362,8 @@ void Core::recover(std::int64_t now) {
     now_ = now;
     Recovery recovery(*this);
     engine_->recover([this](std::string_view client_id) { return home_of(client_id, count_) == id_; }, recovery);
+    recovery.number_the_rest();
+    is_recovering_ = true;
 }
 
 void Core::begin_persistence(std::unique_ptr<store::Engine> engine, std::int64_t now) {
@@ -314,7 +375,10 @@ void Core::begin_persistence(std::unique_ptr<store::Engine> engine, std::int64_t
         if (!session->is_kept) continue;
         if (keeps_queue(*session)) session->keep_queue(*engine_);
         keep(*session);
-        for (const auto& subscription : session->subscriptions) engine_->put_subscription(id, subscription.text, subscription.options);
+        for (const auto& subscription : session->subscriptions) {
+            const auto shared = topics::split_shared(subscription.text);
+            engine_->put_subscription(id, subscription.text, subscription.options, shared.is_shared ? share_of(*session, shared) : 0);
+        }
         for (const auto packet_id : session->incoming()) engine_->put_incoming(id, packet_id);
     }
     retained_->for_each([&](Retained& value) {

@@ -14,7 +14,7 @@ constexpr std::size_t decisions_max = 500, failures_max = 20'000;
 }
 
 bool Core::is_quiet() const noexcept {
-    return waiting_.empty() && received_.empty() && state_out_.empty() && leaving_.empty() && engine_->durable() >= engine_->next_ticket() - (durable_ ? 1 : 0);
+    return waiting_.empty() && received_.empty() && state_out_.empty() && leaving_.empty() && handing_on_.empty() && engine_->durable() >= engine_->next_ticket() - (durable_ ? 1 : 0);
 }
 
 void Core::hand_over(const std::vector<Core*>& heirs, std::int64_t now) {
@@ -61,7 +61,10 @@ void Core::inherit(std::unique_ptr<Session> owned, Core& from) {
     sessions_.emplace(session.client_id(), std::move(owned));
     session.move_to(*engine_);
     session.timer_at = 0;
-    for (const auto& subscription : session.subscriptions) index_subscription(session, topics::split_shared(subscription.text), subscription.options);
+    for (const auto& subscription : session.subscriptions) {
+        const auto shared = topics::split_shared(subscription.text);
+        index_subscription(session, shared, subscription.options, shared.is_shared ? from.share_of(session, shared) : 0);
+    }
     if (session.link() == nullptr) {
         if (session.ends_at != 0) start_timer(session, session.ends_at);
         if (session.will != nullptr && session.will->publish_at != 0) start_timer(session, session.will->publish_at);
@@ -100,7 +103,7 @@ void add_counters(CoreFigures& into, const CoreFigures& from) {
     for (std::size_t i = 0; i < from.refusals.size(); ++i) into.refusals[i] += from.refusals[i];
     for (std::size_t i = 0; i < from.dynamic_requests.size(); ++i) into.dynamic_requests[i] += from.dynamic_requests[i];
     // Not what is counted anew: connections, sessions and what they have; the state store brings its own counts along.
-    for (const auto field : {&CoreFigures::tls_handshakes, &CoreFigures::tls_resumed, &CoreFigures::tls_failures, &CoreFigures::throttled, &CoreFigures::credentials_expired, &CoreFigures::rights_revoked,
+    for (const auto field : {&CoreFigures::tls_handshakes, &CoreFigures::tls_resumed, &CoreFigures::tls_failures, &CoreFigures::throttled, &CoreFigures::credentials_expired, &CoreFigures::rights_revoked, &CoreFigures::withdrawn_messages,
                              &CoreFigures::connections_total, &CoreFigures::packets_received, &CoreFigures::bytes_received, &CoreFigures::bytes_sent, &CoreFigures::rejected_memory, &CoreFigures::rejected_disk,
                              &CoreFigures::expired_messages, &CoreFigures::mailbox_full, &CoreFigures::spans_dropped, &CoreFigures::state_requests, &CoreFigures::subscribes})
         into.*field += from.*field;

@@ -36,6 +36,7 @@ void Core::on_verdict(std::uint64_t ticket, auth::Verdict verdict, std::int64_t 
     auto& connection = *found->second;
     waiting_.erase(found);
     const auto waiting = std::move(connection.waiting);
+    waiting_bytes_ -= waiting->counted;
     recheck(connection, *waiting, verdict);
     Next next = Next::gone;
     if (connection.state == ConnectionState::wait_verdict) {
@@ -44,9 +45,29 @@ void Core::on_verdict(std::uint64_t ticket, auth::Verdict verdict, std::int64_t 
         trace_connect(connection, *connect, waiting->assigned_id.empty() ? connect->client_id : waiting->assigned_id, waiting->began_ns);
         next = apply_verdict(connection, *connect, waiting->assigned_id, std::move(verdict));
     } else {
+        watch_keep_alive(connection);
         next = end_reauthentication(connection, std::move(verdict));
     }
     if (next != Next::gone) driver_.release(connection);
+}
+
+void Core::wait_for_verdict(Connection& connection) {
+    wheel_remove(connection);
+    wheel_insert(connection, second_ + config_.verdict_timeout + 1);
+    driver_.hold(connection);
+}
+
+void Core::watch_keep_alive(Connection& connection) {
+    wheel_remove(connection);
+    if (connection.keep_alive == 0) return;
+    connection.last_received = second_;   // nothing was read while its verdict was open
+    wheel_insert(connection, second_ + (connection.keep_alive * 3u + 1) / 2 + 1);
+}
+
+void Core::refuse_expired(auth::Verdict& verdict) {
+    const auto ends = verdict.principal.expires_at;
+    if (verdict.kind != auth::Verdict::Kind::accept || ends == 0 || ends > wall_ms()) return;
+    verdict = auth::Verdict::refused(ReasonCode::not_authorized, "the credential has expired");
 }
 
 void Core::recheck(const Connection& connection, const Connection::Waiting& waiting, auth::Verdict& verdict) const {
@@ -112,23 +133,73 @@ std::string Core::connect_fault(const Connection& connection, const mqtt::Connec
     return {};
 }
 
-void Core::enforce(Session& session, const auth::Grant& grant, const Connection* connection) {
-    session.subscriptions.erase_if([&](const session::Subscription& subscription) {
-        const auto filter = topics::split_shared(subscription.text).filter;
-        if (grant.may_subscribe(filter)) return false;
-        ++figures_.rights_revoked;
-        if (connection != nullptr) note(*connection, session.client_id(), "Subscribe", filter, ReasonCode::not_authorized, "the rules changed: no rule covers this filter any more, the subscription ended");
-        log::info("broker", "subscription ended client=\"{}\" filter=\"{}\" why=\"no authorization rule covers it any more\"", session.client_id(), filter);
-        remove_subscription(session, subscription);
-        if (session.is_kept) engine_->erase_subscription(session.client_id(), subscription.text);
-        return true;
+namespace {
+
+/// What a grant lets its client read. Queues have many messages of few topics, so that the last answer often is the next.
+std::shared_ptr<const store::Readable> readable_by(const std::shared_ptr<const auth::Grant>& grant, const std::string& client_id) {
+    if (grant == nullptr) return nullptr;
+    struct Last {
+        std::string topic;
+        bool is_readable = false;
+    };
+    return std::make_shared<const store::Readable>([grant, client_id, last = std::make_shared<Last>()](std::string_view topic) {
+        if (topic == last->topic) return last->is_readable;
+        // What the state store tells about a key comes without a subscription; the right to the key is what counts.
+        const auto key = topic.starts_with(statestore::notify_prefix) ? statestore::notified_key(topic, client_id) : std::nullopt;
+        last->topic = topic;
+        return last->is_readable = key ? grant->may_use_key(auth::Action::read_key, *key) : grant->may_subscribe(topic);
     });
-    if (session.will != nullptr && !grant.may_publish(session.will->message->view().topic)) {
-        ++figures_.rights_revoked;
-        log::info("broker", "will dropped client=\"{}\" topic=\"{}\" why=\"no authorization rule allows it any more\"", session.client_id(), session.will->message->view().topic);
-        session.will.reset();
-        if (session.is_kept) keep(session);
+}
+
+}  // namespace
+
+void Core::enforce(Session& session, const std::shared_ptr<const auth::Grant>& grant, const Connection* connection, bool resumes) {
+    std::vector<store::Share> shares;
+    if (grant != nullptr) {
+        session.subscriptions.erase_if([&](const session::Subscription& subscription) {
+            const auto shared = topics::split_shared(subscription.text);
+            const auto filter = shared.filter;
+            if (grant->may_subscribe(filter)) return false;
+            ++figures_.rights_revoked;
+            if (connection != nullptr) note(*connection, session.client_id(), "Subscribe", filter, ReasonCode::not_authorized, "the rules changed: no rule covers this filter any more, the subscription ended");
+            log::info("broker", "subscription ended client=\"{}\" filter=\"{}\" why=\"no authorization rule covers it any more\"", session.client_id(), filter);
+            if (const auto number = shared.is_shared ? share_of(session, shared) : 0; number != 0) shares.push_back({.number = number, .filter = std::string(filter), .group = std::string(shared.group)});
+            remove_subscription(session, subscription);
+            if (session.is_kept) engine_->erase_subscription(session.client_id(), subscription.text);
+            return true;
+        });
+        drop_forbidden_will(session, *grant);
     }
+    // What waits by a shared subscription is for others who may have it.
+    if (!shares.empty()) hand_on(session, std::move(shares), resumes);
+    const auto dropped = session.set_readable(readable_by(grant, session.client_id()), resumes);
+    if (dropped == 0) return;
+    figures_.withdrawn_messages += dropped;
+    if (connection != nullptr) note(*connection, session.client_id(), "Subscribe", {}, ReasonCode::not_authorized, fmt::format("{} messages that waited were dropped: no rule lets the client read their topics any more", dropped));
+    log::info("broker", "waiting messages dropped client=\"{}\" count={} why=\"no authorization rule lets the client read their topics any more\"", session.client_id(), dropped);
+}
+
+void Core::drop_forbidden_will(Session& session, const auth::Grant& grant) {
+    if (session.will == nullptr || grant.may_publish(session.will->message->view().topic)) return;
+    ++figures_.rights_revoked;
+    log::info("broker", "will dropped client=\"{}\" topic=\"{}\" why=\"no authorization rule allows it any more\"", session.client_id(), session.will->message->view().topic);
+    session.will.reset();
+    if (session.is_kept) keep(session);
+}
+
+void Core::remember_away(Session& session, const Connection& connection) {
+    // Of a client that nobody asked who it is, what it may do counts for its will alone.
+    if (connection.security == nullptr ? session.will == nullptr || session.will->delay_interval == 0 : connection.security->principal.id == "probe") return;
+    by_id_[session.id()] = &session;
+    away_[session.id()] = {connection.listener, connection.security != nullptr ? connection.security->principal : auth::Principal{}};
+}
+
+void Core::enforce_away(std::uint64_t id, const Away& away) {
+    const auto found = by_id_.find(id);
+    if (found == by_id_.end() || found->second->link() != nullptr) return;
+    auto& session = *found->second;
+    const auto& rules = *away.listener;
+    enforce(session, rules.authenticator != nullptr && rules.policy != nullptr ? rules.policy->resolve(away.principal, session.client_id()) : nullptr, nullptr, true);
 }
 
 void Core::on_port_rules(const std::shared_ptr<const ListenerConfig>& before, const std::shared_ptr<const ListenerConfig>& after, std::int64_t now) {
@@ -138,10 +209,30 @@ void Core::on_port_rules(const std::shared_ptr<const ListenerConfig>& before, co
     for (auto& [id, away] : away_) {
         if (away.listener != before) continue;
         away.listener = after;
-        if (before->policy == after->policy || after->policy == nullptr) continue;
-        const auto found = by_id_.find(id);
-        if (found == by_id_.end() || found->second->link() != nullptr) continue;
-        enforce(*found->second, *after->policy->resolve(away.principal, found->second->client_id()), nullptr);
+        if (before->policy != after->policy || before->authenticator != after->authenticator) enforce_away(id, away);
+    }
+}
+
+void Core::on_port_added(const std::shared_ptr<const ListenerConfig>& port, std::int64_t now) {
+    if (away_.empty()) return;
+    now_ = now;
+    for (auto& [id, away] : away_) {
+        const auto& known = *away.listener;
+        if (away.listener == port || known.resource != port->resource || (known.port != 0 && known.port != port->port)) continue;
+        away.listener = port;
+        enforce_away(id, away);
+    }
+}
+
+void Core::on_port_removed(const std::shared_ptr<const ListenerConfig>& port) {
+    std::shared_ptr<ListenerConfig> closed;
+    for (auto& [id, away] : away_) {
+        if (away.listener != port) continue;
+        if (closed == nullptr) {
+            closed = std::make_shared<ListenerConfig>();
+            closed->resource = port->resource;
+        }
+        away.listener = closed;
     }
 }
 
@@ -160,9 +251,14 @@ void Core::on_rules(Connection& connection, const std::shared_ptr<const Listener
     auto end = [&](const std::string& why) {
         ++figures_.rights_revoked;
         note(connection, connection.session->client_id(), "Connect", {}, ReasonCode::not_authorized, "the rules changed: " + why);
+        // The end of the connection is no way to publish what the client may not publish.
+        if (listener->policy != nullptr) drop_forbidden_will(*connection.session, *listener->policy->resolve(connection.security != nullptr ? connection.security->principal : auth::Principal{}, connection.session->client_id()));
+        const auto id = connection.session->id();
         disconnect(connection, ReasonCode::not_authorized, "MQTT-4.13.2-1", ("the rules changed: " + why).c_str(), now);
+        if (const auto away = away_.find(id); away != away_.end()) enforce_away(id, away->second);
     };
     if (listener->authenticator == nullptr) {
+        connection.session->set_readable(nullptr, false);
         // Everybody may connect now; nobody is anybody.
         if (connection.security != nullptr && std::exchange(connection.security->has_expiry, false)) expiries_.erase(connection.security->expiry);
         connection.security.reset();
@@ -175,13 +271,12 @@ void Core::on_rules(Connection& connection, const std::shared_ptr<const Listener
         watch_expiry(connection);
     }
     if (security.principal.id == "probe") return;
-    const auto& session = *connection.session;
+    auto& session = *connection.session;
     security.grant = listener->policy != nullptr ? listener->policy->resolve(security.principal, session.client_id()) : nullptr;
     security.last_topic.clear();
     for (auto& [topic, allowed] : security.topics) allowed = security.grant == nullptr || security.grant->may_publish(topic);
-    if (security.grant == nullptr) return;
-    if (!security.grant->may_connect()) return end("no authorization rule lets this client connect");
-    enforce(*connection.session, *security.grant, &connection);
+    if (security.grant != nullptr && !security.grant->may_connect()) return end("no authorization rule lets this client connect");
+    enforce(session, security.grant, &connection, false);
 }
 
 // --- audit ---

@@ -170,22 +170,12 @@ void Core::deliver_direct(const std::string& client_id, const mqtt::MessageRef& 
     // Whether it subscribed does not matter; whether it is there does (fact sheet 10.8).
     auto* session = find_session(client_id);
     if (session == nullptr || session->link() == nullptr) return;
+    // The right to the key may have gone since the client asked to be told.
+    const auto* security = static_cast<const Connection*>(session->link())->security.get();
+    if (security != nullptr && security->grant != nullptr)
+        if (const auto key = statestore::notified_key(message->view().topic, client_id); key && !security->grant->may_use_key(auth::Action::read_key, *key)) return;
     mqtt::Outgoing outgoing(message);
     deliver_to(*session, outgoing, 1, false, nullptr, 0);
-}
-
-std::int64_t Core::next_deadline(std::int64_t now) const {
-    const auto next = state_ != nullptr ? state_->next_expiry() : 0;
-    return next == 0 ? 0 : now + std::max<std::int64_t>(0, next - now);
-}
-
-void Core::on_deadline(std::int64_t now) {
-    if (state_ == nullptr || state_->next_expiry() == 0) return;
-    now_ = now;
-    state_wrote_ = false;
-    std::vector<statestore::Notification> notifications;
-    state_->expire(now, wall_ms(), notifications);
-    state_notifications(notifications);
 }
 
 }  // namespace penstock::broker

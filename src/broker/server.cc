@@ -55,6 +55,7 @@ Server::Server(std::uint32_t workers, std::unique_ptr<store::Durable> durable, c
         sent = processed = 0;
         for (const auto& [s, p] : counts) sent += s, processed += p;
     }
+    on_all([](Worker& worker) { worker.core().all_recovered(); });
     durable_->start();
 }
 

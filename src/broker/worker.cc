@@ -60,21 +60,21 @@ void Worker::run() {
         bool work = has_tasks_.load(std::memory_order_seq_cst) || !dirty_.empty();
         for (const auto& inbox : inboxes_) work |= !inbox->looks_empty();
         for (const auto& outbox : outboxes_) work |= !outbox.empty();
-        const auto deadline = core_.next_deadline(now_);
+        const auto deadline = core_.next_deadline();
         const auto due = deadline != 0 ? std::min(next_tick_, deadline) : next_tick_;
         const auto timeout = work ? 0 : static_cast<int>(std::clamp<std::int64_t>(due - now_, 0, paused_.empty() ? 1000 : 20));
         const auto ready = poller_.wait(timeout);
         sleeping_.store(false, std::memory_order_relaxed);
-        turn(ready, deadline);
+        turn(ready);
     }
 }
 
-void Worker::turn(std::span<const io::Ready> ready, std::int64_t deadline) {
+void Worker::turn(std::span<const io::Ready> ready) {
     now_ = monotonic_ms();
     handshake_ns_ = 0;
-    if (core_.is_durable()) core_.settle(now_);
+    core_.settle(now_);
     core_.settle_overflow(now_);
-    if (deadline != 0 && now_ >= deadline) core_.on_deadline(now_);
+    if (pumps_) core_.run_due(now_);
     // Mails first: what another worker did before it answered its client must be visible to that client's next
     // packet, wherever it arrives.
     drain_mailboxes();
@@ -109,7 +109,7 @@ void Worker::turn(std::span<const io::Ready> ready, std::int64_t deadline) {
 
 void Worker::quiet_turn() {
     pumps_ = false;
-    turn({}, 0);
+    turn({});
     pumps_ = true;
 }
 
@@ -196,6 +196,7 @@ void Worker::run_tasks() {
 
 void Worker::add_listener(const std::shared_ptr<ListenerSocket>& listener) {
     ports_.push_back({listener, listener->config});
+    core_.on_port_added(listener->config, now_);
     for (const int fd : listener->fds) poller_.add(fd, tag_of(*listener), true, false, true);
 }
 
@@ -220,6 +221,7 @@ void Worker::remove_listener(const std::shared_ptr<ListenerSocket>& listener, bo
     for (auto* connection : affected)
         if (connection->listener == config && connection->state != ConnectionState::closing)
             core_.disconnect(*connection, mqtt::ReasonCode::administrative_action, "MQTT-4.13.2", "the listener was removed", now_);
+    core_.on_port_removed(config);
 }
 
 void Worker::shut_down() {

@@ -99,7 +99,7 @@ class Worker final : public Driver {
     static constexpr std::size_t cipher_max = 1u << 20;    ///< unsent ciphertext beyond which a peer is given up: it asks for answers and reads none
     static constexpr std::int64_t handshake_ns_max = 2'000'000;    ///< of one turn, for handshakes; the others wait for the next
 
-    void turn(std::span<const io::Ready> ready, std::int64_t deadline);
+    void turn(std::span<const io::Ready> ready);
     void inherit(Connection& connection, Worker& from);
     void accept_from(const Port& port);
     /// Takes a connection into this worker. False: its port is gone, and so is it.

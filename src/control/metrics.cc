@@ -153,6 +153,7 @@ std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const
     by_core("penstock_tls_failures", "counter", "TLS handshakes and connections that failed.", [](F f) { return f.tls_failures; });
     by_core("penstock_connects_throttled", "counter", "CONNECTs refused unseen because their address failed too often.", [](F f) { return f.throttled; });
     by_core("penstock_credentials_expired", "counter", "Connections ended because a certificate or token ended.", [](F f) { return f.credentials_expired; });
+    by_core("penstock_messages_withdrawn", "counter", "Messages that waited and were dropped because their receiver may not read their topics any more.", [](F f) { return f.withdrawn_messages; });
     by_core("penstock_rights_revoked", "counter", "Connections, subscriptions and wills ended by changed rules.", [](F f) { return f.rights_revoked; });
     auto state = [&](const char* name, const char* help, std::uint64_t value) {
         page.family(name, "counter", help);

@@ -59,7 +59,7 @@ void Session::detach() noexcept {
 }
 
 void Session::deliver(mqtt::Outgoing& message, Qos qos, bool retain, const std::uint32_t* ids, std::size_t id_count,
-                      store::Engine& engine, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts) {
+                      store::Engine& engine, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts, std::uint32_t share) {
     const bool backlog = store_ && store_->queued() > 0;
     const bool room = link_ != nullptr && !backlog && link_->out->pending() < limits.out_high_water;
     if (qos == Qos::at_most_once) {
@@ -79,7 +79,7 @@ void Session::deliver(mqtt::Outgoing& message, Qos qos, bool retain, const std::
         }
     }
     if (store_ == nullptr) store_ = engine.open_session(client_id_, keeps_queue);
-    store::Queued item{.message = message.share(), .qos = qos, .retain = retain, .subscription_ids = {}};
+    store::Queued item{.message = message.share(), .qos = qos, .retain = retain, .share = share, .subscription_ids = {}};
     if (id_count > 0) item.subscription_ids.assign(ids, ids + id_count);
     if (room && window_open()) {
         write(store_->start(std::move(item), take_packet_id()), false, now, counts);
@@ -87,6 +87,8 @@ void Session::deliver(mqtt::Outgoing& message, Qos qos, bool retain, const std::
     }
     if (qos != Qos::at_most_once && limits.drop_oldest) {
         const auto size = item.message->memory();
+        // What has expired takes no place, though the sweep has not come yet.
+        if (const auto end = store_->next_end(); end != 0 && end <= now && is_full(limits, size)) counts.expired += store_->drop_expired(now);
         while (is_full(limits, size)) {
             ++counts.dropped_queue_full;
             // Messages in flight cannot be taken back; when they alone fill the limit, the new one has no place.

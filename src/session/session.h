@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -62,9 +63,10 @@ class Session : public topics::Subscriber {
     void detach() noexcept;
     [[nodiscard]] Link* link() const noexcept { return link_; }
 
-    /// One message for this subscriber at `qos` (already the minimum of publication and subscription).
+    /// One message for this subscriber at `qos` (already the minimum of publication and subscription). `share`: number of the shared
+    /// subscription that it comes by; 0: by no such.
     void deliver(mqtt::Outgoing& message, mqtt::Qos qos, bool retain, const std::uint32_t* ids, std::size_t id_count,
-                 store::Engine& engine, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts);
+                 store::Engine& engine, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts, std::uint32_t share = 0);
     /// Sends from the queue while the window and the buffer have room.
     void pump(const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts);
 
@@ -98,10 +100,17 @@ class Session : public topics::Subscriber {
     void move_to(store::Engine& engine) {
         if (store_) engine.take_session(*store_);
     }
-    /// The session ends for good.
-    void discard() {
-        if (store_) store_->discard();
+    /// The session ends for good. `each`: see store::SessionStore::discard.
+    void discard(bool each) {
+        if (store_) store_->discard(each);
     }
+    /// See store::SessionStore::take_shared.
+    std::size_t take_shared(const std::function<bool(std::uint32_t share)>& wanted, bool ended, store::SessionStore& into) { return store_ ? store_->take_shared(wanted, ended, into) : 0; }
+    /// See store::SessionStore::set_readable.
+    std::size_t set_readable(std::shared_ptr<const store::Readable> readable, bool resumes) { return store_ ? store_->set_readable(std::move(readable), resumes) : 0; }
+    /// The highest number of a shared subscription among what waits.
+    [[nodiscard]] std::uint32_t last_share() const { return store_ ? store_->last_share() : 0; }
+    [[nodiscard]] bool has_anything_to_send() const { return store_ && (store_->queued() > 0 || store_->in_flight() > 0); }
     void restore_incoming(std::uint16_t packet_id) { static_cast<void>(begin_incoming(packet_id)); }
     std::size_t drop_expired(std::int64_t now) { return store_ ? store_->drop_expired(now) : 0; }
     /// When a queued message expires next, monotonic ms, or somewhat before; 0: none does.
@@ -118,6 +127,7 @@ class Session : public topics::Subscriber {
     std::uint32_t expiry_interval = 0;            ///< seconds; 0xFFFFFFFF: never
     std::int64_t ends_at = 0;                     ///< monotonic ms while no link is attached; 0: never
     std::int64_t timer_at = 0;                    ///< of the owner: when its timer is due, monotonic ms; 0: it has none
+    std::uint32_t next_share = 0;                 ///< of the owner: the highest number given to a shared subscription (Queued::share)
     std::uint32_t looked_at = 0;                  ///< of the owner: the second in which its queue is searched for what expired; 0: none
 
   private:

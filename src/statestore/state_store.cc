@@ -1,6 +1,7 @@
 #include "statestore/state_store.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include <fmt/format.h>
 
@@ -144,6 +145,20 @@ std::string hex_upper(std::string_view bytes) {
 }
 
 std::string notify_topic(std::string_view client_id, std::string_view key) { return fmt::format("{}/{}/command/notify/{}", notify_prefix, hex_upper(client_id), hex_upper(key)); }
+
+std::optional<std::string> notified_key(std::string_view topic, std::string_view client_id) {
+    const auto prefix = notify_topic(client_id, "");
+    if (!topic.starts_with(prefix)) return std::nullopt;
+    topic.remove_prefix(prefix.size());
+    std::string key;
+    for (; topic.size() >= 2; topic.remove_prefix(2)) {
+        unsigned byte = 0;
+        const auto read = std::from_chars(topic.data(), topic.data() + 2, byte, 16);
+        if (read.ec != std::errc() || read.ptr != topic.data() + 2) return std::nullopt;
+        key += static_cast<char>(byte);
+    }
+    return topic.empty() ? std::optional(std::move(key)) : std::nullopt;
+}
 
 Answer StateStore::handle(const Request& request, std::int64_t now_ms, std::vector<Notification>& notifications) {
     const auto command = parse_command(request.payload);

@@ -123,5 +123,7 @@ inline constexpr std::size_t topic_max = 65'535;
 /// Upper-case hexadecimal.
 std::string hex_upper(std::string_view bytes);
 std::string notify_topic(std::string_view client_id, std::string_view key);
+/// The key that this client is told about on `topic`; nothing: it is no such topic.
+std::optional<std::string> notified_key(std::string_view topic, std::string_view client_id);
 
 }  // namespace penstock::statestore

@@ -278,7 +278,7 @@ class Store final : public Durable, public Backing {
         // Everything is looked at once here and once by each worker.
         if (options_.progress && db_->GetIntProperty("rocksdb.estimate-num-keys", &keys)) options_.progress->expected = std::max<std::uint64_t>(1, keys * (1 + options_.workers));
         std::unordered_map<std::uint64_t, bool> needed;
-        Clients sessions;
+        Clients sessions, handed_on;
         std::uint64_t newest = 0;
         rocksdb::WriteBatch orphans;
         rocksdb::ReadOptions reading;
@@ -286,12 +286,14 @@ class Store final : public Durable, public Backing {
         const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator(reading));
         std::string_view rest;
         for (at->Seek("S"); at->Valid() && at->key().starts_with("S"); at->Next()) sessions.add(view_of(at->key()));
+        for (at->Seek("o"); at->Valid() && at->key().starts_with("o"); at->Next()) handed_on.add(view_of(at->key()));
         if (!at->status().ok()) return at->status();
         for (const char kind : {'s', 'i', 'q', 'f'}) {
             sessions.rewind();
+            handed_on.rewind();
             for (at->Seek(std::string(1, kind)); at->Valid() && at->key().starts_with(std::string(1, kind)); at->Next()) {
                 looked_at();
-                if (!sessions.has(view_of(at->key()))) {
+                if (!sessions.has(view_of(at->key())) && !(kind == 'q' && handed_on.has(view_of(at->key())))) {
                     orphans.Delete(at->key());
                     continue;
                 }

@@ -1,5 +1,6 @@
 #include "store/durable_engine.h"
 
+#include <algorithm>
 #include <map>
 
 #include "base/clock.h"
@@ -53,8 +54,11 @@ class DurableSession final : public MemorySessionStore {
         }
         MemorySessionStore::finish(packet_id);
     }
-    void discard() override {
-        for_each_item([&](const Queued& item, const InFlight*) { engine_->drop_body(item.body); });
+    void discard(bool each) override {
+        for_each_item([&](const Queued& item, const InFlight*) {
+            if (each && item.key != 0) engine_->erase(key_of('q', item.key));
+            engine_->drop_body(item.body);
+        });
     }
     void move_to(DurableEngine& engine, OverflowLane* lane) {
         engine_ = &engine;
@@ -77,6 +81,11 @@ class DurableSession final : public MemorySessionStore {
   protected:
     void on_gone(const Queued& item) override {
         if (item.key != 0) release(item.key, item.body);
+    }
+    void on_not_acknowledged(InFlight& entry) override {
+        entry.item.key = entry.key & ~tracked;
+        engine_->put(key_of('q', entry.item.key), encode_queued(entry.item, 0, entry.item.body, engine_->offset()));
+        if ((entry.key & tracked) != 0) engine_->erase(key_of('f', entry.key));
     }
     void on_taken(Queued& item) override { write(item, 0); }
     void on_taken(InFlight& entry) override {
@@ -105,6 +114,11 @@ class DurableSession final : public MemorySessionStore {
         engine_->drop_body(body);
     }
     DurableEngine* engine_;
+};
+
+struct HandedOn {
+    std::vector<Share> shares;
+    std::unique_ptr<DurableSession> store;
 };
 
 }  // namespace
@@ -209,9 +223,20 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
         std::string_view filter;
         const auto client = client_of(key, filter);
         if (!known.has(key)) return true;
-        const auto options = decode_options(value);
-        if (options) into.subscription(client, filter, *options);
+        std::uint32_t share = 0;
+        const auto options = decode_options(value, share);
+        if (options) into.subscription(client, filter, *options, share);
         return options.has_value();
+    });
+    std::map<std::string, HandedOn, std::less<>> handed_on;
+    each('o', [&](std::string_view key, std::string_view value) {
+        std::string_view rest;
+        const auto client = client_of(key, rest);
+        if (!mine(client)) return true;
+        auto shares = decode_shares(value);
+        if (!shares || !rest.empty()) return false;
+        handed_on[std::string(client)] = {.shares = std::move(*shares), .store = std::make_unique<DurableSession>(*this, client, overflow_)};
+        return true;
     });
     each('i', [&](std::string_view key, std::string_view) {
         std::string_view rest;
@@ -274,6 +299,8 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
             queue->restore_queued(std::move(entry.item), now);
         }
     };
+    // What the session does not have any more, though it stands in the queue's records.
+    auto goes_on = [](const HandedOn& leftover, const Queued& item) { return item.share != 0 && std::ranges::find(leftover.shares, item.share, &Share::number) != leftover.shares.end(); };
     // Deliveries whose message is gone already (PUBREC came) stand between those that still have it; both are in order of key.
     auto next_delivery = deliveries.begin();
     auto pass_deliveries = [&](const std::string_view* until) {
@@ -289,7 +316,9 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
         std::string_view rest;
         const auto client = client_of(key, rest);
         const auto number = read_u64(rest);
-        if (!known.has(key)) return true;
+        const bool has_session = known.has(key);
+        const auto leftover = handed_on.empty() ? handed_on.end() : handed_on.find(client);
+        if (!has_session && leftover == handed_on.end()) return true;
         Queued item;
         std::uint16_t packet_id = 0;
         std::uint64_t body = 0;
@@ -323,11 +352,13 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
             ++bodies_[body];
         }
         const auto item_key = item.key;
-        add(client, {.item = std::move(item), .packet_id = packet_id, .step = step, .key = item_key | mark});
+        if (leftover != handed_on.end() && packet_id == 0 && goes_on(leftover->second, item)) leftover->second.store->restore_queued(std::move(item), now);
+        else if (has_session) add(client, {.item = std::move(item), .packet_id = packet_id, .step = step, .key = item_key | mark});
         return true;
     });
     pass_deliveries(nullptr);
     if (queue != nullptr) into.queue(current, std::move(queue), last_packet_id);
+    for (auto& [client, leftover] : handed_on) into.handed_on(client, std::move(leftover.shares), std::move(leftover.store));
     if (worker_ == 0)
         each('k', [&](std::string_view key, std::string_view value) {
             auto entry = decode_state(value, shift);

@@ -56,9 +56,10 @@ class DurableEngine final : public Engine {
     bool is_durable() const noexcept override { return true; }
     std::unique_ptr<SessionStore> open_session(std::string_view client_id, bool kept) override;
     void put_session(const SessionRecord& record) override { put(client_key('S', record.client_id), encode_session(record, offset())); }
-    void erase_session(std::string_view client_id) override {
+    void erase_session(std::string_view client_id, bool spare_queue) override {
         batch_.Delete(client_key('S', client_id));
         for (const char kind : {'s', 'i', 'q', 'f'}) {
+            if (kind == 'q' && spare_queue) continue;
             auto begin = client_key(kind, client_id), end = begin;
             // Behind every key of this client and before those of the next: client ids have their length in front.
             end += std::string(9, '\xFF');
@@ -67,7 +68,7 @@ class DurableEngine final : public Engine {
         dirty_ = true;
     }
     void take_session(SessionStore& store) override;
-    void put_subscription(std::string_view client_id, std::string_view filter, const topics::Options& options) override { put(client_key('s', client_id) + std::string(filter), encode_options(options)); }
+    void put_subscription(std::string_view client_id, std::string_view filter, const topics::Options& options, std::uint32_t share) override { put(client_key('s', client_id) + std::string(filter), encode_options(options, share)); }
     void erase_subscription(std::string_view client_id, std::string_view filter) override { erase(client_key('s', client_id) + std::string(filter)); }
     void put_incoming(std::string_view client_id, std::uint16_t packet_id) override { put(incoming_key(client_id, packet_id), ""); }
     void erase_incoming(std::string_view client_id, std::uint16_t packet_id) override { erase(incoming_key(client_id, packet_id)); }
@@ -76,6 +77,8 @@ class DurableEngine final : public Engine {
     std::uint64_t next_number() override { return next_key(); }
     void put_leaving(std::uint64_t number, const LeavingRecord& record) override { put(number_key('w', number), encode_leaving(record, offset())); }
     void erase_leaving(std::uint64_t number) override { erase(number_key('w', number)); }
+    void put_shares(std::string_view client_id, const std::vector<Share>& shares) override { put(client_key('o', client_id), encode_shares(shares)); }
+    void erase_shares(std::string_view client_id) override { erase(client_key('o', client_id)); }
     std::uint64_t next_ticket() const noexcept override { return ticket_ + 1; }
     void put_state(const std::string& key, const statestore::Entry& entry) override { put("k" + key, encode_state(entry, offset())); }
     void erase_state(const std::string& key) override { erase("k" + key); }

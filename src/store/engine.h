@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,6 +34,7 @@ struct Queued {
     mqtt::MessageRef message;                         ///< null while it is in the overflow
     mqtt::Qos qos{};
     bool retain = false;                              ///< the RETAIN flag to send, after Retain As Published
+    std::uint32_t share = 0;                          ///< number of the shared subscription it came by, within its session; 0: by no such
     CountedVector<std::uint32_t> subscription_ids;    ///< as many as the client has overlapping subscriptions
     std::uint64_t key = 0;                            ///< of the engine; 0: not kept
     std::uint64_t body = 0;                           ///< of the engine: where it keeps the message for several receivers
@@ -50,6 +52,9 @@ struct InFlight {
     Step step{};
     std::uint64_t key = 0;                            ///< of the engine; outlives the message
 };
+
+/// Whether a client may read a topic.
+using Readable = std::function<bool(std::string_view topic)>;
 
 /// What one session still has to be sent: a queue, and behind its head the window of deliveries in flight.
 class SessionStore {
@@ -78,8 +83,18 @@ class SessionStore {
     virtual std::size_t drop_expired(std::int64_t now) = 0;
     /// Takes everything out of another store of the same engine, of a session that is kept from now on; this one is new.
     virtual void take_over(SessionStore& other) = 0;
-    /// The session ends: what is queued and under way is let go. The engine's erase_session removes its records.
-    virtual void discard() = 0;
+    /// The session ends: what is queued and under way is let go. The engine's erase_session removes its records; with `each`, those of
+    /// the queue are removed here, one by one, because the client has others that stay.
+    virtual void discard(bool each = false) = 0;
+    /// Moves messages of QoS 1 and 2 that came by a shared subscription for which `wanted` is true to the end of the queue of `into`, a
+    /// store of the same client and worker. `ended`: also deliveries of QoS 1 without an acknowledgement, before them; a delivery of
+    /// QoS 2 that began is never moved [MQTT-4.8.2-5]. Returns how many were moved.
+    virtual std::size_t take_shared(const std::function<bool(std::uint32_t share)>& wanted, bool ended, SessionStore& into) = 0;
+    /// From now on only topics for which `readable` is true are delivered (null: all): other queued messages are dropped, at once or
+    /// when they are read from the disk. `resumes`: deliveries in flight too; one of QoS 2 goes on with PUBREL. Returns how many were dropped at once.
+    virtual std::size_t set_readable(std::shared_ptr<const Readable> readable, bool resumes) = 0;
+    /// The highest Queued::share there is.
+    [[nodiscard]] virtual std::uint32_t last_share() = 0;
     /// Removes queued QoS 0 messages; a session that goes offline does not keep them.
     virtual void drop_qos0() = 0;
 
@@ -107,6 +122,14 @@ struct WillRecord {
     std::int64_t publish_at = 0;                      ///< monotonic ms; 0: its connection was open
 };
 
+/// Who last connected to a session, and by which listener: what decides on its rights while it is away. See auth::Principal.
+struct HolderRecord {
+    std::string listener;                             ///< `namespace/name`
+    std::uint16_t port = 0;
+    std::string method, user_name, evidence;
+    std::map<std::string, std::string> attributes;
+};
+
 /// A session beside its subscriptions and its queue.
 struct SessionRecord {
     std::string client_id;
@@ -115,6 +138,7 @@ struct SessionRecord {
     std::int64_t ends_at = 0;                         ///< monotonic ms; 0: never, or its connection was open
     bool keeps_queue = false;
     std::optional<WillRecord> will;
+    std::optional<HolderRecord> holder{};
 };
 
 /// The sessions whose home was `worker` when there were so many.
@@ -131,6 +155,12 @@ struct LeavingRecord {
     std::string filter, group;                        ///< for this group alone; empty: for all subscribers
     mqtt::MessageRef message;
 };
+/// A shared subscription that a session had, for messages that go on to other members of the group.
+struct Share {
+    std::uint32_t number = 0;                         ///< Queued::share of these messages
+    std::string filter, group;
+    friend bool operator==(const Share&, const Share&) = default;
+};
 /// What stands for the publisher where such a message must not come twice; no client identifier begins like it [MQTT-1.5.4-2].
 std::string leaving_name(std::uint64_t number);
 bool is_leaving_name(std::string_view publisher) noexcept;
@@ -141,7 +171,8 @@ class Recovered {
   public:
     virtual ~Recovered() = default;
     virtual void session(SessionRecord record) = 0;
-    virtual void subscription(std::string_view client_id, std::string_view filter, const topics::Options& options) = 0;
+    /// `share`: see put_subscription().
+    virtual void subscription(std::string_view client_id, std::string_view filter, const topics::Options& options, std::uint32_t share) = 0;
     /// A QoS 2 identifier between PUBLISH and PUBREL.
     virtual void incoming(std::string_view client_id, std::uint16_t packet_id) = 0;
     /// Sessions of that portion have the message; told to every worker.
@@ -149,6 +180,8 @@ class Recovered {
     virtual void leaving(std::uint64_t number, LeavingRecord record) = 0;
     /// The store may be changed from the return of recover() on, not before.
     virtual void queue(std::string_view client_id, std::unique_ptr<SessionStore> store, std::uint16_t last_packet_id) = 0;
+    /// Messages that were to go on to other members, see put_shares(). Told also where the client has no session any more.
+    virtual void handed_on(std::string_view client_id, std::vector<Share> shares, std::unique_ptr<SessionStore> store) = 0;
     virtual void retained(const mqtt::MessageRef& message, std::uint64_t sequence) = 0;
     /// A key of the state store; told to worker 0 alone, which owns it.
     virtual void state(std::string key, statestore::Entry entry) = 0;
@@ -173,9 +206,10 @@ class Engine {
     /// Goes on with a session's queue of another engine of the same store, whose worker does not run any more.
     virtual void take_session(SessionStore& store) = 0;
     virtual void put_session(const SessionRecord& record) = 0;
-    /// With its subscriptions, identifiers and queue.
-    virtual void erase_session(std::string_view client_id) = 0;
-    virtual void put_subscription(std::string_view client_id, std::string_view filter, const topics::Options& options) = 0;
+    /// With its subscriptions, identifiers and, unless `spare_queue`, all that is queued under this client id.
+    virtual void erase_session(std::string_view client_id, bool spare_queue = false) = 0;
+    /// `share`: Queued::share of messages that come by it; 0: it is not a shared subscription.
+    virtual void put_subscription(std::string_view client_id, std::string_view filter, const topics::Options& options, std::uint32_t share = 0) = 0;
     virtual void erase_subscription(std::string_view client_id, std::string_view filter) = 0;
     virtual void put_incoming(std::string_view client_id, std::uint16_t packet_id) = 0;
     virtual void erase_incoming(std::string_view client_id, std::uint16_t packet_id) = 0;
@@ -186,6 +220,9 @@ class Engine {
     virtual std::uint64_t next_number() = 0;
     virtual void put_leaving(std::uint64_t number, const LeavingRecord& record) = 0;
     virtual void erase_leaving(std::uint64_t number) = 0;
+    /// Messages queued under this client id by these shared subscriptions are not the session's any more: they go on to other members.
+    virtual void put_shares(std::string_view client_id, const std::vector<Share>& shares) = 0;
+    virtual void erase_shares(std::string_view client_id) = 0;
     virtual void put_state(const std::string& key, const statestore::Entry& entry) = 0;
     virtual void erase_state(const std::string& key) = 0;
     virtual void put_retained(const mqtt::MessageRef& message, std::uint64_t sequence) = 0;

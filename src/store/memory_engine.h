@@ -13,8 +13,8 @@ class MemoryEngine : public Engine {
     // nothing more to write.
     void take_session(SessionStore& store) override { static_cast<MemorySessionStore&>(store).use(overflow_); }
     void put_session(const SessionRecord&) override {}
-    void erase_session(std::string_view) override {}
-    void put_subscription(std::string_view, std::string_view, const topics::Options&) override {}
+    void erase_session(std::string_view, bool) override {}
+    void put_subscription(std::string_view, std::string_view, const topics::Options&, std::uint32_t) override {}
     void erase_subscription(std::string_view, std::string_view) override {}
     void put_incoming(std::string_view, std::uint16_t) override {}
     void erase_incoming(std::string_view, std::uint16_t) override {}
@@ -23,6 +23,8 @@ class MemoryEngine : public Engine {
     std::uint64_t next_number() override { return 0; }
     void put_leaving(std::uint64_t, const LeavingRecord&) override {}
     void erase_leaving(std::uint64_t) override {}
+    void put_shares(std::string_view, const std::vector<Share>&) override {}
+    void erase_shares(std::string_view) override {}
     std::uint64_t next_ticket() const noexcept override { return 0; }
     void put_state(const std::string&, const statestore::Entry&) override {}
     void erase_state(const std::string&) override {}

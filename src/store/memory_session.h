@@ -1,6 +1,9 @@
 #pragma once
+#include <algorithm>
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "store/engine.h"
 #include "store/overflow.h"
@@ -123,10 +126,67 @@ class MemorySessionStore : public SessionStore {
         qos0_ = std::exchange(from.qos0_, 0);
         qos0_bytes_ = std::exchange(from.qos0_bytes_, 0);
         on_disk_ = std::exchange(from.on_disk_, 0);
+        readable_ = std::move(from.readable_);
         next_end_ = from.next_end_;
         from.in_flight_ = 0;
     }
-    void discard() override {}
+    void discard(bool) override {}
+    std::size_t take_shared(const std::function<bool(std::uint32_t)>& wanted, bool ended, SessionStore& other) override {
+        auto& into = static_cast<MemorySessionStore&>(other);
+        std::size_t count = 0;
+        for (std::size_t i = 0; ended && i < window_.size(); ++i) {
+            auto& entry = window_[i];
+            if (entry.step != Step::wait_puback || entry.item.share == 0 || !wanted(entry.item.share)) continue;
+            on_not_acknowledged(entry);
+            bytes_ -= entry.item.size;
+            into.adopt(std::move(entry.item));
+            entry.item = {};
+            entry.step = Step::done;
+            --in_flight_;
+            ++count;
+        }
+        while (!window_.empty() && window_.front().step == Step::done) window_.pop_front();
+        const auto before = count;
+        queue_.for_each([&](Queued& item) {
+            if (item.qos == mqtt::Qos::at_most_once || item.share == 0 || !wanted(item.share)) return true;
+            bytes_ -= item.size;
+            if (item.place) --on_disk_;
+            into.adopt(std::move(item));
+            item.place = {};
+            ++count;
+            return true;
+        });
+        if (count > before) queue_.erase_if([](const Queued& item) { return !item.message && !item.place; });
+        next_end_ = queue_.next_end();
+        return count;
+    }
+    std::size_t set_readable(std::shared_ptr<const Readable> readable, bool resumes) override {
+        readable_ = on_disk_ > 0 ? readable : nullptr;   // what is in memory is looked at here
+        if (readable == nullptr) return 0;
+        std::size_t count = 0;
+        std::vector<std::uint16_t> unreadable;
+        for (std::size_t i = 0; resumes && i < window_.size(); ++i)
+            if (const auto& message = window_[i].item.message; message && !(*readable)(message->view().topic)) unreadable.push_back(window_[i].packet_id);
+        for (const auto packet_id : unreadable) {
+            auto* entry = find(packet_id);
+            // The receiver may have the identifier of a QoS 2 message in use: PUBREL frees it, and carries nothing.
+            if (entry->step == Step::wait_pubrec) advance(*entry);
+            else finish(packet_id);
+            ++count;
+        }
+        count += queue_.erase_if([&](const Queued& item) {
+            if (!item.message || (*readable)(item.message->view().topic)) return false;
+            forget(item);
+            return true;
+        });
+        next_end_ = queue_.next_end();
+        return count;
+    }
+    std::uint32_t last_share() override {
+        std::uint32_t out = 0;
+        for_each_item([&](const Queued& item, const InFlight*) { out = std::max(out, item.share); });
+        return out;
+    }
     void drop_qos0() override {
         if (qos0_ == 0) return;
         queue_.erase_if([](const Queued& q) { return q.qos == mqtt::Qos::at_most_once; });
@@ -153,6 +213,8 @@ class MemorySessionStore : public SessionStore {
     }
     /// A queued message leaves without having been sent.
     virtual void on_gone(const Queued&) {}
+    /// A delivery becomes a queued message again, under the same key.
+    virtual void on_not_acknowledged(InFlight&) {}
     /// A delivery, or a queued message, comes from another store.
     virtual void on_taken(InFlight&) {}
     virtual void on_taken(Queued&) {}
@@ -174,6 +236,14 @@ class MemorySessionStore : public SessionStore {
   private:
     static constexpr std::size_t load_count = 64, load_bytes = 256 * 1024;
 
+    /// A message of another store of the same client, with what is kept of it.
+    void adopt(Queued item) {
+        if (item.key == 0 && item.message) on_taken(item);
+        bytes_ += item.size;
+        if (item.place) ++on_disk_;
+        if (item.expires_at != 0 && (next_end_ == 0 || item.expires_at < next_end_)) next_end_ = item.expires_at;
+        queue_.push_back(std::move(item));
+    }
     void forget(const Queued& item) {
         on_gone(item);
         release_place(item);
@@ -216,6 +286,10 @@ class MemorySessionStore : public SessionStore {
                     item.message = std::move(messages[match]);
                     release_place(item);
                     item.place = {};
+                    if (item.message && readable_ != nullptr && !(*readable_)(item.message->view().topic)) {
+                        on_gone(item);
+                        item.message = {};
+                    }
                     lost |= !item.message;
                 }
             }
@@ -239,6 +313,7 @@ class MemorySessionStore : public SessionStore {
     std::string client_id_;
     OverflowLane* overflow_;           ///< null: all in memory
     std::shared_ptr<char> loading_;      ///< while messages are read
+    std::shared_ptr<const Readable> readable_;   ///< for what is on the disk; null: all of it
 };
 
 }  // namespace penstock::store

@@ -98,8 +98,9 @@ mqtt::MessageRef decode_message(std::string_view bytes, std::int64_t shift) {
 
 std::string encode_queued(const Queued& item, std::uint16_t packet_id, std::uint64_t body, std::int64_t shift) {
     Writer out;
-    out.number(static_cast<std::uint64_t>(item.qos) | (item.retain ? 4u : 0u) | (body != 0 ? 8u : 0u), 1).number(packet_id, 2).number(item.subscription_ids.size(), 2);
+    out.number(static_cast<std::uint64_t>(item.qos) | (item.retain ? 4u : 0u) | (body != 0 ? 8u : 0u) | (item.share != 0 ? 16u : 0u), 1).number(packet_id, 2).number(item.subscription_ids.size(), 2);
     for (const auto id : item.subscription_ids) out.number(id, 4);
+    if (item.share != 0) out.number(item.share, 4);
     if (body != 0) out.number(body, 8);
     else write_message(out, item.message->view(), shift);
     return out.take();
@@ -111,7 +112,11 @@ bool decode_queued(std::string_view bytes, Queued& item, std::uint16_t& packet_i
     packet_id = static_cast<std::uint16_t>(in.number(2));
     const auto ids = in.number(2);
     for (std::uint64_t i = 0; i < ids && in.good(); ++i) item.subscription_ids.push_back(static_cast<std::uint32_t>(in.number(4)));
-    if (!in.good() || flags > 15 || (flags & 3) == 0 || (flags & 3) == 3) return false;
+    if ((flags & 16) != 0) {
+        item.share = static_cast<std::uint32_t>(in.number(4));
+        if (item.share == 0) return false;
+    }
+    if (!in.good() || flags > 31 || (flags & 3) == 0 || (flags & 3) == 3) return false;
     item.qos = static_cast<mqtt::Qos>(flags & 3);
     item.retain = (flags & 4) != 0;
     if ((flags & 8) != 0) {
@@ -135,11 +140,16 @@ bool decode_delivery(std::string_view bytes, std::uint16_t& packet_id, Step& ste
 
 std::string encode_session(const SessionRecord& record, std::int64_t shift) {
     Writer out;
-    out.text(record.owner).number(record.expiry_interval, 4).time(record.ends_at, shift).number((record.keeps_queue ? 1u : 0u) | (record.will ? 2u : 0u), 1);
+    out.text(record.owner).number(record.expiry_interval, 4).time(record.ends_at, shift).number((record.keeps_queue ? 1u : 0u) | (record.will ? 2u : 0u) | (record.holder ? 4u : 0u), 1);
     if (record.will) {
         const auto& will = *record.will;
         out.text(will.topic).text(will.properties).text(will.payload).number(static_cast<std::uint64_t>(will.qos) | (will.retain ? 4u : 0u) | (will.has_expiry ? 8u : 0u), 1);
         out.number(will.delay_interval, 4).number(will.message_expiry, 4).time(will.publish_at, shift);
+    }
+    if (record.holder) {
+        const auto& holder = *record.holder;
+        out.text(holder.listener).number(holder.port, 2).text(holder.method).text(holder.user_name).text(holder.evidence).number(holder.attributes.size(), 4);
+        for (const auto& [name, value] : holder.attributes) out.text(name).text(value);
     }
     return out.take();
 }
@@ -166,7 +176,19 @@ std::optional<SessionRecord> decode_session(std::string_view bytes, std::int64_t
         will.publish_at = in.time(shift);
         if (will_flags > 15 || (will_flags & 3) == 3 || will.topic.empty()) return std::nullopt;
     }
-    if (!in.at_end() || flags > 3) return std::nullopt;
+    if ((flags & 4) != 0) {
+        auto& holder = out.holder.emplace();
+        holder.listener = in.text();
+        holder.port = static_cast<std::uint16_t>(in.number(2));
+        holder.method = in.text();
+        holder.user_name = in.text();
+        holder.evidence = in.text();
+        for (auto count = in.number(4); count > 0 && in.good(); --count) {
+            const auto name = in.text();
+            holder.attributes.emplace(name, in.text());
+        }
+    }
+    if (!in.at_end() || flags > 7) return std::nullopt;
     return out;
 }
 
@@ -211,13 +233,40 @@ std::optional<statestore::Entry> decode_state(std::string_view bytes, std::int64
     return out;
 }
 
-std::string encode_options(const topics::Options& options) { return Writer().number(options.qos | (options.no_local ? 4u : 0u) | (options.retain_as_published ? 8u : 0u), 1).number(options.id, 4).take(); }
+std::string encode_options(const topics::Options& options, std::uint32_t share) {
+    Writer out;
+    out.number(options.qos | (options.no_local ? 4u : 0u) | (options.retain_as_published ? 8u : 0u) | (share != 0 ? 16u : 0u), 1).number(options.id, 4);
+    if (share != 0) out.number(share, 4);
+    return out.take();
+}
 
-std::optional<topics::Options> decode_options(std::string_view bytes) {
+std::optional<topics::Options> decode_options(std::string_view bytes, std::uint32_t& share) {
     Reader in(bytes);
     const auto flags = in.number(1);
     topics::Options out{.qos = static_cast<std::uint8_t>(flags & 3), .no_local = (flags & 4) != 0, .retain_as_published = (flags & 8) != 0, .id = static_cast<std::uint32_t>(in.number(4))};
-    if (!in.at_end() || flags > 15 || out.qos > 2) return std::nullopt;
+    share = (flags & 16) != 0 ? static_cast<std::uint32_t>(in.number(4)) : 0;
+    if (!in.at_end() || flags > 31 || out.qos > 2 || ((flags & 16) != 0 && share == 0)) return std::nullopt;
+    return out;
+}
+
+std::string encode_shares(const std::vector<Share>& shares) {
+    Writer out;
+    out.number(shares.size(), 4);
+    for (const auto& share : shares) out.number(share.number, 4).text(share.filter).text(share.group);
+    return out.take();
+}
+
+std::optional<std::vector<Share>> decode_shares(std::string_view bytes) {
+    Reader in(bytes);
+    std::vector<Share> out;
+    for (auto count = in.number(4); count > 0 && in.good(); --count) {
+        Share share{.number = static_cast<std::uint32_t>(in.number(4)), .filter = {}, .group = {}};
+        share.filter = in.text();
+        share.group = in.text();
+        if (in.good() && (share.number == 0 || share.filter.empty() || share.group.empty())) return std::nullopt;
+        out.push_back(std::move(share));
+    }
+    if (!in.at_end()) return std::nullopt;
     return out;
 }
 

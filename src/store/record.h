@@ -31,7 +31,11 @@ std::optional<LeavingRecord> decode_leaving(std::string_view bytes, std::int64_t
 std::string encode_state(const statestore::Entry& entry, std::int64_t shift);
 std::optional<statestore::Entry> decode_state(std::string_view bytes, std::int64_t shift);
 
-std::string encode_options(const topics::Options& options);
-std::optional<topics::Options> decode_options(std::string_view bytes);
+/// `share` 0: no shared subscription.
+std::string encode_options(const topics::Options& options, std::uint32_t share = 0);
+std::optional<topics::Options> decode_options(std::string_view bytes, std::uint32_t& share);
+
+std::string encode_shares(const std::vector<Share>& shares);
+std::optional<std::vector<Share>> decode_shares(std::string_view bytes);
 
 }  // namespace penstock::store

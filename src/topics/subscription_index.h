@@ -27,6 +27,7 @@ struct Options {
 struct Member {
     std::uint64_t session = 0;           ///< unique in the process
     std::uint32_t worker = 0;
+    std::uint32_t share = 0;             ///< on the member's own worker: number of this subscription within its session
     Subscriber* local = nullptr;         ///< set on the member's own worker
     Options options;
     bool is_connected = false;

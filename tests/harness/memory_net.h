@@ -25,7 +25,8 @@ class MemoryNet {
     };
 
     explicit MemoryNet(std::uint32_t cores, const broker::BrokerConfig& config = {}, std::shared_ptr<auth::Authenticator> authenticator = nullptr,
-                       std::shared_ptr<const auth::Policy> policy = nullptr, const std::function<std::unique_ptr<store::Engine>(std::uint32_t)>& engine = [](std::uint32_t) { return store::make_memory_engine(); }, std::int64_t now = 1'000'000) : now_(now) {
+                       std::shared_ptr<const auth::Policy> policy = nullptr, const std::function<std::unique_ptr<store::Engine>(std::uint32_t)>& engine = [](std::uint32_t) { return store::make_memory_engine(); }, std::int64_t now = 1'000'000,
+                       const std::function<store::OverflowLane*(std::uint32_t)>& overflow = [](std::uint32_t) { return nullptr; }) : now_(now), next_tick_(now + 1000) {
         auto listener = std::make_shared<broker::ListenerConfig>();
         listener->resource = "test/memory";
         listener->authenticator = std::move(authenticator);
@@ -35,10 +36,11 @@ class MemoryNet {
         mqtt::MessageBytes::use(*shared_.pools[0]);
         for (std::uint32_t i = 0; i < cores; ++i) {
             drivers_.push_back(std::make_unique<Driver>(*this));
-            cores_.push_back(std::make_unique<broker::Core>(i, cores, *drivers_.back(), shared_, engine(i)));
+            cores_.push_back(std::make_unique<broker::Core>(i, cores, *drivers_.back(), shared_, engine(i), overflow(i)));
             cores_.back()->configure(config);
             cores_.back()->recover(now_);
         }
+        for (auto& core : cores_) core->all_recovered();
     }
     ~MemoryNet() {
         for (auto& [connection, end] : owned_) {
@@ -82,12 +84,24 @@ class MemoryNet {
     /// Ends of connections that are closed, which a test of many would collect.
     void forget_closed() { std::erase_if(ends_, [](const auto& end) { return end->is_closed; }); }
     void advance(std::int64_t milliseconds) {
+        // As a worker's turns: the tick each second, and what is due in its millisecond.
         const auto until = now_ + milliseconds;
         while (now_ < until && !is_dead_) {
-            now_ = std::min(until, now_ + 1000);
-            for (auto& core : cores_) core->on_tick(now_);
+            auto next = std::min(until, next_tick_);
+            for (const auto& core : cores_)
+                if (const auto due = core->next_deadline(); due != 0) next = std::min(next, std::max(due, now_));
+            now_ = next;
+            for (auto& core : cores_) core->run_due(now_);
+            if (now_ >= next_tick_) {
+                next_tick_ = now_ + 1000;
+                for (auto& core : cores_) core->on_tick(now_);
+            }
             settle();
         }
+    }
+    /// As a worker does when the port opens, after recovery.
+    void open_port() {
+        for (auto& core : cores_) core->on_port_added(listener_, now_);
     }
     /// New rules for the port, as a changed resource would bring.
     void change_rules(std::shared_ptr<auth::Authenticator> authenticator, std::shared_ptr<const auth::Policy> policy) {
@@ -104,7 +118,11 @@ class MemoryNet {
     void settle() {
         for (bool work = true; work;) {
             work = false;
-            for (auto& core : cores_) core->settle(now_);
+            for (auto& core : cores_) {
+                core->settle(now_);
+                core->settle_overflow(now_);
+                if (const auto due = core->next_deadline(); due != 0 && due <= now_) core->run_due(now_), work = true;
+            }
             while (!verdicts_.empty()) {
                 work = true;
                 auto [core, ticket, verdict] = std::move(verdicts_.front());
@@ -260,7 +278,7 @@ class MemoryNet {
     std::vector<std::vector<std::uint64_t>> mails_sent_, mails_processed_;   ///< [from][to], [by][from]
     std::map<std::uint32_t, std::pair<std::vector<std::uint64_t>, std::vector<std::uint64_t>>> committed_;
     bool is_dead_ = false;
-    std::int64_t now_;
+    std::int64_t now_, next_tick_;
 };
 
 }  // namespace penstock::test

@@ -5,7 +5,10 @@
 #include <nlohmann/json.hpp>
 
 #include <future>
+#include <latch>
+#include <mutex>
 #include <random>
+#include <thread>
 
 #include "auth/methods.h"
 #include "auth/policy.h"
@@ -310,11 +313,11 @@ TEST(X509, who_is_connected_is_asked_about_again_and_stays_while_nobody_can_be_a
 class Says final : public auth::Authenticator {
   public:
     auth::Verdict begin(const auth::Credentials& c, std::unique_ptr<auth::Exchange>&, const auth::Later& later) override {
-        if (!c.user_name) return auth::Verdict::refused(mqtt::ReasonCode::not_authorized, "say who you are");
-        const std::string name(*c.user_name);
+        if (!c.user_name && !c.is_again) return auth::Verdict::refused(mqtt::ReasonCode::not_authorized, "say who you are");
+        const std::string name(c.user_name.value_or("ann"));
         if (name == "bad") return auth::Verdict::refused(mqtt::ReasonCode::bad_user_name_or_password, "no");
         auto verdict = auth::Verdict::accepted({.method = "Says", .user_name = name, .id = "says/" + name, .expires_at = expires_at, .review_at = review_after == 0 ? 0 : wall_ms() + review_after});
-        if (c.password == "late") {
+        if (c.password == "late" || (c.is_again && answers_again_late)) {
             waiting.push_back({later(), verdict});
             verdict = {};
             verdict.kind = auth::Verdict::Kind::wait;
@@ -327,6 +330,7 @@ class Says final : public auth::Authenticator {
         return principal.user_name == gone ? "the user is gone" : "";
     }
     std::int64_t expires_at = 0, review_after = 0;
+    bool answers_again_late = false;
     int reviews = 0;
     std::string gone;
     std::vector<std::pair<auth::Done, auth::Verdict>> waiting;
@@ -454,11 +458,119 @@ TEST(Secured, packets_behind_a_late_verdict_wait_for_it) {
         net.settle();
         auto* slow = net.open();
         net.send(*slow, connect_bytes("slow", "ann", "late"));
+        auto* old = net.open(1);
+        net.send(*old, connect_bytes("old", "ann", "late", mqtt::Version::v311));
+        net.advance(50'000);
+        EXPECT_FALSE(slow->is_closed) << "a fleet of password users needs its time";
         net.advance(15'000);
-        EXPECT_TRUE(slow->is_closed);
+        EXPECT_TRUE(slow->is_closed && old->is_closed);
+        const auto told = take(*slow);
+        EXPECT_EQ(code_of(told, mqtt::PacketType::connack, 1), 0x88u);
+        EXPECT_NE(told.at(0).second.find("authentication took longer than 60 seconds"), std::string::npos);
+        EXPECT_EQ(code_of(take(*old), mqtt::PacketType::connack, 1), 3u);
         says->waiting[2].first(says->waiting[2].second);
         net.settle();
     }
+}
+
+// Re-authentication that nobody answers leaves the client as it is, and its keep alive waits with it.
+TEST(Secured, a_client_whose_re_authentication_waits_is_not_silent) {
+    auto says = std::make_shared<Says>();
+    MemoryNet net(1, {}, says);
+    auto* ann = net.open();
+    mqtt::ConnectOptions options{.version = mqtt::Version::v5, .client_id = "ann", .clean_start = true, .keep_alive = 4};
+    options.user_name = "ann";
+    options.properties.push_back({.id = mqtt::PropertyId::authentication_method, .text = "any"});
+    std::string bytes, properties, again;
+    mqtt::encode_connect(bytes, options);
+    net.send(*ann, bytes);
+    EXPECT_EQ(code_of(take(*ann), mqtt::PacketType::connack, 1), 0u);
+    mqtt::write_property(properties, mqtt::PropertyId::authentication_method, "any");
+    mqtt::encode_auth(again, mqtt::ReasonCode::reauthenticate, properties);
+    says->answers_again_late = true;
+    net.send(*ann, again);
+    net.advance(30'000);
+    EXPECT_FALSE(ann->is_closed);
+    net.advance(32'000);
+    EXPECT_FALSE(ann->is_closed);
+    EXPECT_EQ(code_of(take(*ann), mqtt::PacketType::auth, 0), 0x18u) << "another try";
+    net.advance(4000);
+    EXPECT_FALSE(ann->is_closed) << "its keep alive begins anew";
+    net.advance(5000);
+    EXPECT_EQ(code_of(take(*ann), mqtt::PacketType::disconnect, 0), 0x8Du);
+}
+
+TEST(Secured, who_waits_for_a_verdict_is_told_when_the_server_ends_or_the_client_errs) {
+    auto says = std::make_shared<Says>();
+    MemoryNet net(1, {}, says);
+    auto *five = net.open(), *three = net.open();
+    net.send(*five, connect_bytes("five", "ann", "late"));
+    net.send(*three, connect_bytes("three", "ann", "late", mqtt::Version::v311));
+    for (auto* end : {five, three}) net.core(0).disconnect(*end->connection, mqtt::ReasonCode::server_shutting_down, "MQTT-3.14.2", "the server is shutting down", net.now());
+    net.settle();
+    EXPECT_EQ(code_of(take(*five), mqtt::PacketType::connack, 1), 0x88u);
+    EXPECT_EQ(code_of(take(*three), mqtt::PacketType::connack, 1), 3u);
+}
+
+TEST(Secured, a_credential_that_ended_meanwhile_lets_nobody_in) {
+    auto says = std::make_shared<Says>();
+    says->expires_at = wall_ms() - 1;
+    MemoryNet net(1, {}, says);
+    auto* ann = net.open();
+    net.send(*ann, connect_bytes("c", "ann"));
+    const auto got = take(*ann);
+    EXPECT_EQ(code_of(got, mqtt::PacketType::connack, 1), 0x87u);
+    EXPECT_NE(got.at(0).second.find("the credential has expired"), std::string::npos);
+}
+
+// A session that expired a moment ago is not met by another identity.
+TEST(Secured, a_session_is_nobodys_once_it_expired) {
+    auto says = std::make_shared<Says>();
+    MemoryNet net(1, {}, says);
+    net.advance(400);
+    auto* ann = net.open();
+    net.send(*ann, connect_bytes("shared", "ann", "", mqtt::Version::v5, 2));
+    net.drop(*ann);
+    net.advance(2300);
+    auto* bob = net.open();
+    net.send(*bob, connect_bytes("shared", "bob", "", mqtt::Version::v5, 2));
+    EXPECT_EQ(code_of(take(*bob), mqtt::PacketType::connack, 1), 0u);
+}
+
+TEST(Crew, oldest_first_bounded_and_nothing_for_who_is_gone) {
+    std::mutex guard;
+    std::vector<int> done;
+    auth::Crew crew(1, 5, 1000);
+    std::promise<void> go, begun;
+    ASSERT_TRUE(crew.add([&] { begun.set_value(), go.get_future().wait(); }, 900));
+    begun.get_future().wait();
+    for (int i = 0; i < 5; ++i) EXPECT_TRUE(crew.add([&, i] { const std::lock_guard lock(guard); done.push_back(i); }, 100)) << i;
+    EXPECT_FALSE(crew.add([] {}, 0)) << "five wait";
+    auth::Crew other(1, 5, 1000);
+    EXPECT_FALSE(other.add([] {}, 1001)) << "too many bytes";
+    go.set_value();
+    for (const auto end = monotonic_ms() + 20'000; monotonic_ms() < end;) {
+        const std::lock_guard lock(guard);
+        if (done.size() == 5) break;
+    }
+    EXPECT_EQ(done, (std::vector<int>{0, 1, 2, 3, 4}));
+    crew.stop();
+    other.stop();
+    EXPECT_GE(auth::Crew::threads_here(), 1u);
+    EXPECT_LE(auth::Crew::threads_here(), std::max(1u, std::thread::hardware_concurrency()));
+}
+
+TEST(Crew, two_hash_at_a_time) {
+    auth::Crew crew(2, 10, 1000);
+    std::latch both(2);
+    std::promise<void> met;
+    for (int i = 0; i < 2; ++i)
+        ASSERT_TRUE(crew.add([&, i] {
+            both.arrive_and_wait();
+            if (i == 0) met.set_value();
+        }, 1));
+    EXPECT_EQ(met.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
+    crew.stop();
 }
 
 TEST(Secured, a_credential_that_ends_takes_the_connection_with_it) {

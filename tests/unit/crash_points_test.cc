@@ -63,6 +63,13 @@ class Life {
         return end;
     }
 
+    /// Resumes its session, and takes one message at a time.
+    MemoryNet::End* stalled_client(const std::string& id) {
+        auto* end = net_->open(broker::Core::home_of(id, cores_));
+        net_->send(*end, connect_packet(id, Version::v5, {{.id = mqtt::PropertyId::session_expiry_interval, .number = 100'000u}, {.id = mqtt::PropertyId::receive_maximum, .number = 1u}}, false));
+        return end;
+    }
+
   private:
     void commit(std::uint32_t core) {
         if (const auto ticket = net_->commit(core); ticket != 0) tickets_[core] = ticket;
@@ -141,11 +148,15 @@ void expect_clean(const Folder& folder, std::uint32_t cores) {
     struct Left final : store::Recovered {
         std::vector<std::string> marks;
         void session(store::SessionRecord) override {}
-        void subscription(std::string_view, std::string_view, const topics::Options&) override {}
+        void subscription(std::string_view, std::string_view, const topics::Options&, std::uint32_t) override {}
         void incoming(std::string_view client, std::uint16_t id) override { marks.push_back(fmt::format("incoming {} {}", client, id)); }
         void seen(std::string_view publisher, std::uint16_t id, store::Portion portion) override { marks.push_back(fmt::format("seen {} {} by {} of {}", store::is_leaving_name(publisher) ? "will" : publisher, id, portion.worker, portion.workers)); }
         void leaving(std::uint64_t number, store::LeavingRecord) override { marks.push_back(fmt::format("leaving {}", number)); }
         void queue(std::string_view, std::unique_ptr<store::SessionStore> store, std::uint16_t) override { stores.push_back(std::move(store)); }
+        void handed_on(std::string_view client, std::vector<store::Share>, std::unique_ptr<store::SessionStore> store) override {
+            marks.push_back(fmt::format("handed on of {}", client));
+            stores.push_back(std::move(store));
+        }
         void retained(const mqtt::MessageRef&, std::uint64_t) override {}
         void state(std::string, statestore::Entry) override {}
         std::vector<std::unique_ptr<store::SessionStore>> stores;
@@ -284,6 +295,64 @@ TEST(CrashPoints, a_member_that_leaves_takes_nothing_with_it) {
         expect_clean(folder, after);
         return died;
     });
+}
+
+// MQTT 5.0, 4.8.2: what a member was given and did not finish goes to another one when its session ends, and when it unsubscribes: each
+// message once, in order, at whatever point the broker dies.
+TEST(CrashPoints, what_a_member_held_goes_on_exactly_once) {
+    const auto publisher = named("p", 0, before);
+    enum class Way : std::uint8_t { clean_start, expiry, unsubscribe };
+    for (const auto& [way, to_another_worker] : {std::pair{Way::clean_start, true}, {Way::clean_start, false}, {Way::expiry, true}, {Way::unsubscribe, true}}) {
+            const auto heir = to_another_worker ? members[2] : named("n", 1, before);
+            at_every_point([&, way](int die_at, std::uint32_t lazy, std::uint32_t after) {
+                const Folder folder;
+                bool died = false;
+                {
+                    Life life(folder, before);
+                    const auto large = std::string(600, 'x');   // from here on a message is kept once for several receivers
+                    life.net().drop(*life.client(members[1], true, subscribe_packet("$share/g/t", Qos::at_least_once) + subscribe_packet("t", Qos::at_least_once), way == Way::expiry ? 2 : 100'000));
+                    auto* end = life.client(publisher, true);
+                    for (std::uint16_t i = 1; i <= 3; ++i) life.net().send(*end, publish_packet("t", std::to_string(i) + large, 1, i));
+                    life.net().drop(*life.client(heir, true, subscribe_packet("$share/g/t", Qos::at_least_once)));
+                    auto* leaver = way == Way::unsubscribe ? life.stalled_client(members[1]) : nullptr;
+                    life.arm(die_at, lazy);
+                    std::string packet;
+                    mqtt::encode_unsubscribe(packet, Version::v5, 2, {"$share/g/t"});
+                    if (way == Way::clean_start) life.client(members[1], true);
+                    if (way == Way::unsubscribe) life.net().send(*leaver, packet);
+                    if (way == Way::expiry) life.net().advance(4000);
+                    died = life.net().is_dead();
+                }
+                {
+                    Life life(folder, after);
+                    life.net().advance(5000);
+                    auto* mine = life.client(members[1], false);
+                    std::vector<std::string> got, of_heir;
+                    count_publishes(mine->received, Version::v5, &got);
+                    count_publishes(life.client(heir, false)->received, Version::v5, &of_heir);
+                    for (auto* all : {&got, &of_heir})
+                        for (auto& payload : *all) payload.resize(1);
+                    const std::vector<std::string> each{"1", "2", "3"};
+                    const auto where = fmt::format("died at {}, core {} lazy, {} cores afterwards, way {}, leaver has {}, heir {}", die_at, lazy, after, static_cast<int>(way), fmt::join(got, ","), fmt::join(of_heir, ","));
+                    // The leaver's own subscription gives it each once more, as long as its session lives.
+                    const std::vector<std::string> doubled{"1", "1", "2", "2", "3", "3"};
+                    std::ranges::sort(got);
+                    if (way == Way::unsubscribe) {
+                        // One of them was sent before it left.
+                        if (of_heir.empty()) EXPECT_EQ(got, doubled) << where;
+                        else EXPECT_EQ(got.size() + of_heir.size(), 6u) << where;
+                    } else if (of_heir.empty()) {
+                        EXPECT_EQ(got, doubled) << where;
+                    } else {
+                        EXPECT_EQ(of_heir, each) << where;
+                        EXPECT_TRUE(got.empty()) << where;
+                    }
+                    EXPECT_TRUE(std::ranges::is_sorted(of_heir)) << where;
+                }
+                expect_clean(folder, after);
+                return died;
+            });
+        }
 }
 
 }  // namespace

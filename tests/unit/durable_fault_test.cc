@@ -251,12 +251,13 @@ struct Life final : Recovered {
         engine.reset();
     }
     void session(SessionRecord record) override { model.clients[record.client_id]; }
-    void subscription(std::string_view client, std::string_view filter, const topics::Options& options) override { model.clients.at(std::string(client)).subscriptions[std::string(filter)] = options.qos; }
+    void subscription(std::string_view client, std::string_view filter, const topics::Options& options, std::uint32_t) override { model.clients.at(std::string(client)).subscriptions[std::string(filter)] = options.qos; }
     void incoming(std::string_view client, std::uint16_t id) override { model.clients.at(std::string(client)).incoming.insert(id); }
     void seen(std::string_view, std::uint16_t, Portion) override {}
     void leaving(std::uint64_t, LeavingRecord) override {}
     void retained(const mqtt::MessageRef& m, std::uint64_t number) override { model.retained[std::string(m->view().topic)] = m->view().payload, sequence = std::max(sequence, number); }
     void state(std::string key, statestore::Entry entry) override { model.states[key] = entry.value; }
+    void handed_on(std::string_view, std::vector<Share>, std::unique_ptr<SessionStore>) override { ADD_FAILURE() << "nothing was to go on"; }
     void queue(std::string_view client, std::unique_ptr<SessionStore> store, std::uint16_t last) override {
         auto& c = model.clients.at(std::string(client));
         store->for_each_in_flight([&](InFlight& d) { c.in_flight.push_back({d.packet_id, d.step, d.item.message ? std::string(d.item.message->view().payload) : ""}); });

@@ -43,10 +43,11 @@ struct Found : Recovered {
         const auto id = record.client_id;
         clients[id].record = std::move(record);
     }
-    void subscription(std::string_view client, std::string_view filter, const topics::Options& options) override { clients.at(std::string(client)).subscriptions[std::string(filter)] = options; }
+    void subscription(std::string_view client, std::string_view filter, const topics::Options& options, std::uint32_t) override { clients.at(std::string(client)).subscriptions[std::string(filter)] = options; }
     void incoming(std::string_view client, std::uint16_t id) override { clients.at(std::string(client)).incoming.push_back(id); }
     void seen(std::string_view, std::uint16_t, Portion) override {}
     void leaving(std::uint64_t, LeavingRecord) override {}
+    void handed_on(std::string_view, std::vector<Share>, std::unique_ptr<SessionStore>) override { ADD_FAILURE() << "nothing was to go on"; }
     void queue(std::string_view client, std::unique_ptr<SessionStore> store, std::uint16_t last) override {
         clients.at(std::string(client)).queue = std::move(store);
         clients.at(std::string(client)).last_packet_id = last;

@@ -66,13 +66,17 @@ struct Told final : Recovered {
         text += fmt::format("session {} owner {} expiry {} ends {} queue {}\n", r.client_id, r.owner, r.expiry_interval, wall(r.ends_at), r.keeps_queue);
         if (r.will) text += fmt::format("  will {} {} {} qos {} retain {} delay {} expiry {} {} at {}\n", r.will->topic, r.will->payload, r.will->properties.size(), static_cast<int>(r.will->qos), r.will->retain, r.will->delay_interval, r.will->has_expiry, r.will->message_expiry, wall(r.will->publish_at));
     }
-    void subscription(std::string_view client, std::string_view filter, const topics::Options& o) override { text += fmt::format("subscription {} {} qos {} no local {} as published {} id {}\n", client, filter, static_cast<int>(o.qos), o.no_local, o.retain_as_published, o.id); }
+    void subscription(std::string_view client, std::string_view filter, const topics::Options& o, std::uint32_t share) override { text += fmt::format("subscription {} {} qos {} no local {} as published {} id {}{}\n", client, filter, static_cast<int>(o.qos), o.no_local, o.retain_as_published, o.id, share == 0 ? "" : fmt::format(" share {}", share)); }
     void incoming(std::string_view client, std::uint16_t id) override { text += fmt::format("incoming {} {}\n", client, id); }
     void seen(std::string_view publisher, std::uint16_t id, Portion portion) override { text += fmt::format("seen {} {} by {} of {}\n", publisher, id, portion.worker, portion.workers); }
     void leaving(std::uint64_t number, LeavingRecord r) override { text += fmt::format("leaving {} of {} for {} {} sequence {} {}\n", number, r.client_id, r.filter, r.group, r.sequence, of(r.message)); }
     void queue(std::string_view client, std::unique_ptr<SessionStore> store, std::uint16_t last) override {
         text += fmt::format("queue {} last id {}\n", client, last);
         store->for_each_in_flight([&](InFlight& d) { text += fmt::format("  under way {} step {} {}\n", d.packet_id, static_cast<int>(d.step), d.item.message ? of(d.item.message) : "-"); });
+        stores.push_back(std::move(store));
+    }
+    void handed_on(std::string_view client, std::vector<Share> shares, std::unique_ptr<SessionStore> store) override {
+        for (const auto& share : shares) text += fmt::format("handed on of {} {}: {} {}\n", client, share.number, share.filter, share.group);
         stores.push_back(std::move(store));
     }
     void retained(const mqtt::MessageRef& message, std::uint64_t sequence) override { text += fmt::format("retained {} {}\n", sequence, of(message)); }

@@ -237,23 +237,31 @@ TEST(StateStore, agrees_with_a_model) {
 TEST(Records, damage_is_refused_and_the_rest_reads_back) {
     const auto message = mqtt::MessageRef(mqtt::Message::make({.topic = "a/b", .payload = "payload", .properties = std::string_view("\x26\x00\x01x\x00\x01y", 7), .partition = {}, .has_partition = false, .retain = true, .qos = mqtt::Qos::exactly_once, .expires_at = 5000, .publisher = 0}));
     const store::Queued item{.message = message, .qos = mqtt::Qos::at_least_once, .retain = true, .subscription_ids = {1, 300'000}};
+    const store::Queued by_share{.message = message, .qos = mqtt::Qos::exactly_once, .share = 70'000, .subscription_ids = {2}};
     const store::SessionRecord session{.client_id = "c", .owner = "o", .expiry_interval = 7, .ends_at = 9000, .keeps_queue = true,
                                        .will = store::WillRecord{.topic = "w", .payload = "p", .properties = "", .qos = mqtt::Qos::at_least_once, .retain = true, .delay_interval = 3, .has_expiry = true, .message_expiry = 4, .publish_at = 100}};
     const std::vector<std::string> records{store::encode_message(message->view(), 1000), store::encode_queued(item, 12, 0, 1000), store::encode_queued(item, 0, 77, 1000), store::encode_session(session, 1000),
                                            store::encode_options({.qos = 2, .no_local = true, .retain_as_published = true, .id = 9}), store::encode_delivery(5, store::Step::wait_pubcomp),
-                                           store::encode_state({.value = "v", .version = {.time = 1, .counter = 2, .node = "n"}, .fence = Timestamp{.time = 3, .counter = 4, .node = "m"}, .expires_at = 5}, 1000)};
+                                           store::encode_state({.value = "v", .version = {.time = 1, .counter = 2, .node = "n"}, .fence = Timestamp{.time = 3, .counter = 4, .node = "m"}, .expires_at = 5}, 1000),
+                                           store::encode_options({.qos = 1, .no_local = false, .retain_as_published = false, .id = 0}, 70'000), store::encode_queued(by_share, 3, 0, 1000), store::encode_queued(by_share, 0, 77, 1000),
+                                           store::encode_shares({{.number = 70'000, .filter = "a/#", .group = "g"}, {.number = 1, .filter = "b", .group = "h"}})};
     auto read = [](std::size_t kind, const std::string& bytes) {
         store::Queued q;
         std::uint16_t id = 0;
         std::uint64_t body = 0;
+        std::uint32_t share = 0;
         store::Step step{};
         switch (kind) {
             case 0: return static_cast<bool>(store::decode_message(bytes, 1000));
             case 1:
             case 2: return store::decode_queued(bytes, q, id, body, 1000);
             case 3: return store::decode_session(bytes, 1000).has_value();
-            case 4: return store::decode_options(bytes).has_value();
+            case 4: return store::decode_options(bytes, share).has_value();
             case 5: return store::decode_delivery(bytes, id, step);
+            case 7: return store::decode_options(bytes, share).has_value();
+            case 8:
+            case 9: return store::decode_queued(bytes, q, id, body, 1000);
+            case 10: return store::decode_shares(bytes).has_value();
             default: return store::decode_state(bytes, 1000).has_value();
         }
     };
@@ -275,6 +283,13 @@ TEST(Records, damage_is_refused_and_the_rest_reads_back) {
     EXPECT_EQ(again.payload, "payload");
     EXPECT_EQ(again.expires_at, 5000);
     EXPECT_TRUE(again.retain && again.qos == mqtt::Qos::exactly_once && again.properties.size() == 7);
+    std::uint32_t share = 0;
+    std::uint16_t packet_id = 0;
+    std::uint64_t body = 0;
+    store::Queued queued;
+    EXPECT_TRUE(store::decode_options(records[7], share) && share == 70'000);
+    EXPECT_TRUE(store::decode_queued(records[8], queued, packet_id, body, 1000) && queued.share == 70'000 && packet_id == 3 && queued.subscription_ids.size() == 1);
+    EXPECT_EQ(store::decode_shares(records[10])->back(), (store::Share{.number = 1, .filter = "b", .group = "h"}));
     const auto back = store::decode_session(records[3], 1000);
     EXPECT_TRUE(back->owner == "o" && back->expiry_interval == 7 && back->ends_at == 9000 && back->keeps_queue && back->will->publish_at == 100 && back->will->message_expiry == 4);
 }
