@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "control/custom_server.h"
 #include "crypto/certificate.h"
+#include "crypto/examination.h"
 #include "crypto/ocsp.h"
 #include "crypto/password.h"
 #include "crypto/signature.h"

@@ -26,6 +26,7 @@
 #include "api/spdy.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "tls/verification.h"
 
 namespace penstock::api {
 namespace {
@@ -288,7 +289,7 @@ struct Server::Impl {
                 unknown.reset();
             }
             if (!reply_share.take(replies, reply.body.size(), replies_max)) reply = too_busy();
-            log::debug("api", "request user={} {} {} status={}", user.name, request.method, request.path, reply.status);
+            log::debug("api", "request user=\"{}\" method={} path=\"{}\" status={}", user.name, request.method, request.path, reply.status);
             beast::get_lowest_layer(*stream).expires_after(request_time);
             if (reply.watch) {
                 co_await stream_watch(stream, *reply.watch);
@@ -322,7 +323,7 @@ struct Server::Impl {
         try {
             return handler.handle(request);
         } catch (const std::exception& failure) {
-            log::error("api", "request failed {} {} why=\"{}\"", request.method, request.path, failure.what());
+            log::error("api", "request failed method={} path=\"{}\" why=\"{}\"", request.method, request.path, failure.what());
             return failure_reply(500, "InternalError", fmt::format("Internal error occurred: {}", failure.what()));
         }
     }
@@ -608,6 +609,8 @@ Result<std::uint16_t> Server::start() {
         s.tls.use_certificate_chain(asio::buffer(s.options.certificate.certificate));
         s.tls.use_private_key(asio::buffer(s.options.certificate.key), asio::ssl::context::pem);
         s.tls.add_certificate_authority(asio::buffer(s.options.client_ca));
+        if (auto trusted = crypto::read_certificates(s.options.client_ca); trusted && !trusted->empty())
+            tls::verify_by(s.tls.native_handle(), std::make_shared<const crypto::TrustStore>(std::move(*trusted), std::vector<crypto::RevocationList>()), crypto::Purpose::client);
         s.tls.set_verify_mode(asio::ssl::verify_peer);   // asked for, not demanded: an anonymous client may read /version
         const tcp::endpoint endpoint(asio::ip::make_address(s.options.address), s.options.port);
         s.acceptor.open(endpoint.protocol());

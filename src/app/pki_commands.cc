@@ -12,6 +12,8 @@
 #include "base/text.h"
 #include "control/certificates.h"
 #include "control/security.h"
+#include "crypto/examination.h"
+#include "crypto/trust.h"
 #include "crypto/x509.h"
 #include "mqttc/client.h"
 
@@ -58,7 +60,7 @@ void print_certificate(const Certificate& c, std::size_t number) {
     auto names = c.dns_names();
     for (const auto& more : {c.addresses(), c.other_names()}) names.insert(names.end(), more.begin(), more.end());
     std::cout << fmt::format("certificate {}\n  subject      {}\n  issuer       {}{}\n  valid        {} to {} ({})\n  key          {}\n  signature    {}\n  CA           {}\n  names        {}\n  usages       {}\n  serial       {}\n  SHA-256      {}\n", number,
-                             c.subject().empty() ? "(empty)" : c.subject(), c.issuer(), c.is_self_signed() ? " (itself)" : "", rfc3339(c.not_before_ms()), rfc3339(c.not_after_ms()), left_text(c.not_after_ms()), c.key_text(), c.signature_algorithm(),
+                             c.subject().empty() ? "(empty)" : printable(c.subject()), printable(c.issuer()), c.is_self_signed() ? " (itself)" : "", rfc3339(c.not_before_ms()), rfc3339(c.not_after_ms()), left_text(c.not_after_ms()), c.key_text(), c.signature_algorithm(),
                              c.is_ca() ? "yes" : "no", joined(names), joined(c.usages()), c.serial(), c.fingerprint());
     for (const auto& url : c.ocsp_urls()) std::cout << "  OCSP         " << printable(url) << "\n";
     for (const auto& url : c.crl_urls()) std::cout << "  CRL          " << printable(url) << "\n";
@@ -67,8 +69,8 @@ void print_certificate(const Certificate& c, std::size_t number) {
 int print_findings(const std::vector<crypto::Finding>& findings) {
     int faults = 0;
     for (const auto& finding : findings) {
-        std::cout << (finding.is_fault ? "fault: " : "note:  ") << printable(finding.message) << "\n";
-        faults += finding.is_fault;
+        std::cout << (finding.is_fault() ? "fault: " : "note:  ") << printable(finding.message) << "\n";
+        faults += finding.is_fault();
     }
     if (faults == 0) std::cout << "no faults\n";
     return faults > 0 ? 1 : 0;
@@ -163,16 +165,16 @@ int pki_inspect(const PkiOptions& o) {
     const auto purpose = endpoint ? Result<crypto::Purpose>(crypto::Purpose::server) : purpose_of(o.purpose, chain.front());
     if (!purpose) return problem(purpose.error().message);
     auto findings = crypto::examine_chain(chain, *purpose, wall_ms());
-    if (!host.empty() && !chain.front().covers(host)) findings.push_back({true, fmt::format("the certificate does not cover \"{}\"; issue it with subjectAltName={}:{}", host, is_address(host) ? "IP" : "DNS", host)});
+    if (!host.empty() && !chain.front().covers(host)) findings.push_back({crypto::Weight::all_refuse, fmt::format("the certificate does not cover \"{}\"; issue it with subjectAltName={}:{}", host, is_address(host) ? "IP" : "DNS", host)});
     // The CA given, or one that stands beside, tells whether a chain of certificates that sign is sound.
     if (!o.ca.empty()) {
         const auto trusted = read_file_certificates(o.ca);
         if (!trusted) return problem(trusted.error().message);
         const auto outcome = crypto::TrustStore(*trusted, {}).verify(chain, *purpose, wall_ms());
-        if (!outcome.ok()) findings.push_back({true, outcome.fault});
+        if (!outcome.ok()) findings.push_back({crypto::Weight::all_refuse, outcome.fault});
     }
     if (chain.size() == 1 && !chain.front().is_ca() && !chain.front().is_self_signed() && to_lower(chain.front().subject()).find(" ca") != std::string::npos)
-        findings.push_back({true, fmt::format("\"{}\" is named like a CA, but basicConstraints CA:TRUE is missing: whatever it signs is refused; issue it with an extension file that has basicConstraints=critical,CA:TRUE", chain.front().subject())});
+        findings.push_back({crypto::Weight::all_refuse, fmt::format("\"{}\" is named like a CA, but basicConstraints CA:TRUE is missing: whatever it signs is refused; issue it with an extension file that has basicConstraints=critical,CA:TRUE", chain.front().subject())});
     return print_findings(findings);
 }
 
@@ -188,9 +190,11 @@ int pki_verify(const PkiOptions& o) {
     if (!lists) return problem(fmt::format("{}: {}", o.ca, lists.error().message));
     const auto purpose = purpose_of(o.purpose, chain->front());
     if (!purpose) return problem(purpose.error().message);
-    const auto outcome = crypto::TrustStore(*trusted, *lists).verify(*chain, *purpose, wall_ms());
+    const crypto::TrustStore trust(*trusted, *lists);
+    const auto outcome = trust.verify(*chain, *purpose, wall_ms());
+    for (const auto& warning : trust.lists().warnings()) std::cout << "note: " << printable(warning) << "\n";
     if (!outcome.ok()) {
-        std::cout << "not good: " << outcome.fault << "\n";
+        std::cout << "not good: " << printable(outcome.fault) << "\n";
         return 1;
     }
     if (!o.host.empty() && !chain->front().covers(o.host)) {
@@ -198,7 +202,7 @@ int pki_verify(const PkiOptions& o) {
         return 1;
     }
     std::cout << "good:";
-    for (const auto& link : outcome.path) std::cout << fmt::format(" {}{}", &link == &outcome.path.front() ? "" : "<- ", link.subject());
+    for (const auto& link : outcome.path) std::cout << fmt::format(" {}{}", &link == &outcome.path.front() ? "" : "<- ", printable(link.subject()));
     std::cout << "\n";
     return 0;
 }
@@ -265,18 +269,9 @@ int pki_list(const ResourceOptions& options) {
             for (const auto& [entry, value] : data.items())
                 if (value.is_string() && value.get_ref<const std::string&>().find("BEGIN CERTIFICATE") != std::string::npos) add("ConfigMap", item, entry, value.get<std::string>());
     std::ranges::stable_sort(rows, {}, &Row::ends);
-    std::vector<std::string> heads{"WHERE", "SUBJECT", "ENDS", "LEFT", "RENEWAL", "USED BY", "WHEN IT ENDS"};
-    std::vector<std::size_t> widths;
-    for (std::size_t i = 0; i < heads.size(); ++i) {
-        widths.push_back(heads[i].size());
-        for (const auto& row : rows) widths[i] = std::max(widths[i], row.cells[i].size());
-    }
-    auto print = [&](const std::vector<std::string>& cells) {
-        for (std::size_t i = 0; i < cells.size(); ++i) std::cout << (i + 1 == cells.size() ? cells[i] : fmt::format("{:<{}}", cells[i], widths[i] + 3));
-        std::cout << "\n";
-    };
-    print(heads);
-    for (const auto& row : rows) print(row.cells);
+    std::vector<std::vector<std::string>> cells;
+    for (auto& row : rows) cells.push_back(std::move(row.cells));
+    print_rows({"WHERE", "SUBJECT", "ENDS", "LEFT", "RENEWAL", "USED BY", "WHEN IT ENDS"}, std::move(cells));
     return 0;
 }
 

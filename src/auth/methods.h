@@ -12,6 +12,7 @@
 #include "auth/authenticator.h"
 #include "auth/crew.h"
 #include "crypto/jws.h"
+#include "crypto/trust.h"
 
 namespace penstock::auth {
 

@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "tls/verification.h"
 
 namespace penstock::client {
 
@@ -186,12 +187,14 @@ struct Client::Impl {
 Client::Client(Access access) : impl_(std::make_unique<Impl>()) {
     impl_->access = std::move(access);
     error_code ignored;   // a faulty certificate shows itself in the handshake, with OpenSSL's own words
-    auto& tls = impl_->tls;
-    if (impl_->access.ca.empty()) tls.set_default_verify_paths(ignored);
-    else tls.add_certificate_authority(asio::buffer(impl_->access.ca), ignored);
+    auto& secure = impl_->tls;
+    if (impl_->access.ca.empty()) secure.set_default_verify_paths(ignored);
+    else secure.add_certificate_authority(asio::buffer(impl_->access.ca), ignored);
+    if (auto trusted = crypto::read_certificates(impl_->access.ca); trusted && !trusted->empty())
+        tls::verify_by(secure.native_handle(), std::make_shared<const crypto::TrustStore>(std::move(*trusted), std::vector<crypto::RevocationList>()), crypto::Purpose::server);
     if (!impl_->access.certificate.empty()) {
-        tls.use_certificate_chain(asio::buffer(impl_->access.certificate), ignored);
-        tls.use_private_key(asio::buffer(impl_->access.key), asio::ssl::context::pem, ignored);
+        secure.use_certificate_chain(asio::buffer(impl_->access.certificate), ignored);
+        secure.use_private_key(asio::buffer(impl_->access.key), asio::ssl::context::pem, ignored);
     }
 }
 

@@ -23,6 +23,7 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "tls/verification.h"
 
 namespace penstock::client {
 
@@ -90,6 +91,11 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
         if (options_.ca.empty()) tls_.set_default_verify_paths(error);
         else tls_.add_certificate_authority(asio::buffer(options_.ca), error);
         if (error) return fail(fmt::format("the CA certificates cannot be used: {}", error.message()));
+        if (!options_.ca.empty()) {
+            auto trusted = crypto::read_certificates(options_.ca);
+            if (!trusted) return fail(fmt::format("the CA certificates cannot be used: {}", trusted.error().message));
+            tls::verify_by(tls_.native_handle(), std::make_shared<const crypto::TrustStore>(std::move(*trusted), std::vector<crypto::RevocationList>()), crypto::Purpose::server);
+        }
         if (!options_.certificate.empty()) {
             tls_.use_certificate_chain(asio::buffer(options_.certificate), error);
             if (!error) tls_.use_private_key(asio::buffer(options_.key), asio::ssl::context::pem, error);

@@ -263,6 +263,7 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         port.warnings.push_back(fmt::format("clients asked for {}, which the certificate does not cover; add it to san (or issue a certificate that has it)", fmt::join(asked->second, ", ")));
     if (!prepared.fault.empty()) block(prepared.fault);
 }
+    if (prepared.context != nullptr) port.refused = prepared.judgement.because_of(crypto::Weight::all_refuse);
 
 Outcome BrokerController::turn() {
     const bool complete = reconcile();
@@ -479,7 +480,7 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
     for (const auto& [key, indexes] : by_listener) {
         const auto current = objects_.get(kind_of("BrokerListener"), key.first, key.second);
         if (current == nullptr) continue;
-        std::string ports, faults, open;
+        std::string ports, faults, refused;
         Json details = Json::array();
         bool blocked = false, unprotected = false;
         std::string warnings;
@@ -497,16 +498,17 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
             if (state.is_open) {
                 unprotected |= port.config.authenticator == nullptr;
             } else {
+                if (!port.refused.empty()) refused += fmt::format("{}port {}: {}", refused.empty() ? "" : "; ", port.port, port.refused);
                 detail["message"] = state.error;
                 faults += fmt::format("{}port {}: {}", faults.empty() ? "" : "; ", port.port, state.error);
                 blocked |= !port.blocked.empty();
             }
             details.push_back(std::move(detail));
         }
-        const auto runtime = faults.empty() ? "Running" : blocked ? "Waiting" : "Recovering";
-        const auto description = !faults.empty() ? faults + (blocked ? "; the port opens by itself once that is there" : "; it is tried again every 2 s") : unprotected ? "Accepting connections; no authentication: anybody who reaches the port may connect." : warnings.empty() ? "Accepting connections." : "Accepting connections; warnings: " + warnings;
+        const auto runtime = !faults.empty() ? blocked ? "Waiting" : "Recovering" : refused.empty() ? "Running" : "Failed";
+        const auto description = faults.empty() && !refused.empty() ? "The port is open, and clients that verify its certificate refuse it: " + refused : !faults.empty() ? faults + (blocked ? "; the port opens by itself once that is there" : "; it is tried again every 2 s") : unprotected ? "Accepting connections; no authentication: anybody who reaches the port may connect." : warnings.empty() ? "Accepting connections." : "Accepting connections; warnings: " + warnings;
         auto status = basic_status(*current, runtime, description,
-                                   faults.empty() ? warnings.empty() ? health(*current, "Available", "", "") : health(*current, "Degraded", "Warnings", warnings) : health(*current, "Unavailable", blocked ? "SecurityIncomplete" : "PortNotOpen", faults));
+                                   faults.empty() ? !refused.empty() ? health(*current, "Unavailable", "CertificateRefused", refused) : warnings.empty() ? health(*current, "Available", "", "") : health(*current, "Degraded", "Warnings", warnings) : health(*current, "Unavailable", blocked ? "SecurityIncomplete" : "PortNotOpen", faults));
         status["ports"] = ports;
         status["portStatus"] = std::move(details);
         write_status(kind_of("BrokerListener"), key.first, key.second, status);

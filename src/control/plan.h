@@ -15,6 +15,7 @@ struct PlannedPort {
     int port = 0;                        ///< as in spec.ports[].port
     broker::ListenerConfig config;       ///< what to bind
     std::string blocked;                 ///< not empty: must not open; why
+    std::string refused;                 ///< not empty: open, and each client that verifies refuses the certificate; why
     resources::Json spec;                ///< the port as the listener has it
     resources::Json security;            ///< for the status: how clients are known, with which certificate
     std::vector<std::string> warnings;   ///< for the status

@@ -12,6 +12,7 @@
 #include "crypto/password.h"
 #include "crypto/signature.h"
 #include "io/wait.h"
+#include "tls/rehearsal.h"
 
 namespace penstock::control {
 
@@ -82,6 +83,44 @@ std::vector<std::string> expected_hosts(const Json& listener) {
 
 // --- TLS ---
 
+namespace {
+
+/// The names that `host` is missing from are told with what the certificate has instead.
+std::string uncovered_warning(const crypto::Certificate& leaf, const SecurityBuilder::Dialled& dialled) {
+    std::string missing;
+    for (const auto& host : dialled.expected) {
+        // The Service's names are for pods; on one machine they matter where the certificate is ours.
+        const auto service = text_at(dialled.listener, "spec.serviceName", text_at(dialled.listener, "metadata.name"));
+        if (!dialled.is_automatic && host.find(service) == 0 && host != "localhost") continue;
+        if (!leaf.covers(host)) missing += (missing.empty() ? "" : ", ") + host;
+    }
+    if (missing.empty()) return {};
+    auto all = leaf.dns_names();
+    const auto ips = leaf.addresses();
+    all.insert(all.end(), ips.begin(), ips.end());
+    return fmt::format("the certificate does not cover {}: clients that use one of these as the host refuse it; it covers {}", missing, fmt::join(all, ", "));
+}
+
+}  // namespace
+
+std::int64_t SecurityBuilder::judge(PreparedTls& prepared, const Dialled& dialled) {
+    constexpr std::int64_t hour_ms = 3'600'000;
+    const auto now = wall_ms();
+    const auto& chain = prepared.context->chain();
+    prepared.judgement.chain = chain;
+    prepared.judgement.findings = crypto::examine_chain(chain, crypto::Purpose::server, now);
+    prepared.warnings.clear();
+    for (const auto& finding : prepared.judgement.findings)
+        if (finding.is_fault() || finding.message.find(" ends in ") != std::string::npos) prepared.warnings.push_back(finding.message);
+    if (const auto& leaf = chain.front(); !leaf.dns_names().empty() || !leaf.addresses().empty())
+        if (auto warning = uncovered_warning(leaf, dialled); !warning.empty()) prepared.warnings.push_back(std::move(warning));
+    auto until = now + hour_ms;
+    for (const auto& certificate : chain)
+        for (const auto change : {certificate.not_before_ms(), certificate.not_after_ms()})
+            if (change > now) until = std::min(until, change);
+    return until;
+}
+
 PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const std::vector<std::string>& expected, bool ask_certificate, const std::vector<crypto::Certificate>& authorities, bool websocket) {
     const auto space = text_at(listener, "metadata.namespace"), name = text_at(listener, "metadata.name");
     const auto& settings = at_path(port, "tls");
@@ -134,7 +173,11 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
         kept.made_from.clear();
         return out;
     }
-    if (kept.made_from == made_from) return kept.value;
+    if (kept.made_from == made_from) {
+        // Certificates end while nothing is written.
+        if (wall_ms() >= kept.judged_until_ms) kept.judged_until_ms = judge(kept.value, {listener, automatic, expected});
+        return kept.value;
+    }
 
     auto chain_text = secret_text(*secret, "tls.crt"), key = secret_text(*secret, "tls.key");
     if (!chain_text || !key) {
@@ -143,35 +186,23 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
     }
     tls::ServerOptions options{.certificate_chain = *chain_text, .key = *key, .ask_client_certificate = ask_certificate, .client_authorities = authorities};
     options.protocols = websocket ? std::vector<std::string>{"http/1.1", "mqtt"} : std::vector<std::string>{"mqtt"};
-    auto context = tls::Context::server(options);
+    out.judgement = crypto::judge_identity(*chain_text, *key, crypto::Purpose::server, wall_ms());
+    auto context = out.judgement.is_usable() ? tls::Context::server(options) : fail(out.judgement.because_of(crypto::Weight::unusable));
+    if (auto why = context ? tls::rehearse(*context) : std::string(); !why.empty()) context = fail(std::move(why));
     if (!context) {
         out.fault = fmt::format("Secret {}/{}: {}", space, out.secret, context.error().message);
         // A renewal that went wrong must not take the port away: the certificate before goes on being served.
         if (kept.value.context != nullptr) {
             log::warn("control", "the new certificate of a listener cannot be used, the one before goes on listener={}/{} why=\"{}\"", space, name, out.fault);
             out.context = kept.value.context;
+            out.judgement = kept.value.judgement;
             out.warnings = {out.fault + "; the certificate before goes on being served"};
             out.fault.clear();
         }
         return out;
     }
     out.context = std::move(*context);
-    for (const auto& finding : crypto::examine_chain(out.context->chain(), crypto::Purpose::server, wall_ms()))
-        if (finding.is_fault || finding.message.find(" ends in ") != std::string::npos) out.warnings.push_back(finding.message);
-    if (const auto& leaf = out.context->chain().front(); !leaf.dns_names().empty() || !leaf.addresses().empty()) {
-        std::string missing;
-        for (const auto& host : expected) {
-            // The Service's names are for pods; on one machine they matter where the certificate is ours.
-            if (!automatic && host.find(text_at(listener, "spec.serviceName", name)) == 0 && host != "localhost") continue;
-            if (!leaf.covers(host)) missing += (missing.empty() ? "" : ", ") + host;
-        }
-        if (!missing.empty()) out.warnings.push_back(fmt::format("the certificate does not cover {}: clients that use one of these as the host refuse it; it covers {}", missing, fmt::join([&] {
-            auto all = leaf.dns_names();
-            const auto ips = leaf.addresses();
-            all.insert(all.end(), ips.begin(), ips.end());
-            return all;
-        }(), ", ")));
-    }
+    kept.judged_until_ms = judge(out, {listener, automatic, expected});
     kept.made_from = std::move(made_from);
     kept.value = out;
     return out;
@@ -285,19 +316,18 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             }
             if (out.fault.empty() && trusted.empty()) fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} has no certificate in PEM", trust_name));
             if (!out.fault.empty()) break;
-            for (const auto& certificate : trusted) {
-                if (certificate.not_after_ms() <= wall_ms()) out.warnings.push_back(fmt::format("the trusted certificate \"{}\" of ConfigMap {} has expired at {}", certificate.subject(), trust_name, rfc3339(certificate.not_after_ms())));
-                else if (!certificate.is_ca()) out.warnings.push_back(fmt::format("the trusted certificate \"{}\" of ConfigMap {} is no CA (basicConstraints CA:TRUE is missing): only a client with exactly this certificate gets in", certificate.subject(), trust_name));
-            }
-            for (const auto& list : lists)
-                if (list.next_update_ms() != 0 && list.next_update_ms() <= wall_ms()) out.warnings.push_back(fmt::format("the revocation list of \"{}\" in ConfigMap {} is past its next update ({}); it goes on refusing those it names", list.issuer(), trust_name, rfc3339(list.next_update_ms())));
+            for (const auto& certificate : trusted)
+                for (const auto& finding : crypto::examine_authority(certificate, crypto::Purpose::client, wall_ms()))
+                    out.warnings.push_back(fmt::format("a trusted certificate of ConfigMap {}: {}", trust_name, finding.message));
             std::vector<auth::X509Method::Entry> entries;
             if (const auto& map = at_path(method, "x509Settings.authorizationAttributes"); map.is_object())
                 for (const auto& [label, entry] : map.items()) entries.push_back({.label = label, .subject = text_at(entry, "subject"), .attributes = attributes_of(at_path(entry, "attributes"))});
             out.authorities.insert(out.authorities.end(), trusted.begin(), trusted.end());
+            const auto store = std::make_shared<const crypto::TrustStore>(std::move(trusted), std::move(lists));
+            for (auto& warning : store->lists().warnings()) out.warnings.push_back(fmt::format("ConfigMap {}: {}", trust_name, warning));
             const auto& marks = at_path(*object, "metadata.annotations");
             const auto ocsp = marks.is_object() ? marks.value("penstock.io/ocsp", "Off") : std::string("Off");
-            made.push_back(std::make_shared<auth::X509Method>(std::make_shared<const crypto::TrustStore>(std::move(trusted), std::move(lists)), std::move(entries), "ConfigMap " + trust_name,
+            made.push_back(std::make_shared<auth::X509Method>(store, std::move(entries), "ConfigMap " + trust_name,
                                                               options_.revocation && !equal_no_case(ocsp, "Off") ? options_.revocation(ocsp) : nullptr));
         } else if (equal_no_case(kind, "Password")) {
             const auto secret_name = text_at(method, "passwordSettings.secretRef");
@@ -330,6 +360,12 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                     for (const auto& [entry, value] : data.items())
                         if (value.is_string()) bundle += value.get<std::string>() + "\n";
                 resolved["ca"] = bundle;
+                if (const auto trusted = crypto::read_certificates(bundle); !trusted || trusted->empty())
+                    out.warnings.push_back(fmt::format("{}.customSettings.caCertConfigMap: ConfigMap {}: {}: the custom server cannot be trusted", path, ca, trusted ? "there is no certificate in it" : trusted.error().message));
+                else
+                    for (const auto& certificate : *trusted)
+                        for (const auto& finding : crypto::examine_authority(certificate, crypto::Purpose::server, wall_ms()))
+                            if (finding.weight >= crypto::Weight::all_refuse) out.warnings.push_back(fmt::format("{}.customSettings.caCertConfigMap: ConfigMap {}: {}", path, ca, finding.message));
             }
             if (const auto client = text_at(settings, "auth.x509.secretRef"); !client.empty()) {
                 const auto secret = objects_.get(core("Secret"), space, client);
@@ -339,6 +375,8 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                 }
                 resolved["certificate"] = secret_text(*secret, "tls.crt").value_or("");
                 resolved["key"] = secret_text(*secret, "tls.key").value_or("");
+                for (const auto& finding : crypto::judge_identity(resolved["certificate"], resolved["key"], crypto::Purpose::client, wall_ms()).findings)
+                    if (finding.is_fault()) out.warnings.push_back(fmt::format("{}.customSettings.auth.x509.secretRef: Secret {}: {}", path, client, finding.message));
             }
             const auto& marks = at_path(*object, "metadata.annotations");
             const bool closed = marks.is_object() && equal_no_case(marks.value("penstock.io/custom-unreachable", "FallThrough"), "Refuse");

@@ -8,6 +8,7 @@
 #include "auth/methods.h"
 #include "auth/policy.h"
 #include "control/objects.h"
+#include "crypto/examination.h"
 #include "tls/context.h"
 
 namespace penstock::control {
@@ -17,6 +18,9 @@ struct PreparedTls {
     std::shared_ptr<const tls::Context> context;
     std::string fault;                   ///< not empty: the port must not open; for people
     std::string secret;
+    /// What clients make of the certificate that is served (`context`'s), as of now: with findings of weight all_refuse the port
+    /// is open and no client that verifies gets in.
+    crypto::IdentityJudgement judgement;
     std::vector<std::string> warnings;   ///< names that clients may use and the certificate lacks, dates, weak chains
 };
 struct PreparedAuthenticator {
@@ -60,6 +64,12 @@ class SecurityBuilder {
     PreparedAuthenticator authenticator(const std::string& name_space, const std::string& name);
     PreparedPolicy policy(const std::string& name_space, const std::string& name);
     /// Forgets what no port asked for since the last call.
+    /// A listener, and the names under which it may be dialled.
+    struct Dialled {
+        const resources::Json& listener;
+        bool is_automatic = false;
+        const std::vector<std::string>& expected;
+    };
     void sweep();
 
   private:
@@ -69,7 +79,10 @@ class SecurityBuilder {
         T value;
         bool used = true;
     };
+        std::int64_t judged_until_ms = 0;        ///< Unix time from which the judgement about `value` may be another one
     std::shared_ptr<const auth::TokenFacts> token_facts();
+    /// Fills in the judgement and the warnings; answers until when they hold.
+    static std::int64_t judge(PreparedTls& prepared, const Dialled& dialled);
 
     Objects& objects_;
     Options options_;

@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 #include <openssl/x509v3.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -28,6 +29,10 @@ Bio memory_of(const std::string& text);
 Bio memory_of(std::string&&) = delete;
 std::string text_of(BIO* bio);
 std::string text_of_string(const ASN1_STRING* text);
+/// Unix time; 0 when there is none or it cannot be read.
+std::int64_t unix_ms_of(const ASN1_TIME* time);
+/// As Certificate::subject writes names.
+std::string distinguished_name(const X509_NAME* name);
 inline const unsigned char* bytes_of(std::string_view text) { return static_cast<const unsigned char*>(static_cast<const void*>(text.data())); }
 /// Null when the PEM is no private key, or an encrypted one.
 Key read_private_key(const std::string& pem);

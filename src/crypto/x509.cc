@@ -1,6 +1,8 @@
 #include "crypto/x509.h"
 
 #include <openssl/bio.h>
+#include <openssl/core_names.h>
+#include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -24,24 +26,23 @@ namespace penstock::crypto {
 namespace {
 
 constexpr std::size_t certificates_max = 1000;
-constexpr int verify_level = 2;          // 112 bits: RSA 2048, SHA-224
 
-std::int64_t unix_ms(const ASN1_TIME* time) {
-    std::tm parts{};
-    if (time == nullptr || ASN1_TIME_to_tm(time, &parts) != 1) return 0;
-    return static_cast<std::int64_t>(timegm(&parts)) * 1000;
+std::string hex(const std::string& bytes) {
+    std::string out;
+    for (const auto c : bytes) out += fmt::format("{:02x}", static_cast<unsigned char>(c));
+    return out;
 }
 
 std::string name_text(const X509_NAME* name, unsigned long flags) {
     const Bio out(BIO_new(BIO_s_mem()));
-    X509_NAME_print_ex(out.get(), name, 0, flags);
-    return text_of(out.get());
-}
-
-std::string hex(std::string_view bytes) {
-    std::string out;
-    for (const auto c : bytes) out += fmt::format("{:02x}", static_cast<unsigned char>(c));
-    return out;
+    // OpenSSL stops where a part cannot be converted (bytes that are no UTF-8 in a UTF8String). Half a name would be another's.
+    if (X509_NAME_print_ex(out.get(), name, 0, flags) >= 0) return printable(text_of(out.get()));
+    ERR_clear_error();
+    unsigned char* der = nullptr;
+    const int size = i2d_X509_NAME(name, &der);
+    const auto all = size > 0 ? hex({der, der + size}) : std::string();
+    OPENSSL_free(der);
+    return "#" + all;
 }
 
 struct UsageWord {
@@ -67,38 +68,21 @@ std::vector<std::string> access_urls(const X509* certificate, int method) {
     for (int i = 0; access != nullptr && i < sk_ACCESS_DESCRIPTION_num(access); ++i) {
         const auto* entry = sk_ACCESS_DESCRIPTION_value(access, i);
         if (OBJ_obj2nid(entry->method) != method || entry->location->type != GEN_URI) continue;
-        out.push_back(text_of_string(entry->location->d.uniformResourceIdentifier));
+        out.push_back(printable(text_of_string(entry->location->d.uniformResourceIdentifier)));
     }
     AUTHORITY_INFO_ACCESS_free(access);
     return out;
 }
 
-std::string name_of_error(int code, const Certificate& at, std::int64_t now_ms) {
-    const auto who = at ? fmt::format("certificate \"{}\"", at.subject()) : std::string("the certificate");
-    switch (code) {
-        case X509_V_ERR_CERT_HAS_EXPIRED: return fmt::format("{} has expired at {}", who, rfc3339(at.not_after_ms()));
-        case X509_V_ERR_CERT_NOT_YET_VALID: return fmt::format("{} is not valid before {} (it is {} here)", who, rfc3339(at.not_before_ms()), rfc3339(now_ms));
-        case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
-        case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-        case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-            return fmt::format("{} is issued by \"{}\", which is neither trusted here nor among the certificates sent", who, at.issuer());
-        case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT: return fmt::format("{} is self-signed and not among the trusted ones", who);
-        case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN: return fmt::format("the chain ends in \"{}\", which is not trusted here", at.subject());
-        case X509_V_ERR_CERT_REVOKED: return fmt::format("{} is revoked (serial {})", who, at.serial());
-        case X509_V_ERR_INVALID_CA:
-        case X509_V_ERR_INVALID_NON_CA: return fmt::format("{} signs others without being a CA (basicConstraints CA:TRUE is missing)", who);
-        case X509_V_ERR_KEYUSAGE_NO_CERTSIGN: return fmt::format("{} signs others without the key usage keyCertSign", who);
-        case X509_V_ERR_INVALID_PURPOSE: return fmt::format("{} is not made for this purpose (extended key usage)", who);
-        case X509_V_ERR_EE_KEY_TOO_SMALL:
-        case X509_V_ERR_CA_KEY_TOO_SMALL: return fmt::format("{} has a weak key ({}; 112 bits of security are the least)", who, at ? at.key_text() : "");
-        case X509_V_ERR_CA_MD_TOO_WEAK: return fmt::format("{} has a weak signature ({})", who, at ? at.signature_algorithm() : "");
-        case X509_V_ERR_CERT_SIGNATURE_FAILURE: return fmt::format("{} has a wrong signature", who);
-        case X509_V_ERR_PATH_LENGTH_EXCEEDED: return fmt::format("{}: more CAs below it than its path length allows", who);
-        default: return fmt::format("{}: {}", who, X509_verify_cert_error_string(code));
-    }
+}  // namespace
+
+std::int64_t unix_ms_of(const ASN1_TIME* time) {
+    std::tm parts{};
+    if (time == nullptr || ASN1_TIME_to_tm(time, &parts) != 1) return 0;
+    return static_cast<std::int64_t>(timegm(&parts)) * 1000;
 }
 
-}  // namespace
+std::string distinguished_name(const X509_NAME* name) { return name_text(name, XN_FLAG_ONELINE & ~static_cast<unsigned long>(ASN1_STRFLGS_ESC_MSB)); }
 
 // --- Certificate ---
 
@@ -119,8 +103,8 @@ Result<Certificate> Certificate::from_der(std::string_view der) {
     return out;
 }
 
-std::string Certificate::subject() const { return native_ ? name_text(X509_get_subject_name(native()), XN_FLAG_ONELINE & ~static_cast<unsigned long>(ASN1_STRFLGS_ESC_MSB)) : ""; }
-std::string Certificate::issuer() const { return native_ ? name_text(X509_get_issuer_name(native()), XN_FLAG_ONELINE & ~static_cast<unsigned long>(ASN1_STRFLGS_ESC_MSB)) : ""; }
+std::string Certificate::subject() const { return native_ ? distinguished_name(X509_get_subject_name(native())) : ""; }
+std::string Certificate::issuer() const { return native_ ? distinguished_name(X509_get_issuer_name(native())) : ""; }
 
 std::string Certificate::common_name() const {
     const auto* name = X509_get_subject_name(native());
@@ -135,8 +119,8 @@ std::string Certificate::common_name() const {
     return out.find('\0') == std::string::npos ? out : std::string();
 }
 
-std::int64_t Certificate::not_before_ms() const { return unix_ms(X509_get0_notBefore(native())); }
-std::int64_t Certificate::not_after_ms() const { return unix_ms(X509_get0_notAfter(native())); }
+std::int64_t Certificate::not_before_ms() const { return unix_ms_of(X509_get0_notBefore(native())); }
+std::int64_t Certificate::not_after_ms() const { return unix_ms_of(X509_get0_notAfter(native())); }
 
 std::string Certificate::serial() const {
     const std::unique_ptr<BIGNUM, Freer<BN_free>> number(ASN1_INTEGER_to_BN(X509_get0_serialNumber(native()), nullptr));
@@ -150,7 +134,7 @@ std::string Certificate::fingerprint() const {
     std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
     unsigned int size = 0;
     X509_digest(native(), EVP_sha256(), digest.data(), &size);
-    return hex(std::string(digest.begin(), digest.begin() + size));
+    return hex({digest.begin(), digest.begin() + size});
 }
 
 std::string Certificate::pem() const {
@@ -167,6 +151,24 @@ std::string Certificate::der() const {
     return out;
 }
 
+namespace {
+
+/// `P-256` for the curves of NIST, else OpenSSL's name for it.
+std::string curve_name(EVP_PKEY* key) {
+    std::array<char, 80> text{};
+    std::size_t size = 0;
+    if (EVP_PKEY_get_group_name(key, text.data(), text.size(), &size) != 1) {
+        ERR_clear_error();
+        return "of its own parameters";
+    }
+    const std::string name(text.data(), size);
+    const int id = OBJ_txt2nid(name.c_str());
+    const char* nist = id != NID_undef ? EC_curve_nid2nist(id) : nullptr;
+    return nist != nullptr ? nist : name;
+}
+
+}  // namespace
+
 bool Certificate::is_ca() const { return X509_check_ca(native()) == 1; }
 bool Certificate::is_self_signed() const { return X509_self_signed(native(), 1) == 1; }
 
@@ -175,7 +177,7 @@ std::string Certificate::key_text() const {
     if (key == nullptr) return "unknown";
     const int bits = EVP_PKEY_get_bits(key);
     if (EVP_PKEY_is_a(key, "RSA")) return fmt::format("RSA {}", bits);
-    if (EVP_PKEY_is_a(key, "EC")) return fmt::format("EC P-{}", bits);
+    if (EVP_PKEY_is_a(key, "EC")) return "EC " + curve_name(key);
     if (EVP_PKEY_is_a(key, "ED25519")) return "Ed25519";
     const char* name = EVP_PKEY_get0_type_name(key);
     return name != nullptr ? name : "unknown";
@@ -184,6 +186,19 @@ std::string Certificate::key_text() const {
 int Certificate::security_bits() const {
     auto* key = X509_get0_pubkey(native());
     return key != nullptr ? EVP_PKEY_get_security_bits(key) : 0;
+}
+
+bool Certificate::has_costly_key() const {
+    constexpr int bits_max = 8192, exponent_bits_max = 64;
+    auto* key = X509_get0_pubkey(native());
+    if (key == nullptr) return false;
+    if (EVP_PKEY_get_bits(key) > bits_max) return true;
+    if (EVP_PKEY_is_a(key, "RSA") == 0 && EVP_PKEY_is_a(key, "RSA-PSS") == 0) return false;
+    BIGNUM* exponent = nullptr;
+    if (EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &exponent) != 1) return true;
+    const bool out = BN_num_bits(exponent) > exponent_bits_max;
+    BN_free(exponent);
+    return out;
 }
 
 std::string Certificate::signature_algorithm() const {
@@ -232,7 +247,7 @@ std::string address_text(std::string_view raw) {
 std::vector<std::string> Certificate::dns_names() const {
     std::vector<std::string> out;
     each_name(native(), [&](const GENERAL_NAME& name) {
-        if (name.type == GEN_DNS) out.push_back(text_of_string(name.d.dNSName));
+        if (name.type == GEN_DNS) out.push_back(printable(text_of_string(name.d.dNSName)));
     });
     return out;
 }
@@ -248,8 +263,8 @@ std::vector<std::string> Certificate::addresses() const {
 std::vector<std::string> Certificate::other_names() const {
     std::vector<std::string> out;
     each_name(native(), [&](const GENERAL_NAME& name) {
-        if (name.type == GEN_URI) out.push_back("URI:" + text_of_string(name.d.uniformResourceIdentifier));
-        if (name.type == GEN_EMAIL) out.push_back("email:" + text_of_string(name.d.rfc822Name));
+        if (name.type == GEN_URI) out.push_back("URI:" + printable(text_of_string(name.d.uniformResourceIdentifier)));
+        if (name.type == GEN_EMAIL) out.push_back("email:" + printable(text_of_string(name.d.rfc822Name)));
     });
     return out;
 }
@@ -282,7 +297,7 @@ std::vector<std::string> Certificate::crl_urls() const {
         if (point->distpoint == nullptr || point->distpoint->type != 0) continue;
         for (int k = 0; k < sk_GENERAL_NAME_num(point->distpoint->name.fullname); ++k) {
             const auto* name = sk_GENERAL_NAME_value(point->distpoint->name.fullname, k);
-            if (name->type == GEN_URI) out.push_back(text_of_string(name->d.uniformResourceIdentifier));
+            if (name->type == GEN_URI) out.push_back(printable(text_of_string(name->d.uniformResourceIdentifier)));
         }
     }
     CRL_DIST_POINTS_free(points);
@@ -302,10 +317,6 @@ bool Certificate::matches_key(const std::string& key_pem) const {
     const auto key = read_private_key(key_pem);
     return key != nullptr && X509_check_private_key(native(), key.get()) == 1;
 }
-
-RevocationList::RevocationList(X509_crl_st* owned) : native_(owned, [](X509_crl_st* p) { X509_CRL_free(p); }) {}
-std::string RevocationList::issuer() const { return name_text(X509_CRL_get_issuer(native()), XN_FLAG_ONELINE); }
-std::int64_t RevocationList::next_update_ms() const { return unix_ms(X509_CRL_get0_nextUpdate(native())); }
 
 // --- bundles ---
 
@@ -338,88 +349,6 @@ Result<std::vector<Certificate>> read_certificates(const std::string& text) {
         out.emplace_back(certificate);
         if (out.size() > certificates_max) return fail(fmt::format("more than {} certificates", certificates_max));
     }
-    return out;
-}
-
-Result<std::vector<RevocationList>> read_revocation_lists(const std::string& text) {
-    std::vector<RevocationList> out;
-    for (std::size_t at = text.find("-----BEGIN X509 CRL-----"); at != std::string::npos; at = text.find("-----BEGIN X509 CRL-----", at + 1)) {
-        const auto block = text.substr(at);
-        const auto bio = memory_of(block);
-        auto* list = PEM_read_bio_X509_CRL(bio.get(), nullptr, nullptr, nullptr);
-        if (list == nullptr) {
-            ERR_clear_error();
-            return fail(fmt::format("revocation list {} cannot be read", out.size() + 1));
-        }
-        out.emplace_back(list);
-    }
-    return out;
-}
-
-// --- trust ---
-
-struct TrustStore::Native {
-    STACK_OF(X509)* trusted = sk_X509_new_null();
-    STACK_OF(X509_CRL)* lists = sk_X509_CRL_new_null();
-    X509_STORE* store = X509_STORE_new();
-    Native() = default;
-    Native(const Native&) = delete;
-    Native& operator=(const Native&) = delete;
-    ~Native() {
-        sk_X509_free(trusted);           // the certificates belong to the vectors beside
-        sk_X509_CRL_free(lists);
-        X509_STORE_free(store);
-    }
-};
-
-TrustStore::TrustStore(std::vector<Certificate> trusted, std::vector<RevocationList> lists) : trusted_(std::move(trusted)), lists_(std::move(lists)) {
-    auto native = std::make_shared<Native>();
-    for (const auto& certificate : trusted_) sk_X509_push(native->trusted, certificate.native());
-    for (const auto& list : lists_) sk_X509_CRL_push(native->lists, list.native());
-    native_ = std::move(native);
-}
-
-TrustStore::Outcome TrustStore::verify(const std::vector<Certificate>& chain, Purpose purpose, std::int64_t at_ms) const {
-    Outcome out;
-    if (chain.empty()) {
-        out.fault = "there is no certificate";
-        return out;
-    }
-    const std::unique_ptr<X509_STORE_CTX, Freer<X509_STORE_CTX_free>> context(X509_STORE_CTX_new());
-    auto* sent = sk_X509_new_null();
-    for (std::size_t i = 1; i < chain.size(); ++i) sk_X509_push(sent, chain[i].native());
-    X509_STORE_CTX_init(context.get(), native_->store, chain.front().native(), sent);
-    X509_STORE_CTX_set0_trusted_stack(context.get(), native_->trusted);
-    auto* rules = X509_STORE_CTX_get0_param(context.get());
-    X509_VERIFY_PARAM_set_time(rules, static_cast<time_t>(at_ms / 1000));
-    X509_VERIFY_PARAM_set_auth_level(rules, verify_level);
-    X509_VERIFY_PARAM_set_depth(rules, 10);
-    unsigned long flags = X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_USE_CHECK_TIME | X509_V_FLAG_TRUSTED_FIRST;
-    if (purpose != Purpose::any) X509_VERIFY_PARAM_set_purpose(rules, purpose == Purpose::client ? X509_PURPOSE_SSL_CLIENT : X509_PURPOSE_SSL_SERVER);
-    if (!lists_.empty()) {
-        flags |= X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL;
-        X509_STORE_CTX_set0_crls(context.get(), native_->lists);
-    }
-    X509_VERIFY_PARAM_set_flags(rules, flags);
-    X509_STORE_CTX_set_verify_cb(context.get(), [](int good, X509_STORE_CTX* at) {
-        if (good == 1) return 1;
-        switch (X509_STORE_CTX_get_error(at)) {
-            // Issuers without a list are not checked; an old list still names whom it names.
-            case X509_V_ERR_UNABLE_TO_GET_CRL:
-            case X509_V_ERR_CRL_HAS_EXPIRED:
-            case X509_V_ERR_CRL_NOT_YET_VALID: X509_STORE_CTX_set_error(at, X509_V_OK); return 1;
-            default: return 0;
-        }
-    });
-    const int good = X509_verify_cert(context.get());
-    const auto* path = X509_STORE_CTX_get0_chain(context.get());
-    for (int i = 0; path != nullptr && i < sk_X509_num(path); ++i) out.path.push_back(Certificate::share(sk_X509_value(path, i)));
-    if (good != 1) {
-        auto* current = X509_STORE_CTX_get_current_cert(context.get());
-        out.fault = name_of_error(X509_STORE_CTX_get_error(context.get()), current != nullptr ? Certificate::share(current) : chain.front(), at_ms);
-    }
-    sk_X509_free(sent);
-    ERR_clear_error();
     return out;
 }
 
@@ -583,48 +512,6 @@ Result<std::string> issue_certificate(const std::string& key_pem, const KeyPair*
     return Certificate::share(out).pem();
 }
 
-// --- examination ---
-
-std::vector<Finding> examine_chain(const std::vector<Certificate>& chain, Purpose purpose, std::int64_t now_ms) {
-    std::vector<Finding> out;
-    auto fault = [&](std::string message) { out.push_back({true, std::move(message)}); };
-    auto note = [&](std::string message) { out.push_back({false, std::move(message)}); };
-    if (chain.empty()) {
-        fault("there is no certificate");
-        return out;
-    }
-    for (std::size_t i = 0; i < chain.size(); ++i) {
-        const auto& c = chain[i];
-        const auto who = fmt::format("certificate {} (\"{}\")", i + 1, c.subject());
-        if (c.not_after_ms() <= now_ms) fault(fmt::format("{} has expired at {}; issue it anew", who, rfc3339(c.not_after_ms())));
-        else if (c.not_after_ms() - now_ms < 30LL * 86'400'000 && c.not_after_ms() - c.not_before_ms() > 45LL * 86'400'000) note(fmt::format("{} ends in {} days", who, (c.not_after_ms() - now_ms) / 86'400'000));
-        if (c.not_before_ms() > now_ms) fault(fmt::format("{} is not valid before {}; check the clocks of this machine and of the issuer", who, rfc3339(c.not_before_ms())));
-        if (c.security_bits() < 112) fault(fmt::format("{} has a weak key ({}); use EC P-256 or RSA 2048 at least", who, c.key_text()));
-        const auto algorithm = to_lower(c.signature_algorithm());
-        if ((algorithm.find("sha1") != std::string::npos || algorithm.find("md5") != std::string::npos) && !c.is_self_signed()) fault(fmt::format("{} is signed with {}; sign with SHA-256", who, c.signature_algorithm()));
-        if (i > 0 && !c.is_ca())
-            fault(fmt::format("{} signs others but is no CA: basicConstraints CA:TRUE is missing, so clients refuse the chain; issue it with an extension file that has basicConstraints=critical,CA:TRUE and keyUsage=critical,keyCertSign,cRLSign", who));
-        if (i > 0 && !chain[i - 1].is_signed_by(c)) fault(fmt::format("certificate {} is not signed by {}; the order is leaf first, then its issuer, and so on", i, who));
-        if (i > 0 && c.is_self_signed()) note(fmt::format("{} is a root; a peer must have it already, so it need not be sent", who));
-    }
-    const auto& leaf = chain.front();
-    const auto usages = leaf.usages();
-    const bool has_extended = std::ranges::any_of(usages, [](const auto& word) { return word.ends_with(" auth") || word == "any" || word.ends_with("signing") || word == "email protection"; });
-    auto has = [&](const char* word) { return std::ranges::find(usages, word) != usages.end() || std::ranges::find(usages, "any") != usages.end(); };
-    if (purpose == Purpose::server) {
-        if (leaf.dns_names().empty() && leaf.addresses().empty())
-            fault(fmt::format("\"{}\" has no subjectAltName: clients compare names with it alone (RFC 6125) and refuse; issue it with subjectAltName=DNS:...,IP:...", leaf.subject()));
-        if (has_extended && !has("server auth")) fault(fmt::format("\"{}\" is not made for servers (extended key usage: {})", leaf.subject(), fmt::join(usages, ", ")));
-        if (leaf.not_after_ms() - leaf.not_before_ms() > 825LL * 86'400'000) note(fmt::format("\"{}\" lives {} days; Apple's clients refuse server certificates of more than 825", leaf.subject(), (leaf.not_after_ms() - leaf.not_before_ms()) / 86'400'000));
-    }
-    if (purpose == Purpose::client) {
-        if (has_extended && !has("client auth")) fault(fmt::format("\"{}\" is not made for clients (extended key usage: {})", leaf.subject(), fmt::join(usages, ", ")));
-        if (leaf.common_name().empty()) note(fmt::format("\"{}\" has no CN, which the broker takes as the user name", leaf.subject()));
-    }
-    if (leaf.is_ca() && purpose != Purpose::any) note(fmt::format("\"{}\" is a CA; a CA's key should not be used by a server or client", leaf.subject()));
-    return out;
-}
-
 // --- names ---
 
 namespace {
@@ -666,6 +553,7 @@ std::string normalised_name(std::string_view text) {
 
 bool same_subject(const std::string& pattern, const Certificate& certificate) {
     const auto wanted = normalised_name(pattern);
+    if (wanted.empty()) return false;   // nobody's name, and not that of all certificates without a subject
     const auto* name = X509_get_subject_name(certificate.native());
     return wanted == normalised_name(certificate.subject()) || wanted == normalised_name(name_text(name, XN_FLAG_ONELINE));
 }

@@ -11,7 +11,6 @@
 #include "crypto/certificate.h"
 
 struct x509_st;
-struct X509_crl_st;
 
 namespace penstock::crypto {
 
@@ -47,6 +46,9 @@ class Certificate {
     /// `RSA 2048`, `EC P-256`, `Ed25519`.
     [[nodiscard]] std::string key_text() const;
     [[nodiscard]] int security_bits() const;
+    /// True when checking a signature of this key takes far longer than making one: RSA beyond 8,192 bits or with an exponent beyond
+    /// 64. Whoever meets a stranger's certificate does not begin.
+    [[nodiscard]] bool has_costly_key() const;
     [[nodiscard]] std::string signature_algorithm() const;
     [[nodiscard]] std::vector<std::string> dns_names() const;
     [[nodiscard]] std::vector<std::string> addresses() const;
@@ -66,51 +68,11 @@ class Certificate {
     std::shared_ptr<x509_st> native_;
 };
 
-/// A certificate revocation list, RFC 5280 section 5.
-class RevocationList {
-  public:
-    explicit RevocationList(X509_crl_st* owned);
-    [[nodiscard]] X509_crl_st* native() const noexcept { return native_.get(); }
-    [[nodiscard]] std::string issuer() const;
-    [[nodiscard]] std::int64_t next_update_ms() const;
-
-  private:
-    std::shared_ptr<X509_crl_st> native_;
-};
-
 /// Every certificate of a text in PEM, in order (a file in DER is one certificate). The error counts from 1 and says what is
 /// wrong. Other PEM blocks are left out. At most 1,000 certificates are taken.
 Result<std::vector<Certificate>> read_certificates(const std::string& text);
-/// Every revocation list of a text in PEM; those that cannot be read are an error.
-Result<std::vector<RevocationList>> read_revocation_lists(const std::string& text);
-
 /// Whom a chain must be good for.
 enum class Purpose : std::uint8_t { client, server, any };
-
-/// Certificates that are trusted, roots or intermediates, with their revocation lists. Immutable. Core: any; takes no lock.
-///
-/// Revocation: a certificate whose issuer has a list here must not be on it. A list past its next update still refuses those
-/// it names and does not refuse the others. Issuers without a list are not checked.
-class TrustStore {
-  public:
-    TrustStore(std::vector<Certificate> trusted, std::vector<RevocationList> lists);
-    struct Outcome {
-        std::string fault;               ///< empty: good
-        std::vector<Certificate> path;   ///< leaf to anchor, as far as it was found
-        [[nodiscard]] bool ok() const noexcept { return fault.empty(); }
-    };
-    /// RFC 5280 section 6 from `chain[0]` (the rest helps) to a trusted certificate. Keys and signatures below 112 bits are
-    /// refused. `at_ms`: Unix time. The fault names the certificate.
-    [[nodiscard]] Outcome verify(const std::vector<Certificate>& chain, Purpose purpose, std::int64_t at_ms) const;
-    [[nodiscard]] const std::vector<Certificate>& trusted() const noexcept { return trusted_; }
-    [[nodiscard]] const std::vector<RevocationList>& lists() const noexcept { return lists_; }
-
-  private:
-    struct Native;
-    std::vector<Certificate> trusted_;
-    std::vector<RevocationList> lists_;
-    std::shared_ptr<const Native> native_;
-};
 
 /// `Ec256`, `Ec384`, `Ec521`, `Ed25519`, `Rsa2048`, `Rsa3072`, `Rsa4096`, `Rsa8192`: the names of AIO's resource.
 Result<std::string> make_key(const std::string& algorithm);
@@ -132,16 +94,8 @@ struct IssueOptions {
 /// It never outlives its issuer. Unknown usages and names are errors that name them.
 Result<std::string> issue_certificate(const std::string& key_pem, const KeyPair* issuer, const IssueOptions& options);
 
-/// Something a person should know of a certificate or chain, with the cure.
-struct Finding {
-    bool is_fault = true;                ///< false: worth knowing
-    std::string message;
-};
-/// Looks at a chain as a server or client would show it: times, names, keys, order, basic constraints, purposes.
-std::vector<Finding> examine_chain(const std::vector<Certificate>& chain, Purpose purpose, std::int64_t now_ms);
-
 /// Distinguished names as text, compared part by part: spaces around `=` and after `,` do not matter, nothing else is
-/// forgiven. `pattern` is as a person wrote it.
+/// forgiven. `pattern` is as a person wrote it; an empty one is nobody's.
 bool same_subject(const std::string& pattern, const Certificate& certificate);
 
 }  // namespace penstock::crypto

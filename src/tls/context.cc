@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "crypto/native.h"
+#include "tls/verification.h"
 
 namespace penstock::tls {
 namespace {
@@ -16,9 +17,9 @@ using crypto::bytes_of;
 
 constexpr const char* tls12_ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
                                       "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
-constexpr const char* groups = "X25519:P-256:P-384";
+// P-521 at the end: in TLS 1.2 a server's own certificate must be on one of its groups (RFC 8422, 5.3).
+constexpr const char* groups = "X25519:P-256:P-384:P-521";
 constexpr long peer_certificates_bytes_max = 32 * 1024;
-constexpr int key_bits_max = 8192;
 constexpr long ticket_seconds = 3600;
 
 std::string alpn_wire(const std::vector<std::string>& protocols) {
@@ -32,9 +33,8 @@ std::string alpn_wire(const std::vector<std::string>& protocols) {
 
 /// A client chooses the key by which the worker checks its signature: what takes long is not begun.
 int has_usual_key(X509_STORE_CTX* store, void*) {
-    const auto* leaf = X509_STORE_CTX_get0_cert(store);
-    const auto* key = leaf != nullptr ? X509_get0_pubkey(leaf) : nullptr;
-    if (key != nullptr && EVP_PKEY_get_bits(key) <= key_bits_max) return 1;
+    auto* leaf = X509_STORE_CTX_get0_cert(store);
+    if (leaf != nullptr && X509_get0_pubkey(leaf) != nullptr && !crypto::Certificate::share(leaf).has_costly_key()) return 1;
     X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED);
     return 0;
 }
@@ -158,6 +158,7 @@ Result<std::shared_ptr<const Context>> Context::client(const ClientOptions& opti
             auto* store = SSL_CTX_get_cert_store(context);
             for (const auto& certificate : *trusted) X509_STORE_add_cert(store, certificate.native());
             X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
+            verify_by(context, std::make_shared<const crypto::TrustStore>(*trusted, std::vector<crypto::RevocationList>()), crypto::Purpose::server);
         }
     }
     out->verify_name_ = options.verify_server && options.verify_name;

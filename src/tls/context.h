@@ -33,7 +33,7 @@ struct ClientOptions {
 /// Core: any.
 class Context {
   public:
-    /// TLS 1.2 (ECDHE with AEAD only) and 1.3; X25519, P-256, P-384; no renegotiation, no compression, no early data; stateless
+    /// TLS 1.2 (ECDHE with AEAD only) and 1.3; X25519, P-256, P-384, P-521; no renegotiation, no compression, no early data; stateless
     /// tickets, which carry the client's intermediates, so that a resumed session can be judged anew. The error names the
     /// certificate or key and what is wrong, never the key itself.
     static Result<std::shared_ptr<const Context>> server(const ServerOptions& options);

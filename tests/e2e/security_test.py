@@ -93,7 +93,10 @@ cat mqtts-endpoint.crt aio_int_ca.crt > chain.crt
         p.wait_running("lan")
         wait_until(lambda: "signs others but is no CA" in json.dumps(self.port_status(p, "lan").get("warnings", [])), "the warning")
         self.assertIn("does not cover", json.dumps(self.port_status(p, "lan")["warnings"]))
-        self.assertEqual(p.status("brokerlistener", "lan")["healthState"]["status"], "Degraded")
+        status = p.status("brokerlistener", "lan")
+        self.assertEqual((status["runtimeStatus"]["status"], status["healthState"]["status"], status["healthState"]["reasonCode"]), ("Failed", "Unavailable", "CertificateRefused"))
+        self.assertIn("clients that verify its certificate refuse it: port 8883: certificate 2", status["runtimeStatus"]["description"])
+        self.assertTrue(self.port_status(p, "lan")["open"])
         # A client says what we said: the chain is not sound.
         self.assertIn("a tls error", self.shell(p, "mosquitto_pub -h 10.13.100.11 -p 8883 -t t -m x --cafile aio_root_ca.crt 2>&1; true").lower())
 

@@ -8,6 +8,7 @@
 #include "control/certificates.h"
 #include "control/security.h"
 #include "crypto/ocsp.h"
+#include "crypto/trust.h"
 #include "crypto/x509.h"
 
 namespace penstock {

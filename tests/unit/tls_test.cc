@@ -9,7 +9,9 @@
 #include <algorithm>
 
 #include "base/clock.h"
+#include "crypto/examination.h"
 #include "crypto/native.h"
+#include "crypto/trust.h"
 #include "crypto/x509.h"
 #include "tls/channel.h"
 
@@ -224,8 +226,8 @@ TEST(Chain, every_kind_of_bad_certificate_has_its_own_words) {
         const auto text = fault(crypto::Certificate::share(bad.get()).pem() + no_ca.pair.certificate);
         EXPECT_NE(text.find("\"CN = no CA\" signs others without being a CA"), std::string::npos) << text;
         const auto findings = crypto::examine_chain(certificates(crypto::Certificate::share(bad.get()).pem() + no_ca.pair.certificate), crypto::Purpose::server, wall_ms());
-        EXPECT_TRUE(std::ranges::any_of(findings, [](const auto& f) { return f.is_fault && f.message.find("basicConstraints=critical,CA:TRUE") != std::string::npos; }));
-        EXPECT_TRUE(std::ranges::any_of(findings, [](const auto& f) { return f.is_fault && f.message.find("no subjectAltName") != std::string::npos; }));
+        EXPECT_TRUE(std::ranges::any_of(findings, [](const auto& f) { return f.is_fault() && f.message.find("basicConstraints=critical,CA:TRUE") != std::string::npos; }));
+        EXPECT_TRUE(std::ranges::any_of(findings, [](const auto& f) { return f.is_fault() && f.message.find("no subjectAltName") != std::string::npos; }));
     }
     EXPECT_FALSE(crypto::issue_certificate(crypto::make_key("Ec256").value(), &no_ca.pair, {.subject = {{"CN", "x"}}, .not_before_ms = wall_ms(), .not_after_ms = wall_ms() + day_ms}));
     // A weak key: 1024 bits.
