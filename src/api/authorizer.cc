@@ -40,6 +40,7 @@ bool is_subject(const Json& subjects, const User& user, const std::string& bindi
     if (!subjects.is_array()) return false;
     return std::ranges::any_of(subjects, [&](const Json& subject) {
         const auto kind = text_at(subject, "kind"), name = text_at(subject, "name");
+        if (name.empty()) return false;   // a certificate without CN has no name either; that makes them nobody's, not each other's
         if (kind == "User") return name == user.name;
         if (kind == "Group") return user.is_in(name);
         if (kind == "ServiceAccount") return fmt::format("system:serviceaccount:{}:{}", text_at(subject, "namespace", binding_space), name) == user.name;

@@ -136,7 +136,7 @@ bool glob_with_tokens(std::string_view pattern, bool sets, const Principal& prin
         std::size_t end = 0;
         if (const auto token = c == '{' ? token_at(pattern, at, end) : std::nullopt; token) {
             const auto value = value_of(*token, principal, client_id);
-            if (!value) return false;
+            if (!value || value->empty()) return false;
             for (const char letter : *value) items.push_back({.letter = letter});
             at = end;
             continue;
@@ -183,17 +183,19 @@ bool FilterSet::covers(std::string_view filter) const {
 Policy::Policy(std::vector<Rule> rules, std::string name) : rules_(std::move(rules)), compiled_(rules_.size()), name_(std::move(name)) {
     for (std::size_t i = 0; i < rules_.size(); ++i) {
         const auto& rule = rules_[i];
-        for (const auto& id : rule.client_ids) by_client_[id].push_back(i);
-        for (const auto& user : rule.user_names) by_user_[user].push_back(i);
+        for (const auto& id : rule.client_ids)
+            if (!id.empty()) by_client_[id].push_back(i);
+        for (const auto& user : rule.user_names)
+            if (!user.empty()) by_user_[user].push_back(i);
         for (std::size_t k = 0; k < rule.attributes.size(); ++k) {
             const auto& set = rule.attributes[k];
-            if (set.empty()) for_all_.push_back(i);
-            else by_attribute_[pair_key(set.begin()->first, set.begin()->second)].emplace_back(i, k);
+            const bool is_whole = !set.empty() && std::ranges::none_of(set, [](const auto& pair) { return pair.first.empty() || pair.second.empty(); });
+            if (is_whole) by_attribute_[pair_key(set.begin()->first, set.begin()->second)].emplace_back(i, k);
         }
         for (const auto& resource : rule.resources)
             if (resource.action != Action::connect)
                 for (const auto& pattern : resource.patterns)
-                    if (!has_token(pattern)) (resource.action == Action::publish ? compiled_[i].publish : compiled_[i].subscribe).add(pattern);
+                    if (!pattern.empty() && !has_token(pattern)) (resource.action == Action::publish ? compiled_[i].publish : compiled_[i].subscribe).add(pattern);
     }
 }
 
@@ -201,7 +203,6 @@ std::shared_ptr<const Grant> Policy::resolve(const Principal& principal, const s
     auto out = std::make_shared<Grant>();
     out->policy_ = shared_from_this();
     auto& about = out->rules_;
-    about = for_all_;
     if (const auto found = by_client_.find(client_id); found != by_client_.end()) about.insert(about.end(), found->second.begin(), found->second.end());
     if (!principal.user_name.empty())
         if (const auto found = by_user_.find(principal.user_name); found != by_user_.end()) about.insert(about.end(), found->second.begin(), found->second.end());
@@ -227,7 +228,7 @@ std::shared_ptr<const Grant> Policy::resolve(const Principal& principal, const s
         Grant::Filters publish{.rule = i, .action = Action::publish, .shared = &compiled_[i].publish}, subscribe{.rule = i, .action = Action::subscribe, .shared = &compiled_[i].subscribe};
         for (const auto& resource : rule.resources) {
             if (resource.action == Action::connect) {
-                const bool any = resource.patterns.empty() || std::ranges::any_of(resource.patterns, [&](const auto& pattern) { return glob_with_tokens(pattern, false, principal, client_id, client_id); });
+                const bool any = resource.patterns.empty() ? resource.is_any : std::ranges::any_of(resource.patterns, [&](const auto& pattern) { return !pattern.empty() && glob_with_tokens(pattern, false, principal, client_id, client_id); });
                 if (any && !out->connect_) out->connect_ = i;
                 continue;
             }
@@ -255,7 +256,7 @@ std::optional<std::size_t> Grant::rule_for(Action action, std::string_view targe
     for (const auto& entry : keys_) {
         if (action == Action::read_key ? !entry.key->read : !entry.key->write) continue;
         for (const auto& key : entry.key->keys)
-            if (entry.key->type == Rule::KeyType::pattern ? glob_with_tokens(key, true, principal_, client_id_, target) : key == target) return entry.rule;
+            if (!key.empty() && (entry.key->type == Rule::KeyType::pattern ? glob_with_tokens(key, true, principal_, client_id_, target) : key == target)) return entry.rule;
     }
     return std::nullopt;
 }

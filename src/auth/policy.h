@@ -14,14 +14,18 @@ namespace penstock::auth {
 enum class Action : std::uint8_t { connect, publish, subscribe, read_key, write_key };
 const char* action_name(Action action) noexcept;
 
-/// One rule of BrokerAuthorization as plain data (fact sheet 5.2); tokens `{principal.clientId}`, `{principal.username}` and
+/// One rule of BrokerAuthorization as plain data (fact sheet 5.2). What is empty in it matches nobody: an attribute set without
+/// pairs or with an empty name or value, an empty name, filter or key, a token without a value. Tokens `{principal.clientId}`, `{principal.username}` and
 /// `{principal.attributes.NAME}` are still in it.
 struct Rule {
     std::vector<std::string> client_ids, user_names;
     std::vector<Attributes> attributes;
     struct Resource {
         Action action = Action::connect;
-        std::vector<std::string> patterns;        ///< client ids with `*` (none: any), or topic filters
+        std::vector<std::string> patterns;        ///< client ids with `*`, or topic filters
+        /// Connect alone, without patterns: any client id, which the absence of the list means (fact sheet 5.3). A list that is
+        /// there and empty allows none.
+        bool is_any = true;
     };
     std::vector<Resource> resources;
     enum class KeyType : std::uint8_t { pattern, text, binary };
@@ -110,14 +114,14 @@ class Policy : public std::enable_shared_from_this<Policy> {
     std::unordered_map<std::string, std::vector<std::size_t>> by_client_, by_user_;
     /// By the first pair of each attribute set; the rest is looked at then.
     std::unordered_map<std::string, std::vector<std::pair<std::size_t, std::size_t>>> by_attribute_;
-    std::vector<std::size_t> for_all_;            ///< rules with an empty attribute set: every pair of none matches
 };
 
 /// Why a pattern cannot be used, or nothing. `whole_level`: a topic filter, whose tokens must be whole levels.
 std::string token_fault(std::string_view pattern, bool whole_level);
 /// `pattern` with its tokens filled in; nothing when one has no value or, in topics, a value with `+`, `#` or `/`.
 std::optional<std::string> fill_topic(std::string_view pattern, const Principal& principal, std::string_view client_id);
-/// `*`, and with `sets` also `?` and `[a-z]`; what tokens stand for counts letter by letter.
+/// `*`, and with `sets` also `?` and `[a-z]`; what tokens stand for counts letter by letter. A token without a value, or with an
+/// empty one, matches nothing: `{principal.username}*` is not everybody's.
 bool glob_with_tokens(std::string_view pattern, bool sets, const Principal& principal, std::string_view client_id, std::string_view text);
 
 }  // namespace penstock::auth

@@ -62,12 +62,12 @@ Result<Principal> TokenMethod::verify(std::string_view token, std::int64_t now_m
     if (begin && *begin > now + skew_s) return fail("the token is not valid yet; compare the clocks");
     if (made && *made > now + skew_s) return fail("the token is from the future; compare the clocks");
     const auto& audience = member(claims, "aud");
-    const bool heard = std::ranges::any_of(audiences_, [&](const auto& ours) { return audience == Json(ours) || (audience.is_array() && std::ranges::find(audience, Json(ours)) != audience.end()); });
+    const bool heard = std::ranges::any_of(audiences_, [&](const auto& ours) { return !ours.empty() && (audience == Json(ours) || (audience.is_array() && std::ranges::find(audience, Json(ours)) != audience.end())); });
     if (!heard) return fail(fmt::format("the token is for another audience; this port takes {}", fmt::join(audiences_, ", ")));
     const auto& kubernetes = member(claims, "kubernetes.io");
     const auto space = text(kubernetes, "namespace"), name = text(member(kubernetes, "serviceaccount"), "name"), uid = text(member(kubernetes, "serviceaccount"), "uid");
     const auto account = facts_->accounts.find(space + "/" + name);
-    if (account == facts_->accounts.end() || account->second.uid != uid) return fail(fmt::format("the service account {}/{} is gone", space, name));
+    if (uid.empty() || account == facts_->accounts.end() || account->second.uid != uid) return fail(fmt::format("the service account {}/{} is gone", space, name));
     std::string evidence = uid;
     for (const char* word : {"secret", "pod", "node"}) {
         const auto& bound = member(kubernetes, word);
@@ -75,7 +75,7 @@ Result<Principal> TokenMethod::verify(std::string_view token, std::int64_t now_m
         const auto bound_uid = text(bound, "uid");
         // A kubelet may leave a node's uid out.
         if (bound_uid.empty() && std::string_view(word) == "node") continue;
-        if (!facts_->bound_uids.contains(bound_uid)) return fail(fmt::format("the {} the token is bound to is gone", word));
+        if (bound_uid.empty() || !facts_->bound_uids.contains(bound_uid)) return fail(fmt::format("the {} the token is bound to is gone", word));
         evidence += " " + bound_uid;
     }
     Principal out{.method = this->name(), .user_name = fmt::format("system:serviceaccount:{}:{}", space, name), .attributes = account->second.attributes, .expires_at = end ? *end * 1000 : 0, .evidence = std::move(evidence)};

@@ -241,6 +241,7 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         if (!what.fault.empty()) block(what.fault);
         port.config.policy = what.policy;
         port.security["authorization"] = authorization;
+        port.warnings.insert(port.warnings.end(), what.warnings.begin(), what.warnings.end());
         if (what.fault.empty() && what.rules == 0) port.warnings.push_back(fmt::format("BrokerAuthorization {} has no rules: it denies everything", authorization));
         if (authentication.empty()) port.warnings.emplace_back("authorizationRef has no effect without authenticationRef");
     }
@@ -262,8 +263,8 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
     if (const auto asked = uncovered_.find(fmt::format("{}:{}", port.config.resource, port.config.port)); asked != uncovered_.end())
         port.warnings.push_back(fmt::format("clients asked for {}, which the certificate does not cover; add it to san (or issue a certificate that has it)", fmt::join(asked->second, ", ")));
     if (!prepared.fault.empty()) block(prepared.fault);
-}
     if (prepared.context != nullptr) port.refused = prepared.judgement.because_of(crypto::Weight::all_refuse);
+}
 
 Outcome BrokerController::turn() {
     const bool complete = reconcile();
@@ -497,8 +498,8 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
             }
             if (state.is_open) {
                 unprotected |= port.config.authenticator == nullptr;
-            } else {
                 if (!port.refused.empty()) refused += fmt::format("{}port {}: {}", refused.empty() ? "" : "; ", port.port, port.refused);
+            } else {
                 detail["message"] = state.error;
                 faults += fmt::format("{}port {}: {}", faults.empty() ? "" : "; ", port.port, state.error);
                 blocked |= !port.blocked.empty();

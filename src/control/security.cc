@@ -404,13 +404,34 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
 
 // --- authorization ---
 
+namespace {
+
+/// The attributes of one set; an empty one, which is nobody's, when a value is no text: with the rest alone the set would be wider.
+auth::Attributes attribute_set(const Json& set) {
+    auth::Attributes out;
+    if (!set.is_object() || std::ranges::any_of(set, [](const Json& value) { return !value.is_string(); })) return out;
+    for (const auto& [name, value] : set.items()) out.emplace(name, value.get<std::string>());
+    return out;
+}
+
+std::optional<auth::Action> action_of(const std::string& method) {
+    if (equal_no_case(method, "Connect")) return auth::Action::connect;
+    if (equal_no_case(method, "Publish")) return auth::Action::publish;
+    if (equal_no_case(method, "Subscribe")) return auth::Action::subscribe;
+    return std::nullopt;
+}
+
+}  // namespace
+
 std::vector<auth::Rule::Key> keys_of(const Json& list) {
     std::vector<auth::Rule::Key> out;
     if (!list.is_array()) return out;
     for (const auto& resource : list) {
-        const auto method = text_at(resource, "method"), type = text_at(resource, "keyType", "Pattern");
-        auth::Rule::Key key{.read = !equal_no_case(method, "Write"), .write = !equal_no_case(method, "Read"),
+        const auto method = text_at(resource, "method", "ReadWrite"), type = text_at(resource, "keyType", "Pattern");
+        const bool both = equal_no_case(method, "ReadWrite");
+        auth::Rule::Key key{.read = both || equal_no_case(method, "Read"), .write = both || equal_no_case(method, "Write"),
                             .type = equal_no_case(type, "String") ? auth::Rule::KeyType::text : equal_no_case(type, "Binary") ? auth::Rule::KeyType::binary : auth::Rule::KeyType::pattern, .keys = texts_of(at_path(resource, "keys"))};
+        if (key.type == auth::Rule::KeyType::pattern && !equal_no_case(type, "Pattern")) continue;
         if (key.type == auth::Rule::KeyType::binary)
             for (auto& text : key.keys) text = base64_decode(text).value_or("");
         out.push_back(std::move(key));
@@ -425,16 +446,57 @@ std::vector<auth::Rule> rules_of(const Json& authorization) {
     for (const auto& rule : rules) {
         auth::Rule r{.client_ids = texts_of(at_path(rule, "principals.clientIds")), .user_names = texts_of(at_path(rule, "principals.usernames"))};
         if (const auto& sets = at_path(rule, "principals.attributes"); sets.is_array())
-            for (const auto& set : sets) r.attributes.push_back(*attributes_of(set));
+            for (const auto& set : sets) r.attributes.push_back(attribute_set(set));
         if (const auto& list = at_path(rule, "brokerResources"); list.is_array())
             for (const auto& resource : list) {
-                const auto method = text_at(resource, "method");
-                const auto action = equal_no_case(method, "Connect") ? auth::Action::connect : equal_no_case(method, "Publish") ? auth::Action::publish : auth::Action::subscribe;
-                r.resources.push_back({.action = action, .patterns = texts_of(at_path(resource, action == auth::Action::connect ? "clientIds" : "topics"))});
+                const auto action = action_of(text_at(resource, "method"));
+                if (!action) continue;   // a stored object of another version may have what this one does not know
+                const char* field = *action == auth::Action::connect ? "clientIds" : "topics";
+                r.resources.push_back({.action = *action, .patterns = texts_of(at_path(resource, field)), .is_any = !resource.contains(field)});
             }
-        r.keys = keys_of(at_path(rule, "stateStoreResources"));
+        Json keyed = Json::array();
+        if (const auto& list = at_path(rule, "stateStoreResources"); list.is_array())
+            for (const auto& resource : list)
+                if (!text_at(resource, "method").empty()) keyed.push_back(resource);
+        r.keys = keys_of(keyed);
         out.push_back(std::move(r));
     }
+    return out;
+}
+
+std::vector<std::string> empty_parts_of(const Json& authorization) {
+    std::vector<std::string> out;
+    auto tell = [&](const std::string& path, const char* what) { out.push_back(fmt::format("{} {}", path, what)); };
+    auto look_at = [&](const Json& list, const std::string& path, const char* when_empty, const char* when_text_empty) {
+        if (!list.is_array()) return;
+        if (list.empty()) tell(path, when_empty);
+        for (std::size_t i = 0; i < list.size(); ++i)
+            if (list[i] == "") tell(fmt::format("{}[{}]", path, i), when_text_empty);
+    };
+    const auto& rules = at_path(authorization, "spec.authorizationPolicies.rules");
+    for (std::size_t i = 0; rules.is_array() && i < rules.size(); ++i) {
+        const auto at = fmt::format("spec.authorizationPolicies.rules[{}]", i);
+        look_at(at_path(rules[i], "principals.clientIds"), at + ".principals.clientIds", "is empty and names nobody", "is empty and is nobody's client id");
+        look_at(at_path(rules[i], "principals.usernames"), at + ".principals.usernames", "is empty and names nobody", "is empty and is nobody's user name");
+        const auto& sets = at_path(rules[i], "principals.attributes");
+        look_at(sets, at + ".principals.attributes", "is empty and names nobody", "is empty and names nobody");
+        for (std::size_t k = 0; sets.is_array() && k < sets.size(); ++k) {
+            const auto path = fmt::format("{}.principals.attributes[{}]", at, k);
+            if (!sets[k].is_object() || sets[k].empty()) tell(path, "is empty and names nobody; a rule for all clients lists what they have in common");
+            else
+                for (const auto& [name, value] : sets[k].items())
+                    if (name.empty() || value == "") tell(fmt::format("{}.{}", path, name), "is empty and matches nobody");
+        }
+        for (const auto& [field, parts] : {std::pair{"brokerResources", std::pair{"clientIds", "topics"}}, std::pair{"stateStoreResources", std::pair{"keys", "keys"}}}) {
+            const auto& list = at_path(rules[i], field);
+            if (list.is_array() && list.empty()) tell(fmt::format("{}.{}", at, field), "is empty and allows nothing");
+            for (std::size_t k = 0; list.is_array() && k < list.size(); ++k)
+                for (const char* part : {parts.first, parts.second})
+                    if (list[k].is_object() && list[k].contains(part)) look_at(list[k][part], fmt::format("{}.{}[{}].{}", at, field, k, part), "is empty and allows nothing", "is empty and allows nothing");
+        }
+    }
+    std::ranges::sort(out);
+    out.erase(std::ranges::unique(out).begin(), out.end());
     return out;
 }
 
@@ -452,6 +514,7 @@ PreparedPolicy SecurityBuilder::policy(const std::string& space, const std::stri
     if (kept.made_from == made_from) return kept.value;
     auto rules = rules_of(*object);
     out.rules = rules.size();
+    for (const auto& part : empty_parts_of(*object)) out.warnings.push_back(fmt::format("BrokerAuthorization {}: {}", name, part));
     out.policy = std::make_shared<const auth::Policy>(std::move(rules), space + "/" + name);
     kept.made_from = std::move(made_from);
     kept.value = out;

@@ -35,6 +35,7 @@ struct PreparedPolicy {
     std::shared_ptr<const auth::Policy> policy;
     std::string fault;
     std::size_t rules = 0;
+    std::vector<std::string> warnings;   ///< parts that are empty and so match nobody
 };
 
 /// Keys and issuers of service-account tokens: a JWKS document (RFC 7517) and the issuers whose tokens it signs.
@@ -63,13 +64,13 @@ class SecurityBuilder {
     PreparedTls tls(const resources::Json& listener, const resources::Json& port, const std::vector<std::string>& expected, bool ask_certificate, const std::vector<crypto::Certificate>& authorities, bool websocket);
     PreparedAuthenticator authenticator(const std::string& name_space, const std::string& name);
     PreparedPolicy policy(const std::string& name_space, const std::string& name);
-    /// Forgets what no port asked for since the last call.
     /// A listener, and the names under which it may be dialled.
     struct Dialled {
         const resources::Json& listener;
         bool is_automatic = false;
         const std::vector<std::string>& expected;
     };
+    /// Forgets what no port asked for since the last call.
     void sweep();
 
   private:
@@ -78,11 +79,11 @@ class SecurityBuilder {
         std::string made_from;
         T value;
         bool used = true;
-    };
         std::int64_t judged_until_ms = 0;        ///< Unix time from which the judgement about `value` may be another one
-    std::shared_ptr<const auth::TokenFacts> token_facts();
+    };
     /// Fills in the judgement and the warnings; answers until when they hold.
     static std::int64_t judge(PreparedTls& prepared, const Dialled& dialled);
+    std::shared_ptr<const auth::TokenFacts> token_facts();
 
     Objects& objects_;
     Options options_;
@@ -95,6 +96,8 @@ class SecurityBuilder {
 
 /// The rules of a BrokerAuthorization's spec.
 std::vector<auth::Rule> rules_of(const resources::Json& authorization);
+/// What is empty in a BrokerAuthorization, with its path: a person may have meant everybody, and it is nobody.
+std::vector<std::string> empty_parts_of(const resources::Json& authorization);
 /// Keys of the state store as resources write them (`stateStoreResources`).
 std::vector<auth::Rule::Key> keys_of(const resources::Json& list);
 /// The names under which clients on this machine or beyond may know a listener: its Service's, the machine's own.

@@ -21,6 +21,17 @@ std::string broker_of(const Json& object) {
     return text_at(object, "spec.brokerRef");
 }
 
+void keep_empty_lists(const resources::Kind& kind, Json& object) {
+    if (kind.group != "mqttbroker.iotoperations.azure.com" || kind.kind != "BrokerAuthorization") return;
+    const Json::json_pointer rules("/spec/authorizationPolicies/rules"), field("/brokerResources");
+    if (!object.contains(rules) || !object[rules].is_array()) return;
+    for (auto& rule : object[rules]) {
+        if (!rule.is_object() || !rule.contains(field) || !rule[field].is_array()) continue;
+        for (auto& resource : rule[field])
+            if (resource.is_object() && resource.contains("clientIds") && resource["clientIds"].is_null()) resource["clientIds"] = Json::array();
+    }
+}
+
 Answer<void> admit_defaults(const resources::Kind& kind, Json& object, const Json* previous, const Peers& peers) {
     if (kind.built_in) return admit_core_defaults(kind, object, previous, peers);
     if (kind.kind == "BrokerListener" && object.contains("spec") && object["spec"].is_object() && text_at(object, "spec.serviceName").empty())

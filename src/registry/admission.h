@@ -14,6 +14,10 @@ struct Peers {
     std::function<std::vector<ObjectRef>(const char* api_version, const char* kind)> list;
 };
 
+/// A list that is named without a value (`clientIds:` in YAML is null) stays as an empty one where its absence means something
+/// else: Connect without clientIds is for any client id. Before nulls are dropped.
+void keep_empty_lists(const resources::Kind& kind, resources::Json& object);
+
 /// Completes an object: defaults that need more than the field's own declaration, addresses and ports of Services, texts of
 /// Secrets. `previous` is null at creation. A refusal is one of the reading itself (bad base64).
 Answer<void> admit_defaults(const resources::Kind& kind, resources::Json& object, const resources::Json* previous, const Peers& peers);

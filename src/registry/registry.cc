@@ -241,6 +241,7 @@ Answer<Json> Registry::prepared(const Kind& kind, const std::string& name, Json 
     }
     const auto unknown = resources::prune_unknown(kind, object);
     const auto peers = peers_of(kind, {text_at(object, "metadata.namespace"), name});
+    keep_empty_lists(kind, object);
     resources::apply_defaults(kind, object);
     if (auto good = admit_defaults(kind, object, previous.get(), peers); !good) return std::unexpected(good.error());
     auto faults = resources::validate(kind, object);
@@ -456,6 +457,7 @@ Answer<ObjectRef> Registry::apply_locked(const Kind& kind, const std::string& na
     metadata.erase("resourceVersion");
     // Unknown fields are nobody's: told, then left out.
     auto unknown = resources::prune_unknown(kind, applied);
+    keep_empty_lists(kind, applied);
     if (!unknown.empty() && options.validation == FieldValidation::strict) {
         std::string text;
         for (const auto& f : unknown) text += (text.empty() ? "" : ", ") + f.message;

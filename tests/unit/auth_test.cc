@@ -71,7 +71,7 @@ TEST(Policy, nothing_is_allowed_without_a_rule_and_all_pairs_of_a_set_must_match
 }
 
 TEST(Policy, values_never_widen_what_a_token_stands_for) {
-    const auto p = policy({{.attributes = {{}}, .resources = {{Action::connect, {"{principal.attributes.site}-x"}}, {Action::publish, {"plant/{principal.clientId}/#", "{principal.username}/t"}}, {Action::subscribe, {"plant/{principal.clientId}/+"}}},
+    const auto p = policy({{.attributes = {{{"site", "*"}}}, .resources = {{Action::connect, {"{principal.attributes.site}-x"}}, {Action::publish, {"plant/{principal.clientId}/#", "{principal.username}/t"}}, {Action::subscribe, {"plant/{principal.clientId}/+"}}},
                             .keys = {{.read = true, .write = true, .keys = {"{principal.clientId}-*"}}}}});
     auto grant = [&](const std::string& id, const std::string& user = "u") { return p->resolve({.user_name = user, .attributes = with({{"site", "*"}})}, id); };
     for (const auto* id : {"+", "#", "a/b", "+/x"}) {
@@ -316,7 +316,7 @@ class Says final : public auth::Authenticator {
         if (!c.user_name && !c.is_again) return auth::Verdict::refused(mqtt::ReasonCode::not_authorized, "say who you are");
         const std::string name(c.user_name.value_or("ann"));
         if (name == "bad") return auth::Verdict::refused(mqtt::ReasonCode::bad_user_name_or_password, "no");
-        auto verdict = auth::Verdict::accepted({.method = "Says", .user_name = name, .id = "says/" + name, .expires_at = expires_at, .review_at = review_after == 0 ? 0 : wall_ms() + review_after});
+        auto verdict = auth::Verdict::accepted({.method = "Says", .user_name = name, .id = "says/" + name, .attributes = with({{"of", "all"}}), .expires_at = expires_at, .review_at = review_after == 0 ? 0 : wall_ms() + review_after});
         if (c.password == "late" || (c.is_again && answers_again_late)) {
             waiting.push_back({later(), verdict});
             verdict = {};
@@ -375,7 +375,7 @@ unsigned code_of(const std::vector<std::pair<mqtt::PacketType, std::string>>& pa
 }
 
 auto own_topics() {
-    return policy({{.attributes = {{}}, .resources = {{Action::connect, {}}, {Action::publish, {"own/{principal.username}/#"}}, {Action::subscribe, {"own/{principal.username}/#", "all/#"}}}}});
+    return policy({{.attributes = {{{"of", "all"}}}, .resources = {{Action::connect, {}}, {Action::publish, {"own/{principal.username}/#"}}, {Action::subscribe, {"own/{principal.username}/#", "all/#"}}}}});
 }
 
 TEST(Secured, denied_operations_answer_as_their_version_can) {
@@ -631,7 +631,7 @@ TEST(Secured, changed_rules_end_only_what_is_gone) {
         take(*ann);
         take(*bob);
         // Ann loses her own topics, Bob nothing.
-        const auto narrower = policy({{.attributes = {{}}, .resources = {{Action::connect, {}}, {Action::publish, {"own/bob/#", "all/#"}}, {Action::subscribe, {"all/#"}}}}});
+        const auto narrower = policy({{.attributes = {{{"of", "all"}}}, .resources = {{Action::connect, {}}, {Action::publish, {"own/bob/#", "all/#"}}, {Action::subscribe, {"all/#"}}}}});
         net.change_rules(says, narrower);
         EXPECT_FALSE(ann->is_closed);
         EXPECT_TRUE(take(*bob).empty());
@@ -664,7 +664,7 @@ TEST(Secured, a_session_kept_while_rights_went_comes_back_without_them) {
     auto* ann = net.open();
     net.send(*ann, connect_bytes("ann", "ann", "", mqtt::Version::v5, 100) + subscribe_bytes("own/ann/#"));
     net.drop(*ann);
-    net.change_rules(says, policy({{.attributes = {{}}, .resources = {{Action::connect, {}}, {Action::subscribe, {"all/#"}}}}}));
+    net.change_rules(says, policy({{.attributes = {{{"of", "all"}}}, .resources = {{Action::connect, {}}, {Action::subscribe, {"all/#"}}}}}));
     // Nothing waits for her that came after she lost the right.
     auto* bob = net.open();
     net.change_rules(says, policy({{.user_names = {"bob"}, .resources = {{Action::connect, {}}, {Action::publish, {"#"}}}}, {.user_names = {"ann"}, .resources = {{Action::connect, {}}, {Action::subscribe, {"all/#"}}}}}));

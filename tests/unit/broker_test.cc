@@ -341,7 +341,7 @@ TEST(Guessing, one_wrong_device_does_not_lock_out_the_others_behind_its_address)
 // The answer of the state store is the broker's own publication: it must not carry a client's bytes to where the client may not publish,
 // nor to where it may not read.
 TEST(StateStore, answers_go_only_to_topics_that_the_client_may_use) {
-    auth::Rule rule{.attributes = {{}}, .resources = {{.action = auth::Action::connect, .patterns = {}}, {.action = auth::Action::publish, .patterns = {std::string(statestore::request_topic), "mine/#"}},
+    auth::Rule rule{.client_ids = {"a"}, .resources = {{.action = auth::Action::connect, .patterns = {}}, {.action = auth::Action::publish, .patterns = {std::string(statestore::request_topic), "mine/#"}},
                     {.action = auth::Action::subscribe, .patterns = {"clients/{principal.clientId}/#", "plant/#", "mine/#"}}}, .keys = {{.read = true, .write = true, .keys = {"*"}}}};
     MemoryNet net(1, {}, std::make_shared<ByPassword>(), std::make_shared<auth::Policy>(std::vector{rule}, "policy"));
     auto* a = net.open();
@@ -372,7 +372,7 @@ TEST(EnhancedAuthentication, a_new_credential_that_allows_less_ends_what_it_does
             return auth::Verdict::accepted({.method = "steps", .user_name = "u", .id = "u", .attributes = std::make_shared<const auth::Attributes>(auth::Attributes{{"group", group}})});
         }
     };
-    auth::Rule connects{.attributes = {{}}, .resources = {{.action = auth::Action::connect, .patterns = {}}}};
+    auth::Rule connects{.user_names = {"u"}, .resources = {{.action = auth::Action::connect, .patterns = {}}}};
     auth::Rule reads{.attributes = {{{"group", "readers"}}}, .resources = {{.action = auth::Action::subscribe, .patterns = {"secret/#"}}}};
     auth::Rule banned{.attributes = {{{"group", "readers"}}}, .resources = {{.action = auth::Action::connect, .patterns = {}}}};
     for (const bool may_stay : {true, false}) {
