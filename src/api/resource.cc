@@ -44,16 +44,11 @@ Reply invalid_query(const std::string& text) { return failure_reply(422, "Invali
 std::string manager_of(const Request& request) {
     auto out = query_of(request, "fieldManager");
     if (out.empty()) out = request.user_agent.substr(0, request.user_agent.find('/'));
-    return out.empty() ? "unknown" : out;
+    return out.empty() ? "unknown" : printable(out);   // a header may have any bytes, an object has text
 }
 
 std::string warning_header(const std::string& text) {
-    std::string escaped;
-    for (const char c : text) {
-        if (c == '"' || c == '\\') escaped += '\\';
-        escaped += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-    }
-    return fmt::format("299 - \"{}\"", escaped);
+    return fmt::format("299 - \"{}\"", quotable(text));
 }
 
 }  // namespace
@@ -184,6 +179,7 @@ Reply Handler::write(const Request& request, const Route& route, const User& use
     else if (validation == "Ignore") options.validation = registry::FieldValidation::ignore;
     else if (!validation.empty() && validation != "Warn") return invalid_query(fmt::format("fieldValidation: Unsupported value: \"{}\": supported values: \"Ignore\", \"Strict\", \"Warn\"", validation));
     options.force = query_of(request, "force") == "true" || query_of(request, "force") == "1";
+    if (printable(options.manager) != options.manager) return invalid_query("fieldManager: Invalid value: should only contain printable characters");
     if (options.manager.size() > 128) return invalid_query("fieldManager: Invalid value: may not be more than 128 bytes");
     if (request.method == "DELETE") return remove(request, route, options);
 

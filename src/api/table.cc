@@ -220,13 +220,15 @@ Json make_table(const resources::Kind& kind, const std::vector<registry::ObjectR
     Json rows = Json::array();
     for (const auto& item : items) {
         Json cells = Json::array();
+        // kubectl writes cells to the terminal as they are.
+        auto put = [&](const resources::Column& c) { cells.push_back(printable(cell(c, *item))); };
         if (!is_event) cells.push_back(text_at(*item, "metadata.name"));
         for (const auto& c : kind.columns)
-            if (c.priority == 0) cells.push_back(cell(c, *item));
+            if (c.priority == 0) put(c);
         const auto created = parse_rfc3339(text_at(*item, "metadata.creationTimestamp"));
         if (has_age) cells.push_back(created < 0 ? "<unknown>" : age_text((wall_ms() - created) / 1000));
         for (const auto& c : kind.columns)
-            if (c.priority > 0) cells.push_back(cell(c, *item));
+            if (c.priority > 0) put(c);
         Json row = {{"cells", cells}};
         if (include_object == "Object") row["object"] = *item;
         else if (include_object != "None") row["object"] = {{"kind", "PartialObjectMetadata"}, {"apiVersion", "meta.k8s.io/v1"}, {"metadata", (*item)["metadata"]}};

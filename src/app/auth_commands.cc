@@ -99,7 +99,7 @@ int auth_can_i(const ResourceOptions& options, const AccessOptions& access) {
         std::cout << (access.listener.empty() ? "yes: there is no BrokerAuthorization in this namespace, so nothing is restricted\n" : "yes: no port of this listener has an authorizationRef, so nothing is restricted\n");
         return 0;
     }
-    std::cout << fmt::format("client \"{}\" user \"{}\" attributes {} ({})\n", access.client, text_at(who, "user"), attributes_text(who["attributes"]), from);
+    std::cout << printable(fmt::format("client \"{}\" user \"{}\" attributes {} ({})", access.client, text_at(who, "user"), attributes_text(who["attributes"]), from)) << "\n";
     int status = 1;
     for (const auto& item : *policies) {
         const auto policy = std::make_shared<const auth::Policy>(control::rules_of(item));
@@ -216,7 +216,7 @@ int auth_dry_run(const ResourceOptions& options, const AccessOptions& access) {
         if (text_at(document.object, "kind") == "BrokerAuthorization") policy = &document.object;
     if (policy == nullptr) return problem("there is no BrokerAuthorization in the file");
     const auto faults = resources::validate(broker_kind("BrokerAuthorization"), *policy);
-    for (const auto& fault : faults) std::cerr << fmt::format("error: {}: {}\n", fault.path, fault.message);
+    for (const auto& fault : faults) problem(fmt::format("{}: {}", fault.path, fault.message));
     if (!faults.empty()) return 1;
     auto api = connect(options);
     if (!api) return problem(api.error().message);

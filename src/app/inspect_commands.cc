@@ -51,6 +51,14 @@ std::string heading(const std::string& key) {
     return out;
 }
 
+/// A value on a line of its own, whoever chose it: it does not end the line.
+std::string shown(const Json& value) { return printable(value.is_string() ? value.get_ref<const std::string&>() : value.dump()); }
+
+/// A text of several lines goes below its key, each line indented, so that none looks like a field.
+void print_lines(std::string_view text, const std::string& pad) {
+    for (const auto line : split(text.ends_with('\n') ? text.substr(0, text.size() - 1) : text, '\n')) std::cout << pad << printable(line) << "\n";
+}
+
 void print_tree(const Json& value, std::size_t indent) {
     const std::string pad(indent, ' ');
     if (value.is_object()) {
@@ -59,16 +67,20 @@ void print_tree(const Json& value, std::size_t indent) {
             if (!item.is_structured()) width = std::max(width, heading(key).size());
         for (const auto& [key, item] : value.items()) {
             if (item.is_structured() && !item.empty()) {
-                std::cout << pad << heading(key) << ":\n";
+                std::cout << pad << printable(heading(key)) << ":\n";
                 print_tree(item, indent + 2);
+            } else if (item.is_string() && item.get_ref<const std::string&>().find('\n') != std::string::npos) {
+                std::cout << pad << printable(heading(key)) << ":\n";
+                print_lines(item.get_ref<const std::string&>(), pad + "  ");
             } else {
-                std::cout << fmt::format("{}{:<{}}  {}\n", pad, heading(key) + ":", width + 1, item.is_string() ? coloured(item.get<std::string>()) : item.is_structured() ? "<none>" : item.dump());
+                std::cout << fmt::format("{}{:<{}}  {}\n", pad, printable(heading(key)) + ":", width + 1, item.is_structured() ? "<none>" : coloured(shown(item)));
             }
         }
     } else if (value.is_array()) {
         for (const auto& item : value) {
             if (item.is_structured()) print_tree(item, indent);
-            else std::cout << pad << (item.is_string() ? item.get<std::string>() : item.dump()) << "\n";
+            else if (item.is_string()) print_lines(item.get_ref<const std::string&>(), pad);
+            else std::cout << pad << shown(item) << "\n";
         }
     }
 }
@@ -78,7 +90,7 @@ void print_map(const char* name, const Json& map) {
     if (map.is_object())
         for (const auto& [key, value] : map.items()) {
             if (key == "kubectl.kubernetes.io/last-applied-configuration") continue;
-            std::cout << fmt::format("{:<14}{}={}\n", first ? std::string(name) + ":" : "", key, value.is_string() ? value.get<std::string>() : value.dump());
+            std::cout << fmt::format("{:<14}{}={}\n", first ? std::string(name) + ":" : "", printable(key), shown(value));
             first = false;
         }
     if (first) std::cout << fmt::format("{:<14}<none>\n", std::string(name) + ":");
@@ -103,7 +115,7 @@ void print_events(client::Client& api, const Json& object) {
     for (const auto& e : items) {
         const auto times = e.value("count", 1);
         const auto age = age_of(text_at(e, "lastTimestamp"));
-        std::cout << fmt::format("  {:<9}{:<18}{:<7}{:<18}{}{}\n", text_at(e, "type"), text_at(e, "reason"), age, text_at(e, "source.component"), text_at(e, "message"), times > 1 ? fmt::format(" (x{})", times) : "");
+        std::cout << fmt::format("  {:<9}{:<18}{:<7}{:<18}{}{}\n", shown(e.value("type", "")), shown(e.value("reason", "")), age, printable(text_at(e, "source.component")), shown(e.value("message", "")), times > 1 ? fmt::format(" (x{})", times) : "");
     }
 }
 
@@ -143,12 +155,12 @@ int describe(const ResourceOptions& options) {
             // What a Secret holds is not shown without being asked for (get -o yaml).
             if (one->kind->kind == "Secret" && key == "data") {
                 std::cout << "Data:\n";
-                for (const auto& [name, bytes] : value.items()) std::cout << fmt::format("  {}:  {} bytes\n", name, base64_decode(bytes.get<std::string>()).value_or("").size());
+                for (const auto& [name, bytes] : value.items()) std::cout << fmt::format("  {}:  {} bytes\n", printable(name), base64_decode(bytes.get<std::string>()).value_or("").size());
             } else if (value.is_structured()) {
-                std::cout << heading(key) << ":\n";
+                std::cout << printable(heading(key)) << ":\n";
                 print_tree(value, 2);
             } else {
-                std::cout << fmt::format("{:<14}{}\n", heading(key) + ":", value.is_string() ? value.get<std::string>() : value.dump());
+                std::cout << fmt::format("{:<14}{}\n", printable(heading(key)) + ":", shown(value));
             }
         }
         print_events(*connected, object);

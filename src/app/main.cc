@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "app/commands.h"
+#include "app/terminal_guard.h"
 #include "base/text.h"
 #include "io/process.h"
 #include "tools/load.h"
@@ -124,6 +125,7 @@ void add_api(CLI::App& app, app::ResourceOptions& o) {
 
 int main(int argc, char** argv) {
     penstock::io::hold_standard_descriptors();
+    app::guard_terminals();
     std::vector<std::string> words(argv + 1, argv + argc);
     std::string fault;
     std::vector<std::string> properties;

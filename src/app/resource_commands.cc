@@ -81,7 +81,7 @@ void print_table(const Json& table, bool wide, bool with_namespace, bool headers
         for (std::size_t i = 0; i < columns.size() && i < row["cells"].size(); ++i) {
             if (!visible(i)) continue;
             const auto& cell = row["cells"][i];
-            line.push_back(cell.is_string() ? cell.get<std::string>() : cell.is_null() ? "" : cell.dump());
+            line.push_back(printable(cell.is_string() ? cell.get<std::string>() : cell.is_null() ? "" : cell.dump()));
         }
     }
     for (const auto& line : lines) {
@@ -237,10 +237,10 @@ Result<std::vector<resources::Document>> read_all(const std::vector<std::string>
 
 int report(const client::Applied& result) {
     if (result.error.empty()) {
-        std::cout << result.what << " " << result.outcome << "\n";
+        std::cout << printable(result.what) << " " << result.outcome << "\n";
         return 0;
     }
-    std::cerr << "error: " << result.what << ": " << result.error << "\n";
+    problem(fmt::format("{}: {}", result.what, result.error));
     return 1;
 }
 
@@ -314,7 +314,7 @@ int validate(const ResourceOptions& options) {
     const auto documents = read_all(options.files);
     if (!documents) return problem(documents.error().message);
     const auto faults = client::validate_documents(*documents);
-    for (const auto& fault : faults) std::cerr << fault << "\n";
+    for (const auto& fault : faults) std::cerr << printable(fault) << "\n";
     if (!faults.empty()) {
         std::cerr << fmt::format("{} fault{} in {} document{}\n", faults.size(), faults.size() == 1 ? "" : "s", documents->size(), documents->size() == 1 ? "" : "s");
         return 1;

@@ -15,13 +15,13 @@ using resources::Json;
 using resources::text_at;
 
 int problem(const std::string& text) {
-    std::cerr << "error: " << text << "\n";
+    std::cerr << "error: " << printable(text) << "\n";
     return 1;
 }
 
 int refused(const Result<client::Response>& answer) {
     if (!answer) return problem(answer.error().message);
-    std::cerr << fmt::format("Error from server ({}): {}\n", text_at(answer->body, "reason", std::to_string(answer->status)), answer->message());
+    std::cerr << fmt::format("Error from server ({}): {}\n", printable(text_at(answer->body, "reason", std::to_string(answer->status))), printable(answer->message()));
     return 1;
 }
 

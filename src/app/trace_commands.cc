@@ -21,10 +21,10 @@ void print_tree(const std::vector<Json>& spans, const std::string& parent, std::
     for (const auto& span : spans) {
         if (text_at(span, "parentSpanId") != parent) continue;
         std::string attributes;
-        for (const auto& one : at_path(span, "attributes")) attributes += fmt::format(" {}={}", text_at(one, "key"), printable(text_at(one, "value.stringValue")));
+        for (const auto& one : at_path(span, "attributes")) attributes += fmt::format(" {}={}", printable(text_at(one, "key")), printable(text_at(one, "value.stringValue")));
         const auto from = nanoseconds(span, "startTimeUnixNano"), to = nanoseconds(span, "endTimeUnixNano");
         const auto fault = text_at(span, "status.message");
-        std::cout << fmt::format("{:>10.3f} ms {:>10.3f} ms  {}{}{}{}\n", static_cast<double>(from - begin) / 1e6, static_cast<double>(to - from) / 1e6, std::string(depth * 2, ' '), text_at(span, "name"), attributes,
+        std::cout << fmt::format("{:>10.3f} ms {:>10.3f} ms  {}{}{}{}\n", static_cast<double>(from - begin) / 1e6, static_cast<double>(to - from) / 1e6, std::string(depth * 2, ' '), printable(text_at(span, "name")), attributes,
                                  fault.empty() ? "" : "  FAULT " + printable(fault));
         print_tree(spans, text_at(span, "spanId"), depth + 1, begin);
     }

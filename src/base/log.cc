@@ -107,6 +107,30 @@ bool enabled(std::string_view module, Level level) noexcept {
     return at >= levels.size() || level >= levels[at].load(std::memory_order_relaxed);
 }
 
+std::array<Place, 16> places_of(std::string_view format) noexcept {
+    std::array<Place, 16> out{};
+    bool is_quoted = false;
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < format.size(); ++i) {
+        if (format[i] == '"') is_quoted = !is_quoted;
+        if (format[i] != '{') continue;
+        if (i + 1 < format.size() && format[i + 1] == '{') {
+            ++i;
+            continue;
+        }
+        if (count == out.size()) break;
+        out[count++] = is_quoted ? Place::quoted : i > 0 && format[i - 1] == '=' ? Place::field : Place::text;
+    }
+    return out;
+}
+
+std::string shown_at(Place place, std::string_view text) {
+    if (place == Place::quoted) return quotable(text);
+    auto out = printable(text);
+    if (place == Place::text || (out == text && out.find_first_of(" \"") == std::string::npos)) return out;
+    return "\"" + quotable(text) + "\"";
+}
+
 namespace {
 
 std::string line_of(std::string_view module, Level level, std::string_view text, std::int64_t now) {

@@ -1,5 +1,7 @@
 #include "base/text.h"
 
+#include "base/utf8.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -85,16 +87,59 @@ namespace {
 constexpr std::string_view base64_alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 }
 
+namespace {
+
+/// Characters of general category Cf, Zl and Zp that change how the text around them looks, and noncharacters.
+bool is_unseen(std::uint32_t c) noexcept {
+    return c == 0xAD || c == 0x61C || c == 0x180E || (c >= 0x200B && c <= 0x200F) || (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF ||
+           (c >= 0xFFF9 && c <= 0xFFFB) || (c >= 0xE0000 && c <= 0xE0FFF) || (c >= 0xFDD0 && c <= 0xFDEF) || (c & 0xFFFE) == 0xFFFE;
+}
+
+void append_printable(std::string& out, std::string_view text, bool quotes) {
+    while (!text.empty()) {
+        const auto byte = static_cast<unsigned char>(text[0]);
+        if (byte < 0x80) {
+            if (byte < 0x20 || byte == 0x7F) out += fmt::format("\\x{:02x}", byte);
+            else if (quotes && (byte == '"' || byte == '\\')) out.append({'\\', text[0]});
+            else out += text[0];
+            text.remove_prefix(1);
+            continue;
+        }
+        const auto next = next_utf8(text);
+        if (next.bytes == 0) {
+            out += fmt::format("\\x{:02x}", byte);
+            text.remove_prefix(1);
+            continue;
+        }
+        if (next.character < 0xA0) out += fmt::format("\\x{:02x}", next.character);   // C1
+        else if (is_unseen(next.character)) out += fmt::format("\\u{{{:04x}}}", next.character);
+        else out += text.substr(0, next.bytes);
+        text.remove_prefix(next.bytes);
+    }
+}
+
+}  // namespace
+
 std::string printable(std::string_view text) {
     std::string out;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const auto byte = static_cast<unsigned char>(text[i]);
-        const auto next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0u;
-        if (byte < 0x20 || byte == 0x7F) out += fmt::format("\\x{:02x}", byte);
-        else if (byte == 0xC2 && next >= 0x80 && next < 0xA0) out += fmt::format("\\x{:02x}", next), ++i;   // C1, in UTF-8
-        else out += text[i];
-    }
+    out.reserve(text.size());
+    append_printable(out, text, false);
     return out;
+}
+
+std::string quotable(std::string_view text) {
+    std::string out;
+    out.reserve(text.size());
+    append_printable(out, text, true);
+    return out;
+}
+
+std::string_view clipped(std::string_view text, std::size_t bytes_max) noexcept {
+    if (text.size() <= bytes_max) return text;
+    auto end = bytes_max;
+    // Back over the continuation bytes of a character that would be cut; of bytes that are no UTF-8 at most three.
+    for (int i = 0; i < 3 && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80; ++i) --end;
+    return text.substr(0, end);
 }
 
 std::string base64_encode(std::string_view bytes) {

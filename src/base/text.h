@@ -18,8 +18,15 @@ bool glob_match(std::string_view pattern, std::string_view text);
 std::size_t edit_distance(std::string_view a, std::string_view b);
 /// The candidate nearest to `word`, or empty when none is near enough to be a typing error.
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
-/// With control characters (C0, DEL, C1) written as \xNN: what peers chose must not end a line or steer a terminal.
+/// What came from outside, fit for a line, a cell, a status or a terminal: the one place where it is escaped. Control characters
+/// (C0, DEL, C1) and bytes that are no UTF-8 are written as \xNN; line separators and what is invisible or turns the writing
+/// direction (bidirectional controls, zero-width characters, tags, noncharacters) as \u{NNNN}. The answer is well-formed UTF-8.
+/// Once is enough, twice does no harm.
 std::string printable(std::string_view text);
+/// printable() for a place between double quotes: `"` and `\` get a backslash, so that the value cannot end there.
+std::string quotable(std::string_view text);
+/// At most `bytes_max` of the text, whole UTF-8 characters.
+std::string_view clipped(std::string_view text, std::size_t bytes_max) noexcept;
 std::string base64_encode(std::string_view bytes);
 std::optional<std::string> base64_decode(std::string_view text);
 /// `1h30m`, `200ms`: as Go writes durations; milliseconds.

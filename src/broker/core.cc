@@ -155,7 +155,7 @@ std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::i
 Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std::string_view rest) {
     if (connection.is_debug)
         log::write("broker", log::Level::debug,
-                   fmt::format("packet received client=\"{}\" type={} bytes={}", connection.session ? connection.session->client_id() : "",
+                   log::line("packet received client=\"{}\" type={} bytes={}", connection.session ? connection.session->client_id() : "",
                                static_cast<unsigned>(frame.type), frame.size));
     if (connection.state == ConnectionState::wait_connect) {
         if (frame.type == PacketType::connect) return on_connect(connection, frame, rest);
@@ -207,7 +207,7 @@ void Core::send_ack(Connection& connection, PacketType type, std::uint16_t packe
     }
     scratch_.clear();
     std::string properties;
-    if (!text.empty() && connection.problem_information) mqtt::write_property(properties, mqtt::PropertyId::reason_string, text);
+    if (!text.empty() && connection.problem_information) mqtt::write_reason_string(properties, text);
     mqtt::encode_ack(scratch_, type, connection.version, packet_id, reason, properties);
     if (connection.packet_size_max != 0 && scratch_.size() > connection.packet_size_max) {
         scratch_.clear();   // the reason string must not make the packet too large [MQTT-3.4.2-2]

@@ -65,7 +65,7 @@ Core::Next Core::refuse(Connection& connection, Version version, ReasonCode reas
     ++figures_.refusals[static_cast<std::uint8_t>(reason)];
     log_ended(connecting_, driver_.peer(connection), connection.listener->resource, reason, statement, text, now_);
     std::string properties;
-    if (version == Version::v5 && !text.empty()) mqtt::write_property(properties, PropertyId::reason_string, text);
+    if (version == Version::v5 && !text.empty()) mqtt::write_reason_string(properties, text);
     scratch_.clear();
     mqtt::encode_connack(scratch_, version, false, reason, properties);   // session present 0 with an error [MQTT-3.2.2-6]
     output(connection).append(scratch_);
@@ -480,7 +480,7 @@ void Core::disconnect(Connection& connection, ReasonCode reason, const char* sta
     }
     if (connection.state == ConnectionState::connected && connection.version == Version::v5) {
         std::string properties;
-        mqtt::write_property(properties, PropertyId::reason_string, text);
+        mqtt::write_reason_string(properties, text);
         scratch_.clear();
         mqtt::encode_disconnect(scratch_, connection.version, reason, properties);
         if (connection.packet_size_max != 0 && scratch_.size() > connection.packet_size_max) {

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "broker/core.h"
 #include "crypto/hash.h"
 #include "topics/topic.h"
@@ -240,7 +241,7 @@ void Core::note_uncovered(const Connection& connection, const std::string& name)
     constexpr std::size_t names_max = 8, ports_max = 100;
     const auto key = fmt::format("{}:{}", connection.listener->resource, connection.listener->port);
     if (name.size() > 253 || (!uncovered_.contains(key) && uncovered_.size() >= ports_max)) return;
-    if (auto& names = uncovered_[key]; names.size() < names_max) names.insert(name);
+    if (auto& names = uncovered_[key]; names.size() < names_max) names.insert(printable(name));   // SNI is whatever bytes a stranger sends
 }
 
 void Core::on_rules(Connection& connection, const std::shared_ptr<const ListenerConfig>& listener, std::int64_t now) {
@@ -284,9 +285,9 @@ void Core::on_rules(Connection& connection, const std::shared_ptr<const Listener
 void Core::note(const Connection& connection, std::string_view client_id, const char* action, std::string_view target, ReasonCode reason, std::string why) {
     const auto peer = driver_.peer(connection);
     const auto wall = wall_ms();
-    client_id = client_id.substr(0, noted_bytes_max);
-    target = target.substr(0, noted_bytes_max);
-    if (why.size() > noted_why_max) why.resize(noted_why_max);
+    client_id = clipped(client_id, noted_bytes_max);
+    target = clipped(target, noted_bytes_max);
+    why.resize(clipped(why, noted_why_max).size());
     // A client that repeats itself is one entry with a count.
     const auto last = std::find_if(decisions_.rbegin(), decisions_.rend(), [&](const Decision& d) { return d.client_id == client_id && d.action == action && d.target == target && d.listener == connection.listener->resource; });
     if (last != decisions_.rend() && std::distance(decisions_.rbegin(), last) < 32 && last->why == why) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/text.h"
 #include "base/clock.h"
 #include "base/random.h"
 
@@ -82,7 +83,7 @@ PacketTrace::~PacketTrace() {
     log_.add(std::move(whole_));
 }
 
-void PacketTrace::note(const char* name, std::string_view value) { whole_.attributes.emplace_back(name, value.substr(0, value_max)); }
+void PacketTrace::note(const char* name, std::string_view value) { whole_.attributes.emplace_back(name, clipped(value, value_max)); }
 
 void PacketTrace::step(const char* name) {
     const auto now = monotonic_ns();

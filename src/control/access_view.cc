@@ -1,6 +1,7 @@
 #include "control/access_view.h"
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "control/security.h"
 
 namespace penstock::control {
@@ -13,7 +14,7 @@ Json decisions_json(const std::vector<broker::Decision>& decisions) {
     Json items = Json::array();
     for (const auto& d : decisions)
         items.push_back({{"time", rfc3339(d.wall_ms)}, {"client", d.client_id}, {"user", d.user_name}, {"peer", d.peer}, {"listener", d.listener}, {"method", d.method}, {"action", d.action}, {"target", d.target},
-                         {"reason", mqtt::reason_name(static_cast<mqtt::ReasonCode>(d.reason))}, {"code", d.reason}, {"why", d.why}, {"count", d.count}});
+                         {"reason", mqtt::reason_name(static_cast<mqtt::ReasonCode>(d.reason))}, {"code", d.reason}, {"why", printable(d.why)}, {"count", d.count}});
     return {{"items", items}};
 }
 

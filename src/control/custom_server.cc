@@ -78,13 +78,13 @@ CustomMethod::Answer custom_answer(int status, const std::string& body) {
     using Kind = CustomMethod::Answer::Kind;
     auto broken = [](std::string why) { return CustomMethod::Answer{.kind = Kind::refuse, .reason = 0x87, .message = std::move(why)}; };
     if (status >= 500) return {.kind = Kind::unreachable, .message = fmt::format("the server answered {}", status)};
-    if (status != 200 && status != 403) return broken(fmt::format("the server answered {} {}", status, body.substr(0, 200)));
+    if (status != 200 && status != 403) return broken(fmt::format("the server answered {} {}", status, printable(clipped(body, 200))));
     const auto parsed = resources::parse_json(body);
     if (!parsed || !parsed->is_object()) return broken(fmt::format("the server answered {} without a JSON object", status));
     if (status == 403) {
         const auto& reason = resources::at_path(*parsed, "reason");
         const bool plausible = reason.is_number_integer() && reason >= 0 && reason <= 255;
-        return {.kind = Kind::refuse, .reason = plausible ? reason.get<int>() : 0x87, .message = text_at(*parsed, "message").substr(0, 500)};
+        return {.kind = Kind::refuse, .reason = plausible ? reason.get<int>() : 0x87, .message = printable(clipped(text_at(*parsed, "message"), 500))};
     }
     CustomMethod::Answer out{.kind = Kind::accept, .reason = 0, .message = {}};
     if (const auto& expiry = resources::at_path(*parsed, "expiry"); !expiry.is_null()) {
@@ -95,7 +95,7 @@ CustomMethod::Answer custom_answer(int status, const std::string& body) {
     if (const auto& attributes = resources::at_path(*parsed, "attributes"); !attributes.is_null()) {
         if (!attributes.is_object() || attributes.size() > attributes_max) return broken(fmt::format("attributes is no object of at most {} texts", attributes_max));
         for (const auto& [name, value] : attributes.items()) {
-            if (!value.is_string() || name.size() + value.get_ref<const std::string&>().size() > attribute_bytes_max) return broken(fmt::format("attribute {} is no text, or longer than {} bytes", name.substr(0, 50), attribute_bytes_max));
+            if (!value.is_string() || name.size() + value.get_ref<const std::string&>().size() > attribute_bytes_max) return broken(fmt::format("attribute {} is no text, or longer than {} bytes", printable(clipped(name, 50)), attribute_bytes_max));
             out.attributes.emplace(name, value.get<std::string>());
         }
     }

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log_output.h"
+#include "base/text.h"
 #include "mqtt/types.h"
 
 namespace penstock::control {
@@ -24,7 +25,7 @@ namespace {
 
 std::string escaped(const std::string& text) {
     std::string out;
-    for (const char c : text) {
+    for (const char c : printable(text)) {
         if (c == '\\' || c == '"') out += '\\';
         if (c == '\n') out += "\\n";
         else out += c;
@@ -61,7 +62,8 @@ std::string prometheus_page(const std::vector<broker::CoreFigures>& cores, const
     std::array<std::uint64_t, 2> dynamic{};
     for (const auto& core : cores) {
         for (const auto& c : core.categories) {
-            categories[c.name].add(c);
+            // Two names that look the same are one series: a page with a series twice is refused as a whole.
+            categories[printable(c.name)].add(c);
         }
         for (std::size_t i = 0; i < 256; ++i) {
             sum.disconnects[i] += core.disconnects[i];

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "base/text.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/random.h"
@@ -45,7 +46,7 @@ Answer<ObjectRef> LocalObjects::patch(const Kind& kind, const std::string& name_
     return registry_.patch(kind, name_space, name, type, patch, false, {.manager = manager, .force = true});
 }
 Answer<void> LocalObjects::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const Json& status, const std::string& manager) {
-    registry_.put_status(kind, name_space, name, status, manager);
+    registry_.put_status(kind, name_space, name, resources::printable_texts(status), manager);
     return {};
 }
 Answer<void> LocalObjects::remove(const Kind& kind, const std::string& name_space, const std::string& name) {
@@ -215,7 +216,8 @@ void RemoteObjects::pause(int timeout_ms) const {
 
 // --- events ---
 
-void Recorder::record(const Json& about, const char* type, const std::string& reason, const std::string& message) {
+void Recorder::record(const Json& about, const char* type, const std::string& reason, const std::string& told) {
+    const auto message = printable(told);
     const auto& kind = *resources::find_kind("v1", "Event");
     const auto space = text_at(about, "metadata.namespace", "default"), name = text_at(about, "metadata.name"), uid = text_at(about, "metadata.uid");
     const auto now = rfc3339(wall_ms());

@@ -136,7 +136,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
             if (std::ranges::find(list, host) == list.end()) list.push_back(host);
         }
         const auto& issuer = at_path(spec, "issuerRef");
-        Json wanted = {{"secretName", out.secret}, {"commonName", text_at(listener, "spec.serviceName", name).substr(0, 64)}, {"dnsNames", dns}, {"ipAddresses", ips}, {"usages", {"digital signature", "key encipherment", "server auth"}},
+        Json wanted = {{"secretName", out.secret}, {"commonName", std::string(clipped(text_at(listener, "spec.serviceName", name), 64))}, {"dnsNames", dns}, {"ipAddresses", ips}, {"usages", {"digital signature", "key encipherment", "server auth"}},
                        {"issuerRef", {{"group", text_at(issuer, "group", "cert-manager.io")}, {"kind", resources::canonical({"Issuer", "ClusterIssuer"}, text_at(issuer, "kind"))}, {"name", text_at(issuer, "name")}}},
                        {"privateKey", private_key_of(at_path(spec, "privateKey"))}};
         for (const char* field : {"duration", "renewBefore"})

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 
 namespace penstock::control {
 
@@ -94,16 +95,16 @@ Json TraceStore::list() const {
         Json attributes = Json::object();
         for (const auto& span : spans)
             for (const auto& [name, value] : span.attributes)
-                if (!attributes.contains(name)) attributes[name] = value;
+                if (!attributes.contains(name)) attributes[name] = printable(value);
         items.push_back({{"trace", hex(*at)}, {"time", rfc3339_ms(root.begin_ns / 1'000'000)}, {"name", root.name}, {"milliseconds", static_cast<double>(root.end_ns - root.begin_ns) / 1e6}, {"spans", spans.size()},
-                         {"fault", fault}, {"attributes", attributes}});
+                         {"fault", printable(fault)}, {"attributes", attributes}});
     }
     return {{"items", items}};
 }
 
 Json TraceStore::otlp(const std::string& trace, const std::string& service) const {
     const std::lock_guard lock(guard_);
-    auto text = [](const std::string& name, const std::string& value) { return Json{{"key", name}, {"value", {{"stringValue", value}}}}; };
+    auto text = [](const std::string& name, const std::string& value) { return Json{{"key", printable(name)}, {"value", {{"stringValue", printable(value)}}}}; };
     Json out = Json::array();
     for (const auto& id : order_) {
         if (!trace.empty() && hex(id) != trace) continue;
@@ -113,7 +114,7 @@ Json TraceStore::otlp(const std::string& trace, const std::string& service) cons
             Json one = {{"traceId", hex(span.trace)}, {"spanId", hex(span.id)}, {"name", span.name}, {"kind", static_cast<int>(span.kind)}, {"startTimeUnixNano", std::to_string(span.begin_ns)},
                         {"endTimeUnixNano", std::to_string(span.end_ns)}, {"attributes", attributes}, {"status", Json::object()}};
             if (!is_none(span.parent)) one["parentSpanId"] = hex(span.parent);
-            if (!span.fault.empty()) one["status"] = {{"code", 2}, {"message", span.fault}};   // STATUS_CODE_ERROR
+            if (!span.fault.empty()) one["status"] = {{"code", 2}, {"message", printable(span.fault)}};   // STATUS_CODE_ERROR
             out.push_back(std::move(one));
         }
     }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/text.h"
+
 namespace penstock::mqtt {
 namespace {
 
@@ -126,6 +128,11 @@ void write_property(std::string& out, PropertyId id, std::uint32_t number) {
         case WireType::varint: w.varint(number); break;
         default: w.u32(number); break;
     }
+}
+
+void write_reason_string(std::string& out, std::string_view text) {
+    constexpr std::size_t bytes_max = 1024;
+    write_property(out, PropertyId::reason_string, clipped(printable(clipped(text, bytes_max)), bytes_max));
 }
 
 void write_property(std::string& out, PropertyId id, std::string_view text) {

@@ -93,6 +93,9 @@ using PropertyList = std::vector<OwnedProperty>;
 /// Appends one property.
 void write_property(std::string& out, PropertyId id, std::uint32_t number);
 void write_property(std::string& out, PropertyId id, std::string_view text);
+/// Reason String (MQTT 5.0 §3.2.2.2.9 and others), which may quote what others sent: UTF-8 without control characters
+/// [MQTT-1.5.4-1, 1.5.4-2] as penstock::printable makes it, at most 1,024 bytes.
+void write_reason_string(std::string& out, std::string_view text);
 void write_user_property(std::string& out, std::string_view name, std::string_view value);
 /// Appends the entries without the leading length.
 void write_properties(std::string& out, const PropertyList& list);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "base/text.h"
+
 namespace penstock::registry {
 
 using resources::Json;
@@ -9,7 +11,7 @@ using resources::Kind;
 
 Json Failure::to_json() const {
     return {{"kind", "Status"}, {"apiVersion", "v1"}, {"metadata", Json::object()}, {"status", "Failure"},
-            {"message", message}, {"reason", reason}, {"details", details}, {"code", code}};
+            {"message", printable(message)}, {"reason", reason}, {"details", resources::printable_texts(details)}, {"code", code}};   // kubectl writes them as they are
 }
 
 namespace {

@@ -265,6 +265,13 @@ std::vector<std::string> duplicate_fields(std::string_view json) {
     return parsed.is_discarded() ? std::vector<std::string>() : out;
 }
 
+Json printable_texts(Json value) {
+    if (value.is_string()) return penstock::printable(value.get_ref<const std::string&>());
+    if (value.is_structured())
+        for (auto& item : value) item = printable_texts(std::move(item));
+    return value;
+}
+
 std::string to_yaml(const Json& value) {
     std::string out;
     if ((value.is_object() || value.is_array()) && value.empty()) return value.is_object() ? "{}\n" : "[]\n";

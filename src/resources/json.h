@@ -27,6 +27,8 @@ Result<Json> parse_json(std::string_view text);
 std::vector<std::string> duplicate_fields(std::string_view json);
 /// Block-style YAML, as kubectl prints it.
 std::string to_yaml(const Json& value);
+/// The value with each of its texts as penstock::printable writes them; keys stay.
+Json printable_texts(Json value);
 /// Value at a dotted path such as `spec.ports`, or null when absent.
 const Json& at_path(const Json& object, std::string_view path);
 /// The texts of a list; empty when it is none.

@@ -30,11 +30,11 @@ namespace {
 std::atomic<bool> interrupted{false};
 
 void tell(const CommonOptions& options, const std::string& text) {
-    if (!options.quiet) std::cerr << text << "\n";
+    if (!options.quiet) std::cerr << printable(text) << "\n";
 }
 
 int problem(const CommonOptions& options, const std::string& text) {
-    if (!options.quiet) std::cerr << "Error: " << text << "\n";
+    if (!options.quiet) std::cerr << "Error: " << printable(text) << "\n";
     return 1;
 }
 

@@ -17,7 +17,7 @@ namespace penstock::tools {
 namespace {
 
 int problem(const std::string& text) {
-    std::cerr << "Error: " << text << "\n";
+    std::cerr << "Error: " << printable(text) << "\n";
     return 1;
 }
 

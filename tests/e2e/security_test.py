@@ -2,7 +2,9 @@
 misbehave. Standard library, openssl, mosquitto-clients and kubectl; in a network of its own."""
 import http.server
 import json
+import os
 import pathlib
+import pty
 import re
 import socket
 import ssl
@@ -90,7 +92,7 @@ cat mqtts-endpoint.crt aio_int_ca.crt > chain.crt
         self.assertIn('is named like a CA, but basicConstraints CA:TRUE is missing', self.shell(p, "penstock pki inspect aio_int_ca.crt", ok=False))
         self.assertIn("not good: ", self.shell(p, "penstock pki verify chain.crt --ca aio_root_ca.crt --purpose server", ok=False))
         self.shell(p, "kubectl create secret tls broker-server-cert -n azure-iot-operations --cert=chain.crt --key=mqtts-endpoint.key")
-        p.wait_running("lan")
+        # Clients that do not verify get in; those that do refuse, so that the listener does not claim to run.
         wait_until(lambda: "signs others but is no CA" in json.dumps(self.port_status(p, "lan").get("warnings", [])), "the warning")
         self.assertIn("does not cover", json.dumps(self.port_status(p, "lan")["warnings"]))
         status = p.status("brokerlistener", "lan")
@@ -105,6 +107,67 @@ cat mqtts-endpoint.crt aio_int_ca.crt > chain.crt
         self.shell(p, "openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -subj /CN=mqtts-endpoint -days 30 2>/dev/null; kubectl create secret tls broker-server-cert -n azure-iot-operations --cert=c.pem --key=k.pem")
         wait_until(lambda: "has no subjectAltName" in json.dumps(self.port_status(p, "lan").get("warnings", [])), "the warning")
         self.assertIn("fault: \"CN = mqtts-endpoint\" has no subjectAltName", self.shell(p, "penstock pki inspect 127.0.0.1:8883", ok=False))
+
+    def test_a_key_that_no_tls_client_can_use(self):
+        """secp256k1 is a curve of OpenSSL and of no TLS: the port stays closed and says so, and opens with the next certificate."""
+        p = self.start(manifest("BrokerListener", "lan", {"brokerRef": "default", "serviceType": "LoadBalancer", "ports": [{"port": 8883, "tls": {"mode": "Manual", "manual": {"secretRef": "mine"}}}]}))
+        make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:%s -nodes -keyout k.pem -out c.pem -subj /CN=odd -days 30 -addext subjectAltName=DNS:localhost,IP:127.0.0.1 2>/dev/null; "
+        self.shell(p, make % "secp256k1" + "kubectl create secret generic mine -n azure-iot-operations --type=kubernetes.io/tls --from-file=tls.crt=c.pem --from-file=tls.key=k.pem")
+        wait_until(lambda: "curve secp256k1" in p.status("brokerlistener", "lan")["runtimeStatus"]["description"], "the reason")
+        status = p.status("brokerlistener", "lan")
+        self.assertEqual((status["runtimeStatus"]["status"], status["healthState"]["status"]), ("Waiting", "Unavailable"))
+        self.assertFalse(self.port_status(p, "lan")["open"])
+        self.assertIn("fault: certificate 1 (\"CN = odd\") has a key on the curve secp256k1", self.shell(p, "penstock pki inspect c.pem --purpose server", ok=False))
+        self.shell(p, make % "prime256v1" + "kubectl create secret tls mine -n azure-iot-operations --cert=c.pem --key=k.pem --dry-run=client -o yaml | kubectl apply -f -")
+        p.wait_running("lan")
+        self.shell(p, "mosquitto_pub -h 127.0.0.1 -p 8883 -t t -m x --cafile c.pem")
+
+    def test_what_strangers_say_steers_no_terminal(self):
+        """Names in SNI, client ids and resources, seen by kubectl, by penstock on a terminal, in the log and over HTTP."""
+        p = self.start(manifest("BrokerListener", "lan", {"brokerRef": "default", "serviceType": "LoadBalancer", "ports": [{"port": 8883, "tls": automatic()}]}),
+                       manifest("BrokerListener", "shut", {"brokerRef": "default", "ports": [{"port": 1884, "authenticationRef": "nobody"}]}),
+                       manifest("BrokerAuthentication", "nobody", {"authenticationMethods": [{"method": "ServiceAccountToken", "serviceAccountTokenSettings": {"audiences": ["x"]}}]}))
+        p.wait_running("lan")
+        p.wait_running("shut")
+        # A stranger's first packet: bytes that are no text, an escape sequence, a line of its own.
+        self.shell(p, "for name in $'\\xff\\xfe.example' $'\\e[2J\\n<3>forged'; do openssl s_client -connect 127.0.0.1:8883 -servername \"$name\" </dev/null >/dev/null 2>&1; done; true")
+        self.shell(p, "kubectl annotate brokerlistener lan -n azure-iot-operations looked=at")   # names are looked at when something changes, or once a minute
+        wait_until(lambda: "\\xff\\xfe.example" in json.dumps(self.port_status(p, "lan").get("warnings", [])).replace("\\\\", "\\"), "the warning")
+        p.wait_running("lan")
+        evil = "fan\x1b[2J\u202e\"x\\ admin=\"yes"
+        # Longer than the 256 bytes that the audit keeps, which end within a letter.
+        self.assertEqual(Mqtt(1884).connect(evil + "é" * 200), 0x87)
+        told = self.shell(p, "penstock auth explain", ok=True)
+        self.assertIn("0x87", told)
+        for output in (told, p.logs(), self.shell(p, "kubectl get brokerlistener -A -o wide; penstock get brokerlistener -A -o wide; penstock describe brokerlistener lan")):
+            self.assertNotIn("\x1b", output)
+            self.assertNotIn("\u202e", output)
+        self.assertNotIn("\n<3>forged", p.logs())
+        # On a terminal nothing gets through, whatever the command; a resource's own text included.
+        self.shell(p, "kubectl create configmap odd -n azure-iot-operations --from-literal=text=$'one\\e]0;title\\a\\ntwo\\u202e'")
+        for command in ("describe configmap odd", "get configmap odd -o yaml", "get configmap odd -o json", "auth explain", "get configmap odd -o jsonpath={.data.text}"):
+            seen = self.on_terminal(p, command)
+            self.assertNotIn(b"\x1b]", seen, command)
+            self.assertNotIn("\u202e".encode(), seen, command)
+        # A path that is no text has no object.
+        self.assertIn("well-formed UTF-8", self.shell(p, "kubectl get --raw /api/v1/namespaces/%ff 2>&1; true"))
+
+    def on_terminal(self, p, command):
+        master, slave = pty.openpty()
+        child = subprocess.Popen([str(pathlib.Path(BINARY).resolve()), *command.split()], stdin=subprocess.DEVNULL, stdout=slave, stderr=slave, env=p.env)
+        os.close(slave)
+        seen = b""
+        while True:
+            try:
+                more = os.read(master, 65536)
+            except OSError:   # EIO: the other end is closed
+                break
+            if not more:
+                break
+            seen += more
+        os.close(master)
+        self.assertEqual(child.wait(30), 0, (command, seen))
+        return seen
 
     def test_only_current_tls(self):
         p = self.start(manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 8883, "tls": automatic()}, {"port": 8884, "protocol": "WebSockets", "tls": automatic()}]}))

@@ -769,7 +769,7 @@ TEST(Log, what_peers_chose_does_not_end_a_line) {
     log::info("broker", "client=\"{}\"", "a\n<4>forged\x1b[2J");
     log::set_sink({});
     EXPECT_EQ(std::ranges::count(line, '\n'), 1);
-    EXPECT_NE(line.find("a\\x0a<4>forged\\x1b[2J"), std::string::npos) << line;
+    EXPECT_NE(line.find("client=\"a\\x0a<4>forged\\x1b[2J\""), std::string::npos) << line;
 }
 
 }  // namespace
