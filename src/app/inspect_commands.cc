@@ -10,6 +10,8 @@
 #include "app/terminal.h"
 #include "base/clock.h"
 #include "base/text.h"
+#include "client/reflector.h"
+#include "io/poller.h"
 
 namespace penstock::app {
 namespace {
@@ -282,7 +284,8 @@ int wait(const ResourceOptions& options, const WaitOptions& wanted) {
         if (answer->status == 404 && !gone && !made) return refused(answer);
         done = gone ? answer->status == 404 : answer->ok() && holds(answer->body);
         while (!done) {
-            const auto left = (deadline - monotonic_ms()) / 1000;
+            const auto began = monotonic_ms();
+            const auto left = (deadline - began) / 1000;
             if (left <= 0) return problem(fmt::format("timed out waiting for the condition on {}", label));
             const auto ended = connected->watch(fmt::format("{}?watch=true&fieldSelector=metadata.name%3D{}&timeoutSeconds={}", target, name, std::max<std::int64_t>(1, left)), "application/json", [&](const Json& event) {
                 const auto type = text_at(event, "type");
@@ -290,6 +293,12 @@ int wait(const ResourceOptions& options, const WaitOptions& wanted) {
                 return !done;
             });
             if (!ended) return problem(ended.error().message);
+            if (*ended != 200)
+                return problem(
+                    fmt::format("watching {} was refused with status {}", one->kind->plural, *ended));
+            // Whoever ends watches at once is not asked again at once.
+            if (!done && monotonic_ms() - began < client::Reflector::short_watch_ms)
+                io::Poller().wait(client::Reflector::short_watch_ms);
             if (!done && gone) {
                 answer = connected->request("GET", client::path_of(*one->kind, connected->access().name_space, name));
                 done = answer && answer->status == 404;

@@ -213,6 +213,8 @@ int get(const ResourceOptions& options) {
             return true;
         });
         if (!done) return problem(done.error().message);
+        if (*done != 200)
+            return problem(fmt::format("watching {} was refused with status {}", w.kind->plural, *done));
         return status;
     }
     if (!table) return status != 0 ? status : print_objects(options, objects, as_list);

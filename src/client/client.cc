@@ -5,6 +5,7 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/ssl.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/beast/ssl.hpp>
@@ -14,10 +15,12 @@
 #include <fstream>
 #include <optional>
 #include <sstream>
+#include <tuple>
 
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "tls/verification.h"
 
@@ -28,7 +31,10 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 using boost::system::error_code;
 
-constexpr auto answer_time = std::chrono::seconds(60), silence_time = std::chrono::seconds(660);
+constexpr auto silence_time = std::chrono::seconds(660);
+constexpr std::int64_t answer_ms = 60'000;
+constexpr std::int64_t connect_ms = 10'000;   // each: the name, the connection, the handshake
+constexpr std::size_t line_bytes_max = std::size_t{64} << 20;   // of a watch: an object has 3 MiB at most
 constexpr std::int64_t token_reread_ms = 60'000;
 using resources::at_path;
 using resources::Json;
@@ -65,19 +71,20 @@ const Json* by_name(const Json& list, const std::string& name) {
 
 }  // namespace
 
-Result<Access> read_kubeconfig(const std::string& path) {
+Result<Access> read_kubeconfig(const std::string& path, const std::string& wanted_context) {
     const auto text = read_file(path);
     if (!text) return fail(text.error().message + "; is penstock running? (set --kubeconfig or KUBECONFIG)");
-    return parse_kubeconfig(*text, path);
+    return parse_kubeconfig(*text, path, wanted_context);
 }
 
-Result<Access> parse_kubeconfig(const std::string& text, const std::string& path) {
+Result<Access> parse_kubeconfig(const std::string& text, const std::string& path, const std::string& wanted_context) {
     const auto documents = resources::parse_documents(text, path);
     if (!documents) return std::unexpected(documents.error());
     if (documents->empty()) return fail(fmt::format("{}: empty", path));
     const auto& config = documents->front().object;
-    const auto* context = by_name(at_path(config, "contexts"), text_at(config, "current-context"));
-    if (context == nullptr) return fail(fmt::format("{}: no context \"{}\"", path, text_at(config, "current-context")));
+    const auto context_name = wanted_context.empty() ? text_at(config, "current-context") : wanted_context;
+    const auto* context = by_name(at_path(config, "contexts"), context_name);
+    if (context == nullptr) return fail(fmt::format("{}: no context \"{}\"", path, context_name));
     const auto* cluster = by_name(at_path(config, "clusters"), text_at(*context, "context.cluster"));
     const auto* user = by_name(at_path(config, "users"), text_at(*context, "context.user"));
     if (cluster == nullptr || user == nullptr) return fail(fmt::format("{}: the context's cluster or user is missing", path));
@@ -112,6 +119,7 @@ Result<Access> parse_kubeconfig(const std::string& text, const std::string& path
     out.server_name = text_at(*cluster, "cluster.tls-server-name");
     if (const auto& skip = at_path(*cluster, "cluster.insecure-skip-tls-verify"); skip.is_boolean()) out.insecure = skip.get<bool>();
     out.name_space = text_at(*context, "context.namespace", out.name_space);
+    out.again = [path, context_name] { return read_kubeconfig(path, context_name); };
     return out;
 }
 
@@ -123,6 +131,7 @@ Result<Access> in_cluster(const std::string& host, const std::string& port, cons
     out.ca = *ca;
     out.token_file = folder + "/token";
     if (const auto space = read_file(folder + "/namespace")) out.name_space = std::string(trim(*space));
+    out.again = [host, port, folder] { return in_cluster(host, port, folder); };
     return out;
 }
 
@@ -134,11 +143,57 @@ std::string Response::message() const {
 struct Client::Impl {
     Access access;
     asio::io_context context;
-    asio::ssl::context tls{asio::ssl::context::tls_client};
+    std::unique_ptr<asio::ssl::context> tls;
     std::unique_ptr<beast::ssl_stream<beast::tcp_stream>> stream;
     beast::flat_buffer buffer;
     std::int64_t token_read_at = 0;
+    std::int64_t patience_ms = answer_ms,
+                 deadline_ms = 0;   ///< of a request; when the one under way must have its answer
 
+    /// What is left for a step, until the request's own end.
+    [[nodiscard]] std::chrono::milliseconds left(std::int64_t at_most_ms) const {
+        return std::chrono::milliseconds(
+            std::max<std::int64_t>(1, std::min(at_most_ms, deadline_ms - monotonic_ms())));
+    }
+
+    void prepare_tls() {
+        error_code ignored;   // a faulty certificate shows itself in the handshake, with OpenSSL's own words
+        tls = std::make_unique<asio::ssl::context>(asio::ssl::context::tls_client);
+        if (access.ca.empty()) tls->set_default_verify_paths(ignored);
+        else tls->add_certificate_authority(asio::buffer(access.ca), ignored);
+        if (auto trusted = crypto::read_certificates(access.ca); trusted && !trusted->empty())
+            tls::verify_by(tls->native_handle(), std::make_shared<const crypto::TrustStore>(std::move(*trusted), std::vector<crypto::RevocationList>()),
+                           crypto::Purpose::server);
+        if (access.certificate.empty()) return;
+        tls->use_certificate_chain(asio::buffer(access.certificate), ignored);
+        tls->use_private_key(asio::buffer(access.key), asio::ssl::context::pem, ignored);
+    }
+    /// Takes over what the kubeconfig says now. True: something else than before.
+    bool read_access() {
+        if (!access.again) return false;
+        const auto now = access.again();
+        if (!now) {
+            log::debug("client",
+                       "the access to the resource API cannot be read again and stays as it was: {}",
+                       now.error().message);
+            return false;
+        }
+        auto facts = [](const Access& a) {
+            return std::tie(a.host, a.port, a.ca, a.certificate, a.key, a.server_name, a.insecure,
+                            a.token_file);
+        };
+        const bool other_token = access.token_file.empty() && now->token != access.token;
+        if (facts(*now) == facts(access) && !other_token) return false;
+        log::debug("client", "the access to the resource API changed and is followed api=https://{}:{}",
+                   now->host, now->port);
+        auto kept = access;
+        access = *now;
+        access.name_space = std::move(kept.name_space);
+        if (!access.token_file.empty())
+            access.token = access.token_file == kept.token_file ? std::move(kept.token) : std::string();
+        prepare_tls();
+        return true;
+    }
     /// The token to show: from the file it is read anew every minute, and at once when it was refused.
     std::string token(bool again) {
         if (access.token_file.empty()) return access.token;
@@ -155,21 +210,78 @@ struct Client::Impl {
         return done.value_or(asio::error::operation_aborted);
     }
 
+    /// The addresses of the host. The library cannot break a look-up off: whoever waits for a name gives up
+    /// by himself.
+    std::vector<asio::ip::tcp::endpoint> resolve(error_code& error) {
+        if (const auto address = asio::ip::make_address(access.host, error); !error)
+            return {{address, parse_number<std::uint16_t>(access.port).value_or(443)}};
+        struct Search {
+            asio::ip::tcp::resolver resolver;
+            asio::steady_timer over;
+            std::optional<error_code> done;
+            std::vector<asio::ip::tcp::endpoint> found;
+            Search(asio::io_context& c, std::chrono::milliseconds at_most) : resolver(c), over(c, at_most) {}
+        };
+        const auto search = std::make_shared<Search>(context, left(connect_ms));
+        search->over.async_wait([search](error_code) {
+            if (!search->done) search->done = asio::error::timed_out;
+        });
+        search->resolver.async_resolve(
+            access.host, access.port,
+            [search](error_code failed, const asio::ip::tcp::resolver::results_type& results) {
+                if (search->done) return;
+                search->done = failed;
+                for (const auto& entry : results) search->found.push_back(entry.endpoint());
+                search->over.cancel();
+            });
+        error = finish(search->done);
+        return search->found;
+    }
+
+    /// A name goes into the first message of the handshake, so that a server with several certificates shows
+    /// the right one (RFC 6066, 3).
+    void name_server() {
+        const auto& name = access.server_name.empty() ? access.host : access.server_name;
+        error_code no_address;
+        asio::ip::make_address(name, no_address);
+        auto text = name;   // OpenSSL takes what it does not change as if it did
+        if (no_address)
+            SSL_ctrl(stream->native_handle(), SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
+                     text.data());
+        stream->set_verify_mode(access.insecure ? asio::ssl::verify_none : asio::ssl::verify_peer);
+        if (!access.insecure) stream->set_verify_callback(asio::ssl::host_name_verification(name));
+    }
+
     Result<void> open() {
         if (stream) return {};
-        try {
-            asio::ip::tcp::resolver resolver(context);
-            auto fresh = std::make_unique<beast::ssl_stream<beast::tcp_stream>>(context, tls);
-            beast::get_lowest_layer(*fresh).connect(resolver.resolve(access.host, access.port));
-            fresh->set_verify_mode(access.insecure ? asio::ssl::verify_none : asio::ssl::verify_peer);
-            if (!access.insecure) fresh->set_verify_callback(asio::ssl::host_name_verification(access.server_name.empty() ? access.host : access.server_name));
-            fresh->handshake(asio::ssl::stream_base::client);
-            stream = std::move(fresh);
-            buffer.clear();
-            return {};
-        } catch (const boost::system::system_error& error) {
-            return fail(fmt::format("the resource API at https://{}:{} cannot be reached: {}; is penstock running?", access.host, access.port, error.code().message()));
+        read_access();
+        error_code error;
+        const auto found = resolve(error);
+        std::optional<error_code> done;
+        if (!error) {
+            stream = std::make_unique<beast::ssl_stream<beast::tcp_stream>>(context, *tls);
+            name_server();
+            auto& lowest = beast::get_lowest_layer(*stream);
+            lowest.expires_after(left(connect_ms));
+            lowest.async_connect(found, [&](error_code e, const auto&) { done = e; });
+            error = finish(done);
         }
+        if (!error) {
+            // A server that takes the connection and says nothing is no server.
+            beast::get_lowest_layer(*stream).expires_after(left(connect_ms));
+            done.reset();
+            stream->async_handshake(asio::ssl::stream_base::client, [&](error_code e) { done = e; });
+            error = finish(done);
+        }
+        buffer.clear();
+        if (!error) return {};
+        stream.reset();
+        const auto why = error == beast::error::timeout || error == asio::error::timed_out
+                             ? std::string("no answer in time")
+                             : error.message();
+        return fail(
+            fmt::format("the resource API at https://{}:{} cannot be reached: {}; is penstock running?",
+                        access.host, access.port, why));
     }
     http::request<http::string_body> make(const std::string& method, const std::string& target, const std::string& body, const std::string& content_type, const std::string& accept) {
         http::request<http::string_body> out{http::string_to_verb(method), target, 11};
@@ -186,26 +298,19 @@ struct Client::Impl {
 
 Client::Client(Access access) : impl_(std::make_unique<Impl>()) {
     impl_->access = std::move(access);
-    error_code ignored;   // a faulty certificate shows itself in the handshake, with OpenSSL's own words
-    auto& secure = impl_->tls;
-    if (impl_->access.ca.empty()) secure.set_default_verify_paths(ignored);
-    else secure.add_certificate_authority(asio::buffer(impl_->access.ca), ignored);
-    if (auto trusted = crypto::read_certificates(impl_->access.ca); trusted && !trusted->empty())
-        tls::verify_by(secure.native_handle(), std::make_shared<const crypto::TrustStore>(std::move(*trusted), std::vector<crypto::RevocationList>()), crypto::Purpose::server);
-    if (!impl_->access.certificate.empty()) {
-        secure.use_certificate_chain(asio::buffer(impl_->access.certificate), ignored);
-        secure.use_private_key(asio::buffer(impl_->access.key), asio::ssl::context::pem, ignored);
-    }
+    impl_->prepare_tls();
 }
 
 Client::~Client() = default;
 Client::Client(Client&&) noexcept = default;
 
 const Access& Client::access() const noexcept { return impl_->access; }
+void Client::set_answer_time(std::int64_t ms) { impl_->patience_ms = ms; }
 
 Result<Response> Client::request(const std::string& method, const std::string& target, const std::string& body, const std::string& content_type,
                                  const std::string& accept) {
     auto& s = *impl_;
+    s.deadline_ms = monotonic_ms() + s.patience_ms;
     // A connection that the server closed meanwhile is opened once more; only what was never answered is sent again.
     for (int attempt = 0;; ++attempt) {
         const bool reused = s.stream != nullptr;
@@ -213,7 +318,7 @@ Result<Response> Client::request(const std::string& method, const std::string& t
         error_code error;
         const auto message = s.make(method, target, body, content_type, accept);
         // The deadlines of Beast's streams hold for asynchronous operations only.
-        beast::get_lowest_layer(*s.stream).expires_after(answer_time);
+        beast::get_lowest_layer(*s.stream).expires_after(s.left(s.patience_ms));
         std::optional<error_code> done;
         http::async_write(*s.stream, message, [&](error_code e, std::size_t) { done = e; });
         error = s.finish(done);
@@ -226,8 +331,12 @@ Result<Response> Client::request(const std::string& method, const std::string& t
         }
         if (error) {
             s.stream.reset();
-            if (reused && attempt == 0) continue;
-            return fail(fmt::format("{} {}: {}", method, target, error.message()));
+            // One that was waited for in vain is not asked a second time, and an order to stop is one.
+            if (reused && attempt == 0 && error != beast::error::timeout &&
+                error != asio::error::operation_aborted)
+                continue;
+            return fail(fmt::format("{} {}: {}", method, target,
+                                    error == beast::error::timeout ? "no answer in time" : error.message()));
         }
         const auto& answer = parser.get();
         Response out{.status = static_cast<int>(answer.result_int()), .text = answer.body()};
@@ -236,9 +345,12 @@ Result<Response> Client::request(const std::string& method, const std::string& t
         if (auto parsed = resources::parse_json(out.text)) out.body = std::move(*parsed);
         if (const auto after = answer.find(http::field::retry_after); after != answer.end()) out.retry_after_s = parse_number<int>(std::string_view(after->value().data(), after->value().size())).value_or(1);
         if (!answer.keep_alive()) s.stream.reset();
-        if (out.status == 401 && attempt == 0 && !s.access.token_file.empty()) {
+        if (out.status == 401 && attempt == 0) {
+            // Who we are may have been renewed since the connection was opened.
             const auto before = s.access.token;
-            if (s.token(true) != before) continue;
+            const bool other_access = s.read_access();
+            if (other_access) s.stream.reset();
+            if (other_access || (!s.access.token_file.empty() && s.token(true) != before)) continue;
         }
         return out;
     }
@@ -247,9 +359,10 @@ Result<Response> Client::request(const std::string& method, const std::string& t
 Result<int> Client::stream(const std::string& target, const std::string& accept, const std::function<bool(int status, std::string_view text)>& on_text) {
     auto& s = *impl_;
     s.stream.reset();
+    s.deadline_ms = monotonic_ms() + answer_ms;
     if (auto opened = s.open(); !opened) return std::unexpected(opened.error());
     std::optional<error_code> done;
-    beast::get_lowest_layer(*s.stream).expires_after(answer_time);
+    beast::get_lowest_layer(*s.stream).expires_after(s.left(answer_ms));
     const auto message = s.make("GET", target, {}, {}, accept);
     http::async_write(*s.stream, message, [&](error_code e, std::size_t) { done = e; });
     auto error = s.finish(done);
@@ -287,17 +400,28 @@ Result<int> Client::stream(const std::string& target, const std::string& accept,
 }
 
 Result<int> Client::watch(const std::string& target, const std::string& accept, const std::function<bool(const Json&)>& on_line) {
-    std::string pending;
-    return stream(target, accept, [&](int status, std::string_view text) {
+    std::string pending, fault;
+    auto ended = stream(target, accept, [&](int status, std::string_view text) {
         if (status != 200) return false;
+        auto from = pending.size();
         pending += text;
-        for (auto end = pending.find('\n'); end != std::string::npos; end = pending.find('\n')) {
-            const auto event = resources::parse_json(std::string_view(pending).substr(0, end));
-            pending.erase(0, end + 1);
-            if (event && !on_line(*event)) return false;
+        std::size_t taken = 0;
+        for (auto end = pending.find('\n', from); end != std::string::npos; end = pending.find('\n', from)) {
+            const auto line = std::string_view(pending).substr(taken, end - taken);
+            taken = from = end + 1;
+            const auto event = resources::parse_json(line);
+            // A line left out would be a change that nobody learns of: the watch ends, and begins again where
+            // it stood.
+            if (!event) fault = fmt::format("a line of the watch is no JSON: {}", event.error().message);
+            if (!event || !on_line(*event)) return false;
         }
-        return true;
+        pending.erase(0, taken);
+        if (pending.size() > line_bytes_max)
+            fault = fmt::format("a line of the watch is longer than {} bytes", line_bytes_max);
+        return fault.empty();
     });
+    if (!fault.empty()) return fail(fmt::format("{}: {}", target, fault));
+    return ended;
 }
 
 void Client::interrupt() {

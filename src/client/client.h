@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -22,17 +23,26 @@ struct Access {
     std::string server_name;             ///< name the certificate must have, when it is not the host
     bool insecure = false;               ///< the server's certificate is not checked
     std::string name_space = "azure-iot-operations";
+    /// Reads it all again from where it came: certificates and addresses are renewed in place. Empty: it
+    /// stays as it is.
+    std::function<Result<Access>()> again;
 };
 
-/// Reads a kubeconfig: its current context, certificates inline or by path. The error names the file and what is missing.
-Result<Access> read_kubeconfig(const std::string& path);
-/// The same from text; `path` is what relative file names are looked up beside, and what errors name.
-Result<Access> parse_kubeconfig(const std::string& text, const std::string& path);
+/// Reads a kubeconfig: its current context, or the one named; certificates inline or by path. The error names
+/// the file and what is missing. Read again it is the same context, whichever is the current one then.
+Result<Access> read_kubeconfig(const std::string& path, const std::string& context = {});
+/// The same from text; `path` is what relative file names are looked up beside, what errors name, and what is read again.
+Result<Access> parse_kubeconfig(const std::string& text, const std::string& path, const std::string& context = {});
 /// Access from within a cluster: the service account mounted into the pod. `host` and `port` are KUBERNETES_SERVICE_HOST and
 /// KUBERNETES_SERVICE_PORT, `folder` is /var/run/secrets/kubernetes.io/serviceaccount.
 Result<Access> in_cluster(const std::string& host, const std::string& port, const std::string& folder);
 
-/// One HTTPS connection to a resource API, ours or a kube-apiserver's. Blocking; not for two threads at a time.
+/// One HTTPS connection to a resource API, ours or a kube-apiserver's. Blocking; not for two threads at a
+/// time.
+///
+/// Each new connection reads the access again, and so does a request that was answered with 401: a kubeconfig
+/// that was rewritten is followed, connections that are open stay. One that cannot be read, or is half
+/// written, leaves what was known in force.
 class Client : public Transport {
   public:
     explicit Client(Access access);
@@ -44,6 +54,8 @@ class Client : public Transport {
     Result<int> watch(const std::string& target, const std::string& accept, const std::function<bool(const resources::Json&)>& on_line) override;
     /// Streams an answer as it comes: its status, then pieces of text; `on_text` returns false to end.
     Result<int> stream(const std::string& target, const std::string& accept, const std::function<bool(int status, std::string_view text)>& on_text);
+    /// How long a request() may take, connecting included; 60 s unless set.
+    void set_answer_time(std::int64_t ms);
     /// Ends a request or watch that another thread waits in; the next one begins anew. Any thread.
     void interrupt() override;
     [[nodiscard]] const Access& access() const noexcept;

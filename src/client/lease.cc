@@ -29,10 +29,11 @@ bool LeaderElection::lost(std::int64_t now_ms) {
     return leads_;
 }
 
-bool LeaderElection::tick(std::int64_t now_ms, std::int64_t wall_ms) {
+bool LeaderElection::tick(const std::function<std::int64_t()>& now_ms, std::int64_t wall_ms) {
     const auto target = path_of(kind(), name_space_, name_);
+    const auto asked_at = now_ms();
     auto answer = transport_.request("GET", target);
-    if (!answer || (!answer->ok() && answer->status != 404)) return lost(now_ms);
+    if (!answer || (!answer->ok() && answer->status != 404)) return lost(now_ms());
     Json lease;
     std::string method = "PUT", path = target;
     if (answer->status == 404) {
@@ -43,7 +44,7 @@ bool LeaderElection::tick(std::int64_t now_ms, std::int64_t wall_ms) {
         lease = answer->body;
         if (const auto version = text_at(lease, "metadata.resourceVersion"); version != seen_version_) {
             seen_version_ = version;
-            seen_at_ = now_ms;
+            seen_at_ = now_ms();
         }
         if (const auto now = text_at(lease, "spec.holderIdentity"); now != holder_) {
             holder_ = now;
@@ -52,7 +53,8 @@ bool LeaderElection::tick(std::int64_t now_ms, std::int64_t wall_ms) {
         if (!holder_.empty() && holder_ != identity_) {
             leads_ = false;
             const auto seconds = lease["spec"].value("leaseDurationSeconds", static_cast<int>(duration_ms / 1000));
-            if (now_ms - seen_at_ < seconds * 1000LL) return false;
+            // Up to when it was asked: what came late is not older for that.
+            if (asked_at - seen_at_ < seconds * 1000LL) return false;
         }
     }
     auto& spec = lease["spec"];
@@ -64,11 +66,12 @@ bool LeaderElection::tick(std::int64_t now_ms, std::int64_t wall_ms) {
     spec["leaseDurationSeconds"] = duration_ms / 1000;
     spec["renewTime"] = micro_time(wall_ms);
     // The version in the body makes it a comparison: two that try at once cannot both succeed.
+    const auto written_at = now_ms();
     answer = transport_.request(method, path + "?fieldManager=penstock-leader", lease.dump());
-    if (!answer || !answer->ok()) return lost(now_ms);
+    if (!answer || !answer->ok()) return lost(now_ms());
     if (!leads_) log::info("client", "leadership taken lease={}/{} identity={}", name_space_, name_, identity_);
     seen_version_ = text_at(answer->body, "metadata.resourceVersion");
-    seen_at_ = renewed_at_ = now_ms;
+    seen_at_ = renewed_at_ = written_at;   // others count from when they see it, which is later
     holder_ = identity_;
     leads_ = true;
     return true;

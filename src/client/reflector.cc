@@ -18,11 +18,20 @@ Reflector::Reflector(Transport& transport, const resources::Kind& kind, std::str
 void Reflector::run() {
     while (!stopping_) {
         const auto begun = options_.now_ms();
-        const auto step = position_.empty() ? list() : watch();
+        const auto before = position_;
+        auto step = position_.empty() ? list() : watch();
+        const bool said_nothing = !before.empty() && position_ == before;
         if (step == Step::list_again) {
             position_.clear();
             exact_ = true;
+            // Lost history is listed anew at once; when what was just listed is lost again at once, with
+            // pauses.
+            if (said_nothing && ++lists_in_vain_ > 1) step = Step::back_off;
+        } else if (step == Step::go_on && said_nothing && options_.now_ms() - begun < short_watch_ms) {
+            fault_ = fmt::format("the watch of {} ended at once without an event", kind_.plural);
+            step = Step::back_off;
         }
+        if (!said_nothing && !before.empty()) lists_in_vain_ = 0;
         if (step == Step::go_on) {
             // Health for a while forgets the failures before.
             if (failed_at_ != 0 && begun - failed_at_ > healthy_ms) pause_ms_ = first_pause_ms, failed_at_ = 0;

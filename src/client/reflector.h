@@ -31,6 +31,9 @@ class Reflector {
         std::function<std::int64_t()> now_ms;    ///< monotonic
     };
     static constexpr std::int64_t first_pause_ms = 800, longest_pause_ms = 30'000, healthy_ms = 120'000;
+    /// A watch that ends sooner without having said anything is asked for again with growing pauses, as one
+    /// that failed.
+    static constexpr std::int64_t short_watch_ms = 1000;
 
     Reflector(Transport& transport, const resources::Kind& kind, std::string name_space, Options options);
     /// Until `pause` returns false or stop().
@@ -60,6 +63,7 @@ class Reflector {
     std::int64_t pause_ms_ = first_pause_ms;
     std::int64_t failed_at_ = 0;
     int retry_after_s_ = 0;
+    int lists_in_vain_ = 0;              ///< lists whose watch was told at once that history is lost
     std::string fault_;
     std::atomic<bool> stopping_{false};
 };

@@ -114,6 +114,108 @@ TEST(Reflector, answers_no_server_should_give_end_nothing_and_are_not_hammered) 
     EXPECT_LE(transport.lists, 12) << "a list that is always too old is asked for with pauses";
 }
 
+/// Watches that end in good order and at once, as behind a proxy that cuts streams.
+class HastyTransport : public client::Transport {
+  public:
+    explicit HastyTransport(bool loses_history) : loses_history_(loses_history) {}
+    int lists = 0, watches = 0;
+    Result<client::Response> request(const std::string&, const std::string&, const std::string&,
+                                     const std::string&, const std::string&) override {
+        ++lists;
+        return client::Response{.status = 200,
+                                .body = {{"metadata", {{"resourceVersion", "1"}}}, {"items", Json::array()}},
+                                .text = {},
+                                .warnings = {}};
+    }
+    Result<int> watch(const std::string&, const std::string&,
+                      const std::function<bool(const Json&)>& on_line) override {
+        ++watches;
+        if (loses_history_) on_line({{"type", "ERROR"}, {"object", {{"code", 410}, {"message", "too old"}}}});
+        return 200;
+    }
+    void interrupt() override {}
+
+  private:
+    bool loses_history_;
+};
+
+TEST(Reflector, watches_that_end_at_once_are_asked_for_with_growing_pauses) {
+    for (const bool loses_history : {false, true}) {
+        HastyTransport transport(loses_history);
+        std::vector<std::int64_t> pauses;
+        client::Reflector reflector(
+            transport, core("ConfigMap"), "",
+            {.on_change = [](const client::Reflector::Change&) {},
+             .on_synced = {},
+             .pause = [&](std::int64_t ms) { return pauses.push_back(ms), pauses.size() < 8; },
+             .random = [] { return 0.5; },
+             .now_ms = [] { return std::int64_t{5}; }});
+        reflector.run();
+        EXPECT_EQ(pauses.size(), 8u);
+        EXPECT_EQ(pauses.back(), 30'000);
+        EXPECT_LE(transport.watches, loses_history ? 9 : 8);
+        EXPECT_LE(transport.lists, loses_history ? 9 : 1) << "lost history is listed anew at once, once";
+    }
+}
+
+/// A resource API that takes its time; the clock goes on meanwhile.
+class SlowTransport : public client::Transport {
+  public:
+    SlowTransport(ApiWorld& world, std::int64_t& now) : transport_(world), now_(now) {}
+    std::int64_t takes_ms = 0;
+    std::function<void()> before_answer = [] {};
+    bool fails = false;
+    Result<client::Response> request(const std::string& method, const std::string& target,
+                                     const std::string& body, const std::string& content_type,
+                                     const std::string& accept) override {
+        now_ += takes_ms;
+        before_answer();
+        if (fails) return fail("no answer in time");
+        return transport_.request(method, target, body, content_type, accept);
+    }
+    Result<int> watch(const std::string&, const std::string&,
+                      const std::function<bool(const Json&)>&) override {
+        return fail("none");
+    }
+    void interrupt() override {}
+
+  private:
+    ApiTransport transport_;
+    std::int64_t& now_;
+};
+
+TEST(LeaderElection, a_renewal_that_hangs_is_no_renewal) {
+    ApiWorld world;
+    std::int64_t now = 1000;
+    SlowTransport transport(world, now);
+    client::LeaderElection election(transport, space, "l", "a");
+    auto clock = [&] { return now; };
+    ASSERT_TRUE(election.tick(clock, 0));
+    transport.takes_ms = 60'000;
+    transport.fails = true;
+    EXPECT_FALSE(election.tick(clock, 0))
+        << "a minute went by in the request: somebody else leads since long";
+}
+
+TEST(LeaderElection, a_slow_look_at_a_lease_does_not_make_it_old) {
+    ApiWorld world;
+    std::int64_t now = 1000;
+    SlowTransport holders(world, now), slow(world, now);
+    auto clock = [&] { return now; };
+    client::LeaderElection holder(holders, space, "l", "holder"), other(slow, space, "l", "other");
+    ASSERT_TRUE(holder.tick(clock, 0));
+    // The request hangs for 14 s; just before it is answered the holder renews.
+    slow.takes_ms = 14'000;
+    slow.before_answer = [&] { EXPECT_TRUE(holder.tick(clock, 0)); };
+    EXPECT_FALSE(other.tick(clock, 0));
+    slow.takes_ms = 0;
+    slow.before_answer = [] {};
+    now += 1500;
+    EXPECT_FALSE(other.tick(clock, 0)) << "renewed one and a half seconds ago";
+    now += client::LeaderElection::duration_ms;
+    EXPECT_TRUE(other.tick(clock, 0)) << "and now it stood still for its whole duration";
+}
+
 /// A cluster without the kind; later somebody installs it.
 class LateTransport : public client::Transport {
   public:
