@@ -1,6 +1,8 @@
 #include "control/certificates.h"
 
 #include <algorithm>
+#include <expected>
+#include <iterator>
 
 #include <fmt/format.h>
 
@@ -23,7 +25,8 @@ constexpr const char* system_namespace = "azure-iot-operations";
 constexpr std::int64_t hour_ms = 3'600'000;
 constexpr std::int64_t look_again_ms = hour_ms;          // clocks jump: nothing sleeps until its date in one go
 constexpr std::int64_t skew_ms = 300'000;
-constexpr std::size_t bundle_max = 10;
+constexpr std::size_t bundle_max = 10, crosses_max = 3;
+constexpr int chain_max = 10;            // issuers one above the other
 
 const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
 const resources::Kind& certificate_kind() { return *resources::find_kind("cert-manager.io/v1", "Certificate"); }
@@ -54,11 +57,30 @@ struct Signer {
     bool self = false;                   ///< each certificate signs itself
     crypto::KeyPair pair;
     std::vector<crypto::Certificate> chain;
-    const Json* issuer = nullptr;
+
+    /// A CA's key signed by the CA before it: not self-signed, though subject and issuer are the same name.
+    static bool is_cross(const crypto::Certificate& one) {
+        return one.subject() == one.issuer() && !one.is_self_signed();
+    }
+    /// What is shown behind a leaf: all but the root.
+    [[nodiscard]] std::vector<crypto::Certificate> above_leaf() const {
+        std::vector<crypto::Certificate> out;
+        std::ranges::copy_if(chain, std::back_inserter(out),
+                             [](const auto& link) { return !link.is_self_signed(); });
+        return out;
+    }
+    /// The root, or what comes nearest to it.
+    [[nodiscard]] const crypto::Certificate& root() const {
+        const auto found =
+            std::ranges::find_if(chain, [](const auto& link) { return link.is_self_signed(); });
+        if (found != chain.end()) return *found;
+        return *std::find_if(chain.rbegin(), chain.rend(),
+                             [&](const auto& link) { return !is_cross(link) || &link == &chain.front(); });
+    }
 };
 
 /// The CA in an issuer's Secret; the error is what its condition says.
-Result<Signer> signer_of(const Objects& objects, const Json& issuer) {
+Result<Signer> signer_of(const Objects& objects, const Json& issuer, std::int64_t now_ms) {
     const bool cluster = text_at(issuer, "kind") == "ClusterIssuer" || text_at(issuer, "metadata.namespace").empty();
     if (at_path(issuer, "spec.selfSigned").is_object()) return Signer{.self = true};
     const auto name = text_at(issuer, "spec.ca.secretName");
@@ -73,14 +95,20 @@ Result<Signer> signer_of(const Objects& objects, const Json& issuer) {
     if (!chain || chain->empty()) return fail(fmt::format("Secret {}/{}: tls.crt: {}", space, name, chain ? "no certificate in it" : chain.error().message));
     if (!chain->front().is_ca()) return fail(fmt::format("Secret {}/{}: signing certificate \"{}\" is not a CA (basicConstraints CA:TRUE is missing)", space, name, chain->front().subject()));
     if (!chain->front().matches_key(out.pair.key)) return fail(fmt::format("Secret {}/{}: tls.key is not the key of the first certificate", space, name));
-    if (chain->front().not_after_ms() <= wall_ms()) return fail(fmt::format("Secret {}/{}: the CA \"{}\" has expired at {}", space, name, chain->front().subject(), rfc3339(chain->front().not_after_ms())));
+    if (chain->front().not_after_ms() <= now_ms)
+        return fail(fmt::format("Secret {}/{}: the CA \"{}\" has expired at {}", space, name,
+                                chain->front().subject(), rfc3339(chain->front().not_after_ms())));
+    // A way to a former CA that has ended leads nowhere.
+    std::erase_if(*chain,
+                  [&](const auto& link) { return Signer::is_cross(link) && link.not_after_ms() <= now_ms; });
     out.chain = std::move(*chain);
     return out;
 }
 
 class IssuerReconciler : public Reconciler {
   public:
-    explicit IssuerReconciler(Objects& objects, bool cluster) : objects_(objects), cluster_(cluster) {}
+    IssuerReconciler(Objects& objects, bool cluster, std::function<std::int64_t()> now_ms)
+        : objects_(objects), cluster_(cluster), now_ms_(std::move(now_ms)) {}
     const char* name() const override { return cluster_ ? "cluster-issuer" : "issuer"; }
     std::vector<Key> all() override {
         std::vector<Key> out;
@@ -98,18 +126,29 @@ class IssuerReconciler : public Reconciler {
     Outcome reconcile(const Key& key) override {
         const auto issuer = objects_.get(issuer_kind(cluster_), key.name_space, key.name);
         if (issuer == nullptr) return Outcome::settled();
-        const auto signer = signer_of(objects_, *issuer);
+        const auto signer = signer_of(objects_, *issuer, now_ms_());
         Json status = at_path(*issuer, "status").is_object() ? at_path(*issuer, "status") : Json::object();
         if (!signer) status["conditions"] = with_condition(*issuer, "Ready", false, "ErrGetKeyPair", signer.error().message);
         else if (signer->self) status["conditions"] = with_condition(*issuer, "Ready", true, "IsReady", "Each certificate signs itself");
-        else status["conditions"] = with_condition(*issuer, "Ready", true, "KeyPairVerified", "Signing CA verified");
+        else
+            status["conditions"] = with_condition(*issuer, "Ready", true, "KeyPairVerified",
+                                                  verified_text(signer->chain.front()));
         if (auto done = objects_.put_status(issuer_kind(cluster_), key.name_space, key.name, status, manager); !done) return Outcome::retry(done.error().message);
         return Outcome::after(look_again_ms);
     }
 
   private:
+    /// A CA in its last tenth is named: nothing that it signs lasts longer than it does.
+    [[nodiscard]] std::string verified_text(const crypto::Certificate& ca) const {
+        const auto left = ca.not_after_ms() - now_ms_();
+        if (left > (ca.not_after_ms() - ca.not_before_ms()) / 10) return "Signing CA verified";
+        return fmt::format(
+            "Signing CA verified; it ends at {}, and what it signs ends with it: renew or replace it",
+            rfc3339(ca.not_after_ms()));
+    }
     Objects& objects_;
     bool cluster_;
+    std::function<std::int64_t()> now_ms_;
 };
 
 // --- certificates ---
@@ -186,9 +225,59 @@ std::string mismatch_of(const crypto::Certificate& have, const Wanted& wanted, c
     return {};
 }
 
+/// What a Certificate's Secret holds.
+struct Held {
+    std::vector<crypto::Certificate> chain;   ///< empty: nothing that can be read
+    std::string key_pem;
+    /// The pair as a CA that can still vouch for its successor.
+    [[nodiscard]] std::optional<crypto::KeyPair> as_ca(std::int64_t now_ms) const {
+        if (chain.empty() || !chain.front().is_ca() || !chain.front().matches_key(key_pem) ||
+            chain.front().not_after_ms() <= now_ms)
+            return std::nullopt;
+        return crypto::KeyPair{.certificate = chain.front().pem(), .key = key_pem};
+    }
+};
+
+/// Why a certificate has to follow its CA; empty: it need not.
+std::string left_behind(const Held& held, const Signer& signer) {
+    const auto& leaf = held.chain.front();
+    if (signer.self)
+        return leaf.is_self_signed() ? "" : "the issuer signs nothing any more, each certificate is its own";
+    const auto& ca = signer.chain.front();
+    if (leaf.issuer() != ca.subject() || !leaf.is_signed_by(ca)) return "its CA was renewed or replaced";
+    std::vector<std::string> have, want;
+    for (std::size_t i = 1; i < held.chain.size(); ++i)
+        if (!held.chain[i].is_self_signed()) have.push_back(held.chain[i].fingerprint());
+    for (const auto& link : signer.above_leaf()) want.push_back(link.fingerprint());
+    return have == want ? "" : "the chain of its CA changed";
+}
+
+/// When a certificate is renewed. A shorter life than asked for (the issuer ends first) is renewed at two
+/// thirds of what it got.
+std::int64_t renewal_of(const crypto::Certificate& have, const Wanted& wanted) {
+    const auto life = have.not_after_ms() - have.not_before_ms();
+    return have.not_after_ms() -
+           (wanted.renew_before_ms < life - skew_ms ? wanted.renew_before_ms : life / 3 + skew_ms);
+}
+
+/// Why a certificate is due by its dates at `now_ms`; empty: it is not. One that would end no later for being
+/// issued again, because its CA ends, is not: it would be issued again and again. `signer`: null when there
+/// is none now.
+std::string due_by_time(const crypto::Certificate& have, const Wanted& wanted, const Signer* signer,
+                        std::int64_t now_ms) {
+    if (have.not_before_ms() > now_ms + skew_ms) return "the certificate is from the future";
+    if (now_ms >= have.not_after_ms()) return "the certificate has expired";
+    if (now_ms < renewal_of(have, wanted)) return {};
+    const auto could_end = signer == nullptr || signer->self
+                               ? now_ms + wanted.duration_ms
+                               : std::min(now_ms + wanted.duration_ms, signer->chain.front().not_after_ms());
+    return could_end > have.not_after_ms() ? "it is time to renew" : "";
+}
+
 class CertificateReconciler : public Reconciler {
   public:
-    CertificateReconciler(Objects& objects, Recorder& recorder) : objects_(objects), recorder_(recorder) {}
+    CertificateReconciler(Objects& objects, Recorder& recorder, std::function<std::int64_t()> now_ms)
+        : objects_(objects), recorder_(recorder), now_ms_(std::move(now_ms)) {}
     const char* name() const override { return "certificate"; }
     std::vector<Key> all() override {
         std::vector<Key> out;
@@ -203,6 +292,17 @@ class CertificateReconciler : public Reconciler {
         const auto name = text_at(*event.object, "metadata.name");
         for (const auto& item : objects_.list(certificate_kind(), event.kind == &issuer_kind(true) ? "" : event.name_space))
             if (text_at(*item, issuer ? "spec.issuerRef.name" : "spec.secretName") == name) out.push_back(key_of(certificate_kind(), *item));
+        // A CA that changed takes its leaves along: by way of the issuers that sign with this Secret.
+        for (const bool cluster : {true, false}) {
+            if (!secret || (cluster && event.name_space != ca_namespace)) continue;
+            for (const auto& other : objects_.list(issuer_kind(cluster), cluster ? "" : event.name_space))
+                if (text_at(*other, "spec.ca.secretName") == name)
+                    for (const auto& item :
+                         objects_.list(certificate_kind(), cluster ? "" : event.name_space))
+                        if (text_at(*item, "spec.issuerRef.name") == text_at(*other, "metadata.name") &&
+                            (text_at(*item, "spec.issuerRef.kind", "Issuer") == "ClusterIssuer") == cluster)
+                            out.push_back(key_of(certificate_kind(), *item));
+        }
         return out;
     }
 
@@ -214,7 +314,7 @@ class CertificateReconciler : public Reconciler {
         const auto wanted = wanted_of(*certificate);
         if (!wanted) return not_ready(*certificate, "InvalidSpec", wanted.error().message), Outcome::stop(wanted.error().message);
 
-        const auto now = wall_ms();
+        const auto now = now_ms_();
         const auto secret_name = text_at(*certificate, "spec.secretName");
         const auto secret = objects_.get(core("Secret"), key.name_space, secret_name);
         // Two Certificates that write one Secret would issue for ever.
@@ -223,46 +323,90 @@ class CertificateReconciler : public Reconciler {
                 std::pair(text_at(*other, "metadata.creationTimestamp"), text_at(*other, "metadata.name")) < std::pair(text_at(*certificate, "metadata.creationTimestamp"), key.name))
                 return not_ready(*certificate, "IncorrectCertificate", fmt::format("Secret {} belongs to Certificate {}", secret_name, text_at(*other, "metadata.name"))), Outcome::settled();
 
-        std::string why = "Secret does not exist";
-        crypto::Certificate have;
-        std::string key_pem;
-        std::int64_t renewal = 0;
-        if (secret != nullptr) {
-            key_pem = secret_text(*secret, "tls.key").value_or("");
-            const auto chain = crypto::read_certificates(secret_text(*secret, "tls.crt").value_or(""));
-            if (chain && !chain->empty() && !key_pem.empty()) {
-                have = chain->front();
-                why = mismatch_of(have, *wanted, key_pem);
-                const auto& marks = at_path(*secret, "metadata.annotations");
-                const auto& ref = at_path(*certificate, "spec.issuerRef");
-                if (why.empty() && marks.is_object() && (marks.value("cert-manager.io/issuer-name", text_at(ref, "name")) != text_at(ref, "name") || marks.value("cert-manager.io/issuer-kind", text_at(ref, "kind", "Issuer")) != text_at(ref, "kind", "Issuer")))
-                    why = "the issuer changed";
-                // A shorter life than asked for (the issuer ends first) is renewed at two thirds of what it got.
-                const auto life = have.not_after_ms() - have.not_before_ms();
-                renewal = have.not_after_ms() - std::min(wanted->renew_before_ms, life / 3 + skew_ms);
-                if (wanted->renew_before_ms < life - skew_ms) renewal = have.not_after_ms() - wanted->renew_before_ms;
-                if (why.empty() && have.not_before_ms() > now + skew_ms) why = "the certificate is from the future";
-                if (why.empty() && now >= renewal) why = now >= have.not_after_ms() ? "the certificate has expired" : "it is time to renew";
-            } else {
-                why = "the Secret has no readable tls.crt and tls.key";
-            }
-        }
-        if (why.empty() && has_condition(*certificate, "Issuing", "True")) why = "renewal was asked for";
-        if (why.empty()) return ready(*certificate, have, renewal, false);
-
-        const bool cluster = text_at(*certificate, "spec.issuerRef.kind", "Issuer") == "ClusterIssuer";
-        const auto issuer = objects_.get(issuer_kind(cluster), cluster ? "" : key.name_space, text_at(*certificate, "spec.issuerRef.name"));
-        if (issuer == nullptr) {
-            const auto text = fmt::format("{}; the {} \"{}\" does not exist", why, cluster ? "ClusterIssuer" : "Issuer", text_at(*certificate, "spec.issuerRef.name"));
-            return not_ready(*certificate, "IssuerNotFound", text), Outcome::settled();
-        }
-        const auto signer = signer_of(objects_, *issuer);
-        if (!signer) return not_ready(*certificate, "IssuerNotReady", fmt::format("{}; {}", why, signer.error().message)), Outcome::settled();
-        return issue(*certificate, *wanted, *signer, key_pem, why);
+        const auto held = held_in(secret);
+        const auto signer = signer_for(*certificate, now);
+        const auto why = why_due(*certificate, *wanted, secret, held, signer ? &*signer : nullptr, now);
+        if (why.empty()) return ready(*certificate, held.chain.front(), *wanted, false);
+        if (!signer)
+            return not_ready(*certificate, signer.error().reason,
+                             fmt::format("{}; {}", why, signer.error().message)),
+                   Outcome::settled();
+        return issue(*certificate, *wanted, *signer, held, why);
     }
 
   private:
-    Outcome issue(const Json& certificate, const Wanted& wanted, const Signer& signer, std::string key_pem, const std::string& why) {
+    struct NoSigner {
+        const char* reason;
+        std::string message;
+    };
+    std::expected<Signer, NoSigner> signer_for(const Json& certificate, std::int64_t now) const {
+        const bool cluster = text_at(certificate, "spec.issuerRef.kind", "Issuer") == "ClusterIssuer";
+        const auto name = text_at(certificate, "spec.issuerRef.name");
+        const auto issuer = objects_.get(issuer_kind(cluster),
+                                         cluster ? "" : text_at(certificate, "metadata.namespace"), name);
+        if (issuer == nullptr)
+            return std::unexpected(NoSigner{
+                "IssuerNotFound",
+                fmt::format("the {} \"{}\" does not exist", cluster ? "ClusterIssuer" : "Issuer", name)});
+        auto signer = signer_of(objects_, *issuer, now);
+        if (!signer) return std::unexpected(NoSigner{"IssuerNotReady", signer.error().message});
+        return std::move(*signer);
+    }
+    static Held held_in(const ObjectRef& secret) {
+        Held out;
+        if (secret == nullptr) return out;
+        out.key_pem = secret_text(*secret, "tls.key").value_or("");
+        if (auto chain = crypto::read_certificates(secret_text(*secret, "tls.crt").value_or(""));
+            chain && !out.key_pem.empty())
+            out.chain = std::move(*chain);
+        return out;
+    }
+    /// True when the CA that signs this certificate hangs on the certificate itself, by way of any number of
+    /// issuers: following such a CA would never end.
+    bool is_in_a_circle(const Json& certificate) const {
+        const auto own =
+            std::pair(text_at(certificate, "metadata.namespace"), text_at(certificate, "spec.secretName"));
+        Json current = certificate;
+        for (int depth = 0; depth < chain_max; ++depth) {
+            const bool cluster = text_at(current, "spec.issuerRef.kind", "Issuer") == "ClusterIssuer";
+            const auto space = text_at(current, "metadata.namespace");
+            const auto issuer = objects_.get(issuer_kind(cluster), cluster ? "" : space,
+                                             text_at(current, "spec.issuerRef.name"));
+            const auto name = issuer != nullptr ? text_at(*issuer, "spec.ca.secretName") : std::string();
+            if (name.empty()) return false;
+            const auto at = std::pair(cluster ? std::string(ca_namespace) : space, name);
+            if (at == own) return true;
+            const auto all = objects_.list(certificate_kind(), at.first);
+            const auto writer = std::ranges::find_if(
+                all, [&](const auto& item) { return text_at(*item, "spec.secretName") == name; });
+            if (writer == all.end()) return false;
+            current = **writer;
+        }
+        return true;
+    }
+    /// The first reason to issue, in the order in which a person would want to hear them; empty: all is as
+    /// wanted.
+    std::string why_due(const Json& certificate, const Wanted& wanted, const ObjectRef& secret,
+                        const Held& held, const Signer* signer, std::int64_t now) const {
+        if (secret == nullptr) return "Secret does not exist";
+        if (held.chain.empty()) return "the Secret has no readable tls.crt and tls.key";
+        if (auto why = mismatch_of(held.chain.front(), wanted, held.key_pem); !why.empty()) return why;
+        const auto& marks = at_path(*secret, "metadata.annotations");
+        const auto& ref = at_path(certificate, "spec.issuerRef");
+        if (marks.is_object() &&
+            (marks.value("cert-manager.io/issuer-name", text_at(ref, "name")) != text_at(ref, "name") ||
+             marks.value("cert-manager.io/issuer-kind", text_at(ref, "kind", "Issuer")) !=
+                 text_at(ref, "kind", "Issuer")))
+            return "the issuer changed";
+        if (signer != nullptr)
+            if (auto why = left_behind(held, *signer); !why.empty() && !is_in_a_circle(certificate))
+                return why;
+        if (auto why = due_by_time(held.chain.front(), wanted, signer, now); !why.empty()) return why;
+        return has_condition(certificate, "Issuing", "True") ? "renewal was asked for" : "";
+    }
+
+    Outcome issue(const Json& certificate, const Wanted& wanted, const Signer& signer, const Held& held,
+                  const std::string& why) {
         const auto space = text_at(certificate, "metadata.namespace"), name = text_at(certificate, "metadata.name"), secret_name = text_at(certificate, "spec.secretName");
         recorder_.record(certificate, "Normal", "Issuing", "Issuing certificate: " + why);
         auto failed = [&](const std::string& text) {
@@ -274,13 +418,14 @@ class CertificateReconciler : public Reconciler {
             recorder_.record(certificate, "Warning", "IssuingFailed", text);
             return Outcome::retry(text);
         };
+        auto key_pem = held.key_pem;
         if (key_pem.empty() || wanted.rotate_key || !crypto::is_key_of(key_pem, wanted.key_algorithm)) {
             auto fresh = crypto::make_key(wanted.key_algorithm);
             if (!fresh) return failed(fresh.error().message);
             key_pem = std::move(*fresh);
         }
         auto options = wanted.options;
-        const auto now = wall_ms();
+        const auto now = now_ms_();
         options.not_before_ms = now - skew_ms;
         options.not_after_ms = now + wanted.duration_ms;
         const auto made = crypto::issue_certificate(key_pem, signer.self ? nullptr : &signer.pair, options);
@@ -288,9 +433,10 @@ class CertificateReconciler : public Reconciler {
         // The chain without its root, and the root (or what comes nearest to it) beside.
         std::string chain = *made, ca = *made;
         if (!signer.self) {
-            for (const auto& link : signer.chain)
-                if (!link.is_self_signed()) chain += link.pem();
-            ca = signer.chain.back().pem();
+            for (const auto& link : signer.above_leaf()) chain += link.pem();
+            ca = signer.root().pem();
+        } else if (options.is_ca) {
+            chain += crosses(held, key_pem, options, now);
         }
         const auto issued = crypto::read_certificates(*made)->front();
         auto joined = [](const std::vector<std::string>& list) { return fmt::format("{}", fmt::join(list, ",")); };
@@ -311,17 +457,41 @@ class CertificateReconciler : public Reconciler {
         }
         log::info("control", "certificate issued certificate={}/{} subject=\"{}\" until={} why=\"{}\"", space, name, issued.subject(), rfc3339(issued.not_after_ms()), why);
         recorder_.record(certificate, "Normal", "Issued", "The certificate has been successfully issued");
-        const auto life = issued.not_after_ms() - issued.not_before_ms();
-        return ready(certificate, issued, issued.not_after_ms() - (wanted.renew_before_ms < life - skew_ms ? wanted.renew_before_ms : life / 3 + skew_ms), true);
+        return ready(certificate, issued, wanted, true);
     }
 
-    Outcome ready(const Json& looked_at, const crypto::Certificate& have, std::int64_t renewal, bool fresh) {
+    /// A root CA's new key signed by the one before, and what that one had of those before it: whoever trusts
+    /// a former root alone finds the way to what the new one signs. Nothing where the key stays: it is the
+    /// same CA then.
+    static std::string crosses(const Held& held, const std::string& key_pem, crypto::IssueOptions options,
+                               std::int64_t now) {
+        const auto former = held.as_ca(now);
+        if (!former || held.key_pem == key_pem) return {};
+        const auto cross = crypto::issue_certificate(key_pem, &*former, options);
+        if (!cross) return {};
+        auto out = *cross;
+        for (std::size_t i = 1; i < std::min(held.chain.size(), crosses_max); ++i)
+            if (Signer::is_cross(held.chain[i]) && held.chain[i].not_after_ms() > now)
+                out += held.chain[i].pem();
+        return out;
+    }
+
+    Outcome ready(const Json& looked_at, const crypto::Certificate& have, const Wanted& wanted, bool fresh) {
+        const auto now = now_ms_(), renewal = renewal_of(have, wanted);
         // As it is now: somebody may have asked for a renewal since it was looked at, and that must not be written over.
         const auto current = objects_.get(certificate_kind(), text_at(looked_at, "metadata.namespace"), text_at(looked_at, "metadata.name"));
         if (current == nullptr) return Outcome::settled();
         const auto& certificate = *current;
         Json status = at_path(certificate, "status").is_object() ? at_path(certificate, "status") : Json::object();
-        status["conditions"] = with_condition(certificate, "Ready", true, "Ready", "Certificate is up to date and has not expired");
+        const bool ends_with_ca = renewal <= now;
+        status["conditions"] =
+            with_condition(certificate, "Ready", true, "Ready",
+                           ends_with_ca ? fmt::format("Certificate is up to date, but it ends with its CA at "
+                                                      "{}: renew or replace the CA of {} \"{}\"",
+                                                      rfc3339(have.not_after_ms()),
+                                                      text_at(certificate, "spec.issuerRef.kind", "Issuer"),
+                                                      text_at(certificate, "spec.issuerRef.name"))
+                                        : "Certificate is up to date and has not expired");
         // Whoever asked for a renewal (cmctl renew sets this condition) has got it.
         if (fresh) std::erase_if(status["conditions"].get_ref<Json::array_t&>(), [](const Json& c) { return text_at(c, "type") == "Issuing"; });
         status["notBefore"] = rfc3339(have.not_before_ms());
@@ -331,7 +501,8 @@ class CertificateReconciler : public Reconciler {
         status.erase("lastFailureTime");
         status.erase("failedIssuanceAttempts");
         if (auto done = objects_.put_status(certificate_kind(), text_at(certificate, "metadata.namespace"), text_at(certificate, "metadata.name"), status, manager); !done) return Outcome::retry(done.error().message);
-        return Outcome::after(std::clamp<std::int64_t>(renewal - wall_ms(), 1000, look_again_ms));
+        return Outcome::after(std::clamp<std::int64_t>((ends_with_ca ? have.not_after_ms() : renewal) - now,
+                                                       1000, look_again_ms));
     }
 
     void not_ready(const Json& certificate, const char* reason, const std::string& text) {
@@ -342,12 +513,14 @@ class CertificateReconciler : public Reconciler {
 
     Objects& objects_;
     Recorder& recorder_;
+    std::function<std::int64_t()> now_ms_;
 };
 
 /// The installation's own CA, its issuer, and the bundle of what clients should trust.
 class TrustReconciler : public Reconciler {
   public:
-    explicit TrustReconciler(Objects& objects) : objects_(objects) {}
+    TrustReconciler(Objects& objects, std::function<std::int64_t()> now_ms)
+        : objects_(objects), now_ms_(std::move(now_ms)) {}
     const char* name() const override { return "trust-bundle"; }
     std::vector<Key> all() override { return {{"trust", "", ""}}; }
     std::vector<Key> concerned(const registry::Event& event) override {
@@ -362,11 +535,11 @@ class TrustReconciler : public Reconciler {
         if (const auto why = make_objects(); !why.empty()) return Outcome::retry(why);
         const auto issuer = objects_.get(issuer_kind(true), "", default_issuer);
         if (issuer == nullptr) return Outcome::settled();
-        const auto signer = signer_of(objects_, *issuer);
+        const auto now = now_ms_();
+        const auto signer = signer_of(objects_, *issuer, now);
         if (!signer || signer->self) return Outcome::settled();   // the issuer's own condition says why
         // Newest first; older ones stay as long as they are valid, for certificates they signed and for peers that go on with them.
-        const auto now = wall_ms();
-        std::vector<crypto::Certificate> bundle{signer->chain.back()};
+        std::vector<crypto::Certificate> bundle{signer->root()};
         const auto current = objects_.get(core("ConfigMap"), system_namespace, trust_bundle);
         if (current != nullptr)
             if (const auto& before = at_path(*current, "data"); before.is_object() && before.contains("ca.crt") && before["ca.crt"].is_string())
@@ -420,6 +593,7 @@ class TrustReconciler : public Reconciler {
     }
 
     Objects& objects_;
+    std::function<std::int64_t()> now_ms_;
 };
 
 }  // namespace
@@ -430,11 +604,35 @@ std::optional<std::string> secret_text(const Json& secret, const std::string& ke
     return base64_decode(data[key].get_ref<const std::string&>());
 }
 
-CertificateControllers::CertificateControllers(Objects& objects) : recorder_(objects, "cert-manager-certificates"), engine_(objects) {
-    engine_.add(std::make_unique<TrustReconciler>(objects));
-    engine_.add(std::make_unique<IssuerReconciler>(objects, true));
-    engine_.add(std::make_unique<IssuerReconciler>(objects, false));
-    engine_.add(std::make_unique<CertificateReconciler>(objects, recorder_));
+CertificateControllers::CertificateControllers(Objects& objects, std::function<std::int64_t()> now_ms)
+    : recorder_(objects, "cert-manager-certificates"), engine_(objects) {
+    engine_.add(std::make_unique<TrustReconciler>(
+        objects, now_ms));   // first: the bundle has a CA before anybody shows what it signed
+    engine_.add(std::make_unique<IssuerReconciler>(objects, true, now_ms));
+    engine_.add(std::make_unique<IssuerReconciler>(objects, false, now_ms));
+    engine_.add(std::make_unique<CertificateReconciler>(objects, recorder_, now_ms));
+}
+
+std::string certificate_metrics(const Objects& objects) {
+    std::string out =
+        "# HELP penstock_certificate_not_after Unix time at which the certificate of a Certificate resource "
+        "ends.\n# TYPE penstock_certificate_not_after gauge\n";
+    for (const auto& item : objects.list(certificate_kind(), ""))
+        if (const auto end = parse_rfc3339(text_at(*item, "status.notAfter")); end > 0)
+            out += fmt::format("penstock_certificate_not_after{{namespace=\"{}\",name=\"{}\"}} {}\n",
+                               text_at(*item, "metadata.namespace"), text_at(*item, "metadata.name"),
+                               end / 1000);
+    out +=
+        "# HELP penstock_issuer_ca_not_after Unix time at which the CA of an Issuer or ClusterIssuer "
+        "ends.\n# TYPE penstock_issuer_ca_not_after gauge\n";
+    for (const bool cluster : {true, false})
+        for (const auto& item : objects.list(issuer_kind(cluster), ""))
+            if (const auto signer = signer_of(objects, *item, 0); signer && !signer->self)
+                out += fmt::format(
+                    "penstock_issuer_ca_not_after{{kind=\"{}\",namespace=\"{}\",name=\"{}\"}} {}\n",
+                    cluster ? "ClusterIssuer" : "Issuer", text_at(*item, "metadata.namespace"),
+                    text_at(*item, "metadata.name"), signer->chain.front().not_after_ms() / 1000);
+    return out;
 }
 
 }  // namespace penstock::control

@@ -1,7 +1,9 @@
 #pragma once
+#include <functional>
 #include <optional>
 #include <string>
 
+#include "base/clock.h"
 #include "control/engine.h"
 
 namespace penstock::control {
@@ -14,17 +16,21 @@ inline constexpr const char* default_issuer = "azure-iot-operations-aio-certific
 inline constexpr const char* trust_bundle = "azure-iot-operations-aio-ca-trust-bundle";
 inline constexpr const char* internal_ca = "aio-broker-internal-ca";
 
-/// The embedded issuer: reconciles Certificate, Issuer and ClusterIssuer (ca, selfSigned) as cert-manager does, and keeps the
-/// installation's own CA and trust bundle.
+/// The embedded issuer: reconciles Certificate, Issuer and ClusterIssuer (ca, selfSigned) as cert-manager
+/// does, and keeps the installation's own CA and trust bundle.
 ///
-/// A CA that is renewed signs what is issued from then on; certificates of the old one stay until their own renewal. The bundle
-/// holds both as long as the old one is valid, so nobody who reads the bundle now and then is cut off.
-/// Core: control, with a thread of its own: large keys take seconds.
+/// A CA that was renewed or replaced takes along what the one before it signed: such certificates are issued
+/// again at once. The bundle holds both as long as the old one is valid, and a CA that was renewed vouches
+/// for its successor (a cross certificate, which certificates of the new one carry), so neither who has read
+/// the bundle nor who has not is cut off. Core: control, with a thread of its own: large keys take seconds.
 class CertificateControllers {
   public:
-    explicit CertificateControllers(Objects& objects);
+    /// `now_ms`: Unix time, by which everything is issued and renewed.
+    explicit CertificateControllers(Objects& objects, std::function<std::int64_t()> now_ms = wall_ms);
     void start() { engine_.start(); }
     void stop() { engine_.stop(); }
+    /// The clock made a jump: everything is looked at. Any thread.
+    void look_again() { engine_.look_again(); }
     [[nodiscard]] const Engine& engine() const { return engine_; }
 
   private:
@@ -32,8 +38,11 @@ class CertificateControllers {
     Engine engine_;
 };
 
+/// When certificates of Certificate resources and CAs of issuers end, in Prometheus' text form:
+/// `penstock_certificate_not_after`, `penstock_issuer_ca_not_after`.
+std::string certificate_metrics(const Objects& objects);
+
 /// The text of a Secret's or ConfigMap's entry; nothing when absent or not base64.
 std::optional<std::string> secret_text(const resources::Json& secret, const std::string& key);
-/// A Go duration such as `2160h` or `15m30s` in milliseconds.
 
 }  // namespace penstock::control

@@ -59,7 +59,8 @@ void Engine::run() {
     std::uint64_t seen = 0;
     while (!stopping_) {
         std::vector<registry::Event> events;
-        if (!objects_.changes(seen, events))
+        const bool all_known = objects_.changes(seen, events);
+        if (again_.exchange(false) || !all_known)
             for (auto& entry : entries_)
                 for (const auto& key : entry->reconciler->all()) entry->queue.add(key, monotonic_ms());
         for (const auto& event : events)

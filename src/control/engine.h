@@ -35,6 +35,8 @@ class Engine {
     void add(std::unique_ptr<Reconciler> reconciler);
     void start();
     void stop();
+    /// Everything is to be looked at: what no event tells of has changed. Any thread.
+    void look_again() { again_ = true; }
     /// Counts by reconciler and outcome (`settled`, `after`, `retry`, `stop`), all present from the start. Any thread.
     std::map<std::string, std::map<std::string, std::uint64_t>> counts() const;
 
@@ -50,7 +52,7 @@ class Engine {
     Objects& objects_;
     std::vector<std::unique_ptr<Entry>> entries_;
     mutable std::mutex guard_;           ///< counts
-    std::atomic<bool> stopping_{false};
+    std::atomic<bool> stopping_{false}, again_{false};
     std::thread thread_;
 };
 

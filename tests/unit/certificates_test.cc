@@ -19,6 +19,7 @@ using resources::Json;
 using resources::text_at;
 
 constexpr const char* space = "azure-iot-operations";
+constexpr std::int64_t hour = 3'600'000, day = 24 * hour;
 const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
 const resources::Kind& manager(const char* name) { return *resources::find_kind("cert-manager.io/v1", name); }
 const resources::Kind& broker_kind(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
@@ -26,8 +27,15 @@ const resources::Kind& broker_kind(const char* name) { return *resources::find_k
 struct World {
     std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
     control::LocalObjects objects{*registry};
-    control::CertificateControllers controllers{objects};
+    std::atomic<std::int64_t> ahead{0};      ///< of the real clock
+    control::CertificateControllers controllers{objects, [this] { return now(); }};
     World() { controllers.start(); }
+    [[nodiscard]] std::int64_t now() const { return wall_ms() + ahead; }
+    /// The clock goes on without anybody waiting.
+    void pass(std::int64_t ms) {
+        ahead += ms;
+        controllers.look_again();
+    }
     ~World() { controllers.stop(); }
 
     bool wait(const std::function<bool()>& done, std::int64_t ms = 15'000) {
@@ -42,6 +50,17 @@ struct World {
         if (object == nullptr) return {};
         const auto chain = crypto::read_certificates(control::secret_text(*object, "tls.crt").value_or(""));
         return chain && !chain->empty() ? chain->front() : crypto::Certificate();
+    }
+    std::vector<crypto::Certificate> chain(const std::string& secret) {
+        return crypto::read_certificates(
+                   control::secret_text(*objects.get(core("Secret"), space, secret), "tls.crt").value())
+            .value();
+    }
+    std::string message(const std::string& certificate) {
+        const auto object = objects.get(manager("Certificate"), space, certificate);
+        const auto& conditions = at_path(*object, "status.conditions");
+        return conditions.is_array() && !conditions.empty() ? text_at(conditions[0], "message")
+                                                            : std::string();
     }
     std::string ready(const std::string& certificate) {
         const auto object = objects.get(manager("Certificate"), space, certificate);
@@ -100,10 +119,17 @@ TEST(Certificates, issues_what_is_wanted_and_again_when_that_changes) {
 
 TEST(Certificates, renews_by_itself_and_when_asked) {
     World world;
-    world.registry->create(manager("Certificate"), space, certificate("short", {{"commonName", "short"}, {"duration", "1h"}, {"renewBefore", "59m58s"}, {"privateKey", {{"algorithm", "ECDSA"}}}})).value();
+    world.registry
+        ->create(manager("Certificate"), space,
+                 certificate("short", {{"commonName", "short"},
+                                       {"duration", "24h"},
+                                       {"privateKey", {{"algorithm", "ECDSA"}}}}))
+        .value();
     ASSERT_TRUE(world.wait([&] { return world.ready("short") == "True Ready"; }));
     const auto first = world.issued("short");
-    ASSERT_TRUE(world.wait([&] { return world.issued("short").fingerprint() != first.fingerprint(); })) << "two seconds later";
+    world.pass(17 * hour);
+    ASSERT_TRUE(world.wait([&] { return world.issued("short").fingerprint() != first.fingerprint(); }))
+        << "after two thirds of its life";
     world.registry->create(manager("Certificate"), space, certificate("long", {{"commonName", "long"}, {"privateKey", {{"algorithm", "ECDSA"}}}})).value();
     ASSERT_TRUE(world.wait([&] { return world.ready("long") == "True Ready"; }));
     const auto long_first = world.issued("long");
@@ -125,14 +151,191 @@ TEST(Certificates, an_old_and_a_new_ca_stand_side_by_side) {
     ASSERT_TRUE(world.wait([&] { return world.issued(control::ca_secret, control::ca_namespace).fingerprint() != old_ca.fingerprint(); }));
     const auto new_ca = world.issued(control::ca_secret, control::ca_namespace);
     ASSERT_TRUE(world.wait([&] { return world.bundle() == new_ca.pem() + old_ca.pem(); })) << world.bundle();
-    EXPECT_EQ(world.issued("leaf").fingerprint(), leaf.fingerprint()) << "what the old CA signed stays until its own renewal";
+    ASSERT_TRUE(world.wait([&] { return world.issued("leaf").is_signed_by(new_ca); }))
+        << "what the old CA signed goes along";
     const crypto::TrustStore trust(crypto::read_certificates(world.bundle()).value(), {});
-    EXPECT_EQ(trust.verify({leaf}, crypto::Purpose::any, wall_ms()).fault, "");
+    EXPECT_EQ(trust.verify({leaf}, crypto::Purpose::any, wall_ms()).fault, "")
+        << "and counts on where somebody still shows it";
+    // Neither who has read the bundle nor who has not refuses what is shown now.
+    for (const auto& one : {old_ca, new_ca})
+        EXPECT_EQ(
+            crypto::TrustStore({one}, {}).verify(world.chain("leaf"), crypto::Purpose::any, wall_ms()).fault,
+            "");
     // What is issued from now on is the new CA's, and good for who has the bundle.
     world.registry->create(manager("Certificate"), space, certificate("next", {{"commonName", "next"}, {"privateKey", {{"algorithm", "ECDSA"}}}})).value();
     ASSERT_TRUE(world.wait([&] { return world.ready("next") == "True Ready"; }));
     EXPECT_TRUE(world.issued("next").is_signed_by(new_ca));
     EXPECT_EQ(trust.verify({world.issued("next")}, crypto::Purpose::any, wall_ms()).fault, "");
+}
+
+// Four years on the installation's CA has its successor, and everything goes along; after the fifth the old
+// one is gone.
+TEST(Certificates, a_ca_that_nears_its_end_takes_its_leaves_along) {
+    World world;
+    world.registry
+        ->create(manager("Certificate"), space,
+                 certificate("leaf", {{"commonName", "leaf"}, {"privateKey", {{"algorithm", "ECDSA"}}}}))
+        .value();
+    ASSERT_TRUE(world.wait([&] { return world.ready("leaf") == "True Ready" && !world.bundle().empty(); }));
+    const auto old_ca = world.issued(control::ca_secret, control::ca_namespace);
+    world.pass(4 * 365 * day + 60 * day);
+    ASSERT_TRUE(world.wait([&] {
+        return world.issued(control::ca_secret, control::ca_namespace).fingerprint() != old_ca.fingerprint();
+    }));
+    const auto new_ca = world.issued(control::ca_secret, control::ca_namespace);
+    ASSERT_TRUE(world.wait([&] {
+        return world.issued("leaf").is_signed_by(new_ca) && world.bundle() == new_ca.pem() + old_ca.pem();
+    }));
+    for (const auto& one : {old_ca, new_ca})
+        EXPECT_EQ(crypto::TrustStore({one}, {})
+                      .verify(world.chain("leaf"), crypto::Purpose::any, world.now())
+                      .fault,
+                  "");
+    EXPECT_NE(control::certificate_metrics(world.objects)
+                  .find("penstock_issuer_ca_not_after{kind=\"ClusterIssuer\",namespace=\"\",name=\"azure-iot-"
+                        "operations-aio-certificate-issuer\"} " +
+                        std::to_string(new_ca.not_after_ms() / 1000)),
+              std::string::npos);
+    world.pass(365 * day);
+    ASSERT_TRUE(world.wait([&] { return world.bundle() == new_ca.pem(); }))
+        << "what has ended leaves the bundle";
+}
+
+struct OwnCa {
+    std::string key = crypto::make_key("Ec256").value();
+    std::string pem;
+    OwnCa(std::int64_t now, std::int64_t life)
+        : pem(crypto::issue_certificate(key, nullptr,
+                                        {.subject = {{"CN", "Plant CA"}},
+                                         .is_ca = true,
+                                         .not_before_ms = now - hour,
+                                         .not_after_ms = now + life})
+                  .value()) {}
+    [[nodiscard]] Json secret() const {
+        return {{"metadata", {{"name", "mine"}}},
+                {"type", "kubernetes.io/tls"},
+                {"data", {{"tls.crt", base64_encode(pem)}, {"tls.key", base64_encode(key)}}}};
+    }
+};
+
+TEST(Certificates, a_ca_that_was_replaced_by_hand_takes_its_leaves_along) {
+    World world;
+    const OwnCa one(world.now(), 1000 * day), two(world.now(), 1000 * day);
+    world.registry->create(core("Secret"), space, one.secret()).value();
+    world.registry
+        ->create(manager("Issuer"), space,
+                 {{"metadata", {{"name", "mine"}}}, {"spec", {{"ca", {{"secretName", "mine"}}}}}})
+        .value();
+    world.registry
+        ->create(manager("Certificate"), space,
+                 certificate("leaf", {{"commonName", "leaf"},
+                                      {"privateKey", {{"algorithm", "ECDSA"}}},
+                                      {"issuerRef", {{"kind", "Issuer"}, {"name", "mine"}}}}))
+        .value();
+    // An intermediate of that CA, and what it signs, go along too.
+    world.registry
+        ->create(manager("Certificate"), space,
+                 certificate("middle", {{"commonName", "middle"},
+                                        {"isCA", true},
+                                        {"privateKey", {{"algorithm", "ECDSA"}}},
+                                        {"issuerRef", {{"kind", "Issuer"}, {"name", "mine"}}}}))
+        .value();
+    world.registry
+        ->create(manager("Issuer"), space,
+                 {{"metadata", {{"name", "middle"}}}, {"spec", {{"ca", {{"secretName", "middle"}}}}}})
+        .value();
+    world.registry
+        ->create(manager("Certificate"), space,
+                 certificate("below", {{"commonName", "below"},
+                                       {"privateKey", {{"algorithm", "ECDSA"}}},
+                                       {"issuerRef", {{"kind", "Issuer"}, {"name", "middle"}}}}))
+        .value();
+    auto good = [&](const std::string& root) {
+        const crypto::TrustStore trust(crypto::read_certificates(root).value(), {});
+        for (const char* name : {"leaf", "below"})
+            if (world.ready(name) != "True Ready" ||
+                !trust.verify(world.chain(name), crypto::Purpose::any, world.now()).ok())
+                return false;
+        return true;
+    };
+    ASSERT_TRUE(world.wait([&] { return good(one.pem); }));
+    world.registry
+        ->patch(core("Secret"), space, "mine", registry::PatchType::merge, {{"data", two.secret()["data"]}},
+                false)
+        .value();
+    ASSERT_TRUE(world.wait([&] { return good(two.pem); })) << world.message("leaf") << world.message("below");
+}
+
+// An issuer whose CA is what it signs: following such a CA would never end.
+TEST(Certificates, a_ca_that_signs_itself_in_a_circle_is_not_followed_for_ever) {
+    World world;
+    const OwnCa ca(world.now(), 1000 * day);
+    world.registry->create(core("Secret"), space, ca.secret()).value();
+    world.registry
+        ->create(manager("Issuer"), space,
+                 {{"metadata", {{"name", "mine"}}}, {"spec", {{"ca", {{"secretName", "mine"}}}}}})
+        .value();
+    world.registry
+        ->create(manager("Certificate"), space,
+                 certificate("mine", {{"commonName", "Circle"},
+                                      {"isCA", true},
+                                      {"privateKey", {{"algorithm", "ECDSA"}}},
+                                      {"issuerRef", {{"kind", "Issuer"}, {"name", "mine"}}}}))
+        .value();
+    ASSERT_TRUE(world.wait([&] {
+        return world.issued("mine").common_name() == "Circle" && world.ready("mine") == "True Ready";
+    }));
+    const auto first = world.issued("mine");
+    for (int i = 0; i < 3; ++i) {
+        const auto before = world.controllers.engine().counts().at("certificate").at("after");
+        world.pass(1000);
+        ASSERT_TRUE(world.wait([&] {
+            return world.controllers.engine().counts().at("certificate").at("after") > before + 1;
+        })) << "it was looked at";
+    }
+    EXPECT_EQ(world.issued("mine").fingerprint(), first.fingerprint());
+}
+
+// What ends with its CA was issued again and again in the CA's last hours, as fast as the machine could.
+TEST(Certificates, what_ends_with_its_ca_is_not_issued_again_and_again) {
+    World world;
+    const OwnCa ca(world.now(), 10 * 60'000);
+    world.registry->create(core("Secret"), space, ca.secret()).value();
+    world.registry
+        ->create(manager("Issuer"), space,
+                 {{"metadata", {{"name", "mine"}}}, {"spec", {{"ca", {{"secretName", "mine"}}}}}})
+        .value();
+    world.registry
+        ->create(manager("Certificate"), space,
+                 certificate("leaf", {{"commonName", "leaf"},
+                                      {"privateKey", {{"algorithm", "ECDSA"}}},
+                                      {"issuerRef", {{"kind", "Issuer"}, {"name", "mine"}}}}))
+        .value();
+    ASSERT_TRUE(world.wait([&] { return world.ready("leaf") == "True Ready"; }));
+    const auto first = world.issued("leaf");
+    for (const std::int64_t minutes : {1, 4, 4}) {
+        world.pass(minutes * 60'000);
+        const auto before = world.controllers.engine().counts().at("certificate").at("after");
+        ASSERT_TRUE(world.wait([&] {
+            return world.controllers.engine().counts().at("certificate").at("after") > before;
+        })) << "it was looked at";
+    }
+    EXPECT_EQ(world.issued("leaf").fingerprint(), first.fingerprint());
+    ASSERT_TRUE(world.wait([&] {
+        return world.message("leaf").find("it ends with its CA at") != std::string::npos;
+    })) << world.message("leaf");
+    ASSERT_TRUE(world.wait([&] {
+        return text_at(at_path(*world.objects.get(manager("Issuer"), space, "mine"), "status.conditions")[0],
+                       "message")
+                   .find("renew or replace it") != std::string::npos;
+    }));
+    // Its successor, of the same key or another, is followed at once.
+    const OwnCa next(world.now(), 1000 * day);
+    world.registry
+        ->patch(core("Secret"), space, "mine", registry::PatchType::merge, {{"data", next.secret()["data"]}},
+                false)
+        .value();
+    ASSERT_TRUE(world.wait([&] { return world.issued("leaf").not_after_ms() > world.now() + 80 * day; }));
 }
 
 TEST(Certificates, what_cannot_be_issued_says_why) {
