@@ -118,6 +118,8 @@ Reply Handler::handle(const Request& request) {
         const auto checked = tokens_.check(request.authorization.substr(bearer.size()), tokens_.own_audiences());
         if (!checked) return failure_reply(401, "Unauthorized", "Unauthorized");
         user = checked->user;
+    } else if (!request.certificate_fault.empty()) {
+        return failure_reply(401, "Unauthorized", fmt::format("Unauthorized: {}", request.certificate_fault));
     }
     if (auto refused = impersonate(request, user)) return *refused;
     return dispatch(request, user);
@@ -160,6 +162,9 @@ Reply Handler::dispatch(const Request& request, const User& user) {
             return out;
         }
         if (path.starts_with("/openapi/")) return openapi(request);
+        if (path == "/penstock/certificates" && certificates_) return json_reply(200, certificates_());
+        if (path == "/metrics" && metrics_)
+            return {.content_type = "text/plain; version=0.0.4", .body = metrics_()};
         if (path == "/penstock/registry") {
             if (!copy_registry_) return failure_reply(404, "NotFound", "the server could not find the requested resource");
             auto bytes = copy_registry_();

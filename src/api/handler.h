@@ -27,6 +27,8 @@ struct Request {
     std::string upgrade;                 ///< the protocol of an `Upgrade`
     std::string body;
     User user;                           ///< by the client certificate
+    std::string certificate_fault;   ///< why the certificate shown does not count: without a token such a
+                                     ///< request is refused
 };
 
 /// What a watch asks for; the server streams it.
@@ -39,7 +41,7 @@ struct Watch {
     enum class Form : std::uint8_t { plain, table, metadata } form = Form::plain;
     bool bookmarks = false;
     bool mark_initial_end = false;       ///< sendInitialEvents
-    int timeout_s = 0;                   ///< 0: the server's choice
+    std::int64_t timeout_s = 0;          ///< 0: the server's choice
 };
 
 /// A Pod's log; the server streams it when it is followed.
@@ -85,13 +87,23 @@ class Handler {
     /// `POST /penstock/broker-copy?folder=...`: the broker writes a consistent copy of its state; false: it keeps none.
     void set_broker_copy(std::function<Result<bool>(const std::string& folder)> copy) { copy_broker_ = std::move(copy); }
 
+    /// `/penstock/certificates`: the API's own certificates and keys, as JSON (own_pki.h).
+    void set_certificates(std::function<resources::Json()> certificates) {
+        certificates_ = std::move(certificates);
+    }
+    /// `/metrics`: in Prometheus' text form.
+    void set_metrics(std::function<std::string()> metrics) { metrics_ = std::move(metrics); }
+
     /// `/penstock/registry`: a consistent copy of the registry's file.
     void set_registry_copy(std::function<Result<std::string>()> copy) { copy_registry_ = std::move(copy); }
 
     /// One line of a watch stream, with its newline; empty when the event does not concern the watch.
     std::string watch_line(const Watch& watch, const registry::Event& event, bool first) const;
     std::string bookmark_line(const Watch& watch, std::uint64_t version, bool initial_end) const;
+    /// The last line of a watch from a position whose history is not kept any more, or that is ahead of what
+    /// is here (410 Gone: the client lists again).
     static std::string expired_line(std::uint64_t asked, std::uint64_t oldest);
+    static std::string future_line(std::uint64_t asked, std::uint64_t current);
     /// The next lines of a log; `request.after` moves on.
     static std::string log_lines(LogRequest& request);
     [[nodiscard]] registry::Registry& registry() noexcept { return registry_; }
@@ -132,6 +144,8 @@ class Handler {
     std::string version_;
     std::function<std::string()> ready_check_;
     std::function<Result<std::string>()> copy_registry_;
+    std::function<resources::Json()> certificates_;
+    std::function<std::string()> metrics_;
     std::function<resources::Json(const std::string&)> broker_view_;
     std::function<Result<bool>(const std::string&)> copy_broker_;
     std::uint64_t openapi_of_ = 0;       ///< kinds_version() the texts below were made from

@@ -76,11 +76,18 @@ Reply Handler::read(const Request& request, const Route& route) const {
     if (const auto watching = query_of(request, "watch"); watching == "true" || watching == "1") {
         const bool initial = query_of(request, "sendInitialEvents") == "true";
         const bool bookmarks = query_of(request, "allowWatchBookmarks") == "true";
+        const auto timeout_text = query_of(request, "timeoutSeconds");
+        const auto timeout = parse_number<std::int64_t>(timeout_text);
+        if (!timeout_text.empty() && !timeout)
+            return failure_reply(
+                400, "BadRequest",
+                fmt::format("timeoutSeconds: Invalid value: \"{}\": must be a number of seconds",
+                            timeout_text));
         if (initial && match != "NotOlderThan") return invalid_query("ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
         Reply out;
         out.watch = Watch{.kind = route.kind, .name_space = route.name_space, .selector = std::move(*selector), .from = version.value_or(0), .initial_state = initial || version.value_or(0) == 0,
                           .form = form == Form::table ? Watch::Form::table : form == Form::metadata ? Watch::Form::metadata : Watch::Form::plain, .bookmarks = bookmarks,
-                          .mark_initial_end = initial && bookmarks, .timeout_s = parse_number<int>(query_of(request, "timeoutSeconds")).value_or(0)};
+                          .mark_initial_end = initial && bookmarks, .timeout_s = timeout.value_or(0)};
         return out;
     }
     if (version.value_or(0) > registry_.version()) {
@@ -322,6 +329,14 @@ std::string Handler::bookmark_line(const Watch& watch, std::uint64_t version, bo
 
 std::string Handler::expired_line(std::uint64_t asked, std::uint64_t oldest) {
     const Failure failure{.code = 410, .reason = "Expired", .message = fmt::format("too old resource version: {} ({})", asked, oldest)};
+    return Json{{"type", "ERROR"}, {"object", failure.to_json()}}.dump() + "\n";
+}
+
+std::string Handler::future_line(std::uint64_t asked, std::uint64_t current) {
+    const Failure failure{
+        .code = 410,
+        .reason = "Expired",
+        .message = fmt::format("too large resource version: {}, current: {}; list again", asked, current)};
     return Json{{"type", "ERROR"}, {"object", failure.to_json()}}.dump() + "\n";
 }
 

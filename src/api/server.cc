@@ -23,10 +23,14 @@
 
 #include <fmt/format.h>
 
+#include "api/peer.h"
 #include "api/spdy.h"
+#include "api/watch_clock.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "tls/verification.h"
+#include "tls/context.h"
+#include "tls/peer_chain.h"
 
 namespace penstock::api {
 namespace {
@@ -50,12 +54,10 @@ constexpr auto idle_time = std::chrono::minutes(5);
 constexpr auto request_time = std::chrono::seconds(30);
 constexpr auto drain_time = std::chrono::seconds(5);
 constexpr std::size_t drain_max = 16 * 1024 * 1024;
-constexpr int watch_seconds = 1800;
-constexpr auto bookmark_every = std::chrono::seconds(60);
 constexpr std::size_t forwarded_max = 256;           // TCP connections of one port-forward
 constexpr std::size_t forward_waiting_max = 8 * 1024 * 1024, forwards_waiting_max = 64 * 1024 * 1024;   // bytes for one of them, and for all of all port-forwards
 constexpr auto forward_pause = std::chrono::milliseconds(20);
-constexpr auto gone_poll = std::chrono::seconds(10);   // how often a quiet watch is looked at for whether its client is still there
+constexpr auto accept_pause = std::chrono::milliseconds(100);   // after an accept that failed
 constexpr auto log_poll = std::chrono::milliseconds(200);
 
 std::string percent_decoded(std::string_view text, bool plus_is_space) {
@@ -72,7 +74,7 @@ std::string percent_decoded(std::string_view text, bool plus_is_space) {
     return out;
 }
 
-Request request_of(const http::request<http::string_body>& message, const User& user) {
+Request request_of(const http::request<http::string_body>& message, const Peer::Identity& identity) {
     Request out;
     out.method = std::string(message.method_string());
     const auto target = std::string_view(message.target().data(), message.target().size());
@@ -95,7 +97,8 @@ Request request_of(const http::request<http::string_body>& message, const User& 
         if (name.starts_with("impersonate-")) out.impersonation.emplace_back(name, std::string(field.value()));
     }
     out.body = message.body();
-    out.user = user;
+    out.user = identity.user;
+    out.certificate_fault = identity.fault;
     return out;
 }
 
@@ -141,31 +144,35 @@ Reply too_busy() {
     return reply;
 }
 
-/// The client certificate's CN and O, once the handshake has verified it.
-User user_of(SSL* ssl) {
-    User out;
-    std::unique_ptr<X509, decltype(&X509_free)> certificate(SSL_get1_peer_certificate(ssl), &X509_free);
-    if (!certificate || SSL_get_verify_result(ssl) != X509_V_OK) return out;
-    out.groups = {"system:authenticated"};
-    auto* name = X509_get_subject_name(certificate.get());
-    for (int i = 0; i < X509_NAME_entry_count(name); ++i) {
-        const auto* entry = X509_NAME_get_entry(name, i);
-        const auto id = OBJ_obj2nid(X509_NAME_ENTRY_get_object(entry));
-        unsigned char* text = nullptr;
-        const auto size = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(entry));
-        if (size < 0) continue;
-        const std::string value(text, text + size);
-        OPENSSL_free(text);
-        if (id == NID_commonName) out.name = value;
-        else if (id == NID_organizationName) out.groups.push_back(value);
-    }
+/// What new connections are met with. Never changes: other certificates are another one.
+struct Credentials {
+    explicit Credentials(std::shared_ptr<const tls::Context> c)
+        : rules(std::move(c)), context((SSL_CTX_up_ref(rules->native()), rules->native())) {}
+    std::shared_ptr<const tls::Context> rules;
+    asio::ssl::context context;          ///< the same, as Asio wants it; holds a reference of its own
+    std::shared_ptr<const crypto::TrustStore> trust;
+};
+
+Result<std::shared_ptr<Credentials>> make_credentials(const crypto::KeyPair& certificate,
+                                                      const std::string& client_ca) {
+    auto trusted = crypto::read_certificates(client_ca);
+    if (!trusted) return fail("the CAs of client certificates: " + trusted.error().message);
+    auto rules = tls::Context::server({.certificate_chain = certificate.certificate,
+                                       .key = certificate.key,
+                                       .ask_client_certificate = true,
+                                       .client_authorities = *trusted,
+                                       .protocols = {}});
+    if (!rules) return fail("the resource API's certificate: " + rules.error().message);
+    auto out = std::make_shared<Credentials>(std::move(*rules));
+    out->trust = std::make_shared<const crypto::TrustStore>(std::move(*trusted),
+                                                            std::vector<crypto::RevocationList>{});
     return out;
 }
 
 }  // namespace
 
 struct Server::Impl {
-    Impl(Handler& h, ServerOptions o) : handler(h), options(std::move(o)), tls(asio::ssl::context::tls_server), acceptor(context) {}
+    Impl(Handler& h, ServerOptions o) : handler(h), options(std::move(o)), acceptor(context) {}
 
     /// Connections in the order in which they came to a stage; each entry closes one.
     using Stage = std::list<std::function<void()>>;
@@ -176,7 +183,7 @@ struct Server::Impl {
     Stage strangers;
     std::size_t stranger_bodies = 0, bodies = 0, replies = 0, forwards_waiting = 0;   ///< bytes
     asio::io_context context{1};
-    asio::ssl::context tls;
+    std::shared_ptr<Credentials> credentials;    ///< the API's thread alone, once started
     tcp::acceptor acceptor;
     std::thread thread;
     std::size_t connections = 0;
@@ -189,13 +196,15 @@ struct Server::Impl {
             if (error == asio::error::operation_aborted) co_return;
             if (error) {
                 // Out of descriptors: wait a little instead of spinning.
-                asio::steady_timer pause(context, std::chrono::milliseconds(100));
+                asio::steady_timer pause(context, accept_pause);
                 co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));
                 continue;
             }
             // Whoever has not shown that they speak TLS makes room for newcomers, the oldest first.
             if (silent.size() >= silent_max) close_first(silent);
             if (connections >= connections_max) continue;
+            socket.set_option(asio::socket_base::keep_alive(true),
+                              error);   // a stream whose client vanished without a word ends
             asio::co_spawn(context, serve(std::make_shared<tcp::socket>(std::move(socket))), asio::detached);
         }
     }
@@ -224,22 +233,24 @@ struct Server::Impl {
             timer.cancel();
             if (!error && socket->is_open()) {
                 if (shaking.size() >= shaking_max) close_first(shaking);
-                auto stream = std::make_shared<Stream>(std::move(*socket), tls);
+                const auto held =
+                    credentials;   // for as long as the connection lasts, whatever new ones are met with
+                auto stream = std::make_shared<Stream>(std::move(*socket), held->context);
                 beast::get_lowest_layer(*stream).expires_after(handshake_time);
                 place = shaking.insert(shaking.end(), [stream] { beast::get_lowest_layer(*stream).close(); });
                 co_await stream->async_handshake(asio::ssl::stream_base::server, asio::redirect_error(asio::use_awaitable, error));
                 shaking.erase(place);
                 if (!error) {
-                    const auto user = user_of(stream->native_handle());
+                    const auto peer = std::make_shared<Peer>(tls::peer_chain(stream->native_handle()));
                     std::optional<Stage::iterator> unknown;
-                    if (user.name.empty()) {
+                    if (!identity_of(*peer).user.is_in("system:authenticated")) {
                         if (strangers.size() >= strangers_max) close_first(strangers);
                         unknown = strangers.insert(strangers.end(), [stream] { beast::get_lowest_layer(*stream).close(); });
                     }
                     const std::shared_ptr<void> leaves(nullptr, [&](void*) {
                         if (unknown) strangers.erase(*unknown);
                     });
-                    co_await requests(stream, user, unknown);
+                    co_await requests(stream, peer, unknown);
                 }
             }
         } catch (const std::exception& failure) {
@@ -248,8 +259,10 @@ struct Server::Impl {
         --connections;
     }
 
+    const Peer::Identity& identity_of(Peer& peer) { return peer.identity(credentials->trust, wall_ms()); }
+
     /// `unknown`: its place among strangers, until it has shown who it is.
-    asio::awaitable<void> requests(std::shared_ptr<Stream> stream, User user, std::optional<Stage::iterator>& unknown) {
+    asio::awaitable<void> requests(std::shared_ptr<Stream> stream, std::shared_ptr<Peer> peer, std::optional<Stage::iterator>& unknown) {
         beast::flat_buffer buffer;
         while (true) {
             error_code error;
@@ -282,25 +295,28 @@ struct Server::Impl {
             }
             if (error) break;
             const auto message = parser.release();
-            const auto request = request_of(message, user);
+            const auto request = request_of(message, identity_of(*peer));
             auto reply = answer(request);
             if (unknown && !request.authorization.empty() && reply.status != 401) {
                 strangers.erase(*unknown);
                 unknown.reset();
             }
             if (!reply_share.take(replies, reply.body.size(), replies_max)) reply = too_busy();
-            log::debug("api", "request user=\"{}\" method={} path=\"{}\" status={}", user.name, request.method, request.path, reply.status);
+            log::debug("api", "request user=\"{}\" method={} path=\"{}\" status={}", request.user.name, request.method,
+                       request.path, reply.status);
             beast::get_lowest_layer(*stream).expires_after(request_time);
+            // A stream that a token opened does not depend on the certificate.
+            const auto shown = request.authorization.empty() && peer->has_certificate() ? peer : nullptr;
             if (reply.watch) {
-                co_await stream_watch(stream, *reply.watch);
+                co_await stream_watch(stream, shown, *reply.watch);
                 break;
             }
             if (reply.follow) {
-                co_await stream_log(stream, *reply.follow);
+                co_await stream_log(stream, shown, *reply.follow);
                 break;
             }
             if (reply.forward) {
-                co_await forward_ports(stream, *reply.forward);
+                co_await forward_ports(stream, shown, *reply.forward);
                 break;
             }
             auto response = response_of(reply, message.version(), message.keep_alive());
@@ -338,7 +354,13 @@ struct Server::Impl {
         return error != asio::error::would_block;
     }
 
-    asio::awaitable<void> stream_log(std::shared_ptr<Stream> stream, LogRequest wanted) {
+    /// True when the certificate that opened a stream does not count any more.
+    bool is_distrusted(const std::shared_ptr<Peer>& shown) {
+        return shown != nullptr && !identity_of(*shown).fault.empty();
+    }
+
+    asio::awaitable<void> stream_log(std::shared_ptr<Stream> stream, std::shared_ptr<Peer> shown,
+                                     LogRequest wanted) {
         error_code error;
         http::response<http::empty_body> head{http::status::ok, 11};
         head.set(http::field::content_type, "text/plain");
@@ -357,8 +379,9 @@ struct Server::Impl {
             pause.expires_after(log_poll);
             error_code waited;
             co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, waited));
-            if (is_gone(*stream)) break;   // noticed here, not at the next line
+            if (is_gone(*stream) || is_distrusted(shown)) break;   // noticed here, not at the next line
         }
+        beast::get_lowest_layer(*stream).expires_after(request_time);
         if (!error) co_await asio::async_write(*stream, http::make_chunk_last(), asio::redirect_error(asio::use_awaitable, error));
     }
 
@@ -375,10 +398,16 @@ struct Server::Impl {
         bool writing = false, peer_ended = false;
     };
     struct Forwarding {
-        Forwarding(std::shared_ptr<Stream> s, asio::io_context& c) : stream(std::move(s)), wake(c) {}
+        Forwarding(std::shared_ptr<Stream> s, std::shared_ptr<Peer> p, asio::io_context& c)
+            : stream(std::move(s)),
+              shown(std::move(p)),
+              wake(c),
+              room(c, asio::steady_timer::time_point::max()) {}
         std::shared_ptr<Stream> stream;
+        std::shared_ptr<Peer> shown;             ///< whose certificate opened it, or nobody's
         Spdy spdy;
         asio::steady_timer wake;                 ///< output is waiting, or the connection is over
+        asio::steady_timer room;                 ///< cancelled when output was taken; its time never comes
         std::map<std::uint32_t, std::shared_ptr<Forwarded>> by_stream;
         std::map<std::string, std::uint32_t> error_streams;      ///< by request id, until its data stream comes
         bool over = false;
@@ -395,9 +424,13 @@ struct Server::Impl {
                 co_await all->wake.async_wait(asio::redirect_error(asio::use_awaitable, waited));
                 continue;
             }
+            all->room.cancel();
+            beast::get_lowest_layer(*all->stream)
+                .expires_after(request_time);   // a client that never reads is dropped
             co_await asio::async_write(*all->stream, asio::buffer(bytes), asio::redirect_error(asio::use_awaitable, error));
         }
         all->over = true;
+        all->room.cancel();
         for (auto& [id, one] : all->by_stream) one->socket.close(error);
         beast::get_lowest_layer(*all->stream).close();
     }
@@ -405,13 +438,11 @@ struct Server::Impl {
     asio::awaitable<void> read_port(std::shared_ptr<Forwarding> all, std::shared_ptr<Forwarded> one) {
         std::array<char, 16 * 1024> buffer{};
         error_code error;
-        asio::steady_timer pause(context);
         while (!all->over) {
             // A client that does not take its bytes is waited for, not collected for.
             if (all->spdy.pending() > forward_waiting_max) {
                 error_code waited;
-                pause.expires_after(forward_pause);
-                co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, waited));
+                co_await all->room.async_wait(asio::redirect_error(asio::use_awaitable, waited));
                 continue;
             }
             const auto size = co_await one->socket.async_read_some(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
@@ -501,15 +532,18 @@ struct Server::Impl {
         }
     }
 
-    asio::awaitable<void> forward_ports(std::shared_ptr<Stream> stream, PortForward allowed) {
+    asio::awaitable<void> forward_ports(std::shared_ptr<Stream> stream, std::shared_ptr<Peer> shown,
+                                        PortForward allowed) {
         error_code error;
         const std::string head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: portforward.k8s.io\r\n\r\n";
         co_await asio::async_write(*stream, asio::buffer(head), asio::redirect_error(asio::use_awaitable, error));
-        beast::get_lowest_layer(*stream).expires_never();
-        const auto all = std::make_shared<Forwarding>(stream, context);
+        const auto all = std::make_shared<Forwarding>(stream, std::move(shown), context);
+        forwardings.insert(all);
         asio::co_spawn(context, write_forwarded(all), asio::detached);
         std::array<char, 16 * 1024> buffer{};
         while (!error && !all->over) {
+            beast::get_lowest_layer(*stream)
+                .expires_never();   // of this read: a write that is under way keeps its own time
             const auto size = co_await stream->async_read_some(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
             if (error) break;
             auto events = all->spdy.feed({buffer.data(), size});
@@ -523,14 +557,31 @@ struct Server::Impl {
         all->over = true;
         for (auto& [id, one] : all->by_stream) one->socket.close(error);
         all->wake.cancel();
+        all->room.cancel();
+        forwardings.erase(all);
+    }
+    std::set<std::shared_ptr<Forwarding>> forwardings;
+
+    /// New connections are met with these; open ones stay, unless the certificate that opened them does not
+    /// count any more: requests, watches and logs see that by themselves.
+    void take(std::shared_ptr<Credentials> fresh) {
+        credentials = std::move(fresh);
+        for (const auto& one : forwardings)
+            if (is_distrusted(one->shown)) beast::get_lowest_layer(*one->stream).close();
+        for (auto* timer : watchers) timer->cancel();
     }
 
-    /// Puts what happened since `version` into `lines`. False: that history is gone, which is the last line.
+    /// Puts what happened since `version` into `lines`. False: that history is not there, which is the last
+    /// line.
     bool collect_lines(const Watch& watch, std::uint64_t& version, bool& first, std::string& lines) {
         std::vector<registry::Event> events;
         const auto now = handler.registry().version();
-        if (!handler.registry().events_since(version, watch.kind, watch.name_space, events)) {
-            lines += Handler::expired_line(version, handler.registry().oldest_version());
+        // A position of the future is that of another registry (a backup was put back): silence would hide
+        // what happens here.
+        if (version > now ||
+            !handler.registry().events_since(version, watch.kind, watch.name_space, events)) {
+            lines += version > now ? Handler::future_line(version, now)
+                                   : Handler::expired_line(version, handler.registry().oldest_version());
             return false;
         }
         version = std::max(version, now);
@@ -543,7 +594,28 @@ struct Server::Impl {
         return true;
     }
 
-    asio::awaitable<void> stream_watch(std::shared_ptr<Stream> stream, Watch watch) {
+    /// The present objects as ADDED; returns the version they are of.
+    std::uint64_t initial_lines(const Watch& watch, bool& first, std::string& lines) {
+        const auto listing = handler.registry().list(*watch.kind, watch.name_space);
+        for (const auto& item : listing.items) {
+            const auto line =
+                handler.watch_line(watch,
+                                   {.type = registry::Event::Type::added,
+                                    .kind = watch.kind,
+                                    .name_space = resources::text_at(*item, "metadata.namespace"),
+                                    .version = listing.version,
+                                    .object = item,
+                                    .previous = nullptr},
+                                   first);
+            if (!line.empty()) first = false;
+            lines += line;
+        }
+        if (watch.mark_initial_end) lines += handler.bookmark_line(watch, listing.version, true);
+        return listing.version;
+    }
+
+    asio::awaitable<void> stream_watch(std::shared_ptr<Stream> stream, std::shared_ptr<Peer> shown,
+                                       Watch watch) {
         error_code error;
         http::response<http::empty_body> head{http::status::ok, 11};
         head.set(http::field::content_type, "application/json");
@@ -554,47 +626,33 @@ struct Server::Impl {
         if (error) co_return;
         asio::steady_timer changed(context);
         watchers.insert(&changed);
-        const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(watch.timeout_s > 0 ? std::min(watch.timeout_s, watch_seconds) : watch_seconds);
-        auto next_bookmark = std::chrono::steady_clock::now() + bookmark_every;
+        WatchClock clock(monotonic_ms(), watch.timeout_s, watch.bookmarks);
         auto version = watch.from;
         bool first = true;
         std::string lines;
-        if (watch.initial_state) {
-            const auto listing = handler.registry().list(*watch.kind, watch.name_space);
-            for (const auto& item : listing.items) {
-                const auto line = handler.watch_line(watch, {.type = registry::Event::Type::added, .kind = watch.kind, .name_space = resources::text_at(*item, "metadata.namespace"),
-                                                             .version = listing.version, .object = item, .previous = nullptr}, first);
-                if (!line.empty()) first = false;
-                lines += line;
-            }
-            version = listing.version;
-            if (watch.mark_initial_end) lines += handler.bookmark_line(watch, version, true);
-        }
-        bool gone = false;
-        while (!error && !gone) {
-            gone = !collect_lines(watch, version, first, lines);
-            const auto now = std::chrono::steady_clock::now();
-            const bool over = now >= end;
-            if (watch.bookmarks && (over || now >= next_bookmark)) {
-                lines += handler.bookmark_line(watch, version, false);
-                next_bookmark = now + bookmark_every;
-            }
+        if (watch.initial_state) version = initial_lines(watch, first, lines);
+        while (!error) {
+            bool is_last = is_distrusted(shown) || !collect_lines(watch, version, first, lines);
+            const auto turn = clock.turn(monotonic_ms());
+            if (turn.bookmark && !is_last) lines += handler.bookmark_line(watch, version, false);
+            is_last |= turn.is_over;
             if (!lines.empty()) {
                 Share share;
                 if (!share.take(replies, lines.size(), replies_max)) break;   // it comes again
                 beast::get_lowest_layer(*stream).expires_after(request_time);   // a watcher that never reads is dropped
                 co_await asio::async_write(*stream, http::make_chunk(asio::buffer(lines)), asio::redirect_error(asio::use_awaitable, error));
                 lines.clear();
-                continue;
+                if (!is_last) continue;   // something may have happened meanwhile
             }
-            if (over) break;
+            // A busy watch is looked at too: what keeps it busy may concern others.
+            if (is_last || (turn.look && is_gone(*stream))) break;
             beast::get_lowest_layer(*stream).expires_never();
-            changed.expires_at(std::min({end, next_bookmark, now + gone_poll}));
+            changed.expires_after(std::chrono::milliseconds(clock.next_ms() - monotonic_ms()));
             error_code waited;
             co_await changed.async_wait(asio::redirect_error(asio::use_awaitable, waited));
-            if (!waited && is_gone(*stream)) break;
         }
         watchers.erase(&changed);
+        beast::get_lowest_layer(*stream).expires_after(request_time);
         if (!error) co_await asio::async_write(*stream, http::make_chunk_last(), asio::redirect_error(asio::use_awaitable, error));
     }
 };
@@ -604,14 +662,10 @@ Server::~Server() { stop(); }
 
 Result<std::uint16_t> Server::start() {
     auto& s = *impl_;
+    auto credentials = make_credentials(s.options.certificate, s.options.client_ca);
+    if (!credentials) return std::unexpected(credentials.error());
+    s.credentials = std::move(*credentials);
     try {
-        s.tls.set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_tlsv1 | asio::ssl::context::no_tlsv1_1);
-        s.tls.use_certificate_chain(asio::buffer(s.options.certificate.certificate));
-        s.tls.use_private_key(asio::buffer(s.options.certificate.key), asio::ssl::context::pem);
-        s.tls.add_certificate_authority(asio::buffer(s.options.client_ca));
-        if (auto trusted = crypto::read_certificates(s.options.client_ca); trusted && !trusted->empty())
-            tls::verify_by(s.tls.native_handle(), std::make_shared<const crypto::TrustStore>(std::move(*trusted), std::vector<crypto::RevocationList>()), crypto::Purpose::client);
-        s.tls.set_verify_mode(asio::ssl::verify_peer);   // asked for, not demanded: an anonymous client may read /version
         const tcp::endpoint endpoint(asio::ip::make_address(s.options.address), s.options.port);
         s.acceptor.open(endpoint.protocol());
         s.acceptor.set_option(asio::socket_base::reuse_address(true));
@@ -628,6 +682,14 @@ Result<std::uint16_t> Server::start() {
     });
     s.thread = std::thread([&s] { s.context.run(); });
     return s.acceptor.local_endpoint().port();
+}
+
+Result<void> Server::use(const crypto::KeyPair& certificate, const std::string& client_ca) {
+    auto credentials = make_credentials(certificate, client_ca);
+    if (!credentials) return std::unexpected(credentials.error());
+    asio::post(impl_->context,
+               [&s = *impl_, fresh = std::move(*credentials)]() mutable { s.take(std::move(fresh)); });
+    return {};
 }
 
 void Server::stop() {
@@ -652,7 +714,13 @@ struct PageServer::Impl {
         while (from->is_open()) {
             error_code error;
             auto socket = co_await from->async_accept(asio::redirect_error(asio::use_awaitable, error));
-            if (error) co_return;
+            if (error == asio::error::operation_aborted) co_return;
+            if (error) {
+                // Out of descriptors: the page is there again when there are some.
+                asio::steady_timer pause(context, accept_pause);
+                co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));
+                continue;
+            }
             if (connections.use_count() > static_cast<long>(pages_max)) continue;
             auto stream = std::make_shared<beast::tcp_stream>(std::move(socket));
             asio::co_spawn(context, serve(stream, connections), asio::detached);

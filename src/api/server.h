@@ -14,7 +14,7 @@ struct ServerOptions {
     std::string address = "127.0.0.1";
     std::uint16_t port = 6443;           ///< 0 picks one
     crypto::KeyPair certificate;
-    std::string client_ca;               ///< PEM; client certificates of it are who they say
+    std::string client_ca;   ///< PEM, one or several; client certificates of them are who they say
 };
 
 /// HTTPS front of the resource API: HTTP/1.1 with keep-alive, limits on header, body and time, streamed watches.
@@ -24,6 +24,11 @@ class Server {
     Server(Handler& handler, ServerOptions options);
     ~Server();
     Result<std::uint16_t> start();
+    /// Other certificates while it runs: new handshakes are met with them, sessions that were begun before
+    /// are not resumed, and open connections stay. A client certificate that the new CAs do not stand for is
+    /// refused from the next request on, and its watches, logs and forwarded ports end. The error says what
+    /// cannot be used; all stays as it was then. Any thread.
+    Result<void> use(const crypto::KeyPair& certificate, const std::string& client_ca);
     void stop();
 
   private:
