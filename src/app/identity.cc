@@ -6,11 +6,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <fstream>
-#include <functional>
+#include <iterator>
 #include <sstream>
+#include <tuple>
 
 #include <fmt/format.h>
 
@@ -27,8 +27,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int token_key_days = 90;
-constexpr int server_certificate_days = 365, ca_days = 3650, renew_before_days = 90;
+constexpr std::int64_t token_key_ms = 90LL * 86'400'000;
+/// Brokers elsewhere read the keys every five minutes (run_broker).
+constexpr std::int64_t token_key_known_ms = 15 * 60'000;
 
 }  // namespace
 
@@ -76,98 +77,176 @@ Result<void> write_private(const fs::path& path, const std::string& content) {
 
 namespace {
 
-/// Both or none, as far as room goes: a key never stands beside the certificate of another.
-Result<void> write_pair(const fs::path& folder, const std::string& name, const crypto::KeyPair& pair) {
-    const auto key = folder / (name + ".key"), certificate = folder / (name + ".crt");
-    const auto staged_key = stage(key, pair.key);
-    if (!staged_key) return std::unexpected(staged_key.error());
-    const auto staged_certificate = stage(certificate, pair.certificate);
-    if (!staged_certificate) {
-        ::unlink(staged_key->c_str());
-        return std::unexpected(staged_certificate.error());
+struct KeyFile {
+    fs::path path;
+    std::int64_t made_ms = 0;
+};
+
+/// Newest first.
+std::vector<KeyFile> token_key_files(const fs::path& folder) {
+    std::vector<KeyFile> out;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder, error)) {
+        if (!entry.path().filename().string().starts_with("service-account") ||
+            entry.path().extension() != ".key")
+            continue;
+        struct stat s {};
+        if (stat(entry.path().c_str(), &s) == 0)
+            out.push_back({entry.path(), s.st_mtim.tv_sec * 1000LL + s.st_mtim.tv_nsec / 1'000'000});
     }
-    for (const auto& [from, to] : {std::pair(*staged_key, key), std::pair(*staged_certificate, certificate)})
-        if (!from.empty() && ::rename(from.c_str(), to.c_str()) != 0) return fail(fmt::format("{}: {}", to.string(), std::strerror(errno)));
+    std::ranges::sort(out, [](const auto& a, const auto& b) {
+        return std::pair(a.made_ms, a.path) > std::pair(b.made_ms, b.path);
+    });
+    return out;
+}
+
+Result<KeyFile> make_token_key(const fs::path& folder, bool is_first, std::int64_t now_ms) {
+    auto made = crypto::make_signing_key();
+    if (!made) return std::unexpected(made.error());
+    auto stamp = rfc3339(now_ms);
+    std::erase_if(stamp, [](char c) { return c == ':' || c == '-'; });
+    const auto path =
+        folder / (is_first ? std::string("service-account.key") : "service-account-" + stamp + ".key");
+    if (auto written = write_private(path, *made); !written) return std::unexpected(written.error());
+    // The file's time is the key's age.
+    const timespec at{.tv_sec = now_ms / 1000, .tv_nsec = now_ms % 1000 * 1'000'000};
+    const timespec times[] = {at, at};
+    utimensat(AT_FDCWD, path.c_str(), times, 0);
+    return KeyFile{path, now_ms};
+}
+
+crypto::KeyPair pair_of(const fs::path& folder, const std::string& name) {
+    return {.certificate = read_file(folder / (name + ".crt")).value_or(""),
+            .key = read_file(folder / (name + ".key")).value_or("")};
+}
+
+/// Key before certificate: what has the certificate has the key.
+Result<void> write_pair(const fs::path& folder, const std::string& name, const crypto::KeyPair& pair,
+                        const crypto::KeyPair& before) {
+    if (pair.key != before.key)
+        if (auto r = write_private(folder / (name + ".key"), pair.key); !r) return r;
+    if (pair.certificate != before.certificate)
+        if (auto r = write_private(folder / (name + ".crt"), pair.certificate); !r) return r;
     return {};
 }
 
-Result<crypto::KeyPair> kept_or_made(const fs::path& folder, const std::string& name, const std::function<bool(const crypto::KeyPair&)>& good,
-                                     const std::function<Result<crypto::KeyPair>()>& make) {
-    crypto::KeyPair pair{.certificate = read_file(folder / (name + ".crt")).value_or(""), .key = read_file(folder / (name + ".key")).value_or("")};
-    if (!pair.certificate.empty() && !pair.key.empty() && good(pair)) return pair;
-    auto fresh = make();
-    if (!fresh) return fresh;
-    if (auto r = write_pair(folder, name, *fresh); !r) {
-        if (pair.key.empty() || crypto::seconds_left(pair.certificate) <= 0) return std::unexpected(r.error());
-        log::error("app", "a certificate has its successor only when the disk takes it; the one that is there goes on name={} why=\"{}\"", name, r.error().message);
-        return pair;
-    }
-    return fresh;
+constexpr const char* next_ca = "api-ca-next.pem";
+constexpr const char* trusted_file = "api-ca-trusted.crt";
+
+/// Left behind it would undo what somebody puts there later.
+Result<void> forget_next_ca(const fs::path& folder) {
+    std::error_code error;
+    fs::remove(folder / next_ca, error);
+    if (error) return fail(fmt::format("{}: {}", (folder / next_ca).string(), error.message()));
+    return {};
+}
+
+/// A CA is two files, and a crash may come between them: the new one stands whole in a third file first, and
+/// is taken from there.
+Result<void> write_ca(const fs::path& folder, const crypto::KeyPair& ca, const crypto::KeyPair& before) {
+    if (ca.key == before.key && ca.certificate == before.certificate) return {};
+    if (auto r = write_private(folder / next_ca, ca.key + ca.certificate); !r) return r;
+    if (auto r = write_pair(folder, "api-ca", ca, before); !r) return r;
+    return forget_next_ca(folder);
+}
+
+/// What write_ca() was interrupted in.
+Result<void> finish_ca(const fs::path& folder) {
+    const auto whole = read_file(folder / next_ca);
+    if (!whole) return {};
+    const auto begin = whole->find("-----BEGIN CERTIFICATE-----");
+    const auto parts = begin == std::string::npos ? crypto::KeyPair{}
+                                                  : crypto::KeyPair{.certificate = whole->substr(begin),
+                                                                    .key = whole->substr(0, begin)};
+    const auto chain = crypto::read_certificates(parts.certificate);
+    // What is not whole was never begun to be taken: the files before it are as they were.
+    if (chain && !chain->empty() && chain->front().matches_key(parts.key))
+        if (auto r = write_pair(folder, "api-ca", parts, {}); !r) return r;
+    return forget_next_ca(folder);
 }
 
 }  // namespace
 
-Result<std::vector<std::string>> open_token_keys(const fs::path& folder) {
-    std::vector<fs::path> files;
-    std::error_code error;
-    for (const auto& entry : fs::directory_iterator(folder, error))
-        if (entry.path().filename().string().starts_with("service-account") && entry.path().extension() == ".key") files.push_back(entry.path());
-    // Newest first: it signs, the others go on verifying what they signed.
-    std::ranges::sort(files, std::greater{}, [&](const fs::path& file) { return fs::last_write_time(file, error); });
-    const bool old = !files.empty() && fs::file_time_type::clock::now() - fs::last_write_time(files.front(), error) > std::chrono::hours(24 * token_key_days);
-    if (files.empty() || old) {
-        auto made = crypto::make_signing_key();
-        if (!made) return std::unexpected(made.error());
-        auto name = folder / "service-account.key";
-        if (!files.empty()) {
-            auto stamp = rfc3339(wall_ms());
-            std::erase_if(stamp, [](char c) { return c == ':' || c == '-'; });
-            name = folder / ("service-account-" + stamp + ".key");
-        }
-        if (auto written = write_private(name, *made); written) files.insert(files.begin(), name);
-        else if (files.empty()) return std::unexpected(written.error());
-        else log::error("app", "the key of service-account tokens has its successor only when the disk takes it; the one that is there goes on why=\"{}\"", written.error().message);
+Result<TokenKeys> open_token_keys(const fs::path& folder, std::int64_t now_ms) {
+    auto files = token_key_files(folder);
+    TokenKeys out;
+    if (files.empty() || now_ms - files.front().made_ms > token_key_ms) {
+        auto made = make_token_key(folder, files.empty(), now_ms);
+        if (made) files.insert(files.begin(), *made);
+        else if (files.empty()) return std::unexpected(made.error());
+        else out.fault = "its successor is due and cannot be made: " + made.error().message;
     }
-    std::vector<std::string> out;
+    out.renewal_ms = files.front().made_ms + token_key_ms;
+    // The newest one signs once it was known for a while.
+    const auto signing = std::ranges::find_if(
+        files, [&](const auto& file) { return now_ms - file.made_ms >= token_key_known_ms; });
+    if (signing != files.end()) std::rotate(files.begin(), signing, std::next(signing));
+    else std::rotate(files.begin(), std::prev(files.end()), files.end());
+    out.signing_file = files.front().path.filename().string();
     for (const auto& file : files) {
-        auto text = read_file(file);
+        auto text = read_file(file.path);
         if (!text) return std::unexpected(text.error());
-        out.push_back(std::move(*text));
+        out.keys.push_back(std::move(*text));
     }
     return out;
 }
 
-Result<Identity> open_identity(const fs::path& folder) {
+Result<Identity> open_identity(const fs::path& folder, std::int64_t now_ms, const Identity* current,
+                               std::vector<std::string>* done) {
     std::error_code error;
     fs::create_directories(folder, error);
     fs::permissions(folder, fs::perms::owner_all, error);
-    auto fresh_enough = [](const crypto::KeyPair& p) { return crypto::seconds_left(p.certificate) > renew_before_days * 86'400LL; };
-    Identity out;
-    auto ca = kept_or_made(folder, "api-ca", fresh_enough, [] { return crypto::make_ca("penstock-api-ca", ca_days); });
-    if (!ca) return std::unexpected(ca.error());
-    out.ca = *ca;
-    std::vector<std::string> names{"localhost", io::machine_name(), "kubernetes", "kubernetes.default", "kubernetes.default.svc"};
-    auto addresses = io::machine_addresses();
-    addresses.insert(addresses.begin(), {"127.0.0.1", "::1"});
-    auto server = kept_or_made(
-        folder, "api-server", [&](const auto& p) { return fresh_enough(p) && crypto::covers(p.certificate, names, addresses); },
-        [&] { return crypto::make_leaf(out.ca, {.common_name = "penstock-api", .dns_names = names, .addresses = addresses, .server = true, .days = server_certificate_days}); });
-    if (!server) return std::unexpected(server.error());
-    auto admin = kept_or_made(folder, "admin", fresh_enough,
-                              [&] { return crypto::make_leaf(out.ca, {.common_name = "system:admin", .organizations = {"system:masters"}, .days = server_certificate_days}); });
-    if (!admin) return std::unexpected(admin.error());
-    out.server = *server;
-    out.admin = *admin;
-    return out;
+    if (auto r = finish_ca(folder); !r) return std::unexpected(r.error());
+    const Identity kept{.ca = pair_of(folder, "api-ca"),
+                        .trusted = read_file(folder / trusted_file).value_or(""),
+                        .server = pair_of(folder, "api-server"),
+                        .admin = pair_of(folder, "admin")};
+    api::ServerNames names{.dns_names = {"localhost", io::machine_name(), "kubernetes", "kubernetes.default",
+                                         "kubernetes.default.svc"},
+                           .addresses = io::machine_addresses()};
+    names.addresses.insert(names.addresses.begin(), {"127.0.0.1", "::1"});
+    auto have = kept;
+    bool new_ca = false;
+    if (current != nullptr) {
+        // Leaves that went away while they are in force come back; so does one that could not be written.
+        if (const auto ca = crypto::read_certificates(current->ca.certificate); ca && !ca->empty()) {
+            if (!api::leaf_due(have.server, ca->front(), &names, now_ms).empty())
+                have.server = current->server;
+            if (!api::leaf_due(have.admin, ca->front(), nullptr, now_ms).empty()) have.admin = current->admin;
+        }
+        if (have.trusted.empty()) have.trusted = current->trusted;
+        // A CA that somebody removed gets its successor while its key is still known: nobody is cut off.
+        if (have.ca.certificate.empty() && have.ca.key.empty()) have.ca = current->ca, new_ca = true;
+    }
+    auto next = api::renew(have, names, now_ms, new_ca);
+    if (!next) return fail(fmt::format("{}/{}", folder.string(), next.error().message));
+    const auto& pki = next->pki;
+    auto note = [&](const Error& why) {
+        if (done != nullptr) done->push_back("files cannot be written, what they should hold is in force all the same: " + why.message);
+    };
+    // Whom to trust comes first: no CA comes into force whose predecessor would be forgotten in a crash.
+    if (pki.trusted != kept.trusted)
+        if (auto r = write_private(folder / trusted_file, pki.trusted); !r) {
+            if (pki.ca.key != kept.ca.key) return std::unexpected(r.error());
+            note(r.error());
+        }
+    if (auto r = write_ca(folder, pki.ca, kept.ca); !r) return std::unexpected(r.error());
+    for (const auto& [name, pair, before] :
+         {std::tuple{"api-server", &pki.server, &kept.server}, std::tuple{"admin", &pki.admin, &kept.admin}})
+        if (auto r = write_pair(folder, name, *pair, *before); !r) note(r.error());
+    if (done != nullptr) std::ranges::copy(next->done, std::back_inserter(*done));
+    return next->pki;
 }
 
 std::string kubeconfig_text(const Identity& identity, const std::string& address, int port) {
     return fmt::format(
         "apiVersion: v1\nkind: Config\ncurrent-context: default\n"
-        "clusters:\n- name: default\n  cluster:\n    server: https://{}:{}\n    certificate-authority-data: {}\n"
+        "clusters:\n- name: default\n  cluster:\n    server: https://{}:{}\n    certificate-authority-data: "
+        "{}\n"
         "users:\n- name: default\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n"
         "contexts:\n- name: default\n  context:\n    cluster: default\n    user: default\n",
-        address == "0.0.0.0" || address == "::" ? "127.0.0.1" : address, port, base64_encode(identity.ca.certificate), base64_encode(identity.admin.certificate),
+        address == "0.0.0.0" || address == "::" ? "127.0.0.1" : address, port,
+        base64_encode(identity.trusted), base64_encode(identity.admin.certificate),
         base64_encode(identity.admin.key));
 }
 

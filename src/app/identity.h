@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "api/own_pki.h"
 #include "base/result.h"
-#include "crypto/certificate.h"
 
 namespace penstock::app {
 
@@ -13,15 +13,25 @@ Result<std::string> read_file(const std::filesystem::path& path);
 /// content is left as it is. What is there stays there when it fails.
 Result<void> write_private(const std::filesystem::path& path, const std::string& content);
 
-/// The API's own CA and certificates: made at the first start, leaves made anew when they near their end or when the
-/// machine got other addresses.
-struct Identity {
-    crypto::KeyPair ca, server, admin;
+using Identity = api::OwnPki;
+
+/// What the folder `pki` holds of the API at `now_ms` (Unix time), after what is missing was made and what is
+/// due was renewed (api::renew) and written. `current`: what is in force while it runs; leaves that the
+/// folder lost are put back from there. `done` gets what was made and why. A leaf that cannot be written is
+/// used all the same.
+Result<Identity> open_identity(const std::filesystem::path& folder, std::int64_t now_ms,
+                               const Identity* current = nullptr, std::vector<std::string>* done = nullptr);
+
+struct TokenKeys {
+    /// PEM; the first one signs, all verify. A successor is made after 90 days and verifies for a while
+    /// before it signs, so that whoever reads the keys now and then knows it by the first token.
+    std::vector<std::string> keys;
+    std::string signing_file;            ///< name in the folder of the first one
+    std::int64_t renewal_ms = 0;         ///< Unix time from which on there is a successor
+    std::string fault;   ///< why the successor that is due is not there; empty: nothing is due
 };
-Result<Identity> open_identity(const std::filesystem::path& folder);
-/// Keys that sign service-account tokens, newest first. The first start makes one; a call more than 90 days later another one,
-/// which signs from then on while the older ones go on verifying.
-Result<std::vector<std::string>> open_token_keys(const std::filesystem::path& folder);
+/// Keys that sign service-account tokens. The first call makes one.
+Result<TokenKeys> open_token_keys(const std::filesystem::path& folder, std::int64_t now_ms);
 /// In K3s' form, for the administrator's certificate.
 std::string kubeconfig_text(const Identity& identity, const std::string& address, int port);
 

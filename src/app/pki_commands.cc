@@ -1,6 +1,8 @@
 // pki: certificates made, looked at, checked, counted.
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <iostream>
 #include <map>
 
@@ -207,6 +209,33 @@ int pki_verify(const PkiOptions& o) {
     return 0;
 }
 
+namespace {
+
+/// The certificates and keys of the resource API itself, where it is Penstock's and tells them.
+Result<void> add_own(client::Client& api,
+                     const std::function<void(std::int64_t ends, std::vector<std::string> cells)>& add) {
+    const auto answer = api.request("GET", "/penstock/certificates");
+    if (!answer) return std::unexpected(answer.error());
+    if (answer->status == 404 || answer->status == 403)
+        return {};   // a cluster's API, or somebody who may not see them
+    if (!answer->ok()) return fail(answer->message());
+    const auto& certificates = at_path(answer->body, "certificates");
+    if (!certificates.is_array()) return {};
+    for (const auto& one : certificates) {
+        const auto ends = parse_rfc3339(text_at(one, "notAfter"));
+        const auto breaks =
+            text_at(one, "fault").empty() ? text_at(one, "whenItEnds") : "FAULT: " + text_at(one, "fault");
+        add(ends < 0 ? INT64_MAX : ends,
+            {fmt::format("API pki/{} ({})", text_at(one, "where"), text_at(one, "name")),
+             text_at(one, "subject", "-"), ends < 0 ? "-" : rfc3339(ends), ends < 0 ? "-" : left_text(ends),
+             text_at(one, "renewal", text_at(one, "name") == "ca" ? "by hand" : "-"), text_at(one, "usedBy"),
+             breaks});
+    }
+    return {};
+}
+
+}  // namespace
+
 int pki_list(const ResourceOptions& options) {
     auto api = connect(options);
     if (!api) return problem(api.error().message);
@@ -268,6 +297,11 @@ int pki_list(const ResourceOptions& options) {
         if (const auto& data = at_path(item, "data"); data.is_object())
             for (const auto& [entry, value] : data.items())
                 if (value.is_string() && value.get_ref<const std::string&>().find("BEGIN CERTIFICATE") != std::string::npos) add("ConfigMap", item, entry, value.get<std::string>());
+    if (auto r =
+            add_own(*api, [&](std::int64_t ends,
+                              std::vector<std::string> cells) { rows.push_back({ends, std::move(cells)}); });
+        !r)
+        return problem(r.error().message);
     std::ranges::stable_sort(rows, {}, &Row::ends);
     std::vector<std::vector<std::string>> cells;
     for (auto& row : rows) cells.push_back(std::move(row.cells));

@@ -19,7 +19,8 @@
 #include "api/server.h"
 #include "app/commands.h"
 #include "app/file_follower.h"
-#include "app/identity.h"
+#include "app/identity_keeper.h"
+#include "app/kubeconfig_file.h"
 #include "app/pki_check.h"
 #include "base/log.h"
 #include "base/log_output.h"
@@ -111,17 +112,22 @@ int give_up(const std::string& why) {
     return 1;
 }
 
-api::PageServer::Page pages_of(control::BrokerController& controller, const control::Housekeeper* housekeeper) {
-    return [&controller, housekeeper](const std::string& path) -> api::Reply {
+/// `more_metrics`, `more_not_ready`: of the API's part of the process; empty where it has none.
+api::PageServer::Page pages_of(control::BrokerController& controller, const control::Housekeeper* housekeeper,
+                               std::function<std::string()> more_metrics,
+                               std::function<std::string()> more_not_ready) {
+    return [&controller, housekeeper, more_metrics = std::move(more_metrics),
+            more_not_ready = std::move(more_not_ready)](const std::string& path) -> api::Reply {
         if (path == "/metrics") {
             auto text = controller.metrics_page() + control::reconcile_metrics(controller.engine_counts(), true);
             if (housekeeper != nullptr) text += control::reconcile_metrics(housekeeper->engine().counts(), false);
+            if (more_metrics) text += more_metrics();
             text += control::log_metrics();
             return {.content_type = "text/plain; version=0.0.4", .body = std::move(text)};
         }
         if (path == "/healthz" || path == "/livez") return {.content_type = "text/plain", .body = "ok\n"};
         if (path == "/readyz") {
-            const auto why = controller.not_ready();
+            const auto why = controller.not_ready() + (more_not_ready ? more_not_ready() : std::string());
             return {.status = why.empty() ? 200 : 503, .content_type = "text/plain", .body = why.empty() ? "ok\n" : why};
         }
         return {.status = 404, .content_type = "text/plain", .body = "here are /metrics, /healthz and /readyz\n"};
@@ -155,6 +161,12 @@ class TokenKeyReader {
     control::TokenKeys known_;
 };
 
+/// A renewal of leadership has its answer in time or none: what waits longer than the lease lasts must not go
+/// on leading.
+constexpr std::int64_t lease_answer_ms = 4000;
+/// How often brokers read the keys of service-account tokens; a new key verifies for three times as long
+/// before it signs.
+constexpr int token_keys_ms = 300'000, token_keys_again_ms = 5000;
 constexpr const char* account_folder = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 }  // namespace
@@ -179,7 +191,7 @@ int run_broker(const BrokerRoleOptions& options) {
     control::RemoteObjects objects(connect, followed, options.name_space);
     TokenKeyReader token_keys(connect);
     control::BrokerController controller(objects, version, [&] { return token_keys.known(); }, place_in(options.data_folder));
-    api::PageServer pages(pages_of(controller, nullptr));
+    api::PageServer pages(pages_of(controller, nullptr, {}, {}));
     controller.on_metrics_port([&](int wanted) {
         const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
         return listening ? std::string() : listening.error().message;
@@ -194,15 +206,21 @@ int run_broker(const BrokerRoleOptions& options) {
     // One broker acts for a namespace; others wait for its lease. Who loses it ends, so that a fresh start decides anew.
     std::atomic<bool> stopping{false}, lost{false};
     std::thread reading([&] {
-        while (!stopping) objects.pause(token_keys.read() ? 300'000 : 5000);
+        // An API that is away is asked with growing pauses.
+        for (int pause = token_keys_again_ms; !stopping;) {
+            const bool read = token_keys.read();
+            objects.pause(read ? token_keys_ms : pause);
+            pause = read ? token_keys_again_ms : std::min(pause * 2, token_keys_ms);
+        }
     });
     std::thread electing([&] {
         auto transport = connect();
+        transport->set_answer_time(lease_answer_ms);
         const auto space = options.name_space.empty() ? std::string("azure-iot-operations") : options.name_space;
         client::LeaderElection election(*transport, space, "penstock-broker", fmt::format("{}_{}", io::machine_name(), random_uuid().substr(0, 8)));
         bool leads = false;
         while (!stopping) {
-            const bool now = election.tick(monotonic_ms(), wall_ms());
+            const bool now = election.tick(monotonic_ms, wall_ms());
             if (now && !leads) controller.start();
             if (leads && !now) {
                 lost = true;
@@ -237,31 +255,47 @@ int run(const RunOptions& options) {
     if (error) return give_up(fmt::format("the data folder {} cannot be made: {}; choose another with --data-dir", options.data_folder, error.message()));
     const auto descriptors = io::raise_descriptor_limit();
     if (const auto whole = check_pki(options.data_folder); !whole) return give_up(whole.error().message);
-    const auto identity = open_identity(fs::path(options.data_folder) / "pki");
-    if (!identity) return give_up(identity.error().message);
+    IdentityKeeper keeper(fs::path(options.data_folder) / "pki");
+    if (auto opened = keeper.open(wall_ms()); !opened) return give_up(opened.error().message);
+    const auto& identity = keeper.identity();
+    mark_pki(options.data_folder);
     const auto registry_file = fs::path(options.data_folder) / "registry.sqlite";
     for (const char* suffix : {"", "-wal", "-shm"}) fs::permissions(registry_file.string() + suffix, fs::perms::owner_read | fs::perms::owner_write, error);
     auto registry = registry::Registry::open((fs::path(options.data_folder) / "registry.sqlite").string());
     if (!registry) return give_up(registry.error().message);
 
-    const auto token_keys = open_token_keys(fs::path(options.data_folder) / "pki");
-    if (!token_keys) return give_up(token_keys.error().message);
-    mark_pki(options.data_folder);
     const std::string token_issuer = "https://kubernetes.default.svc.cluster.local";
-    api::Tokens tokens(**registry, token_issuer, *token_keys);
+    api::Tokens tokens(**registry, token_issuer, keeper.token_keys().keys);
     api::Authorizer::bootstrap(**registry);
 
     control::LocalObjects objects(**registry);
     control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; }, place_in(options.data_folder));
     control::CertificateControllers certificates(objects);
-    control::Housekeeper housekeeper(**registry, {.api_ca = identity->ca.certificate, .make_token = [&](const Json& account, const Json& secret) {
-                                                      const auto made = tokens.issue(account, {}, 0, secret);
-                                                      return made ? made->token : std::string();
-                                                  },
-                                                  .version = version,
-                                                  .roles = [&] { return options.with_broker ? controller.roles() : std::vector<control::Role>{control::api_role()}; }});
+    control::Housekeeper housekeeper(
+        **registry, {.api_ca = identity.trusted,
+                     .make_token =
+                         [&](const Json& account, const Json& secret) {
+                             const auto made = tokens.issue(account, {}, 0, secret);
+                             return made ? made->token : std::string();
+                         },
+                     .version = version,
+                     .roles =
+                         [&] {
+                             return options.with_broker ? controller.roles()
+                                                        : std::vector<control::Role>{control::api_role()};
+                         }});
     api::Handler handler(**registry, tokens, version);
-    if (options.with_broker) handler.set_ready_check([&] { return controller.not_ready(); });
+    auto certificates_ended = [&keeper] {
+        return api::certificates_not_ready(keeper.facts(wall_ms()), wall_ms());
+    };
+    auto certificates_figures = [&keeper, &objects] {
+        return api::certificates_metrics(keeper.facts(wall_ms())) + control::certificate_metrics(objects);
+    };
+    handler.set_ready_check([&] {
+        return (options.with_broker ? controller.not_ready() : std::string()) + certificates_ended();
+    });
+    handler.set_certificates([&] { return api::certificates_json(keeper.facts(wall_ms())); });
+    handler.set_metrics(certificates_figures);
     if (options.with_broker)
         handler.set_broker_view([&](const std::string& what) { 
             if (what.starts_with("traces")) return controller.traces(what);
@@ -277,14 +311,16 @@ int run(const RunOptions& options) {
         fs::remove(copy, ignored);
         return bytes;
     });
-    api::Server server(handler, {.address = options.api_address, .port = static_cast<std::uint16_t>(options.api_port), .certificate = identity->server, .client_ca = identity->ca.certificate});
+    api::Server server(handler, {.address = options.api_address,
+                                 .port = static_cast<std::uint16_t>(options.api_port),
+                                 .certificate = identity.server,
+                                 .client_ca = identity.trusted});
     const auto port = server.start();
     if (!port) return give_up(port.error().message + "; is another penstock running, or choose another with --api-port");
-    const auto kubeconfig = (fs::path(options.data_folder) / "kubeconfig.yaml").string();
-    const auto kubeconfig_now = kubeconfig_text(*identity, options.api_address, *port);
-    if (auto r = write_private(kubeconfig, kubeconfig_now); !r)   // nothing in here needs the file
-        log::error("app", "the kubeconfig for kubectl and penstock get is not as it should be; it is written at the next start file={} why=\"{}\"", kubeconfig, r.error().message);
-    auto access = client::parse_kubeconfig(kubeconfig_now, kubeconfig);
+    KubeconfigFile kubeconfig((fs::path(options.data_folder) / "kubeconfig.yaml").string());
+    if (auto r = kubeconfig.set(kubeconfig_text(identity, options.api_address, *port)); !r)   // nothing in here needs the file
+        log::error("app", "the kubeconfig for kubectl and penstock get is not as it should be; it is tried again file={} why=\"{}\"", kubeconfig.path(), r.error().message);
+    auto access = kubeconfig.access();
     if (!access) return give_up(access.error().message);
 
     // The manifests folder of the data folder first, then what the command line names; each has its own objects.
@@ -302,7 +338,7 @@ int run(const RunOptions& options) {
         });
         follower->sync();
     }
-    api::PageServer pages(pages_of(controller, &housekeeper));
+    api::PageServer pages(pages_of(controller, &housekeeper, certificates_figures, certificates_ended));
 
     controller.on_metrics_port([&](int wanted) {
         const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
@@ -316,7 +352,7 @@ int run(const RunOptions& options) {
     log::info("app", "penstock {} runs data={} api=https://{}:{} descriptors={}", version, options.data_folder, options.api_address, *port, descriptors);
     log::print(STDOUT_FILENO, fmt::format("Penstock {} is running; Ctrl-C stops it.\n  resources   penstock get broker,brokerlistener -A      (or kubectl, with the file below)\n"
                                           "  kubeconfig  {}\n",
-                                          version, kubeconfig));
+                                          version, kubeconfig.path()));
 
     std::atomic<bool> stopping{false};
     std::vector<std::thread> following;
@@ -329,13 +365,24 @@ int run(const RunOptions& options) {
             [[maybe_unused]] const auto why = (*registry)->storage_fault();
         }
     });
-    // A key that signs tokens gets a successor in time, however long the process runs.
+    // Certificates and keys get their successors in time, however long the process runs.
+    keeper.set_users({.identity = [&, api_port = *port](const Identity& now) -> Result<void> {
+                          if (auto used = server.use(now.server, now.trusted); !used) return used;
+                          housekeeper.set_api_ca(now.trusted);
+                          mark_pki(options.data_folder);
+                          return kubeconfig.set(kubeconfig_text(now, options.api_address, api_port));
+                      },
+                      .token_keys =
+                          [&](const std::vector<std::string>& keys) {
+                              tokens.set_keys(keys);
+                              mark_pki(options.data_folder);
+                          }});
     following.emplace_back([&] {
         while (!stopping) {
-            pause(3'600'000);
+            pause(IdentityKeeper::look_ms);
             if (stopping) return;
-            if (const auto keys = open_token_keys(fs::path(options.data_folder) / "pki")) tokens.set_keys(*keys);
-            else log::warn("app", "the keys of service-account tokens cannot be read: {}", keys.error().message);
+            keeper.look(wall_ms());
+            if (auto written = kubeconfig.write(); !written) log::debug("app", "the kubeconfig cannot be written yet: {}", written.error().message);
         }
     });
     int signal_number = 0;

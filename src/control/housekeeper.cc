@@ -29,7 +29,8 @@ constexpr registry::WriteOptions as(const char* manager) { return {.manager = ma
 /// A Namespace gets its default account and the API's CA; one that is ending loses its content, then itself.
 class NamespaceReconciler : public Reconciler {
   public:
-    NamespaceReconciler(Registry& registry, std::string api_ca) : registry_(registry), api_ca_(std::move(api_ca)) {}
+    NamespaceReconciler(Registry& registry, std::function<std::string()> api_ca)
+        : registry_(registry), api_ca_(std::move(api_ca)) {}
     const char* name() const override { return "namespace"; }
     std::vector<Key> all() override {
         std::vector<Key> out;
@@ -50,7 +51,7 @@ class NamespaceReconciler : public Reconciler {
             if (auto made = registry_.create(core("ServiceAccount"), key.name, {{"metadata", {{"name", "default"}}}}, as("penstock-namespace")); !made && made.error().reason != "AlreadyExists" && made.error().code != 403)
                 return Outcome::retry(made.error().message);
         const auto bundle = registry_.get(core("ConfigMap"), key.name, "kube-root-ca.crt");
-        const Json data = {{"ca.crt", api_ca_}};
+        const Json data = {{"ca.crt", api_ca_()}};
         if (!bundle) {
             if (auto made = registry_.create(core("ConfigMap"), key.name, {{"metadata", {{"name", "kube-root-ca.crt"}}}, {"data", data}}, as("penstock-namespace")); !made && made.error().reason != "AlreadyExists" && made.error().code != 403)
                 return Outcome::retry(made.error().message);
@@ -77,13 +78,15 @@ class NamespaceReconciler : public Reconciler {
         return Outcome::settled();
     }
     Registry& registry_;
-    std::string api_ca_;
+    std::function<std::string()> api_ca_;
 };
 
 /// Fills Secrets of type kubernetes.io/service-account-token; they go with their account.
 class TokenSecretReconciler : public Reconciler {
   public:
-    TokenSecretReconciler(Registry& registry, const HousekeeperOptions& options) : registry_(registry), options_(options) {}
+    TokenSecretReconciler(Registry& registry, const HousekeeperOptions& options,
+                          std::function<std::string()> api_ca)
+        : registry_(registry), options_(options), api_ca_(std::move(api_ca)) {}
     const char* name() const override { return "token-secret"; }
     std::vector<Key> all() override {
         std::vector<Key> out;
@@ -111,11 +114,26 @@ class TokenSecretReconciler : public Reconciler {
             return Outcome::settled();
         }
         const auto& data = at_path(**secret, "data");
-        if (data.is_object() && data.contains("token") && data.contains("ca.crt") && data.contains("namespace") && !uid.empty()) return Outcome::settled();
+        const auto ca = base64_encode(api_ca_());
+        if (data.is_object() && data.contains("token") && data.contains("ca.crt") &&
+            data.contains("namespace") && !uid.empty()) {
+            if (data["ca.crt"] == Json(ca)) return Outcome::settled();
+            if (auto done =
+                    registry_.patch(core("Secret"), key.name_space, key.name, registry::PatchType::merge,
+                                    {{"data", {{"ca.crt", ca}}}}, false, as("penstock-token"));
+                !done)
+                return Outcome::retry(done.error().message);
+            return Outcome::settled();
+        }
         const auto token = options_.make_token(**account, {{"kind", "Secret"}, {"name", key.name}, {"uid", text_at(**secret, "metadata.uid")}});
         if (token.empty()) return Outcome::retry("the token could not be made");
-        const Json patch = {{"metadata", {{"annotations", {{"kubernetes.io/service-account.uid", text_at(**account, "metadata.uid")}}}}},
-                            {"data", {{"token", base64_encode(token)}, {"ca.crt", base64_encode(options_.api_ca)}, {"namespace", base64_encode(key.name_space)}}}};
+        const Json patch = {
+            {"metadata",
+             {{"annotations", {{"kubernetes.io/service-account.uid", text_at(**account, "metadata.uid")}}}}},
+            {"data",
+             {{"token", base64_encode(token)},
+              {"ca.crt", ca},
+              {"namespace", base64_encode(key.name_space)}}}};
         if (auto done = registry_.patch(core("Secret"), key.name_space, key.name, registry::PatchType::merge, patch, false, as("penstock-token")); !done) return Outcome::retry(done.error().message);
         return Outcome::settled();
     }
@@ -128,6 +146,7 @@ class TokenSecretReconciler : public Reconciler {
     }
     Registry& registry_;
     const HousekeeperOptions& options_;
+    std::function<std::string()> api_ca_;
 };
 
 /// Garbage collection by owner references, and the finalizers of foreground and orphaning deletion.
@@ -287,11 +306,24 @@ class EventExpiry : public Reconciler {
 Role api_role() { return {.pod = "penstock-api-0", .container = "api", .component = "api", .log_modules = {"api", "registry", "client"}, .ports = {}, .why_not = {}}; }
 
 Housekeeper::Housekeeper(Registry& registry, HousekeeperOptions options) : options_(std::move(options)), objects_(registry), engine_(objects_) {
-    engine_.add(std::make_unique<NamespaceReconciler>(registry, options_.api_ca));
-    engine_.add(std::make_unique<TokenSecretReconciler>(registry, options_));
+    engine_.add(std::make_unique<NamespaceReconciler>(registry, [this] { return api_ca(); }));
+    engine_.add(std::make_unique<TokenSecretReconciler>(registry, options_, [this] { return api_ca(); }));
     engine_.add(std::make_unique<Collector>(registry));
     engine_.add(std::make_unique<EventExpiry>(registry));
     if (options_.roles) engine_.add(make_projection(registry, options_));
+}
+
+void Housekeeper::set_api_ca(std::string pem) {
+    {
+        const std::lock_guard lock(guard_);
+        options_.api_ca = std::move(pem);
+    }
+    engine_.look_again();
+}
+
+std::string Housekeeper::api_ca() const {
+    const std::lock_guard lock(guard_);
+    return options_.api_ca;
 }
 
 }  // namespace penstock::control

@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,7 @@ struct Role {
 Role api_role();
 
 struct HousekeeperOptions {
-    std::string api_ca;                  ///< PEM; for ConfigMap kube-root-ca.crt and token Secrets
+    std::string api_ca;   ///< PEM, one or several; for ConfigMap kube-root-ca.crt and token Secrets
     /// Token of a service account bound to its Secret, without end; empty when it cannot be made.
     std::function<std::string(const resources::Json& account, const resources::Json& secret)> make_token;
     std::string version;
@@ -37,10 +38,15 @@ class Housekeeper {
     Housekeeper(registry::Registry& registry, HousekeeperOptions options);
     void start() { engine_.start(); }
     void stop() { engine_.stop(); }
+    /// The API has other CAs: every namespace and token Secret gets them. Any thread.
+    void set_api_ca(std::string pem);
     [[nodiscard]] const Engine& engine() const { return engine_; }
 
   private:
-    HousekeeperOptions options_;
+    [[nodiscard]] std::string api_ca() const;
+
+    HousekeeperOptions options_;         ///< api_ca: guarded by guard_
+    mutable std::mutex guard_;
     LocalObjects objects_;
     Engine engine_;
 };

@@ -1,8 +1,11 @@
 """The resource commands, manifests beside people, the roles in processes of their own. Standard library only."""
+import base64
 import json
 import os
 import pathlib
+import re
 import resource
+import shutil
 import signal
 import socket
 import sqlite3
@@ -180,6 +183,81 @@ def rotation():
             told.close()
 
 
+def identity_of(kubeconfig, folder):
+    """The CA, certificate and key of a kubeconfig as files."""
+    text = pathlib.Path(kubeconfig).read_text()
+    files = []
+    for key in ("certificate-authority-data", "client-certificate-data", "client-key-data"):
+        path = pathlib.Path(folder) / f"{pathlib.Path(kubeconfig).stem}-{key}.pem"
+        path.write_bytes(base64.b64decode(re.search(key + r": (\S+)", text)[1]))
+        files.append(str(path))
+    return files
+
+
+def certificates():
+    """The API's own CA is replaced while it runs: everything follows, who trusts the old one goes on until it is taken out of the trusted ones."""
+    with Penstock(BINARY) as p:
+        p.wait_running("default")
+        old = p.folder / "old.yaml"
+        shutil.copy(p.data / "kubeconfig.yaml", old)
+        listed = expect(p.run("pki", "list"), "API pki/api-server.crt (server)")
+        assert "API pki/admin.crt (admin)" in listed and "service-account.key (service-account-key)" in listed, listed
+        ca, certificate, key = identity_of(old, p.folder)
+        context = ssl.create_default_context(cafile=ca)
+        context.load_cert_chain(certificate, key)
+
+        def connect(session=None):
+            return context.wrap_socket(socket.create_connection(("127.0.0.1", p.api_port), timeout=30), server_hostname="127.0.0.1", session=session)
+
+        def ask(stream, path):
+            stream.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+        # A session that is resumed, as browsers and Node do it, and the identity with it.
+        first = connect()
+        ask(first, "/api/v1/namespaces/default/configmaps")
+        assert first.recv(12) == b"HTTP/1.1 200"
+        second = connect(first.session)
+        ask(second, "/api/v1/namespaces/default/configmaps")
+        assert second.recv(12) == b"HTTP/1.1 200" and second.session_reused
+        watch = connect()
+        ask(watch, "/api/v1/namespaces/default/configmaps?watch=true")
+        assert watch.recv(12) == b"HTTP/1.1 200"
+
+        for name in ("api-ca.crt", "api-ca.key"):
+            (p.data / "pki" / name).unlink()
+        wait_until(lambda: (p.data / "kubeconfig.yaml").read_text() != old.read_text(), "the kubeconfig follows", 30)
+        for kubeconfig in (p.data / "kubeconfig.yaml", old):
+            expect(p.run("get", "namespace", "default", "--kubeconfig", str(kubeconfig)), "default")
+        wait_until(lambda: p.get("cm", "kube-root-ca.crt")["data"]["ca.crt"].count("BEGIN") == 2, "the namespaces' CA follows")
+        (p.data / "manifests" / "m.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: later, namespace: default}\n")
+        seen = b""
+        while b'"later"' not in seen:   # written by the process's own client, seen by a watch of before
+            piece = watch.recv(65536)
+            assert piece, seen[-500:]
+            seen += piece
+        assert "(former-ca)" in p.run("pki", "list").stdout
+        ca, certificate, key = identity_of(p.data / "kubeconfig.yaml", p.folder)
+        fresh = ssl.create_default_context(cafile=ca)
+        fresh.load_cert_chain(certificate, key)
+        page = urllib.request.urlopen(f"https://127.0.0.1:{p.api_port}/metrics", context=fresh).read().decode()
+        assert 'penstock_api_certificate_not_after{certificate="server",number="0"}' in page and "penstock_issuer_ca_not_after{" in page, page[-2000:]
+
+        # The old CA is trusted no longer: its certificate is refused with the reason, also on a connection of before, and its watch ends.
+        trusted = (p.data / "pki" / "api-ca-trusted.crt").read_text()
+        (p.data / "pki" / "api-ca-trusted.crt").write_text(trusted[:trusted.index("-----BEGIN", 5)])
+        wait_until(lambda: "Unauthorized: " in p.run("get", "namespace", "default", "--kubeconfig", str(old)).stderr, "the old certificate is refused", 30)
+        ask(second, "/api/v1/namespaces/default/configmaps")
+        rest = b""
+        while b"HTTP/1.1 401" not in rest:
+            piece = second.recv(65536)
+            assert piece, rest[-500:]
+            rest += piece
+        while watch.recv(65536):
+            pass
+        expect(p.run("get", "namespace", "default"), "default")
+        assert "Traceback" not in p.logs() and p.process.poll() is None
+
+
 def hostile():
     """What the API answers to bad input over the wire; it keeps running."""
     with Penstock(BINARY) as p:
@@ -223,6 +301,7 @@ def hostile():
         assert ask("POST", maps + "?dryRun=Some", b"{}", auth)[0] == 422
         assert ask("GET", maps + "?labelSelector=%3D%3D", headers=auth)[0] == 400
         assert ask("GET", maps + "?limit=x", headers=auth)[0] == 400
+        assert ask("GET", maps + "?watch=true&timeoutSeconds=x", headers=auth)[0] == 400
         assert ask("GET", maps + "?resourceVersion=99999999", headers=auth)[0] == 504
         assert ask("PATCH", maps + "/none", b"{}", {**auth, "Content-Type": "application/merge-patch+json"})[0] == 404
         assert ask("GET", "/" + "x" * 70_000, headers=auth)[0] in (414, 431)
@@ -281,6 +360,6 @@ def crashes():
     assert len(acknowledged) > 20, len(acknowledged)
 
 
-for part in (commands, manifests, roles, rotation, hostile, crashes):
+for part in (commands, manifests, roles, rotation, certificates, hostile, crashes):
     part()
     print(f"{part.__name__}: ok", flush=True)

@@ -1,0 +1,53 @@
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "app/identity.h"
+
+namespace penstock::app {
+
+/// Keeps the API's certificates and keys current while it runs: what is due is renewed, what somebody put
+/// into the folder `pki` is taken over, and whoever uses it is told. What cannot be read or written leaves
+/// what is in force as it is, and says so. Core: one control thread; facts() from any.
+class IdentityKeeper {
+  public:
+    struct Users {
+        /// Takes other certificates over. The error says why it could not; it is called again at the next
+        /// look then.
+        std::function<Result<void>(const Identity&)> identity;
+        std::function<void(const std::vector<std::string>&)> token_keys;
+    };
+    /// How often look() is to be called: clocks jump and files change, so nothing sleeps until a date.
+    static constexpr int look_ms = 10'000;
+
+    explicit IdentityKeeper(std::filesystem::path folder) : folder_(std::move(folder)) {}
+    /// Reads what there is and makes what is missing. `now_ms`: Unix time, here and below.
+    Result<void> open(std::int64_t now_ms);
+    [[nodiscard]] const Identity& identity() const { return identity_; }
+    [[nodiscard]] const TokenKeys& token_keys() const { return token_keys_; }
+
+    void set_users(Users users) { users_ = std::move(users); }
+    /// Renews and takes over what is due.
+    void look(std::int64_t now_ms);
+    /// Every certificate and key with its dates and faults.
+    [[nodiscard]] std::vector<api::OwnCertificate> facts(std::int64_t now_ms) const;
+
+  private:
+    void look_at_certificates(std::int64_t now_ms);
+    void look_at_token_keys(std::int64_t now_ms);
+    void say(std::string& last, std::string now, const char* what) const;
+
+    std::filesystem::path folder_;
+    Users users_;
+    Identity identity_;
+    TokenKeys token_keys_;
+    bool is_told_ = true;   ///< the users have what is in force
+    std::string said_, said_of_keys_;   ///< what was logged last, so that it is logged once
+    mutable std::mutex guard_;   ///< of what facts() reads: written by look(), which alone reads it without
+    std::string fault_;
+};
+
+}  // namespace penstock::app

@@ -1,0 +1,337 @@
+// The resource API over its socket: ends of watches, resumed TLS sessions, certificates that change while it
+ // runs, and its client.
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "api/own_pki.h"
+#include "api/server.h"
+#include "app/identity.h"
+#include "base/clock.h"
+#include "client/client.h"
+
+namespace penstock {
+namespace {
+
+using api::OwnPki;
+using resources::Json;
+using resources::text_at;
+
+const api::ServerNames names{.dns_names = {"localhost"}, .addresses = {"127.0.0.1", "::1"}};
+
+OwnPki fresh_pki(const OwnPki& have = {}) { return api::renew(have, names, wall_ms()).value().pki; }
+
+struct ApiServer {
+    OwnPki pki = fresh_pki();
+    std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
+    api::Tokens tokens{*registry, "https://issuer", {}};
+    api::Handler handler{*registry, tokens, "test"};
+    api::Server server{
+        handler, {.address = "127.0.0.1", .port = 0, .certificate = pki.server, .client_ca = pki.trusted}};
+    int port = server.start().value();
+    ApiServer() { api::Authorizer::bootstrap(*registry); }
+
+    [[nodiscard]] client::Access access(const OwnPki& by) const {
+        return {.host = "127.0.0.1",
+                .port = std::to_string(port),
+                .ca = by.trusted,
+                .certificate = by.admin.certificate,
+                .key = by.admin.key};
+    }
+    [[nodiscard]] client::Client client() const { return client::Client(access(pki)); }
+    std::string version() const { return std::to_string(registry->version()); }
+    void put(const std::string& name) {
+        registry
+            ->create(*resources::find_kind("v1", "ConfigMap"), "default", {{"metadata", {{"name", name}}}})
+            .value();
+    }
+};
+
+constexpr const char* maps = "/api/v1/namespaces/default/configmaps";
+
+// --- watches ---
+
+TEST(ApiServer, a_watch_with_bookmarks_ends_at_its_time_out) {
+    ApiServer api;
+    std::vector<std::string> lines;
+    auto client = api.client();
+    const auto ended = client.watch(
+        std::string(maps) +
+            "?watch=1&allowWatchBookmarks=true&timeoutSeconds=1&resourceVersion=" + api.version(),
+        "application/json", [&](const Json& line) {
+            lines.push_back(text_at(line, "type"));
+            return lines.size() < 100;
+        });
+    EXPECT_EQ(ended.value(), 200);
+    EXPECT_EQ(lines, std::vector<std::string>{"BOOKMARK"}) << "one, from which the client goes on";
+}
+
+TEST(ApiServer, a_watch_that_is_busy_ends_too) {
+    ApiServer api;
+    std::atomic<bool> over{false};
+    std::jthread writer([&] {
+        for (int i = 0; !over && i < 20'000; ++i) api.put("busy" + std::to_string(i));
+    });
+    auto client = api.client();
+    std::size_t lines = 0;
+    const auto ended =
+        client.watch(std::string(maps) + "?watch=1&timeoutSeconds=1&resourceVersion=" + api.version(),
+                     "application/json", [&](const Json&) { return ++lines < 1'000'000; });
+    EXPECT_EQ(ended.value(), 200);
+    EXPECT_GT(lines, 0u);
+    over = true;
+}
+
+TEST(ApiServer, a_watch_from_the_future_is_told_so) {
+    ApiServer api;
+    std::vector<Json> lines;
+    auto client = api.client();
+    const auto ended =
+        client.watch(std::string(maps) + "?watch=1&timeoutSeconds=20&resourceVersion=999999",
+                     "application/json", [&](const Json& line) { return lines.push_back(line), true; });
+    EXPECT_EQ(ended.value(), 200);
+    ASSERT_EQ(lines.size(), 1u);
+    EXPECT_EQ(lines[0]["object"]["code"], 410);
+    EXPECT_NE(text_at(lines[0], "object.message").find("too large resource version: 999999"),
+              std::string::npos);
+    EXPECT_NE(client.request("GET", std::string(maps) + "?watch=1&timeoutSeconds=soon")
+                  ->message()
+                  .find("timeoutSeconds: Invalid value: \"soon\""),
+              std::string::npos);
+}
+
+// --- resumption ---
+
+struct Free {
+    void operator()(SSL_CTX* p) const { SSL_CTX_free(p); }
+    void operator()(SSL* p) const { SSL_free(p); }
+    void operator()(SSL_SESSION* p) const { SSL_SESSION_free(p); }
+};
+
+/// A TLS client that keeps its session, as browsers and Node do.
+class Resuming {
+  public:
+    Resuming(int port, int version, const crypto::KeyPair* identity)
+        : port_(port), context_(SSL_CTX_new(TLS_client_method())) {
+        SSL_CTX_set_min_proto_version(context_.get(), version);
+        SSL_CTX_set_max_proto_version(context_.get(), version);
+        SSL_CTX_set_verify(context_.get(), SSL_VERIFY_NONE, nullptr);
+        if (identity == nullptr) return;
+        const auto certificate = crypto::read_certificates(identity->certificate).value().front();
+        const std::unique_ptr<BIO, decltype(&BIO_free)> bio(
+            BIO_new_mem_buf(identity->key.data(), static_cast<int>(identity->key.size())), &BIO_free);
+        const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
+            PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr), &EVP_PKEY_free);
+        SSL_CTX_use_certificate(context_.get(), certificate.native());
+        SSL_CTX_use_PrivateKey(context_.get(), key.get());
+    }
+    struct Answer {
+        bool resumed = false;
+        std::string text;                ///< `HTTP/1.1 200 OK...`, or OpenSSL's words
+    };
+    /// One connection, one request; the session it leaves is tried next time.
+    Answer get(const std::string& path) {
+        const int fd = socket(AF_INET, SOCK_STREAM, 0);
+        sockaddr_in to{.sin_family = AF_INET,
+                       .sin_port = htons(static_cast<std::uint16_t>(port_)),
+                       .sin_addr = {htonl(INADDR_LOOPBACK)},
+                       .sin_zero = {}};
+        timeval patience{.tv_sec = 10, .tv_usec = 0};
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        connect(fd, static_cast<sockaddr*>(static_cast<void*>(&to)), sizeof to);
+        const std::unique_ptr<SSL, Free> ssl(SSL_new(context_.get()));
+        SSL_set_fd(ssl.get(), fd);
+        if (session_) SSL_set_session(ssl.get(), session_.get());
+        Answer out;
+        ERR_clear_error();
+        if (SSL_connect(ssl.get()) == 1) {
+            out.resumed = SSL_session_reused(ssl.get()) == 1;
+            const auto request = "GET " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            SSL_write(ssl.get(), request.data(), static_cast<int>(request.size()));
+            char piece[4096];
+            for (int size = 0; (size = SSL_read(ssl.get(), piece, sizeof piece)) > 0;)
+                out.text.append(piece, static_cast<std::size_t>(size));
+            session_.reset(SSL_get1_session(ssl.get()));
+            SSL_shutdown(ssl.get());
+        }
+        if (out.text.empty()) out.text = ERR_error_string(ERR_peek_error(), nullptr);
+        close(fd);
+        return out;
+    }
+
+  private:
+    int port_;
+    std::unique_ptr<SSL_CTX, Free> context_;
+    std::unique_ptr<SSL_SESSION, Free> session_;
+};
+
+bool is_ok(const Resuming::Answer& answer) { return answer.text.starts_with("HTTP/1.1 200"); }
+
+TEST(ApiServer, a_tls_session_is_resumed_and_keeps_its_identity) {
+    ApiServer api;
+    for (const int version : {TLS1_2_VERSION, TLS1_3_VERSION}) {
+        Resuming nobody(api.port, version, nullptr), admin(api.port, version, &api.pki.admin);
+        for (int i = 0; i < 3; ++i) {
+            const auto answer = nobody.get("/version");
+            EXPECT_TRUE(is_ok(answer)) << i << " " << answer.text;
+            EXPECT_EQ(answer.resumed, i > 0);
+            const auto known = admin.get(maps);
+            EXPECT_TRUE(is_ok(known)) << i << " " << known.text;
+            EXPECT_EQ(known.resumed, i > 0);
+        }
+        EXPECT_TRUE(nobody.get(maps).text.starts_with("HTTP/1.1 403")) << "a resumed stranger is a stranger";
+    }
+}
+
+TEST(ApiServer, a_session_does_not_keep_what_is_no_longer_trusted) {
+    ApiServer api;
+    for (const int version : {TLS1_2_VERSION, TLS1_3_VERSION}) {
+        Resuming admin(api.port, version, &api.pki.admin);
+        ASSERT_TRUE(is_ok(admin.get(maps)));
+        ASSERT_TRUE(admin.get(maps).resumed);
+        const auto other = fresh_pki();
+        ASSERT_TRUE(api.server.use(other.server, other.trusted));
+        const auto answer = admin.get(maps);
+        EXPECT_FALSE(answer.resumed) << "sessions of before are over";
+        EXPECT_TRUE(answer.text.starts_with("HTTP/1.1 401")) << answer.text;
+        EXPECT_NE(answer.text.find("Unauthorized: "), std::string::npos) << answer.text;
+        ASSERT_TRUE(api.server.use(api.pki.server, api.pki.trusted));
+        EXPECT_TRUE(is_ok(admin.get(maps)));
+    }
+}
+
+// --- other certificates while it runs ---
+
+TEST(ApiServer, open_connections_stay_when_its_certificates_change) {
+    ApiServer api;
+    auto kept = api.client();
+    ASSERT_TRUE(kept.request("GET", maps)->ok());
+    auto watching = api.client();
+    std::vector<std::string> seen;
+    const auto from = api.version();
+    std::jthread watch([&] {
+        [[maybe_unused]] const auto ended =
+            watching.watch(std::string(maps) + "?watch=1&resourceVersion=" + from, "application/json",
+                           [&](const Json& line) {
+                               seen.push_back(text_at(line, "object.metadata.name"));
+                               if (seen.size() > 1) return false;
+                               // Its successor signs from now on, and the old one is trusted beside it.
+                               auto next = api.pki;
+                               next.ca = {};
+                               next = fresh_pki(next);
+                               EXPECT_TRUE(api.server.use(next.server, next.trusted));
+                               EXPECT_TRUE(kept.request("GET", maps)->ok()) << "on the connection of before";
+                               client::Client newcomer(api.access(next));
+                               EXPECT_TRUE(newcomer.request("GET", maps)->ok());
+                               auto old_client = api.access(api.pki);
+                               old_client.ca = next.trusted;
+                               EXPECT_TRUE(client::Client(old_client).request("GET", maps)->ok())
+                                   << "a client certificate of the old CA";
+                               api.put("two");
+                               return true;
+                           });
+    });
+    api.put("one");
+    watch.join();
+    EXPECT_EQ(seen, (std::vector<std::string>{"one", "two"}));
+    EXPECT_FALSE(api.server.use({.certificate = "nothing", .key = "nothing"}, api.pki.trusted))
+        << "what cannot be used changes nothing";
+    EXPECT_TRUE(kept.request("GET", maps)->ok());
+}
+
+TEST(ApiServer, what_a_ca_opened_ends_when_it_is_no_longer_trusted) {
+    ApiServer api;
+    auto kept = api.client();
+    ASSERT_TRUE(kept.request("GET", maps)->ok());
+    auto watching = api.client();
+    api.put("one");
+    const auto other = fresh_pki();
+    const auto ended = watching.watch(std::string(maps) + "?watch=1", "application/json", [&](const Json&) {
+        return api.server.use(other.server, other.trusted).has_value();
+    });
+    EXPECT_EQ(ended.value(), 200) << "the watch ends by itself";
+    const auto refused = kept.request("GET", maps);
+    EXPECT_EQ(refused->status, 401);
+    EXPECT_TRUE(refused->message().starts_with("Unauthorized: ")) << refused->message();
+}
+
+// --- the client ---
+
+struct KubeconfigFile {
+    std::filesystem::path path = std::filesystem::temp_directory_path() /
+                                 ("penstock-kubeconfig-" + std::to_string(getpid()) + "-" +
+                                  ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    ~KubeconfigFile() { std::filesystem::remove(path); }
+    void write(const OwnPki& pki, int port) const {
+        ASSERT_TRUE(app::write_private(path, app::kubeconfig_text(pki, "127.0.0.1", port)));
+    }
+};
+
+TEST(ApiClient, follows_a_kubeconfig_that_was_rewritten) {
+    ApiServer api;
+    KubeconfigFile file;
+    file.write(api.pki, api.port);
+    client::Client client(client::read_kubeconfig(file.path).value());
+    ASSERT_TRUE(client.request("GET", maps)->ok());
+    // Another CA, and nothing of the old one is trusted: the open connection is refused, the kubeconfig says
+    // how to go on.
+    const auto other = fresh_pki();
+    file.write(other, api.port);
+    ASSERT_TRUE(api.server.use(other.server, other.trusted));
+    const auto answer = client.request("GET", maps);
+    EXPECT_TRUE(answer && answer->ok()) << (answer ? answer->message() : answer.error().message);
+    // Another server altogether, for the next connection.
+    ApiServer second;
+    file.write(second.pki, second.port);
+    second.put("here");
+    std::string seen;
+    ASSERT_TRUE(client.watch(std::string(maps) + "?watch=1", "application/json", [&](const Json& line) {
+        return seen = text_at(line, "object.metadata.name"), false;
+    }));
+    EXPECT_EQ(seen, "here");
+    // Half a file leaves what was known in force.
+    std::ofstream(file.path) << "apiVersion: v1\nkind: Con";
+    EXPECT_TRUE(client.request("GET", maps)->ok());
+}
+
+TEST(ApiClient, a_kubeconfig_is_followed_in_its_own_context) {
+    ApiServer api;
+    KubeconfigFile file;
+    file.write(api.pki, api.port);
+    client::Client client(client::read_kubeconfig(file.path).value());
+    auto text = app::read_file(file.path).value();
+    text.replace(text.find("current-context: default"), 24, "current-context: other  ");
+    std::ofstream(file.path) << text;
+    EXPECT_TRUE(client.request("GET", maps)->ok())
+        << "somebody who looks at another cluster does not move a broker there";
+}
+
+// A server that takes connections and says nothing held its clients for ever.
+TEST(ApiClient, a_server_that_says_nothing_is_waited_for_so_long_and_no_longer) {
+    const int listening = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in here{
+        .sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_zero = {}};
+    ASSERT_EQ(bind(listening, static_cast<sockaddr*>(static_cast<void*>(&here)), sizeof here), 0);
+    ASSERT_EQ(listen(listening, 8), 0);
+    socklen_t size = sizeof here;
+    getsockname(listening, static_cast<sockaddr*>(static_cast<void*>(&here)), &size);
+    client::Client client(
+        {.host = "127.0.0.1", .port = std::to_string(ntohs(here.sin_port)), .insecure = true});
+    client.set_answer_time(100);
+    const auto answer = client.request("GET", "/version");
+    ASSERT_FALSE(answer);
+    EXPECT_NE(answer.error().message.find("no answer in time"), std::string::npos) << answer.error().message;
+    close(listening);
+}
+
+}  // namespace
+}  // namespace penstock
