@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "resources/schema.h"
+#include "resources/text_rules.h"
 
 using namespace penstock::resources;
 
@@ -17,6 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             [[maybe_unused]] const auto faults = validate(kind, object);
             [[maybe_unused]] const auto no_effect = notes(kind, object);
         }
+        if (brief(document.object).size() > 300) __builtin_trap();
         [[maybe_unused]] const auto yaml = to_yaml(document.object);
     }
     return 0;

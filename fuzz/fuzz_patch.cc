@@ -5,6 +5,7 @@
 #include "registry/ownership.h"
 #include "resources/merge.h"
 #include "resources/protobuf.h"
+#include "resources/text_rules.h"
 
 using namespace penstock;
 using resources::Json;
@@ -17,6 +18,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto cut = text.find('\n');
     if (cut == std::string_view::npos) return 0;
     const auto live = resources::parse_json(text.substr(0, cut)), wanted = resources::parse_json(text.substr(cut + 1));
+    if (live && wanted && wanted->is_array()) {
+        auto patched = *live;
+        if (resources::json_patch(patched, *wanted) && resources::depth_of(patched, 1000) > static_cast<std::size_t>(resources::sent_depth_max)) __builtin_trap();
+    }
     if (!live || !wanted || !live->is_object() || !wanted->is_object()) return 0;
     for (const char* name : {"Service", "Pod"}) {
         const auto& kind = *resources::find_kind("v1", name);

@@ -75,7 +75,7 @@ Reply Handler::port_forward(const Request& request, const Route& route) const {
     if (to_lower(request.upgrade) != "spdy/3.1") return failure_reply(400, "BadRequest", "unable to upgrade: this server forwards ports over SPDY/3.1 (Upgrade: SPDY/3.1)");
     PortForward out{.host = "127.0.0.1"};
     for (const auto& container : at_path(**pod, "spec.containers"))
-        for (const auto& port : at_path(container, "ports")) out.ports.push_back(port.value("containerPort", 0));
+        for (const auto& port : at_path(container, "ports")) out.ports.push_back(resources::integer_of(port, "containerPort"));
     Reply reply;
     reply.status = 101;
     reply.forward = out;

@@ -491,9 +491,8 @@ struct Server::Impl {
             };
             const auto request = header("requestid");
             if (header("streamtype") == "error") {
-                // Its data stream follows at once; who opens only these gets the first ones forgotten.
-                if (all->error_streams.size() >= forwarded_max) all->error_streams.clear();
-                all->error_streams[request] = event.stream;
+                // A pair of streams per connection: more without their data streams are nothing a client needs.
+                if (all->error_streams.size() < forwarded_max) all->error_streams[request] = event.stream;
                 return;
             }
             const auto port = parse_number<int>(header("port")).value_or(0);

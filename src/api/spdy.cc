@@ -12,6 +12,7 @@ namespace penstock::api {
 namespace {
 
 constexpr std::size_t frame_max = 16 * 1024 * 1024, headers_max = 64 * 1024;
+constexpr std::size_t unread_max = 32 * 1024 * 1024;     // answers that a peer may leave unread; what is forwarded stops earlier by itself
 constexpr std::uint16_t syn_stream = 1, syn_reply = 2, rst_stream = 3, settings = 4, ping = 6, goaway = 7, headers_frame = 8, window_update = 9;
 
 std::uint32_t number_at(std::string_view bytes, std::size_t at, std::size_t size) {
@@ -88,6 +89,7 @@ Result<std::vector<Spdy::Event>> Spdy::feed(std::string_view bytes) {
     in_ += bytes;
     std::vector<Event> out;
     while (in_.size() >= 8) {
+        if (out_.size() > unread_max) return fail("the peer does not read what is answered");
         const auto size = number_at(in_, 5, 3);
         if (size > frame_max) return fail("a frame is too large");
         if (in_.size() < 8 + size) break;

@@ -9,6 +9,8 @@
 namespace penstock::api {
 
 using resources::at_path;
+using resources::flag_of;
+using resources::integer_of;
 using resources::Json;
 using resources::text_at;
 
@@ -90,8 +92,8 @@ std::string pod_cell(const std::string& path, const Json& object) {
     std::int64_t restarts = 0;
     if (const auto& states = at_path(object, "status.containerStatuses"); states.is_array())
         for (const auto& state : states) {
-            ready += state.value("ready", false) ? 1 : 0;
-            restarts += state.value("restartCount", 0);
+            ready += flag_of(state, "ready") ? 1 : 0;
+            restarts += integer_of(state, "restartCount");
         }
     return path == "#pod-ready" ? fmt::format("{}/{}", ready, at_path(object, "spec.containers").size()) : std::to_string(restarts);
 }
@@ -140,7 +142,7 @@ std::string special_cell(const std::string& path, const Json& object) {
         if (const auto& subsets = at_path(object, "subsets"); subsets.is_array())
             for (const auto& subset : subsets)
                 for (const auto& address : at_path(subset, "addresses"))
-                    for (const auto& port : at_path(subset, "ports")) out += fmt::format("{}{}:{}", out.empty() ? "" : ",", text_at(address, "ip"), port.value("port", 0));
+                    for (const auto& port : at_path(subset, "ports")) out += fmt::format("{}{}:{}", out.empty() ? "" : ",", text_at(address, "ip"), integer_of(port, "port"));
         return out.empty() ? "<none>" : out;
     }
     return {};

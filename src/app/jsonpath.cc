@@ -10,6 +10,8 @@ using resources::Json;
 
 namespace {
 
+constexpr int ranges_max = 32;
+
 Result<std::vector<Json>> walk(std::string_view path, const Json& root) {
     std::vector<Json> at{root};
     std::size_t i = 0;
@@ -62,7 +64,9 @@ Result<std::vector<Json>> walk(std::string_view path, const Json& root) {
 std::string show(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
 /// Text up to the matching `{end}`; `at` stands behind it afterwards.
-Result<std::string> evaluate(std::string_view expression, std::size_t& at, const Json& object, bool inside_range) {
+Result<std::string> evaluate(std::string_view expression, std::size_t& at, const Json& object, int depth) {
+    const bool inside_range = depth > 0;
+    if (depth > ranges_max) return fail(fmt::format("jsonpath: {{range}} nested deeper than {} levels", ranges_max));
     std::string out;
     while (at < expression.size()) {
         if (expression[at] != '{') {
@@ -82,10 +86,10 @@ Result<std::string> evaluate(std::string_view expression, std::size_t& at, const
             if (!items) return std::unexpected(items.error());
             const auto begin = at;
             auto after = at;
-            if (auto skipped = evaluate(expression, after, Json::object(), true); !skipped) return skipped;
+            if (auto skipped = evaluate(expression, after, Json::object(), depth + 1); !skipped) return skipped;
             for (const auto& item : *items) {
                 auto inner = begin;
-                auto text = evaluate(expression, inner, item, true);
+                auto text = evaluate(expression, inner, item, depth + 1);
                 if (!text) return text;
                 out += *text;
             }
@@ -114,7 +118,7 @@ Result<std::string> evaluate(std::string_view expression, std::size_t& at, const
 Result<std::string> evaluate_jsonpath(const std::string& expression, const Json& object) {
     std::size_t at = 0;
     const auto braced = expression.find('{') == std::string::npos ? "{" + expression + "}" : expression;
-    return evaluate(braced, at, object, false);
+    return evaluate(braced, at, object, 0);
 }
 
 }  // namespace penstock::app

@@ -71,6 +71,8 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 }
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
+    constexpr std::size_t word_max = 64;   // no name is longer; comparing takes time by the product of the lengths
+    if (word.size() > word_max) return {};
     std::string best;
     auto best_distance = std::max<std::size_t>(2, word.size() / 3) + 1;
     for (const auto& candidate : candidates) {

@@ -165,6 +165,7 @@ struct Client::Impl {
             tls::verify_by(tls->native_handle(), std::make_shared<const crypto::TrustStore>(std::move(*trusted), std::vector<crypto::RevocationList>()),
                            crypto::Purpose::server);
         if (access.certificate.empty()) return;
+        tls->set_password_callback([](std::size_t, asio::ssl::context::password_purpose) { return std::string(); }, ignored);   // never asked on the terminal
         tls->use_certificate_chain(asio::buffer(access.certificate), ignored);
         tls->use_private_key(asio::buffer(access.key), asio::ssl::context::pem, ignored);
     }
@@ -342,7 +343,7 @@ Result<Response> Client::request(const std::string& method, const std::string& t
         Response out{.status = static_cast<int>(answer.result_int()), .text = answer.body()};
         for (const auto& field : answer)
             if (field.name_string() == "Warning") out.warnings.emplace_back(field.value());
-        if (auto parsed = resources::parse_json(out.text)) out.body = std::move(*parsed);
+        if (auto parsed = resources::parse_json(out.text, resources::written_depth_max)) out.body = std::move(*parsed);
         if (const auto after = answer.find(http::field::retry_after); after != answer.end()) out.retry_after_s = parse_number<int>(std::string_view(after->value().data(), after->value().size())).value_or(1);
         if (!answer.keep_alive()) s.stream.reset();
         if (out.status == 401 && attempt == 0) {
@@ -409,7 +410,7 @@ Result<int> Client::watch(const std::string& target, const std::string& accept, 
         for (auto end = pending.find('\n', from); end != std::string::npos; end = pending.find('\n', from)) {
             const auto line = std::string_view(pending).substr(taken, end - taken);
             taken = from = end + 1;
-            const auto event = resources::parse_json(line);
+            const auto event = resources::parse_json(line, resources::written_depth_max);
             // A line left out would be a change that nobody learns of: the watch ends, and begins again where
             // it stood.
             if (!event) fault = fmt::format("a line of the watch is no JSON: {}", event.error().message);

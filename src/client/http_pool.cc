@@ -97,6 +97,7 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
             tls::verify_by(tls_.native_handle(), std::make_shared<const crypto::TrustStore>(std::move(*trusted), std::vector<crypto::RevocationList>()), crypto::Purpose::server);
         }
         if (!options_.certificate.empty()) {
+            tls_.set_password_callback([](std::size_t, asio::ssl::context::password_purpose) { return std::string(); }, error);   // never asked on the terminal
             tls_.use_certificate_chain(asio::buffer(options_.certificate), error);
             if (!error) tls_.use_private_key(asio::buffer(options_.key), asio::ssl::context::pem, error);
             if (error) return fail(fmt::format("the client certificate or its key cannot be used: {}", error.message()));

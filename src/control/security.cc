@@ -62,7 +62,7 @@ Json private_key_of(const Json& key) {
 
 std::string certificate_name(const Json& listener, const Json& port) {
     const auto given = text_at(port, "tls.certManagerCertificateSpec.secretName");
-    return given.empty() ? fmt::format("{}-{}-tls", text_at(listener, "metadata.name"), port.value("port", 0)) : given;
+    return given.empty() ? fmt::format("{}-{}-tls", text_at(listener, "metadata.name"), resources::integer_of(port, "port")) : given;
 }
 
 std::vector<std::string> expected_hosts(const Json& listener) {
@@ -166,7 +166,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
     const auto secret = objects_.get(core("Secret"), space, out.secret);
     std::string made_from = fmt::format("{} {} {} {}", version_of(secret), ask_certificate, websocket, fmt::join(expected, ","));
     for (const auto& authority : authorities) made_from += authority.fingerprint();
-    auto& kept = tls_[fmt::format("{}/{}:{}", space, name, port.value("port", 0))];
+    auto& kept = tls_[fmt::format("{}/{}:{}", space, name, resources::integer_of(port, "port"))];
     kept.used = true;
     if (secret == nullptr) {
         out.fault = not_issued;

@@ -30,8 +30,7 @@ std::string text_of_string(const ASN1_STRING* text) {
 }
 
 Key read_private_key(const std::string& pem) {
-    // No pass phrase is ever asked for: an encrypted key is refused by the callback.
-    Key key(PEM_read_bio_PrivateKey(memory_of(pem).get(), nullptr, [](char*, int, int, void*) { return -1; }, nullptr));
+    Key key(PEM_read_bio_PrivateKey(memory_of(pem).get(), nullptr, no_pass_phrase, nullptr));
     ERR_clear_error();
     return key;
 }

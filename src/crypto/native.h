@@ -34,6 +34,9 @@ std::int64_t unix_ms_of(const ASN1_TIME* time);
 /// As Certificate::subject writes names.
 std::string distinguished_name(const X509_NAME* name);
 inline const unsigned char* bytes_of(std::string_view text) { return static_cast<const unsigned char*>(static_cast<const void*>(text.data())); }
+/// For OpenSSL's readers of PEM: no pass phrase is ever asked for on the terminal; what is encrypted (a block of any type may be) is
+/// refused. Without it a Secret or ConfigMap could stop its reader until somebody types.
+inline int no_pass_phrase(char*, int, int, void*) { return -1; }
 /// Null when the PEM is no private key, or an encrypted one.
 Key read_private_key(const std::string& pem);
 /// PKCS #8.

@@ -146,7 +146,7 @@ Result<std::vector<RevocationList>> read_revocation_lists(const std::string& tex
         const auto end = text.find(list_end, at);
         const auto block = text.substr(at, end == std::string::npos ? end : end - at + list_end.size()) + "\n";
         const auto bio = memory_of(block);
-        auto* list = PEM_read_bio_X509_CRL(bio.get(), nullptr, nullptr, nullptr);
+        auto* list = PEM_read_bio_X509_CRL(bio.get(), nullptr, no_pass_phrase, nullptr);
         if (list == nullptr) {
             ERR_clear_error();
             return fail(fmt::format("revocation list {} cannot be read", out.size() + 1));

@@ -21,10 +21,13 @@ namespace {
 using Key = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
 using Digest = std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)>;
 
+/// No pass phrase is ever asked for on the terminal: what is encrypted is refused.
+int no_pass_phrase(char*, int, int, void*) { return -1; }
+
 Key key_of(const std::string& pem) {
     const std::unique_ptr<BIO, decltype(&BIO_free)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), &BIO_free);
-    if (pem.find("PRIVATE KEY") != std::string::npos) return {PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr), &EVP_PKEY_free};
-    return {PEM_read_bio_PUBKEY(bio.get(), nullptr, nullptr, nullptr), &EVP_PKEY_free};
+    if (pem.find("PRIVATE KEY") != std::string::npos) return {PEM_read_bio_PrivateKey(bio.get(), nullptr, no_pass_phrase, nullptr), &EVP_PKEY_free};
+    return {PEM_read_bio_PUBKEY(bio.get(), nullptr, no_pass_phrase, nullptr), &EVP_PKEY_free};
 }
 
 const unsigned char* bytes_of(std::string_view text) { return static_cast<const unsigned char*>(static_cast<const void*>(text.data())); }

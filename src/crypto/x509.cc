@@ -341,7 +341,7 @@ Result<std::vector<Certificate>> read_certificates(const std::string& text) {
         if (title != "CERTIFICATE" && title != "X509 CERTIFICATE" && title != "TRUSTED CERTIFICATE") continue;
         const auto block = text.substr(begin, last - begin + title.size() + 14);
         const auto bio = memory_of(block);
-        auto* certificate = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr);
+        auto* certificate = PEM_read_bio_X509(bio.get(), nullptr, no_pass_phrase, nullptr);
         if (certificate == nullptr) {
             ERR_clear_error();
             return fail(fmt::format("certificate {} cannot be read: the text between BEGIN and END is damaged", out.size() + 1));

@@ -10,6 +10,7 @@
 namespace penstock::registry {
 
 using resources::Fault;
+using resources::integer_of;
 using resources::Json;
 using resources::text_at;
 
@@ -78,7 +79,7 @@ void admit_listener(const Json& object, const std::vector<ObjectRef>& peers, con
         const auto path = fmt::format("spec.ports[{}]", i);
         if (port.contains("nodePort") && port["nodePort"] != 0 && !equal_no_case(type, "NodePort"))
             faults.push_back({path + ".nodePort", "FieldValueForbidden", fmt::format("Forbidden: only with serviceType NodePort, not {}", type)});
-        if (const auto node_port = port.value("nodePort", 0); node_port != 0 && (node_port < 30'000 || node_port > 32'767))
+        if (const auto node_port = integer_of(port, "nodePort"); node_port != 0 && (node_port < 30'000 || node_port > 32'767))
             faults.push_back({path + ".nodePort", "FieldValueInvalid", fmt::format("Invalid value: {}: provided port is not in the valid range. The range of valid ports is 30000-32767", node_port)});
         if (const auto& tls = resources::at_path(port, "tls"); tls.is_object()) {
             const bool automatic = tls.contains("certManagerCertificateSpec"), manual = tls.contains("manual");
@@ -97,9 +98,9 @@ void admit_listener(const Json& object, const std::vector<ObjectRef>& peers, con
         if (text_at(*peer, "spec.serviceName") == text_at(object, "spec.serviceName"))
             faults.push_back({"spec.serviceName", "FieldValueDuplicate", fmt::format("Duplicate value: \"{}\": listener {} has it", text_at(object, "spec.serviceName"), peer_name)});
         for (std::size_t i = 0; i < ports.size(); ++i)
-            for (const auto& other : (*peer)["spec"]["ports"])
-                if (ports[i]["port"] == other["port"] && ports[i]["port"] != 0)
-                    faults.push_back({fmt::format("spec.ports[{}].port", i), "FieldValueDuplicate", fmt::format("Duplicate value: {}: listener {} has this port", ports[i]["port"].get<int>(), peer_name)});
+            for (const auto& other : resources::at_path(*peer, "spec.ports"))   // of an object that an older version let in, perhaps
+                if (integer_of(ports[i], "port") == integer_of(other, "port") && integer_of(ports[i], "port") != 0)
+                    faults.push_back({fmt::format("spec.ports[{}].port", i), "FieldValueDuplicate", fmt::format("Duplicate value: {}: listener {} has this port", integer_of(ports[i], "port"), peer_name)});
     }
 }
 

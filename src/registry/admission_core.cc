@@ -13,6 +13,8 @@ namespace penstock::registry {
 
 using resources::at_path;
 using resources::Fault;
+using resources::flag_of;
+using resources::integer_of;
 using resources::Json;
 using resources::Kind;
 using resources::text_at;
@@ -52,7 +54,7 @@ Answer<void> default_secret(const Kind& kind, Json& object) {
     if (const auto texts = object.find("stringData"); texts != object.end()) {
         if (texts->is_object())
             for (const auto& [key, value] : texts->items())
-                if (value.is_string()) object["data"][key] = base64_encode(value.get_ref<const std::string&>());
+                if (value.is_string() && (!object.contains("data") || object["data"].is_object())) object["data"][key] = base64_encode(value.get_ref<const std::string&>());
         object.erase("stringData");
     }
     return {};
@@ -73,24 +75,24 @@ void default_service(Json& object, const Json* previous, const Peers& peers) {
         std::set<int> used;
         for (const auto& service : services)
             if (const auto& ports = at_path(*service, "spec.ports"); ports.is_array())
-                for (const auto& port : ports) used.insert(port.value("nodePort", 0));
+                for (const auto& port : ports) used.insert(integer_of(port, "nodePort"));
         for (const auto& port : spec["ports"])
             if (port.is_object() && port.contains("nodePort") && port["nodePort"].is_number_integer()) used.insert(port["nodePort"].get<int>());
         for (auto& port : spec["ports"]) {
             if (!port.is_object()) continue;
             choose(port, "protocol", "TCP");
             if (port.contains("port") && (!port.contains("targetPort") || port["targetPort"] == 0 || port["targetPort"] == "")) port["targetPort"] = port["port"];
-            if (port.value("nodePort", 0) == 0) port.erase("nodePort");
+            if (integer_of(port, "nodePort") == 0) port.erase("nodePort");
             // A type without node ports gives up those the former type had been given.
             if (type == "ClusterIP" && port.contains("nodePort"))
-                if (const auto& before = at_path(old, "ports"); before.is_array() && text_at(old, "type") != "ClusterIP" && std::ranges::any_of(before, [&](const Json& was) { return was.value("nodePort", 0) == port["nodePort"]; }))
+                if (const auto& before = at_path(old, "ports"); before.is_array() && text_at(old, "type") != "ClusterIP" && std::ranges::any_of(before, [&](const Json& was) { return integer_of(was, "nodePort") == port["nodePort"]; }))
                     port.erase("nodePort");
-            const bool wants_node_port = type == "NodePort" || (type == "LoadBalancer" && spec.value("allocateLoadBalancerNodePorts", true));
+            const bool wants_node_port = type == "NodePort" || (type == "LoadBalancer" && flag_of(spec, "allocateLoadBalancerNodePorts", true));
             if (!wants_node_port || port.contains("nodePort")) continue;
             // The one it had stays; a new one is the next free.
             if (const auto& before = at_path(old, "ports"); before.is_array())
                 for (const auto& was : before)
-                    if (was.value("port", 0) == port.value("port", 0) && text_at(was, "protocol", "TCP") == text_at(port, "protocol") && was.value("nodePort", 0) != 0) port["nodePort"] = was["nodePort"];
+                    if (integer_of(was, "port") == integer_of(port, "port") && text_at(was, "protocol", "TCP") == text_at(port, "protocol") && integer_of(was, "nodePort") != 0) port["nodePort"] = was["nodePort"];
             for (int candidate = node_port_min; !port.contains("nodePort") && candidate <= node_port_max; ++candidate)
                 if (used.insert(candidate).second) port["nodePort"] = candidate;
         }
@@ -128,6 +130,11 @@ void default_rbac(Json& object) {
             if (subject.is_object() && text_at(subject, "apiGroup").empty() && text_at(subject, "kind") != "ServiceAccount") subject["apiGroup"] = "rbac.authorization.k8s.io";
 }
 
+const Json& first_of(const Json& list) {
+    static const Json none;
+    return list.is_array() && !list.empty() ? list[0] : none;
+}
+
 void default_definition(Json& object, const Json* previous) {
     auto& spec = object["spec"];
     if (!spec.is_object() || !spec["names"].is_object()) return;
@@ -136,17 +143,17 @@ void default_definition(Json& object, const Json* previous) {
     if (text_at(names, "listKind").empty()) names["listKind"] = text_at(names, "kind") + "List";
     if (!spec.contains("conversion")) spec["conversion"] = {{"strategy", "None"}};
     const auto now = rfc3339(wall_ms());
-    const auto since = previous != nullptr && at_path(*previous, "status.conditions").is_array() ? text_at((*previous)["status"]["conditions"][0], "lastTransitionTime", now) : now;
+    const auto since = previous != nullptr ? text_at(first_of(at_path(*previous, "status.conditions")), "lastTransitionTime", now) : now;
     auto condition = [&](const char* type, const char* reason, const char* message) {
         return Json{{"type", type}, {"status", "True"}, {"lastTransitionTime", since}, {"reason", reason}, {"message", message}};
     };
     std::set<std::string> stored;
     if (previous != nullptr)
         if (const auto& before = at_path(*previous, "status.storedVersions"); before.is_array())
-            for (const auto& v : before) stored.insert(v.get<std::string>());
+            for (const auto& v : resources::texts_of(before)) stored.insert(v);
     if (spec.contains("versions") && spec["versions"].is_array())
         for (const auto& version : spec["versions"])
-            if (version.is_object() && version.value("storage", false)) stored.insert(text_at(version, "name"));
+            if (flag_of(version, "storage")) stored.insert(text_at(version, "name"));
     object["status"] = {{"conditions", Json::array({condition("NamesAccepted", "NoConflicts", "no conflicts found"), condition("Established", "InitialNamesAccepted", "the initial names have been accepted")})},
                         {"acceptedNames", names}, {"storedVersions", stored}};
 }
@@ -169,8 +176,8 @@ void check_data(const Json& object, std::initializer_list<const char*> fields, c
 }
 
 void check_immutable(const Json& object, const Json* previous, std::initializer_list<const char*> fields, std::vector<Fault>& faults) {
-    if (previous == nullptr || !previous->value("immutable", false)) return;
-    if (!object.value("immutable", false)) faults.push_back({"immutable", "FieldValueForbidden", "Forbidden: field is immutable when `immutable` is set"});
+    if (previous == nullptr || !flag_of(*previous, "immutable")) return;
+    if (!flag_of(object, "immutable")) faults.push_back({"immutable", "FieldValueForbidden", "Forbidden: field is immutable when `immutable` is set"});
     for (const char* field : fields)
         if (at_path(object, field) != at_path(*previous, field)) faults.push_back({field, "FieldValueForbidden", "Forbidden: field is immutable when `immutable` is set"});
 }
@@ -216,7 +223,7 @@ void admit_service(const Json& object, const Json* previous, const Peers& peers,
     std::set<int> taken;
     for (const auto& service : peers.list("v1", "Service"))
         if (const auto& others = at_path(*service, "spec.ports"); others.is_array())
-            for (const auto& other : others) taken.insert(other.value("nodePort", 0));
+            for (const auto& other : others) taken.insert(integer_of(other, "nodePort"));
     for (std::size_t i = 0; i < ports.size(); ++i) {
         const auto at = fmt::format("spec.ports[{}]", i);
         const auto& port = ports[i];
@@ -224,9 +231,9 @@ void admit_service(const Json& object, const Json* previous, const Peers& peers,
         const auto name = text_at(port, "name");
         if (ports.size() > 1 && name.empty()) faults.push_back({at + ".name", "FieldValueRequired", "Required value"});
         if (!name.empty() && !names.insert(name).second) faults.push_back({at + ".name", "FieldValueDuplicate", fmt::format("Duplicate value: \"{}\"", name)});
-        if (!seen.insert(fmt::format("{}/{}", port.value("port", 0), text_at(port, "protocol"))).second)
-            faults.push_back({at, "FieldValueDuplicate", fmt::format("Duplicate value: {}", json_text({{"port", port.value("port", 0)}, {"protocol", text_at(port, "protocol")}}))});
-        const int node_port = port.value("nodePort", 0);
+        if (!seen.insert(fmt::format("{}/{}", integer_of(port, "port"), text_at(port, "protocol"))).second)
+            faults.push_back({at, "FieldValueDuplicate", fmt::format("Duplicate value: {}", json_text({{"port", integer_of(port, "port")}, {"protocol", text_at(port, "protocol")}}))});
+        const int node_port = integer_of(port, "nodePort");
         if (node_port == 0) continue;
         if (type == "ClusterIP") faults.push_back({at + ".nodePort", "FieldValueForbidden", "Forbidden: may not be used when `type` is 'ClusterIP'"});
         // A listener's port is bound on the machine itself, and any free one will do there.

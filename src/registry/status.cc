@@ -42,7 +42,12 @@ Failure invalid(const Kind& kind, const std::string& name, const std::vector<res
     details["kind"] = kind.kind;
     details["causes"] = Json::array();
     std::string text;
+    std::size_t told = 0;
     for (const auto& fault : faults) {
+        if (++told > resources::faults_max) {
+            text += fmt::format(", and {} more", faults.size() - resources::faults_max);
+            break;
+        }
         details["causes"].push_back({{"reason", fault.reason}, {"message", fault.message}, {"field", fault.path}});
         text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", fault.path, fault.message);
     }

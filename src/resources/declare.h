@@ -33,7 +33,15 @@ inline Field text_map(std::string name, std::string doc) {
     return {.name = std::move(name), .type = Type::map, .doc = std::move(doc), .items = {text("", "")}};
 }
 inline Field duration(std::string name, std::string doc) {
-    return {.name = std::move(name), .type = Type::string, .doc = std::move(doc), .pattern = duration_pattern, .pattern_hint = duration_hint};
+    return {.name = std::move(name), .type = Type::string, .doc = std::move(doc), .pattern = duration_pattern, .pattern_hint = duration_hint, .length_max = 64};
+}
+/// Bytes, as `500M` or `10Gi`.
+inline Field size(std::string name, std::string doc) {
+    return {.name = std::move(name), .type = Type::string, .doc = std::move(doc), .pattern = "[0-9]{1,12}[KMGTPE]i?", .pattern_hint = "a size such as 500M or 10G, of at most 12 digits", .length_max = 32};
+}
+inline Field bounded(Field field, std::size_t longest) {
+    (field.items.empty() ? field : field.items[0]).length_max = longest;
+    return field;
 }
 inline Field open(std::string name, std::string doc) { return {.name = std::move(name), .type = Type::any, .doc = std::move(doc)}; }
 inline Field required(Field field) {

@@ -35,7 +35,7 @@ std::vector<Fault> check_definition(const Json& definition) {
         const auto at = fmt::format("spec.versions[{}]", i);
         const auto& version = versions[i];
         if (!names.insert(text_at(version, "name")).second) out.push_back({at + ".name", "FieldValueDuplicate", fmt::format("Duplicate value: \"{}\"", text_at(version, "name"))});
-        if (version.value("storage", false)) ++storage;
+        if (flag_of(version, "storage")) ++storage;
         const auto& schema = at_path(version, "schema.openAPIV3Schema");
         if (!schema.is_object()) {
             out.push_back({at + ".schema.openAPIV3Schema", "FieldValueRequired", "Required value: schemas are required"});
@@ -59,7 +59,7 @@ std::vector<Kind> kinds_of_definition(const Json& definition) {
     const auto& versions = at_path(spec, "versions");
     if (!versions.is_array()) return out;
     for (const auto& version : versions) {
-        if (!version.value("served", false)) continue;
+        if (!flag_of(version, "served")) continue;
         Kind kind{.group = text_at(spec, "group"), .version = text_at(version, "name"), .kind = text_at(names, "kind"), .plural = text_at(names, "plural"), .singular = text_at(names, "singular"),
                   .short_names = texts_of(at_path(names, "shortNames")), .categories = texts_of(at_path(names, "categories")), .namespaced = text_at(spec, "scope") != "Cluster",
                   .has_status = at_path(version, "subresources.status").is_object(), .dynamic = true};
@@ -74,7 +74,7 @@ std::vector<Kind> kinds_of_definition(const Json& definition) {
         kind.schema["x-kubernetes-group-version-kind"] = Json::array({{{"group", kind.group}, {"version", kind.version}, {"kind", kind.kind}}});
         if (const auto& columns = at_path(version, "additionalPrinterColumns"); columns.is_array())
             for (const auto& column : columns)
-                kind.columns.push_back({.name = text_at(column, "name"), .path = text_at(column, "jsonPath"), .type = text_at(column, "type", "string"), .priority = column.value("priority", 0), .doc = text_at(column, "description")});
+                kind.columns.push_back({.name = text_at(column, "name"), .path = text_at(column, "jsonPath"), .type = text_at(column, "type", "string"), .priority = integer_of(column, "priority"), .doc = text_at(column, "description")});
         out.push_back(std::move(kind));
     }
     return out;

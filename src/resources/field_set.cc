@@ -1,22 +1,26 @@
 #include "resources/field_set.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include <fmt/format.h>
 
 #include "resources/merge.h"
+#include "resources/text_rules.h"
 
 namespace penstock::resources {
 namespace {
 
+constexpr std::size_t paths_max = 100;
+
 enum class Shape : std::uint8_t { leaf, map, keyed, set };
 
 Shape shape_of(const Json& value, const Json& schema) {
-    if (value.is_object()) return schema.value("x-kubernetes-map-type", "") == "atomic" ? Shape::leaf : Shape::map;
+    if (value.is_object()) return text_at(schema, "x-kubernetes-map-type") == "atomic" ? Shape::leaf : Shape::map;
     if (value.is_array()) {
-        const auto type = schema.value("x-kubernetes-list-type", "");
-        if (type == "map" && schema.contains("x-kubernetes-list-map-keys")) return Shape::keyed;
+        const auto type = text_at(schema, "x-kubernetes-list-type");
+        if (type == "map" && at_path(schema, "x-kubernetes-list-map-keys").is_array()) return Shape::keyed;
         if (type == "set") return Shape::set;
     }
     return Shape::leaf;
@@ -27,11 +31,19 @@ Json key_of(const Json& item, const Json& schema) {
     Json out = Json::object();
     if (!item.is_object()) return nullptr;
     for (const auto& name : schema["x-kubernetes-list-map-keys"]) {
+        if (!name.is_string()) return nullptr;
         const auto& field = name.get_ref<const std::string&>();
         if (const auto found = item.find(field); found != item.end()) out[field] = *found;
-        else if (const auto& shape = member_schema(items_schema(schema), field); shape.contains("default")) out[field] = shape["default"];
+        else if (const auto& shape = member_schema(items_schema(schema), field); shape.is_object() && shape.contains("default")) out[field] = shape["default"];
         else return nullptr;
     }
+    return out;
+}
+
+/// Where the first item with a key stands: looking for each item in turn would take the square of a list's length.
+std::map<std::string, std::size_t> index_of(const Json& list, const Json& schema, bool keyed) {
+    std::map<std::string, std::size_t> out;
+    for (std::size_t i = 0; i < list.size(); ++i) out.emplace(keyed ? key_of(list[i], schema).dump() : list[i].dump(), i);
     return out;
 }
 
@@ -100,13 +112,14 @@ void compare(FieldSet& out, const Json& before, const Json& after, const Json& s
             drop_empty(step);
         }
     } else if (shape == Shape::keyed) {
+        const auto known = index_of(before, schema, true);
         for (const auto& item : after) {
-            const auto key = key_of(item, schema);
-            const auto step = "k:" + key.dump();
-            const auto found = std::ranges::find_if(before, [&](const Json& there) { return key_of(there, schema) == key; });
+            const auto key = key_of(item, schema).dump();
+            const auto step = "k:" + key;
+            const auto found = known.find(key);
             auto& child = out.children[step];
-            if (found != before.end()) {
-                compare(child, *found, item, items_schema(schema), depth + 1, false);
+            if (found != known.end()) {
+                compare(child, before[found->second], item, items_schema(schema), depth + 1, false);
             } else {
                 collect(child, item, items_schema(schema), depth + 1, false);
                 child.member = true;
@@ -114,24 +127,26 @@ void compare(FieldSet& out, const Json& before, const Json& after, const Json& s
             drop_empty(step);
         }
     } else {
+        const auto known = index_of(before, schema, false);
         for (const auto& item : after)
-            if (std::ranges::find(before, item) == before.end()) out.children["v:" + item.dump()].member = true;
+            if (auto text = item.dump(); !known.contains(text)) out.children["v:" + text].member = true;
     }
 }
 
 void list_paths(const FieldSet& set, const std::string& path, std::vector<std::string>& out) {
+    if (out.size() >= paths_max) return;
     if (set.member) out.push_back(path.empty() ? "." : path);
     for (const auto& [step, child] : set.children) {
         std::string at = path;
         if (step.starts_with("f:")) {
-            at += "." + step.substr(2);
+            at += "." + shortened(std::string_view(step).substr(2));
         } else if (step.starts_with("v:")) {
-            at += "[=" + step.substr(2) + "]";
+            at += "[=" + shortened(std::string_view(step).substr(2)) + "]";
         } else {
             const auto key = parse_json(step.substr(2));
             std::string inner;
             if (key && key->is_object())
-                for (const auto& [name, value] : key->items()) inner += fmt::format("{}{}={}", inner.empty() ? "" : ",", name, value.dump());
+                for (const auto& [name, value] : key->items()) inner += fmt::format("{}{}={}", inner.empty() ? "" : ",", name, brief(value));
             at += "[" + inner + "]";
         }
         list_paths(child, at, out);
@@ -234,15 +249,16 @@ Json merge_applied(const Json& live, const Json& applied, const Json& schema) {
             out[key] = found == out.end() ? value : merge_applied(*found, value, member_schema(schema, key));
         }
     } else if (shape == Shape::keyed) {
+        auto known = index_of(out, schema, true);
         for (const auto& item : applied) {
-            const auto key = key_of(item, schema);
-            const auto found = std::ranges::find_if(out, [&](const Json& there) { return key_of(there, schema) == key; });
-            if (found == out.end()) out.push_back(item);
-            else *found = merge_applied(*found, item, items_schema(schema));
+            const auto [found, is_new] = known.emplace(key_of(item, schema).dump(), out.size());
+            if (is_new) out.push_back(item);
+            else out[found->second] = merge_applied(out[found->second], item, items_schema(schema));
         }
     } else {
+        auto known = index_of(out, schema, false);
         for (const auto& item : applied)
-            if (std::ranges::find(out, item) == out.end()) out.push_back(item);
+            if (known.emplace(item.dump(), out.size()).second) out.push_back(item);
     }
     return out;
 }
@@ -264,18 +280,15 @@ void remove_fields(Json& object, const FieldSet& gone, const Json& schema) {
         }
     } else if (object.is_array()) {
         const auto shape = shape_of(object, schema);
-        for (auto at = object.begin(); at != object.end();) {
-            const auto step = shape == Shape::keyed ? step_of_item(*at, schema) : "v:" + at->dump();
+        Json kept = Json::array();   // made anew: erasing one by one would move the rest each time
+        for (auto& item : object) {
+            const auto step = shape == Shape::keyed ? step_of_item(item, schema) : "v:" + item.dump();
             const auto found = gone.children.find(step);
-            if (found == gone.children.end()) {
-                ++at;
-            } else if (found->second.member) {
-                at = object.erase(at);
-            } else {
-                remove_fields(*at, found->second, items_schema(schema));
-                ++at;
-            }
+            if (found != gone.children.end() && found->second.member) continue;
+            if (found != gone.children.end()) remove_fields(item, found->second, items_schema(schema));
+            kept.push_back(std::move(item));
         }
+        object = std::move(kept);
     }
 }
 

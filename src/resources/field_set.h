@@ -25,7 +25,7 @@ class FieldSet {
     void add(const FieldSet& other);
     void remove(const FieldSet& other);
     [[nodiscard]] FieldSet common_with(const FieldSet& other) const;
-    /// `.spec.ports[port=8883].protocol`, in order.
+    /// `.spec.ports[port=8883].protocol`, in order; the first 100, long keys and values shortened.
     [[nodiscard]] std::vector<std::string> paths() const;
     /// Keeps only paths under `f:status` (or only those outside it).
     [[nodiscard]] FieldSet status_part(bool inside) const;

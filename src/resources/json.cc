@@ -6,24 +6,32 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <climits>
 #include <sstream>
 
 #include <fmt/format.h>
 
 #include "base/text.h"
 #include "base/utf8.h"
+#include "resources/text_rules.h"
 
 namespace penstock::resources {
 namespace {
 
-constexpr int depth_max = 100;
+constexpr int depth_max = sent_depth_max;
+constexpr int documents_max = 10'000;
+constexpr std::size_t texts_bytes_max = 64 * 1024 * 1024;   // keys and texts of one file, aliases counted as for values
+constexpr std::size_t duplicates_max = 100;
 constexpr int events_max = 1'000'000;
 constexpr int values_max = 500'000;   // of one file; aliases count each time they are used, or ten lines could fill the memory
 
 /// Counts what the parser says and ends it at a bound: on some broken texts yaml-cpp 0.7 makes documents without end.
 class EventBound final : public YAML::EventHandler {
   public:
-    void OnDocumentStart(const YAML::Mark& mark) override { count(mark); }
+    void OnDocumentStart(const YAML::Mark& mark) override {
+        if (--documents_left_ < 0) throw YAML::ParserException(mark, fmt::format("more than {} documents", documents_max));
+        count(mark);
+    }
     void OnDocumentEnd() override {}
     void OnNull(const YAML::Mark& mark, YAML::anchor_t) override { count(mark); }
     void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { count(mark); }
@@ -37,7 +45,7 @@ class EventBound final : public YAML::EventHandler {
     void count(const YAML::Mark& mark) {
         if (--left_ < 0) throw YAML::ParserException(mark, "too many values, or a text that has no end");
     }
-    int left_ = events_max;
+    int left_ = events_max, documents_left_ = documents_max;
 };
 
 /// YAML 1.2 core schema plus the booleans of 1.1 that kubectl's parser (YAML 1.1 with JSON booleans) takes.
@@ -59,11 +67,24 @@ Json scalar(const YAML::Node& node) {
     return text;
 }
 
-Result<Json> convert(const YAML::Node& node, int depth, int& budget) {
-    if (--budget < 0) return fail(fmt::format("line {}: more than {} values, aliases included", node.Mark().line + 1, values_max));
+/// What one file may still hold.
+struct Budget {
+    int values = values_max;
+    std::size_t bytes = texts_bytes_max;
+    bool take(const std::string& text) {
+        if (text.size() > bytes) return false;
+        bytes -= text.size();
+        return true;
+    }
+};
+
+Result<Json> convert(const YAML::Node& node, int depth, Budget& budget) {
+    auto too_much = [&] { return fail(fmt::format("line {}: more than {} bytes of text, aliases included", node.Mark().line + 1, texts_bytes_max)); };
+    if (--budget.values < 0) return fail(fmt::format("line {}: more than {} values, aliases included", node.Mark().line + 1, values_max));
     if (depth > depth_max) return fail(fmt::format("line {}: nested deeper than {} levels", node.Mark().line + 1, depth_max));
     switch (node.Type()) {
         case YAML::NodeType::Scalar:
+            if (!budget.take(node.Scalar())) return too_much();
             // Bytes, and escapes such as "\ud800", that are no text in any encoding a resource may have.
             if (utf8_fault(node.Scalar()) != std::string::npos) return fail(fmt::format("line {}: a text is not well-formed UTF-8", node.Mark().line + 1));
             return scalar(node);
@@ -81,8 +102,9 @@ Result<Json> convert(const YAML::Node& node, int depth, int& budget) {
             for (const auto& entry : node) {
                 if (!entry.first.IsScalar()) return fail(fmt::format("line {}: a key must be plain text", entry.first.Mark().line + 1));
                 const auto key = entry.first.Scalar();
+                if (!budget.take(key)) return too_much();
                 if (utf8_fault(key) != std::string::npos) return fail(fmt::format("line {}: a key is not well-formed UTF-8", entry.first.Mark().line + 1));
-                if (out.contains(key)) return fail(fmt::format("line {}: the key \"{}\" is given twice", entry.first.Mark().line + 1, key));
+                if (out.contains(key)) return fail(fmt::format("line {}: the key \"{}\" is given twice", entry.first.Mark().line + 1, shortened(key)));
                 auto value = convert(entry.second, depth + 1, budget);
                 if (!value) return value;
                 out[key] = std::move(*value);
@@ -174,8 +196,10 @@ const Json null_json;
 
 Result<std::vector<Document>> parse_documents(std::string_view text, const std::string& file) {
     std::vector<Document> out;
+    if (text.size() > manifest_bytes_max) return fail(fmt::format("{}: larger than {} bytes", file, manifest_bytes_max));
     try {
-        int index = 0, budget = values_max;
+        int index = 0;
+        Budget budget;
         std::istringstream stream{std::string(text)};
         YAML::Parser parser(stream);
         EventBound bound;
@@ -201,7 +225,7 @@ Result<std::vector<Document>> parse_documents(std::string_view text, const std::
     return out;
 }
 
-Result<Json> parse_json(std::string_view text) {
+Result<Json> parse_json(std::string_view text, int depth_max) {
     auto depth_ok = true;
     const auto out = Json::parse(
         text,
@@ -215,7 +239,7 @@ Result<Json> parse_json(std::string_view text) {
         try {
             [[maybe_unused]] const auto again = Json::parse(text);
         } catch (const Json::exception& error) {
-            return fail(error.what());
+            return fail(shortened(error.what()));   // the parser quotes what it read last, which may be all of it
         }
         return fail("not JSON");
     }
@@ -233,7 +257,7 @@ std::vector<std::string> duplicate_fields(std::string_view json) {
     std::vector<std::string> out;
     auto path = [&] {
         std::string text;
-        for (const auto& level : levels) text += level.array ? fmt::format("[{}]", level.index) : (text.empty() ? "" : ".") + level.key;
+        for (const auto& level : levels) text += level.array ? fmt::format("[{}]", level.index) : (text.empty() ? "" : ".") + shortened(level.key);
         return text;
     };
     auto next_item = [&] {
@@ -255,7 +279,7 @@ std::vector<std::string> duplicate_fields(std::string_view json) {
                     break;
                 case Event::key:
                     levels.back().key = value.get<std::string>();
-                    if (!levels.back().keys.insert(levels.back().key).second) out.push_back(path());
+                    if (!levels.back().keys.insert(levels.back().key).second && out.size() < duplicates_max) out.push_back(path());
                     break;
                 case Event::value: next_item(); break;
             }
@@ -299,6 +323,20 @@ std::vector<std::string> texts_of(const Json& list) {
         for (const auto& item : list)
             if (item.is_string()) out.push_back(item.get<std::string>());
     return out;
+}
+
+int integer_of(const Json& object, std::string_view key, int fallback) {
+    if (!object.is_object()) return fallback;
+    const auto found = object.find(key);
+    if (found == object.end() || !found->is_number_integer()) return fallback;
+    const bool beyond = found->is_number_unsigned() ? found->get<std::uint64_t>() > INT_MAX : found->get<std::int64_t>() > INT_MAX || found->get<std::int64_t>() < INT_MIN;
+    return beyond ? fallback : found->get<int>();
+}
+
+bool flag_of(const Json& object, std::string_view key, bool fallback) {
+    if (!object.is_object()) return fallback;
+    const auto found = object.find(key);
+    return found != object.end() && found->is_boolean() ? found->get<bool>() : fallback;
 }
 
 std::string text_at(const Json& object, std::string_view path, std::string fallback) {

@@ -47,7 +47,7 @@ Kind broker() {
         {required(duration("duration", "Lifetime.")), required(duration("renewBefore", "Renewal ahead of the end.")), required(private_key())},
         "Certificates between broker pods.");
     auto logs = filled(object("logs",
-        {{.name = "level", .type = Type::string, .doc = "trace, debug, info, warn or error; or a list such as `info,broker=debug`. Changes act at once.", .default_value = "info"},
+        {{.name = "level", .type = Type::string, .doc = "trace, debug, info, warn or error; or a list such as `info,broker=debug`. Changes act at once.", .default_value = "info", .length_max = 1024},
          with_note(open("opentelemetryExportConfig", "OTLP export of logs."), "logs go to standard error and to the resource API"),
          with_note(open("openTelemetryExportConfig", "Older spelling."), "logs go to standard error and to the resource API"),
          with_note(open("exportIntervalSeconds", "Older field."), "it belonged to a removed exporter"),
@@ -70,7 +70,7 @@ Kind broker() {
          number("spanChannelCapacity", 1000, 100'000, 1000, "Spans of a worker that wait to be kept, a second's at most; what is more is counted and dropped.")},
         "OpenTelemetry traces: of the self-test probe, and of CONNECT, PUBLISH, SUBSCRIBE and UNSUBSCRIBE of version 5 clients whose user property `traceparent` (W3C Trace Context) is there and sampled. Kept in memory and shown by `penstock traces`, in OTLP's JSON too."));
     auto disk = object("diskBackedMessageBuffer",
-        {{.name = "maxSize", .type = Type::string, .doc = "Bytes on disk, of all queues together, such as `10G`.", .required = true, .pattern = "[0-9]+[KMGTPE]i?", .pattern_hint = "a size such as 500M or 10G"},
+        {required(declare::size("maxSize", "Bytes on disk, of all queues together, such as `10G`.")),
          with_note(open("ephemeralVolumeClaimSpec", "Volume claim."), "the buffer is the folder `buffer` of the data folder of this machine"),
          with_note(open("persistentVolumeClaimSpec", "Volume claim."), "the buffer is the folder `buffer` of the data folder of this machine")},
         "Overflow of queues: from half of the profile's message memory on, messages of QoS 1 and 2 that wait for a client go to the disk, sealed with a key that ends with the process, and come back in order. "
@@ -80,7 +80,7 @@ Kind broker() {
     };
     auto dynamic = object("dynamic", {choice("mode", modes, "Enabled", "Whether clients may ask for it by user property `aio-persistence` = `true`.")}, "Requests of clients.");
     auto persistence = object("persistence",
-        {{.name = "maxSize", .type = Type::string, .doc = "Bytes on disk from which on QoS 1 and 2 messages are refused (0x97), such as `1G`; at least 100M.", .required = true, .pattern = "[0-9]+[KMGTPE]i?", .pattern_hint = "a size such as 500M or 10G"},
+        {required(declare::size("maxSize", "Bytes on disk from which on QoS 1 and 2 messages are refused (0x97), such as `1G`; at least 100M.")),
          with_note(open("persistentVolumeClaimSpec", "Volume claim."), "state is kept in the data folder of this machine"),
          filled(object("encryption", {choice("mode", modes, "Enabled", "AES-256-GCM for what is written to the disk. Switched while it runs; what is there is rewritten in the background. Annotation `penstock.io/persistence-key: NAME` makes a new key whenever NAME changes.")}, "Encryption at rest.")),
          kept("retain", "Retained messages.", object("retainSettings", {texts("topics", "Topic filters, with Custom."), dynamic}, "With Custom.")),
@@ -134,6 +134,7 @@ Kind broker_listener() {
          text("authorizationRef", "Name of a BrokerAuthorization; absent: everything is allowed."), tls},
         "Ports of the listener."));
     ports.items_min = 1;
+    ports.items_max = 100;
     ports.list_key = "port";
     return {
         .group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "BrokerListener", .plural = "brokerlisteners", .singular = "brokerlistener",
@@ -160,7 +161,7 @@ Kind broker_authentication() {
                                   .items = {object("", {required_text("subject", "Subject as openssl writes it, such as `CN = fan-01, O = Fabrikam`. From the leaf up, the first certificate whose subject is listed counts."),
                                                         text_map("attributes", "Attributes for authorization rules.")}, "")}},
                                  choice("additionalValidation", {"None", "AzureDeviceRegistry"}, nullptr, "Further check of the leaf's name; only None: there is no device registry here.")}, "Settings of X509."),
-         object("customSettings", {{.name = "endpoint", .type = Type::string, .doc = "HTTPS address of the server.", .required = true, .pattern = "https://.*", .pattern_hint = "an https:// address"},
+         object("customSettings", {{.name = "endpoint", .type = Type::string, .doc = "HTTPS address of the server.", .required = true, .pattern = "https://.*", .pattern_hint = "an https:// address", .length_max = 4096},
                                    text("caCertConfigMap", "ConfigMap with the server's CA."),
                                    object("auth", {object("x509", {required_text("secretRef", "Secret with the client certificate.")}, "Client certificate.")}, "What is shown to the server."),
                                    text_map("headers", "Further request headers.")}, "Settings of Custom."),
@@ -169,6 +170,7 @@ Kind broker_authentication() {
                 "Settings of Password.")},
         "Methods, tried in order."));
     methods.items_min = 1;
+    methods.items_max = 100;
     return {.group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "BrokerAuthentication", .plural = "brokerauthentications", .singular = "brokerauthentication",
             .doc = "How clients of a port prove who they are. For each CONNECT the methods are walked in order; the first to which the credentials belong decides: ServiceAccountToken "
                    "takes MQTT 5 enhanced authentication `K8S-SAT`, X509 a certificate shown in the TLS handshake, Password a user name, Custom everything unless its server cannot be reached.\n\n"

@@ -18,6 +18,9 @@ Kind built_in(std::string group, std::string version, std::string kind, std::str
     return out;
 }
 
+constexpr std::size_t data_text_max = 1024 * 1024, data_base64_max = 1'400'000;   // 1 MiB of bytes, in base64 with line ends
+Field data_map(std::string name, std::size_t longest, std::string doc) { return declare::bounded(declare::text_map(std::move(name), std::move(doc)), longest); }
+
 Field map_of(std::string name, std::string doc) { return declare::text_map(std::move(name), std::move(doc)); }
 
 std::vector<Field> reference_fields() {
@@ -186,9 +189,9 @@ void add_core_kinds(std::vector<Kind>& out) {
     out.back().has_status = true;
     out.back().selectable = {"status.phase"};
     out.push_back(built_in("", "v1", "ConfigMap", "configmaps", {"cm"}, true, "Configuration as plain data.",
-                           {map_of("data", "Texts."), map_of("binaryData", "Bytes in base64."), flag("immutable", "Cannot be changed any more.")}, {{"Data", "#data", "integer"}}));
+                           {data_map("data", data_text_max, "Texts; 1 MiB in all."), data_map("binaryData", data_base64_max, "Bytes in base64; 1 MiB in all."), flag("immutable", "Cannot be changed any more.")}, {{"Data", "#data", "integer"}}));
     out.push_back(built_in("", "v1", "Secret", "secrets", {}, true, "Data that is not for everybody.",
-                           {map_of("data", "Bytes in base64."), map_of("stringData", "Texts, written into data."), {.name = "type", .type = Type::string, .doc = "What it is for.", .default_value = "Opaque"}, flag("immutable", "Cannot be changed any more.")},
+                           {data_map("data", data_base64_max, "Bytes in base64; 1 MiB in all."), data_map("stringData", data_text_max, "Texts, written into data."), {.name = "type", .type = Type::string, .doc = "What it is for.", .default_value = "Opaque"}, flag("immutable", "Cannot be changed any more.")},
                            {{"Type", "type"}, {"Data", "#data", "integer"}}));
     out.back().selectable = {"type"};
     out.push_back(service());

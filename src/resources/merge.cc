@@ -1,8 +1,12 @@
 #include "resources/merge.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include <fmt/format.h>
+
+#include "resources/text_rules.h"
 
 namespace penstock::resources {
 namespace {
@@ -20,37 +24,61 @@ Result<void> merge_object(Json& target, const Json& patch, const Json& schema, c
 Result<Json> fresh(const Json& patch, const Json& schema, const std::string& path);
 
 Result<void> merge_keyed(Json& target, const Json& patch, const Json& schema, const std::string& path) {
-    const auto key = schema["x-kubernetes-patch-merge-key"].get<std::string>();
-    const bool replaces = std::ranges::any_of(patch, [](const Json& item) { return item.is_object() && item.value("$patch", "") == "replace"; });
+    const auto key = text_at(schema, "x-kubernetes-patch-merge-key");
+    const bool replaces = std::ranges::any_of(patch, [](const Json& item) { return text_at(item, "$patch") == "replace"; });
     if (replaces || !target.is_array()) target = Json::array();
+    // Where the items stand by their key, and which of them go at the end: with long lists looking and moving for each would not do.
+    std::map<std::string, std::size_t> known;
+    for (std::size_t i = 0; i < target.size(); ++i)
+        if (target[i].is_object() && target[i].contains(key)) known.emplace(target[i][key].dump(), i);
+    std::vector<bool> gone(target.size());
     for (std::size_t i = 0; i < patch.size(); ++i) {
         const auto& item = patch[i];
         const auto at = fmt::format("{}[{}]", path, i);
         if (!item.is_object()) return fail(fmt::format("{}: an object is needed", at));
-        const auto directive = item.contains("$patch") && item["$patch"].is_string() ? item["$patch"].get<std::string>() : std::string();
+        const auto directive = text_at(item, "$patch");
         if (directive == "replace" && item.size() == 1) continue;
         if (!item.contains(key)) return fail(fmt::format("{}: does not contain declared merge key: {}", at, key));
-        const auto found = std::ranges::find_if(target, [&](const Json& there) { return there.is_object() && there.contains(key) && there[key] == item[key]; });
+        const auto word = item[key].dump();
+        const auto found = known.find(word);
         if (directive == "delete") {
-            if (found != target.end()) target.erase(found);
-        } else if (found != target.end() && directive != "replace") {
-            if (auto done = merge_object(*found, item, items_schema(schema), at); !done) return done;
+            if (found != known.end()) gone[found->second] = true, known.erase(found);
+        } else if (found != known.end() && directive != "replace") {
+            if (auto done = merge_object(target[found->second], item, items_schema(schema), at); !done) return done;
         } else {
             auto made = fresh(item, items_schema(schema), at);
             if (!made) return std::unexpected(made.error());
-            if (found != target.end()) *found = std::move(*made);
-            else target.push_back(std::move(*made));
+            if (found != known.end()) {
+                target[found->second] = std::move(*made);
+            } else {
+                known.emplace(word, target.size());
+                target.push_back(std::move(*made));
+                gone.push_back(false);
+            }
         }
     }
+    if (std::find(gone.begin(), gone.end(), true) == gone.end()) return {};
+    Json kept = Json::array();
+    for (std::size_t i = 0; i < target.size(); ++i)
+        if (!gone[i]) kept.push_back(std::move(target[i]));
+    target = std::move(kept);
     return {};
 }
 
+/// The elements of a list as texts, to ask for many of them.
+std::set<std::string> elements_of(const Json& list) {
+    std::set<std::string> out;
+    for (const auto& item : list) out.insert(item.dump());
+    return out;
+}
+
 Result<void> merge_list(Json& target, const Json& patch, const Json& schema, const std::string& path) {
-    if (schema.contains("x-kubernetes-patch-merge-key")) return merge_keyed(target, patch, schema, path);
-    if (schema.value("x-kubernetes-patch-strategy", "") == "merge") {
+    if (at_path(schema, "x-kubernetes-patch-merge-key").is_string()) return merge_keyed(target, patch, schema, path);
+    if (text_at(schema, "x-kubernetes-patch-strategy") == "merge") {
         if (!target.is_array()) target = Json::array();
+        auto known = elements_of(target);
         for (const auto& item : patch)
-            if (std::ranges::find(target, item) == target.end()) target.push_back(item);
+            if (known.insert(item.dump()).second) target.push_back(item);
         return {};
     }
     Json out = Json::array();
@@ -84,26 +112,30 @@ Result<void> merge_object(Json& target, const Json& patch, const Json& schema, c
         else if (*directive == "delete") {
             target = Json::object();
             return {};
-        } else if (*directive != "merge") return fail(fmt::format("{}: unknown patch directive {}; allowed are delete, merge, replace", path.empty() ? "$patch" : path + ".$patch", directive->dump()));
+        } else if (*directive != "merge") return fail(fmt::format("{}: unknown patch directive {}; allowed are delete, merge, replace", path.empty() ? "$patch" : path + ".$patch", brief(*directive)));
     }
     if (const auto kept = patch.find("$retainKeys"); kept != patch.end()) {
         if (!kept->is_array()) return fail(fmt::format("{}.$retainKeys: a list is needed", path));
-        for (auto at = target.begin(); at != target.end();) at = std::ranges::find(*kept, Json(at.key())) == kept->end() ? target.erase(at) : std::next(at);
+        const auto names = elements_of(*kept);
+        for (auto at = target.begin(); at != target.end();) at = names.contains(Json(at.key()).dump()) ? std::next(at) : target.erase(at);
     }
     for (const auto& [key, value] : patch.items()) {
         if (key == "$patch" || key == "$retainKeys" || key.starts_with(order_prefix)) continue;
         if (key.starts_with(delete_prefix)) {
             const auto field = key.substr(delete_prefix.size());
             if (!value.is_array()) return fail(fmt::format("{}.{}: a list is needed", path, key));
-            if (auto found = target.find(field); found != target.end() && found->is_array())
-                for (const auto& gone : value) {
-                    for (auto at = found->begin(); at != found->end();) at = *at == gone ? found->erase(at) : std::next(at);
-                }
+            if (auto found = target.find(field); found != target.end() && found->is_array()) {
+                const auto gone = elements_of(value);
+                Json rest = Json::array();
+                for (auto& item : *found)
+                    if (!gone.contains(item.dump())) rest.push_back(std::move(item));
+                *found = std::move(rest);
+            }
             continue;
         }
-        const auto at = path.empty() ? key : path + "." + key;
+        const auto at = member_path(path, key);
         const auto& inner = member_schema(schema, key);
-        if (value.is_null() || (value.is_object() && value.value("$patch", Json()) == "delete")) {
+        if (value.is_null() || text_at(value, "$patch") == "delete") {
             target.erase(key);
         } else if (value.is_object()) {
             if (auto done = merge_object(target[key], value, inner, at); !done) return done;

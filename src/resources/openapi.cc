@@ -49,7 +49,7 @@ Writer schema_message(const Json& schema) {
         for (const auto& name : *required)
             if (name.is_string()) out.put(19, name.get<std::string>());
     if (const auto additional = schema.find("additionalProperties"); additional != schema.end() && additional->is_object()) out.put(21, Writer().put(1, schema_message(*additional)));
-    if (schema.value("x-kubernetes-int-or-string", false)) out.put(22, Writer().put(1, "string")).put(2, "int-or-string");
+    if (flag_of(schema, "x-kubernetes-int-or-string")) out.put(22, Writer().put(1, "string")).put(2, "int-or-string");
     else if (schema.contains("type") && schema["type"].is_string()) out.put(22, Writer().put(1, schema["type"].get<std::string>()));
     if (const auto items = schema.find("items"); items != schema.end()) out.put(23, Writer().put(1, schema_message(*items)));
     if (const auto properties = schema.find("properties"); properties != schema.end() && properties->is_object() && !properties->empty()) {
@@ -91,7 +91,7 @@ Json loosened(const Json& schema) {
     if (out.contains("items")) out["items"] = loosened(out["items"]);
     if (out.contains("additionalProperties") && out["additionalProperties"].is_object()) out["additionalProperties"] = loosened(out["additionalProperties"]);
     for (const char* key : {"anyOf", "oneOf", "allOf", "not", "default", "nullable"}) out.erase(key);
-    if (out.value("x-kubernetes-preserve-unknown-fields", false)) out.erase("properties"), out.erase("type");
+    if (flag_of(out, "x-kubernetes-preserve-unknown-fields")) out.erase("properties"), out.erase("type");
     return out;
 }
 

@@ -204,7 +204,7 @@ Result<Json> decode_value(const Entry& entry, const Reader& in, int depth) {
                 if (inner.number == 3 && inner.wire == 2) text = inner.bytes;
             }
             if (!inner.fault.empty()) return fail(inner.fault);
-            if (utf8_fault(text) != std::string::npos) return fail("the text is not UTF-8");
+            if (utf8_fault(text) != std::string_view::npos) return fail("the text is not UTF-8");
             return type == 1 ? Json(text) : Json(number);
         }
         default: break;

@@ -20,18 +20,33 @@ struct Field {
     bool required = false;
     std::optional<std::int64_t> minimum, maximum;
     std::vector<std::string> values;             ///< canonical enumeration values; matched without regard to case
-    std::string pattern;                         ///< anchored extended regular expression, for texts
+    std::string pattern;                         ///< of RE2's syntax, for the whole text
     std::string pattern_hint;                    ///< what the pattern means, for the message
     Json default_value;                          ///< written back when the parent object exists; null: none
     std::vector<Field> fields;                   ///< of an object
     std::vector<Field> items;                    ///< one entry: the shape of an array's items or a map's values
     std::size_t items_min = 0;
+    std::size_t items_max = 0;                   ///< of a list or map; 0: by what it holds, see `items_bound`
+    std::size_t length_max = 0;                  ///< characters of a text; 0: `text_length_max`
     std::string list_key;                        ///< items are unique by this field; it is also their key in patches
     std::vector<std::string> map_keys;           ///< keys of an item for server-side apply, where there is more than one
     bool is_set = false;                         ///< a list of texts without order or repetition
     bool is_atomic = false;                      ///< owned and replaced as a whole
     std::string note;                            ///< not empty: the field is taken without effect on one machine; why
 };
+
+// What a value may hold where its field says nothing else: MQTT's own bound of a text, and no list that one body cannot carry.
+inline constexpr std::size_t text_length_max = 65'535;
+inline constexpr std::size_t texts_max = 100'000, objects_max = 10'000;
+inline constexpr std::size_t map_key_length_max = 1024;
+/// Levels of arrays and objects in an object that is stored, its managedFields (which mirror them) left out.
+inline constexpr std::size_t object_depth_max = 90;
+/// Faults that one check tells; those beyond are counted only.
+inline constexpr std::size_t faults_max = 100;
+/// Characters that a text of the field may have; 0 for a field that is no text.
+std::size_t length_bound(const Field& field);
+/// Items of a list or entries of a map; 0 for a field that is neither.
+std::size_t items_bound(const Field& field);
 
 struct Column {
     std::string name;
@@ -83,12 +98,15 @@ const Kind* find_kind(std::string_view api_version, std::string_view kind);
 const Kind* find_kind_by_word(std::string_view word);
 const Kind* find_kind_by_word(std::string_view word, const std::vector<Kind>& among);
 
-/// All faults of an object against its declaration; names, types, bounds, enumerations, duplicate list keys.
+/// The faults of an object against its declaration, `faults_max` at most; names, types, bounds, enumerations, duplicate list keys.
+/// Every text and list has a bound; see `length_bound` and `items_bound`.
 std::vector<Fault> validate(const Kind& kind, const Json& object);
 /// Removes the fields that the declaration does not know and names their paths, with the nearest known name in the message.
 std::vector<Fault> prune_unknown(const Kind& kind, Json& object);
-/// Writes defaults into the object where their parents exist.
-void apply_defaults(const Kind& kind, Json& object);
+/// Writes defaults into the object where their parents exist. False: they would make more than `defaults_bytes_max` of it, and
+/// the object is in no certain state.
+bool apply_defaults(const Kind& kind, Json& object);
+inline constexpr std::size_t defaults_bytes_max = 4 * 1024 * 1024;
 /// Fields the object sets that have no effect here, with the reason.
 std::vector<Fault> notes(const Kind& kind, const Json& object);
 /// The canonical spelling of an enumeration value; the text itself when it is none of them.

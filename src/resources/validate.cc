@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <map>
-#include <regex>
 #include <set>
 
 #include <fmt/format.h>
@@ -8,9 +7,12 @@
 #include "base/text.h"
 #include "resources/json_schema.h"
 #include "resources/schema.h"
+#include "resources/text_rules.h"
 
 namespace penstock::resources {
 namespace {
+
+constexpr std::size_t annotations_bytes_max = 256 * 1024;
 
 std::string type_name(Type type) {
     switch (type) {
@@ -52,17 +54,14 @@ std::string quoted_list(const std::vector<std::string>& values) {
     return out;
 }
 
-const std::regex& compiled(const std::string& pattern) {
-    static thread_local std::map<std::string, std::regex> cache;
-    const auto found = cache.find(pattern);
-    if (found != cache.end()) return found->second;
-    return cache.emplace(pattern, std::regex(pattern, std::regex::extended)).first->second;
-}
-
 void check(const Field& field, const Json& value, const std::string& path, std::vector<Fault>& out);
+
+/// True when no further fault is told.
+bool is_full(const std::vector<Fault>& out) { return out.size() >= faults_max; }
 
 void check_fields(const std::vector<Field>& fields, const Json& object, const std::string& path, std::vector<Fault>& out) {
     for (const auto& field : fields) {
+        if (is_full(out)) return;
         const auto at = path.empty() ? field.name : path + "." + field.name;
         const auto found = object.find(field.name);
         // null means absent, as kubectl writes it into generated files.
@@ -74,48 +73,73 @@ void check_fields(const std::vector<Field>& fields, const Json& object, const st
     }
 }
 
+void check_text(const Field& field, const std::string& text, const std::string& path, std::vector<Fault>& out) {
+    if (const auto bound = length_bound(field); text.size() > bound && code_points(text) > bound) {
+        out.push_back({path, "FieldValueTooLong", fmt::format("Too long: may not be more than {} characters", bound)});
+    } else if (!field.values.empty()) {
+        if (std::ranges::none_of(field.values, [&](const auto& v) { return equal_no_case(v, text); }))
+            out.push_back({path, "FieldValueNotSupported", fmt::format("Unsupported value: {}: supported values: {}", brief(Json(text)), quoted_list(field.values))});
+    } else if (!field.pattern.empty() && matches_whole(field.pattern, text) != Match::yes) {
+        out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: {}: must be {}", brief(Json(text)), field.pattern_hint)});
+    }
+}
+
+void check_list(const Field& field, const Json& value, const std::string& path, std::vector<Fault>& out) {
+    if (value.size() < field.items_min)
+        out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: {}: at least {} item{} needed", brief(value), field.items_min, field.items_min == 1 ? " is" : "s are")});
+    if (value.size() > items_bound(field)) {
+        out.push_back({path, "FieldValueTooMany", fmt::format("Too many: {}: must have at most {} items", value.size(), items_bound(field))});
+        return;
+    }
+    std::set<std::string> seen;
+    for (std::size_t i = 0; i < value.size() && !is_full(out); ++i) {
+        const auto at = fmt::format("{}[{}]", path, i);
+        if (!field.items.empty()) check(field.items[0], value[i], at, out);
+        if (!field.list_key.empty() && value[i].is_object() && value[i].contains(field.list_key) &&
+            !seen.insert(value[i][field.list_key].dump()).second)
+            out.push_back({at + "." + field.list_key, "FieldValueDuplicate", fmt::format("Duplicate value: {}", brief(value[i][field.list_key]))});
+    }
+}
+
+void check_map(const Field& field, const Json& value, const std::string& path, std::vector<Fault>& out) {
+    if (value.size() > items_bound(field)) {
+        out.push_back({path, "FieldValueTooMany", fmt::format("Too many: {}: must have at most {} entries", value.size(), items_bound(field))});
+        return;
+    }
+    for (const auto& [key, item] : value.items()) {
+        if (is_full(out)) return;
+        const auto at = entry_path(path, key);
+        if (key.size() > map_key_length_max && code_points(key) > map_key_length_max)
+            out.push_back({at, "FieldValueTooLong", fmt::format("Too long: a key may not be more than {} characters", map_key_length_max)});
+        if (!field.items.empty()) check(field.items[0], item, at, out);
+    }
+}
+
+void check_integer(const Field& field, const Json& value, const std::string& path, std::vector<Fault>& out) {
+    const bool beyond = value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX);
+    const auto number = beyond ? INT64_MAX : value.get<std::int64_t>();
+    const auto highest = field.maximum.value_or(INT64_MAX);
+    if (field.minimum && number < *field.minimum)
+        out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: {}: must be greater than or equal to {}", number, *field.minimum)});
+    else if (number > highest || beyond)
+        out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: {}: must be less than or equal to {}", value.dump(), highest)});
+}
+
 void check(const Field& field, const Json& value, const std::string& path, std::vector<Fault>& out) {
     if (!has_type(value, field.type)) {
-        out.push_back({path, "FieldValueTypeInvalid", fmt::format("Invalid value: {}: must be of type {}, not {}", value.dump(), type_name(field.type), json_type(value))});
+        out.push_back({path, "FieldValueTypeInvalid", fmt::format("Invalid value: {}: must be of type {}, not {}", brief(value), type_name(field.type), json_type(value))});
         return;
     }
     switch (field.type) {
         case Type::object: check_fields(field.fields, value, path, out); break;
-        case Type::map:
-            if (!field.items.empty())
-                for (const auto& [key, item] : value.items()) check(field.items[0], item, fmt::format("{}[{}]", path, key), out);
+        case Type::map: check_map(field, value, path, out); break;
+        case Type::array: check_list(field, value, path, out); break;
+        case Type::string: check_text(field, value.get_ref<const std::string&>(), path, out); break;
+        case Type::integer: check_integer(field, value, path, out); break;
+        case Type::int_or_string:
+            if (value.is_string()) check_text(field, value.get_ref<const std::string&>(), path, out);
+            else check_integer(field, value, path, out);
             break;
-        case Type::array: {
-            if (value.size() < field.items_min)
-                out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: {}: at least {} item{} needed", value.dump(), field.items_min, field.items_min == 1 ? " is" : "s are")});
-            std::set<std::string> seen;
-            for (std::size_t i = 0; i < value.size(); ++i) {
-                const auto at = fmt::format("{}[{}]", path, i);
-                if (!field.items.empty()) check(field.items[0], value[i], at, out);
-                if (!field.list_key.empty() && value[i].is_object() && value[i].contains(field.list_key) &&
-                    !seen.insert(value[i][field.list_key].dump()).second)
-                    out.push_back({at + "." + field.list_key, "FieldValueDuplicate", fmt::format("Duplicate value: {}", value[i][field.list_key].dump())});
-            }
-            break;
-        }
-        case Type::string: {
-            const auto& text = value.get_ref<const std::string&>();
-            if (!field.values.empty()) {
-                if (std::ranges::none_of(field.values, [&](const auto& v) { return equal_no_case(v, text); }))
-                    out.push_back({path, "FieldValueNotSupported", fmt::format("Unsupported value: \"{}\": supported values: {}", text, quoted_list(field.values))});
-            } else if (!field.pattern.empty() && !std::regex_match(text, compiled(field.pattern))) {
-                out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: \"{}\": must be {}", text, field.pattern_hint)});
-            }
-            break;
-        }
-        case Type::integer: {
-            const auto number = value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX) ? INT64_MAX : value.get<std::int64_t>();
-            if (field.minimum && number < *field.minimum)
-                out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: {}: must be greater than or equal to {}", number, *field.minimum)});
-            else if (field.maximum && number > *field.maximum)
-                out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: {}: must be less than or equal to {}", number, *field.maximum)});
-            break;
-        }
         default: break;
     }
 }
@@ -126,13 +150,14 @@ void prune_fields(const std::vector<Field>& fields, Json& object, const std::str
     for (const auto& field : fields) names.push_back(field.name);
     std::vector<std::string> unknown;
     for (auto& [key, value] : object.items()) {
-        const auto at = path.empty() ? key : path + "." + key;
+        const auto at = member_path(path, key);
         const auto field = std::ranges::find(fields, key, &Field::name);
         if (field == fields.end()) {
             if (std::ranges::find(also, key) != also.end()) continue;
+            unknown.push_back(key);
+            if (is_full(out)) continue;   // it goes all the same
             const auto near = nearest(key, names);
             out.push_back({at, "FieldValueInvalid", fmt::format("unknown field \"{}\"{}", at, near.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", near))});
-            unknown.push_back(key);
             continue;
         }
         auto inside = [&](const Field& shape, Json& item, const std::string& where) {
@@ -142,25 +167,30 @@ void prune_fields(const std::vector<Field>& fields, Json& object, const std::str
         if (field->type == Type::array && !field->items.empty() && value.is_array())
             for (std::size_t i = 0; i < value.size(); ++i) inside(field->items[0], value[i], fmt::format("{}[{}]", at, i));
         if (field->type == Type::map && !field->items.empty() && value.is_object())
-            for (auto& [k, item] : value.items()) inside(field->items[0], item, fmt::format("{}[{}]", at, k));
+            for (auto& [k, item] : value.items()) inside(field->items[0], item, entry_path(at, k));
     }
     for (const auto& key : unknown) object.erase(key);
 }
 
-void default_fields(const std::vector<Field>& fields, Json& object) {
+/// `budget`: bytes that defaults may still add.
+bool default_fields(const std::vector<Field>& fields, Json& object, std::size_t& budget) {
     for (const auto& field : fields) {
         auto found = object.find(field.name);
         if (found != object.end() && found->is_null()) object.erase(found), found = object.end();
         if (found == object.end()) {
             if (field.default_value.is_null()) continue;
+            const auto size = field.name.size() + 16 * values_of(field.default_value, budget) + (field.default_value.is_string() ? field.default_value.get_ref<const std::string&>().size() : 0);
+            if (size > budget) return false;
+            budget -= size;
             object[field.name] = field.default_value;
             found = object.find(field.name);
         }
-        if (field.type == Type::object && found->is_object()) default_fields(field.fields, *found);
+        if (field.type == Type::object && found->is_object() && !default_fields(field.fields, *found, budget)) return false;
         if (field.type == Type::array && !field.items.empty() && found->is_array() && field.items[0].type == Type::object)
             for (auto& item : *found)
-                if (item.is_object()) default_fields(field.items[0].fields, item);
+                if (item.is_object() && !default_fields(field.items[0].fields, item, budget)) return false;
     }
+    return true;
 }
 
 void collect_notes(const std::vector<Field>& fields, const Json& object, const std::string& path, std::vector<Fault>& out) {
@@ -185,7 +215,9 @@ Json schema_of(const Field& field) {
     if (field.minimum) out["minimum"] = *field.minimum;
     if (field.maximum) out["maximum"] = *field.maximum;
     if (!field.default_value.is_null()) out["default"] = field.default_value;
-    if (!field.pattern.empty()) out["pattern"] = field.pattern;
+    if (!field.pattern.empty()) out["pattern"] = "^(" + field.pattern + ")$";
+    if (const auto bound = length_bound(field); bound != 0 && field.values.empty()) out["maxLength"] = bound;
+    if (const auto bound = items_bound(field); bound != 0) out[field.type == Type::map ? "maxProperties" : "maxItems"] = bound;
     if (field.is_atomic && field.type != Type::array) out["x-kubernetes-map-type"] = "atomic";
     if (field.type == Type::object) {
         Json properties = Json::object(), required = Json::array();
@@ -217,21 +249,23 @@ Json schema_of(const Field& field) {
 
 /// ObjectMeta of every kind, as the Kubernetes API documents it.
 const std::vector<Field>& metadata_fields() {
-    auto text = [](const char* name, const char* doc) { return Field{.name = name, .type = Type::string, .doc = doc}; };
+    auto text = [](const char* name, std::size_t longest, const char* doc) { return Field{.name = name, .type = Type::string, .doc = doc, .length_max = longest}; };
     auto number = [](const char* name, const char* doc) { return Field{.name = name, .type = Type::integer, .doc = doc}; };
     auto flag = [](const char* name, const char* doc) { return Field{.name = name, .type = Type::boolean, .doc = doc}; };
-    auto text_map = [](const char* name, const char* doc) { return Field{.name = name, .type = Type::map, .doc = doc, .items = {Field{.type = Type::string}}}; };
+    auto text_map = [](const char* name, std::size_t longest, const char* doc) {
+        return Field{.name = name, .type = Type::map, .doc = doc, .items = {Field{.type = Type::string, .length_max = longest}}, .items_max = 10'000};
+    };
     static const std::vector<Field> fields{
-        text("name", "Unique within a namespace."), text("generateName", "Prefix for a generated name."), text("namespace", "The scope of the name."),
-        text("selfLink", "Not used any more."), text("uid", "Unique in time and space; given by the server."), text("resourceVersion", "Changes with every write; opaque."),
-        number("generation", "Counts changes of the desired state."), text("creationTimestamp", "When the object was made."),
-        text("deletionTimestamp", "When deletion was asked for."), number("deletionGracePeriodSeconds", "Seconds until it goes."),
-        text_map("labels", "Words to select by."), text_map("annotations", "Unstructured remarks."),
+        text("name", 253, "Unique within a namespace."), text("generateName", 248, "Prefix for a generated name."), text("namespace", 63, "The scope of the name."),
+        text("selfLink", 1024, "Not used any more."), text("uid", 128, "Unique in time and space; given by the server."), text("resourceVersion", 64, "Changes with every write; opaque."),
+        number("generation", "Counts changes of the desired state."), text("creationTimestamp", 64, "When the object was made."),
+        text("deletionTimestamp", 64, "When deletion was asked for."), number("deletionGracePeriodSeconds", "Seconds until it goes."),
+        text_map("labels", 63, "Words to select by."), text_map("annotations", annotations_bytes_max, "Unstructured remarks; 262,144 bytes in all."),
         Field{.name = "ownerReferences", .type = Type::array, .doc = "Objects this one depends on; when all are gone it goes too.",
-              .items = {Field{.type = Type::object, .fields = {text("apiVersion", "Of the owner."), text("kind", "Of the owner."), text("name", "Of the owner."), text("uid", "Of the owner."),
+              .items = {Field{.type = Type::object, .fields = {text("apiVersion", 317, "Of the owner."), text("kind", 63, "Of the owner."), text("name", 253, "Of the owner."), text("uid", 128, "Of the owner."),
                                                                flag("controller", "The owner manages this object."), flag("blockOwnerDeletion", "The owner waits in foreground deletion.")}}},
-              .list_key = "uid"},
-        Field{.name = "finalizers", .type = Type::array, .doc = "Who must finish before the object goes.", .items = {Field{.type = Type::string}}, .is_set = true},
+              .items_max = 1000, .list_key = "uid"},
+        Field{.name = "finalizers", .type = Type::array, .doc = "Who must finish before the object goes.", .items = {Field{.type = Type::string, .length_max = 317}}, .items_max = 1000, .is_set = true},
         Field{.name = "managedFields", .type = Type::array, .doc = "Who owns which field.", .items = {Field{.type = Type::any}}}};
     return fields;
 }
@@ -245,7 +279,12 @@ void page_rows(const std::vector<Field>& fields, const std::string& path, std::s
             for (const auto& v : field.values) shape += (shape.empty() ? "`" : ", `") + v + "`";
         } else if (field.minimum || field.maximum) {
             shape += fmt::format(" {}–{}", field.minimum ? std::to_string(*field.minimum) : "", field.maximum ? std::to_string(*field.maximum) : "");
+        } else if (field.length_max != 0) {
+            shape += fmt::format(", up to {} characters", field.length_max);
+        } else if (field.items_max != 0) {
+            shape += fmt::format(", up to {} items", field.items_max);
         }
+        if (!field.items.empty() && field.items[0].length_max != 0) shape += fmt::format(" of up to {} characters", field.items[0].length_max);
         std::string text = field.doc;
         if (field.required) text += " **Required.**";
         if (!field.note.empty()) text += " *No effect on one machine: " + field.note + "*";
@@ -257,41 +296,45 @@ void page_rows(const std::vector<Field>& fields, const std::string& path, std::s
 
 }  // namespace
 
+std::size_t length_bound(const Field& field) {
+    if (field.type != Type::string && field.type != Type::int_or_string) return 0;
+    return field.length_max != 0 ? field.length_max : text_length_max;
+}
+
+std::size_t items_bound(const Field& field) {
+    if (field.type != Type::array && field.type != Type::map) return 0;
+    if (field.items_max != 0) return field.items_max;
+    return field.type == Type::array && !field.items.empty() && field.items[0].type != Type::string ? objects_max : texts_max;
+}
+
 namespace {
 
-const std::regex& subdomain() {
-    static const std::regex out("[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", std::regex::extended);
-    return out;
-}
-
-bool is_label_word(std::string_view word) {
-    if (word.empty() || word.size() > 63) return false;
-    auto alnum = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
-    if (!alnum(word.front()) || !alnum(word.back())) return false;
-    return std::ranges::all_of(word, [&](char c) { return alnum(c) || c == '-' || c == '_' || c == '.'; });
-}
-
-bool is_qualified_name(const std::string& key) {
-    const auto slash = key.find('/');
-    if (slash == std::string::npos) return is_label_word(key);
-    const auto prefix = key.substr(0, slash);
-    return !prefix.empty() && prefix.size() <= 253 && std::regex_match(prefix, subdomain()) && is_label_word(std::string_view(key).substr(slash + 1));
+/// managedFields mirror the object and are written by the server; they are not counted.
+bool is_too_deep(const Json& object) {
+    for (const auto& [key, value] : object.items()) {
+        if (key != "metadata" || !value.is_object()) {
+            if (depth_of(value, object_depth_max) >= object_depth_max) return true;
+            continue;
+        }
+        for (const auto& [inner, item] : value.items())
+            if (inner != "managedFields" && depth_of(item, object_depth_max - 1) >= object_depth_max - 1) return true;
+    }
+    return false;
 }
 
 void check_name(const Kind& kind, const std::string& name, std::vector<Fault>& out) {
-    auto bad = [&](const char* why) { out.push_back({"metadata.name", "FieldValueInvalid", fmt::format("Invalid value: \"{}\": {}", name, why)}); };
+    auto bad = [&](const char* why) { out.push_back({"metadata.name", "FieldValueInvalid", fmt::format("Invalid value: {}: {}", brief(Json(name)), why)}); };
     constexpr const char* label_rule = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character, at most 63 of them";
-    static const std::regex label("[a-z0-9]([-a-z0-9]*[a-z0-9])?", std::regex::extended);
     if (kind.group == "rbac.authorization.k8s.io") {
         if (name == "." || name == ".." || name.find_first_of("/%") != std::string::npos) bad("may not be '.' or '..' and may not contain '/' or '%'");
     } else if (kind.kind == "Namespace" && kind.group.empty()) {
-        if (name.size() > 63 || !std::regex_match(name, label)) bad(label_rule);
+        if (!is_dns_label(name)) bad(label_rule);
     } else if (kind.kind == "Service" && kind.group.empty()) {
-        if (name.size() > 63 || !std::regex_match(name, label) || std::isdigit(static_cast<unsigned char>(name[0])) != 0)
+        if (!is_dns_label(name) || std::isdigit(static_cast<unsigned char>(name[0])) != 0)
             bad("a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character, at most 63 of them");
     } else if (kind.group == "mqttbroker.iotoperations.azure.com") {
-        if (name.size() < 3 || name.size() > 63 || !std::regex_match(name, label)) bad("must be 3 to 63 characters of a-z, 0-9 and '-', and start and end with a letter or digit");
-    } else if (name.size() > 253 || !std::regex_match(name, subdomain())) {
+        if (name.size() < 3 || !is_dns_label(name)) bad("must be 3 to 63 characters of a-z, 0-9 and '-', and start and end with a letter or digit");
+    } else if (!is_dns_subdomain(name)) {
         bad("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character");
     }
 }
@@ -307,19 +350,19 @@ void check_metadata(const Json& metadata, std::vector<Fault>& out) {
             for (const auto& [key, value] : found->items()) fn(key, value.template get_ref<const std::string&>());
     };
     auto bad_key = [&](const char* map, const std::string& key) {
-        out.push_back({fmt::format("metadata.{}", map), "FieldValueInvalid", fmt::format("Invalid value: \"{}\": name part must consist of alphanumeric characters, '-', '_' or '.', at most 63 of them, with an optional DNS subdomain prefix and '/'", key)});
+        if (!is_full(out)) out.push_back({fmt::format("metadata.{}", map), "FieldValueInvalid", fmt::format("Invalid value: {}: name part must consist of alphanumeric characters, '-', '_' or '.', at most 63 of them, with an optional DNS subdomain prefix and '/'", brief(Json(key)))});
     };
     each("labels", [&](const std::string& key, const std::string& value) {
         if (!is_qualified_name(key)) bad_key("labels", key);
-        if (!value.empty() && !is_label_word(value))
-            out.push_back({"metadata.labels", "FieldValueInvalid", fmt::format("Invalid value: \"{}\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character, at most 63 of them", value)});
+        if (!value.empty() && !is_label_word(value) && !is_full(out))
+            out.push_back({"metadata.labels", "FieldValueInvalid", fmt::format("Invalid value: {}: a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character, at most 63 of them", brief(Json(value)))});
     });
     std::size_t total = 0;
     each("annotations", [&](const std::string& key, const std::string& value) {
         if (!is_qualified_name(to_lower(key))) bad_key("annotations", key);
         total += key.size() + value.size();
     });
-    if (total > 256 * 1024) out.push_back({"metadata.annotations", "FieldValueTooLong", "Too long: may not be more than 262144 bytes"});
+    if (total > annotations_bytes_max) out.push_back({"metadata.annotations", "FieldValueTooLong", "Too long: may not be more than 262144 bytes"});
 }
 
 }  // namespace
@@ -327,6 +370,10 @@ void check_metadata(const Json& metadata, std::vector<Fault>& out) {
 std::vector<Fault> validate(const Kind& kind, const Json& object) {
     std::vector<Fault> out;
     const auto name = text_at(object, "metadata.name");
+    if (is_too_deep(object)) {
+        out.push_back({"", "FieldValueInvalid", fmt::format("Invalid value: nested deeper than {} levels", object_depth_max)});
+        return out;
+    }
     if (name.empty()) out.push_back({"metadata.name", "FieldValueRequired", "Required value: name or generateName is required"});
     else check_name(kind, name, out);
     if (const auto metadata = object.find("metadata"); metadata != object.end() && metadata->is_object()) check_metadata(*metadata, out);
@@ -348,9 +395,10 @@ std::vector<Fault> prune_unknown(const Kind& kind, Json& object) {
     return out;
 }
 
-void apply_defaults(const Kind& kind, Json& object) {
-    if (kind.dynamic) default_schema(kind.schema, object);
-    else default_fields(kind.fields, object);
+bool apply_defaults(const Kind& kind, Json& object) {
+    auto budget = defaults_bytes_max;
+    if (!object.is_object()) return true;
+    return kind.dynamic ? default_schema(kind.schema, object, budget) : default_fields(kind.fields, object, budget);
 }
 
 std::vector<Fault> notes(const Kind& kind, const Json& object) {
@@ -412,6 +460,9 @@ Json schema_from_fields(const Kind& kind) {
 std::string reference_page(const Kind& kind) {
     std::string out = fmt::format("# {}\n\n`apiVersion: {}`, plural `{}`{}.\n\n{}\n\nGenerated from the declaration in `src/resources/kinds.cc` by `./dev docs`; do not edit.\n\n", kind.kind,
                                   kind.api_version(), kind.plural, kind.namespaced ? ", namespaced" : ", cluster-wide", kind.doc);
+    out += "Where a field says nothing else a text has at most 65,535 characters, a list or map of texts 100,000 entries, a list of objects 10,000, "
+           "a key of a map 1,024 characters. An object has at most 3 MiB and 90 levels; metadata has the bounds of the Kubernetes API (a name 253 characters, "
+           "a label 63, all annotations 256 KiB).\n\n";
     out += "| Field | Type | Default | Meaning |\n|---|---|---|---|\n";
     page_rows(kind.fields, "", out);
     out += "\nColumns of `get`: Name";
