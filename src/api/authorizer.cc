@@ -16,6 +16,7 @@ using resources::text_at;
 
 namespace {
 
+constexpr std::size_t combinations_max = 10'000'000;
 constexpr const char* rbac = "rbac.authorization.k8s.io/v1";
 
 bool has(const std::vector<std::string>& list, const std::string& word) { return std::ranges::find(list, word) != list.end() || std::ranges::find(list, "*") != list.end(); }
@@ -110,6 +111,12 @@ std::string Authorizer::beyond(const User& user, const std::string& name_space, 
     if (user.is_master()) return {};
     const auto owned = rules(user, name_space);
     auto covered = [&](const Access& access) { return std::ranges::any_of(owned, [&](const Rule& r) { return rule_allows(r, access); }); };
+    // A rule speaks of every combination of its words; thousands of each are nothing that a person wrote.
+    std::size_t combinations = 0;
+    for (const auto& r : wanted) {
+        combinations += r.verbs.size() * (r.paths.size() + r.groups.size() * r.resources.size() * std::max<std::size_t>(1, r.names.size()));
+        if (combinations * owned.size() > combinations_max) return fmt::format("rules with more combinations of verbs, groups, resources and names than can be compared ({})", combinations);
+    }
     for (const auto& r : wanted) {
         for (const auto& verb : r.verbs) {
             for (const auto& path : r.paths)
@@ -162,9 +169,8 @@ void Authorizer::bootstrap(registry::Registry& registry) {
     const auto& binding_kind = *resources::find_kind(rbac, "ClusterRoleBinding");
     const Json labels = {{"kubernetes.io/bootstrapping", "rbac-defaults"}};
     auto create = [&](const resources::Kind& kind, const std::string& name, Json object) {
-        if (registry.get(kind, "", name)) return;
         object["metadata"] = {{"name", name}, {"labels", labels}};
-        if (auto made = registry.create(kind, "", std::move(object)); !made) log::error("api", "the default {} {} could not be made: {}", kind.kind, name, made.error().message);
+        if (auto made = registry.seed(kind, "", std::move(object)); !made) log::error("api", "the default {} {} could not be made: {}", kind.kind, name, made.error().message);
     };
     for (const auto& r : roles) create(role_kind, r.name, {{"rules", r.rules}});
     const std::vector<std::tuple<const char*, const char*, std::vector<std::string>>> bindings{

@@ -574,7 +574,8 @@ class TrustReconciler : public Reconciler {
             content["kind"] = kind.kind;
             content["metadata"]["name"] = name;
             if (!space.empty()) content["metadata"]["namespace"] = space;
-            if (auto done = objects_.create(kind, space, std::move(content), manager); !done && done.error().reason != "AlreadyExists") return fmt::format("{} {}: {}", kind.kind, name, done.error().message);
+            // Applied as the defaults' manager: it yields to whoever wants it otherwise.
+            if (auto done = objects_.patch(kind, space, name, registry::PatchType::apply, content, registry::defaults_manager); !done) return fmt::format("{} {}: {}", kind.kind, name, done.error().message);
             return {};
         };
         for (const char* space : {ca_namespace, system_namespace})

@@ -80,6 +80,20 @@ bool was_applied_by_kubectl(const Json& live, const FieldSet& conflicts, const J
     return left.empty();
 }
 
+/// `live` without the fields that the defaults' manager alone owns, and the manager's entry taken off the list.
+Json without_defaults(const Kind& kind, const Json& live, std::vector<Manager>& managers) {
+    FieldSet gone, others;
+    for (const auto& m : managers) (m.name == defaults_manager && m.subresource.empty() ? gone : others).add(m.fields);
+    std::erase_if(managers, [](const Manager& m) { return m.name == defaults_manager && m.subresource.empty(); });
+    const auto owned = gone;
+    gone.remove(others);
+    shield(gone, others);
+    Json out = live;
+    resources::remove_fields(out, gone, kind.schema);
+    if (const auto spec = owned.children.find("f:spec"); spec != owned.children.end() && out.contains("spec")) drop_orphaned_defaults(out["spec"], spec->second, others.children["f:spec"]);
+    return out;
+}
+
 Failure conflict_of(const Kind& kind, const std::vector<std::pair<const Manager*, FieldSet>>& conflicts) {
     Json causes = Json::array();
     std::size_t count = 0;
@@ -134,6 +148,33 @@ void write_managers(Json& object, const std::vector<Manager>& managers) {
     object["metadata"]["managedFields"] = std::move(list);
 }
 
+bool is_untouched_default(const Json& object) {
+    const auto managers = read_managers(object);
+    if (!managers) return false;
+    bool found = false;
+    for (const auto& m : *managers) {
+        if (!m.subresource.empty()) continue;
+        if (m.name != defaults_manager) return false;
+        found = true;
+    }
+    return found;
+}
+
+void adopt_as_default(Json& object, std::string_view from) {
+    auto managers = read_managers(object);
+    if (!managers) return;
+    Manager* own = nullptr;
+    for (auto& m : *managers) {
+        if (!m.subresource.empty()) continue;
+        if (m.name != from || m.applies) return;
+        own = &m;
+    }
+    if (own == nullptr) return;
+    own->name = defaults_manager;
+    own->applies = true;
+    write_managers(object, *managers);
+}
+
 void track_update(const Kind& kind, const Json& before, Json& after, const Writer& writer) {
     const auto changed = FieldSet::changed(before, after, kind.schema);
     const auto live = FieldSet::of(after, kind.schema);
@@ -172,17 +213,22 @@ Answer<Json> apply_configuration(const Kind& kind, const std::string& name, cons
     auto read = read_managers(live);
     if (!read) return std::unexpected(bad_request(read.error().message));
     auto& managers = *read;
+    const Json base = writer.replaces_defaults ? without_defaults(kind, live, managers) : live;
     manager_of(managers, kind, writer, true);
-    auto merged = resources::merge_applied(live, applied, schema);
-    const auto changed = FieldSet::changed(live, merged, schema);
+    auto merged = resources::merge_applied(base, applied, schema);
+    const auto changed = FieldSet::changed(base, merged, schema);
 
     std::vector<std::pair<const Manager*, FieldSet>> conflicts;
-    FieldSet all_conflicts, others;
+    FieldSet all_conflicts, yielded, others;
     for (const auto& m : managers) {
         if (m.name == writer.manager && m.applies && m.subresource == writer.subresource) continue;
         others.add(m.fields);
         auto disputed = m.fields.common_with(wanted).common_with(changed);
         if (disputed.empty()) continue;
+        if (m.name == defaults_manager) {
+            yielded.add(disputed);
+            continue;
+        }
         all_conflicts.add(disputed);
         conflicts.emplace_back(&m, std::move(disputed));
     }
@@ -207,7 +253,8 @@ Answer<Json> apply_configuration(const Kind& kind, const std::string& name, cons
     const auto left = FieldSet::of(merged, schema);
     for (auto& m : managers) {
         if (&m == &own) continue;
-        if (!conflicts.empty()) m.fields.remove(all_conflicts);
+        m.fields.remove(all_conflicts);
+        m.fields.remove(yielded);
         m.fields = m.fields.common_with(left);
     }
     tidy(managers);

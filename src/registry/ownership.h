@@ -7,6 +7,10 @@
 
 namespace penstock::registry {
 
+/// Who owns the objects that Penstock makes once, so that there is something to begin with, and never writes again: the default
+/// Broker with its listener, roles, issuers, namespaces. What it owns yields to whoever comes first, without a conflict.
+inline constexpr const char* defaults_manager = "penstock-defaults";
+
 /// One entry of `metadata.managedFields`: which fields a manager owns, and how it came to them.
 struct Manager {
     std::string name;
@@ -26,7 +30,13 @@ struct Writer {
     std::string manager;
     std::string subresource;
     bool force = false;                  ///< server-side apply takes conflicting fields over
+    bool replaces_defaults = false;      ///< server-side apply of a whole manifest: what the embedded default had goes first
 };
+
+/// True for an embedded default that nobody but Penstock has written to, its status apart.
+bool is_untouched_default(const resources::Json& object);
+/// Gives what an older version wrote as `from` (operation Update) to the defaults' manager, where nobody else has a part in it.
+void adopt_as_default(resources::Json& object, std::string_view from);
 
 /// After an ordinary write: the writer owns what it changed, others lose it, and nobody owns what is gone.
 void track_update(const resources::Kind& kind, const resources::Json& before, resources::Json& after, const Writer& writer);

@@ -46,6 +46,36 @@ Json desired(Json object) {
     return object;
 }
 
+bool owns_anything(const Json& object, std::string_view manager) {
+    const auto managers = read_managers(object);
+    return managers && std::ranges::any_of(*managers, [&](const Manager& m) { return m.name == manager && m.subresource.empty(); });
+}
+
+/// A manifest that could be an object by itself.
+bool is_whole(const Kind& kind, Json object) {
+    return resources::apply_defaults(kind, object) && resources::validate(kind, object).empty();
+}
+
+/// Objects that Penstock makes at a start where they are missing, by name: those that versions before `defaults_manager` made.
+bool is_seed(const Kind& kind, const Json& object) {
+    const auto name = text_at(object, "metadata.name");
+    const auto& labels = at_path(object, "metadata.labels");
+    if (kind.group == "mqttbroker.iotoperations.azure.com") return name == "default" && kind.kind != "BrokerAuthorization";
+    if (kind.group == "rbac.authorization.k8s.io") return labels.is_object() && labels.contains("kubernetes.io/bootstrapping");
+    return kind.group == "cert-manager.io" || (kind.built_in && kind.kind == "Namespace");
+}
+
+/// Two listeners of one Broker that the rules (`admit`) do not let stand side by side. `any_type`: several of one service type may.
+bool excludes(const Json& one, const Json& other, bool any_type) {
+    if (broker_of(one) != broker_of(other)) return false;
+    if (!any_type && equal_no_case(text_at(one, "spec.serviceType", "ClusterIp"), text_at(other, "spec.serviceType", "ClusterIp"))) return true;
+    if (text_at(one, "spec.serviceName") == text_at(other, "spec.serviceName")) return true;
+    for (const auto& port : at_path(one, "spec.ports"))
+        for (const auto& there : at_path(other, "spec.ports"))
+            if (resources::integer_of(port, "port") != 0 && resources::integer_of(port, "port") == resources::integer_of(there, "port")) return true;
+    return false;
+}
+
 bool has_finalizers(const Json& object) {
     const auto& finalizers = at_path(object, "metadata.finalizers");
     return finalizers.is_array() && !finalizers.empty();
@@ -74,7 +104,7 @@ Result<void> Registry::load(const std::string& path) {
     std::vector<Row> rows;
     std::string unreadable;
     auto read = database_.each([&](const std::string& kind, const std::string& space, const std::string& name, const std::string& body) {
-        auto object = resources::parse_json(body);
+        auto object = resources::parse_json(body, resources::written_depth_max);
         if (object) rows.push_back({kind, {space, name}, std::move(*object)});
         else unreadable += fmt::format("{}{} {}/{} is no JSON ({})", unreadable.empty() ? "" : ", ", kind, space, name, object.error().message);
     });
@@ -93,6 +123,7 @@ Result<void> Registry::load(const std::string& path) {
             row.object["metadata"]["annotations"][refused_annotation] = text;
             log::warn("registry", "a stored object does not satisfy this version's rules kind={} namespace={} name={} why=\"{}\"", kind->kind, row.key.first, row.key.second, text);
         }
+        if (is_seed(*kind, row.object)) adopt_as_default(row.object, kind->group == "cert-manager.io" ? "penstock-certificates" : "penstock");
         bytes_ += text_of(row.object).size();
         tables_[row.kind][row.key] = std::make_shared<const Json>(std::move(row.object));
     }
@@ -100,7 +131,7 @@ Result<void> Registry::load(const std::string& path) {
     const auto& namespaces = *resources::find_kind("v1", "Namespace");
     for (const char* name : {"default", "kube-system", "kube-public", "kube-node-lease", "azure-iot-operations"}) {
         if (find(namespaces, "", name) != nullptr) continue;
-        if (auto made = create(namespaces, "", {{"apiVersion", "v1"}, {"kind", "Namespace"}, {"metadata", {{"name", name}}}}); !made)
+        if (auto made = seed(namespaces, "", {{"metadata", {{"name", name}}}}); !made)
             return fail(fmt::format("{}: {}", path, made.error().message));
     }
     return {};
@@ -222,14 +253,17 @@ Answer<Listing> Registry::list_page(const Kind& kind, const std::string& name_sp
 
 // --- writing ---
 
-Peers Registry::peers_of(const Kind& kind, const Key& key) const {
-    return {.list = [this, &kind, key](const char* api_version, const char* name) {
+Peers Registry::peers_of(const Kind& kind, const Key& key, bool with_defaults) const {
+    return {.list = [this, &kind, key, with_defaults](const char* api_version, const char* name) {
         std::vector<ObjectRef> out;
         const auto* wanted = resources::find_kind(api_version, name);
         const auto table = wanted == nullptr ? tables_.end() : tables_.find(wanted->qualified_plural());
         if (table == tables_.end()) return out;
+        auto yields = [&](const Json& other) {
+            return wanted->qualified_plural() == kind.qualified_plural() && is_untouched_default(other) && (kind.kind != "Broker" || !is_used(key.first, text_at(other, "metadata.name")));
+        };
         for (const auto& [at, object] : table->second)
-            if (wanted->qualified_plural() != kind.qualified_plural() || at != key) out.push_back(object);
+            if ((wanted->qualified_plural() != kind.qualified_plural() || at != key) && (with_defaults || !yields(*object))) out.push_back(object);
         return out;
     }};
 }
@@ -240,9 +274,11 @@ Answer<Json> Registry::prepared(const Kind& kind, const std::string& name, Json 
         if (object["metadata"]["annotations"].empty()) object["metadata"].erase("annotations");
     }
     const auto unknown = resources::prune_unknown(kind, object);
-    const auto peers = peers_of(kind, {text_at(object, "metadata.namespace"), name});
+    // An embedded default does not stand in the way of what a person or a file brings; it goes when that is stored (`make_way`).
+    const bool is_broker_kind = kind.group == "mqttbroker.iotoperations.azure.com";
+    const auto peers = peers_of(kind, {text_at(object, "metadata.namespace"), name}, !is_broker_kind || options.manager == defaults_manager);
     keep_empty_lists(kind, object);
-    resources::apply_defaults(kind, object);
+    if (!resources::apply_defaults(kind, object)) return std::unexpected(invalid(kind, name, {{"", "FieldValueTooLong", fmt::format("Too long: with its defaults it would take more than {} bytes", resources::defaults_bytes_max)}}));
     if (auto good = admit_defaults(kind, object, previous.get(), peers); !good) return std::unexpected(good.error());
     auto faults = resources::validate(kind, object);
     admit(kind, object, previous.get(), peers, faults);
@@ -335,6 +371,7 @@ Answer<ObjectRef> Registry::commit_object(const Kind& kind, const Key& key, Json
         if (previous == nullptr) object["metadata"].erase("resourceVersion");
         return std::make_shared<const Json>(std::move(object));
     }
+    if (kind.group == "mqttbroker.iotoperations.azure.com" && !is_untouched_default(object)) make_way(kind, key, object);
     const auto version = version_ + 1;
     object["metadata"]["resourceVersion"] = std::to_string(version);
     Event event{.type = previous != nullptr ? Event::Type::modified : Event::Type::added, .kind = &kind, .name_space = key.first, .version = version,
@@ -342,6 +379,50 @@ Answer<ObjectRef> Registry::commit_object(const Kind& kind, const Key& key, Json
     auto stored = event.object;
     if (auto done = commit(std::move(event), key.second); !done) return std::unexpected(done.error());
     return stored;
+}
+
+/// Something that is no embedded default refers to the Broker.
+bool Registry::is_used(const std::string& name_space, const std::string& broker) const {
+    for (const char* name : {"BrokerListener", "BrokerAuthentication", "BrokerAuthorization"}) {
+        const auto table = tables_.find(resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name)->qualified_plural());
+        if (table == tables_.end()) continue;
+        for (const auto& [at, object] : table->second)
+            if (at.first == name_space && broker_of(*object) == broker && !is_untouched_default(*object)) return true;
+    }
+    return false;
+}
+
+void Registry::make_way(const Kind& kind, const Key& key, const Json& object) {
+    const auto api_version = kind.api_version();
+    auto drop_where = [&](const char* name, const std::function<bool(const Json&)>& in_the_way) {
+        const auto* of = resources::find_kind(api_version, name);
+        const auto table = tables_.find(of->qualified_plural());
+        if (table == tables_.end()) return;
+        const auto copy = table->second;
+        for (const auto& [at, other] : copy) {
+            if (at.first != key.first || (of == &kind && at == key) || !is_untouched_default(*other) || !in_the_way(*other)) continue;
+            if (auto done = drop(*of, at, other); !done) log::warn("registry", "the embedded default {} {} could not make way for {}: {}", name, at.second, key.second, done.error().message);
+            else log::info("registry", "the embedded default {} {} made way for {} {}", name, at.second, kind.kind, key.second);
+        }
+    };
+    if (kind.kind == "Broker")
+        for (const char* name : {"Broker", "BrokerListener", "BrokerAuthentication"}) drop_where(name, [&](const Json& other) { return std::string_view(name) == "Broker" || broker_of(other) != key.second; });
+    if (kind.kind != "BrokerListener") return;
+    const auto broker = find(*resources::find_kind(api_version, "Broker"), key.first, broker_of(object));
+    const auto& marks = broker != nullptr ? at_path(*broker, "metadata.annotations") : Json();
+    const bool any_type = marks.is_object() && equal_no_case(marks.value("penstock.io/listeners-per-service-type", ""), "Any");
+    drop_where("BrokerListener", [&](const Json& other) { return excludes(object, other, any_type); });
+}
+
+Answer<void> Registry::seed(const Kind& kind, const std::string& name_space, Json object) {
+    const std::lock_guard lock(guard_);
+    const auto name = text_at(object, "metadata.name");
+    if (find(kind, kind.namespaced ? name_space : "", name) != nullptr) return {};
+    object["apiVersion"] = kind.api_version();
+    object["kind"] = kind.kind;
+    const auto made = apply_locked(kind, kind.namespaced ? name_space : "", name, std::move(object), false, {.manager = defaults_manager}, nullptr);
+    if (!made) return std::unexpected(made.error());
+    return {};
 }
 
 Answer<void> Registry::commit(Event event, const std::string& name) {
@@ -472,7 +553,10 @@ Answer<ObjectRef> Registry::apply_locked(const Kind& kind, const std::string& na
         applied.erase("stringData");
     }
     if (current == nullptr && status) return std::unexpected(not_found(kind, name));
-    const Writer writer{.manager = options.manager, .subresource = status ? "status" : "", .force = options.force};
+    // A whole manifest replaces the embedded default, so that the same files give the same whether or not they were there at the first
+    // start; a part of one is laid over it.
+    const bool replaces = current != nullptr && !kind.built_in && !status && options.manager != defaults_manager && owns_anything(*current, defaults_manager) && is_whole(kind, applied);
+    const Writer writer{.manager = options.manager, .subresource = status ? "status" : "", .force = options.force, .replaces_defaults = replaces};
     const Json base = current != nullptr ? *current : Json{{"apiVersion", kind.api_version()}, {"kind", kind.kind}, {"metadata", {{"name", name}}}};
     auto merged = apply_configuration(kind, name, base, applied, writer);
     if (!merged) return std::unexpected(merged.error());
@@ -489,12 +573,9 @@ Answer<ObjectRef> Registry::patch(const Kind& kind, const std::string& name_spac
     if (current == nullptr) return std::unexpected(not_found(kind, name));
     Json next = *current;
     if (type == PatchType::json) {
-        if (!patch.is_array() || patch.size() > 10'000) return std::unexpected(bad_request("a JSON patch is an array of at most 10000 operations"));
-        try {
-            next = next.patch(patch);
-        } catch (const Json::exception& error) {
-            return std::unexpected(Failure{.code = 422, .reason = "Invalid", .message = fmt::format("the server rejected our request due to an error in our request: {}", error.what())});
-        }
+        if (!patch.is_array()) return std::unexpected(bad_request("a JSON patch is an array of operations"));
+        if (auto done = resources::json_patch(next, patch); !done)
+            return std::unexpected(Failure{.code = 422, .reason = "Invalid", .message = fmt::format("the server rejected our request due to an error in our request: {}", done.error().message)});
     } else {
         if (!patch.is_object()) return std::unexpected(bad_request("a merge patch is a JSON object"));
         if (type == PatchType::strategic) {

@@ -87,6 +87,9 @@ class Registry {
     /// With PatchType::apply the object is created when absent; `created` tells.
     Answer<ObjectRef> patch(const resources::Kind& kind, const std::string& name_space, const std::string& name, PatchType type,
                             const resources::Json& patch, bool status, const WriteOptions& options = {}, bool* created = nullptr);
+    /// Makes an embedded default that is not there; one that is belongs to whoever made or changed it. It yields: to the first manifest
+    /// that is applied to it, and, untouched, to an object of another name that could not stand beside it.
+    Answer<void> seed(const resources::Kind& kind, const std::string& name_space, resources::Json object);
     /// The object as it was; with finalizers it lingers and is returned with its deletionTimestamp.
     struct Removed {
         ObjectRef object;
@@ -145,9 +148,11 @@ class Registry {
     Failure storage_failed(const std::string& why);
     void storage_works();
     Answer<void> drop(const resources::Kind& kind, const Key& key, const ObjectRef& current);
-    Peers peers_of(const resources::Kind& kind, const Key& key) const;
+    Peers peers_of(const resources::Kind& kind, const Key& key, bool with_defaults) const;
     /// Drops the oldest events beyond what is kept, in number and in bytes.
     void trim_history();
+    bool is_used(const std::string& name_space, const std::string& broker) const;
+    void make_way(const resources::Kind& kind, const Key& key, const resources::Json& object);
     ObjectRef find(const resources::Kind& kind, const std::string& name_space, const std::string& name) const;
     void serve_definition(const resources::Json* before, const resources::Json* definition);
     const resources::Kind* kind_by_id(const std::string& id) const;
