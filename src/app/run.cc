@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <mutex>
 #include <sstream>
 #include <thread>
@@ -18,7 +19,6 @@
 
 #include "api/server.h"
 #include "app/commands.h"
-#include "app/file_follower.h"
 #include "app/identity_keeper.h"
 #include "app/kubeconfig_file.h"
 #include "app/pki_check.h"
@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "client/client.h"
+#include "client/file_follower.h"
 #include "client/lease.h"
 #include "control/access_view.h"
 #include "control/broker_controller.h"
@@ -49,18 +50,22 @@ using resources::text_at;
 void create_defaults(registry::Registry& registry, bool with_listener) {
     const auto& broker = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker");
     const auto& listener = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "BrokerListener");
-    const std::string space = "azure-iot-operations";
-    auto create = [&](const resources::Kind& kind, const char* name, Json spec) {
-        const auto made = registry.create(kind, space, {{"metadata", {{"name", name}}}, {"spec", std::move(spec)}});
-        if (!made) log::error("app", "the default {} could not be made: {}", kind.kind, made.error().message);
-    };
-    if (registry.list(broker, "").items.empty()) create(broker, "default", Json::object());
     const auto& authentication = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "BrokerAuthentication");
-    if (!registry.get(authentication, space, "default"))
-        create(authentication, "default", {{"brokerRef", "default"}, {"authenticationMethods", Json::array({{{"method", "ServiceAccountToken"}, {"serviceAccountTokenSettings", {{"audiences", {"aio-internal"}}}}}})}});
-    if (with_listener && registry.list(listener, "").items.empty())
-        create(listener, "default", {{"brokerRef", "default"}, {"serviceType", "ClusterIp"}, {"serviceName", "aio-broker"}, {"ports", Json::array({{{"port", 18883}, {"authenticationRef", "default"},
-                                                    {"tls", {{"mode", "Automatic"}, {"certManagerCertificateSpec", {{"issuerRef", {{"group", "cert-manager.io"}, {"kind", "ClusterIssuer"}, {"name", control::default_issuer}}}, {"privateKey", {{"algorithm", "Ec256"}, {"rotationPolicy", "Always"}}}}}}}}})}});
+    const std::string space = "azure-iot-operations";
+    auto seed = [&](const resources::Kind& kind, Json spec) {
+        if (const auto made = registry.seed(kind, space, {{"metadata", {{"name", "default"}}}, {"spec", std::move(spec)}}); !made)
+            log::error("app", "the default {} could not be made: {}", kind.kind, made.error().message);
+    };
+    const auto brokers = registry.list(broker, "").items;
+    if (brokers.empty()) seed(broker, Json::object());
+    const auto name = brokers.empty() ? std::string("default") : text_at(*brokers.front(), "metadata.name");
+    const Json token_method = {{"method", "ServiceAccountToken"}, {"serviceAccountTokenSettings", {{"audiences", {"aio-internal"}}}}};
+    seed(authentication, {{"brokerRef", name}, {"authenticationMethods", Json::array({token_method})}});
+    if (!with_listener || !registry.list(listener, "").items.empty()) return;
+    const Json issuer = {{"group", "cert-manager.io"}, {"kind", "ClusterIssuer"}, {"name", control::default_issuer}};
+    const Json certificate = {{"issuerRef", issuer}, {"privateKey", {{"algorithm", "Ec256"}, {"rotationPolicy", "Always"}}}};
+    const Json port = {{"port", 18883}, {"authenticationRef", "default"}, {"tls", {{"mode", "Automatic"}, {"certManagerCertificateSpec", certificate}}}};
+    seed(listener, {{"brokerRef", name}, {"serviceType", "ClusterIp"}, {"serviceName", "aio-broker"}, {"ports", Json::array({port})}});
 }
 
 }  // namespace
@@ -161,12 +166,38 @@ class TokenKeyReader {
     control::TokenKeys known_;
 };
 
+/// How the followed files stand, for those who ask from other threads.
+class FollowBoard {
+  public:
+    void put(const std::string& source, client::FollowState state) {
+        const std::lock_guard lock(guard_);
+        states_[source] = std::move(state);
+    }
+    std::map<std::string, client::FollowState> states() const {
+        const std::lock_guard lock(guard_);
+        return states_;
+    }
+    /// Why files are not in force as they stand; empty when all are.
+    std::string why_not() const {
+        std::string out;
+        for (const auto& [source, state] : states())
+            if (state.phase != client::FollowState::Phase::applied) out += fmt::format("{}{}", out.empty() ? "" : "; ", state.why);
+        return out;
+    }
+
+  private:
+    mutable std::mutex guard_;           ///< states_
+    std::map<std::string, client::FollowState> states_;
+};
+
 /// A renewal of leadership has its answer in time or none: what waits longer than the lease lasts must not go
 /// on leading.
 constexpr std::int64_t lease_answer_ms = 4000;
 /// How often brokers read the keys of service-account tokens; a new key verifies for three times as long
 /// before it signs.
 constexpr int token_keys_ms = 300'000, token_keys_again_ms = 5000;
+constexpr std::int64_t first_files_patience_ms = 2000;   // a start goes on without files that are not whole by then
+
 constexpr const char* account_folder = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 }  // namespace
@@ -271,6 +302,7 @@ int run(const RunOptions& options) {
     control::LocalObjects objects(**registry);
     control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; }, place_in(options.data_folder));
     control::CertificateControllers certificates(objects);
+    FollowBoard follow_board;
     control::Housekeeper housekeeper(
         **registry, {.api_ca = identity.trusted,
                      .make_token =
@@ -283,7 +315,8 @@ int run(const RunOptions& options) {
                          [&] {
                              return options.with_broker ? controller.roles()
                                                         : std::vector<control::Role>{control::api_role()};
-                         }});
+                         },
+                     .manifests = [&] { return follow_board.why_not(); }});
     api::Handler handler(**registry, tokens, version);
     auto certificates_ended = [&keeper] {
         return api::certificates_not_ready(keeper.facts(wall_ms()), wall_ms());
@@ -326,18 +359,26 @@ int run(const RunOptions& options) {
     // The manifests folder of the data folder first, then what the command line names; each has its own objects.
     const auto manifests = fs::path(options.data_folder) / "manifests";
     fs::create_directories(manifests, error);
-    std::vector<std::unique_ptr<FileFollower>> followers;
-    followers.push_back(std::make_unique<FileFollower>(*access, std::vector<std::string>{manifests.string()}, true));
-    if (!options.files.empty()) followers.push_back(std::make_unique<FileFollower>(*access, options.files, false));
+    auto pause = [&](int milliseconds) { (*registry)->wait_stop(milliseconds); };
+    std::vector<std::unique_ptr<client::Client>> connections;
+    std::vector<std::unique_ptr<client::FileFollower>> followers;
     control::Recorder recorder(objects, "penstock-files");
-    for (auto& follower : followers) {
+    auto add_follower = [&](const std::vector<std::string>& files, bool may_be_empty) {
+        const auto source = files.front() == "-" ? files.front() : fs::absolute(files.front()).string();
+        connections.push_back(std::make_unique<client::Client>(*access));
+        auto follower = std::make_unique<client::FileFollower>(*connections.back(), std::make_unique<client::DiskFiles>(files),
+                                                               client::FileFollower::Options{.source = source, .name_space = access->name_space, .may_be_empty = may_be_empty, .now_ms = monotonic_ms, .wall_ms = wall_ms});
+        follower->on_state([&follow_board, source](const client::FollowState& state) { follow_board.put(source, state); });
         follower->on_conflict([&](const Json& object, const std::string& why) {
             const auto* kind = resources::find_kind(text_at(object, "apiVersion"), text_at(object, "kind"));
             if (kind == nullptr) return;
             if (const auto live = objects.get(*kind, kind->namespaced ? text_at(object, "metadata.namespace", access->name_space) : "", text_at(object, "metadata.name"))) recorder.record(*live, "Warning", "FileConflict", why);
         });
-        follower->sync();
-    }
+        follower->begin(first_files_patience_ms, pause);
+        followers.push_back(std::move(follower));
+    };
+    add_follower({manifests.string()}, true);
+    if (!options.files.empty()) add_follower(options.files, false);
     api::PageServer pages(pages_of(controller, &housekeeper, certificates_figures, certificates_ended));
 
     controller.on_metrics_port([&](int wanted) {
@@ -356,7 +397,6 @@ int run(const RunOptions& options) {
 
     std::atomic<bool> stopping{false};
     std::vector<std::thread> following;
-    auto pause = [&](int milliseconds) { (*registry)->wait_stop(milliseconds); };
     for (auto& follower : followers) following.emplace_back([&] { follower->follow(stopping, pause); });
     // While the registry's disk fails, each look tries it again.
     following.emplace_back([&] {

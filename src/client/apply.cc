@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <iterator>
-#include <sstream>
 
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "client/manifest_files.h"
 
 namespace penstock::client {
 
@@ -41,20 +40,16 @@ Json three_way_patch(const Json& last, const Json& wanted, const Json& live) {
 Result<std::vector<resources::Document>> read_manifests(const std::string& path) {
     namespace fs = std::filesystem;
     auto read = [](const std::string& file) -> Result<std::vector<resources::Document>> {
-        std::ifstream in(file, std::ios::binary);
-        if (!in) return fail(fmt::format("{}: cannot be read", file));
-        std::ostringstream text;
-        text << in.rdbuf();
-        return resources::parse_documents(text.str(), file);
+        const auto text = read_manifest_text(file);
+        if (!text) return std::unexpected(text.error());
+        return resources::parse_documents(*text, file);
     };
     if (path == "-") return resources::parse_documents(std::string(std::istreambuf_iterator<char>(std::cin), {}), "standard input");
     std::error_code error;
     if (!fs::is_directory(path, error)) return read(path);
     std::vector<std::string> files;
-    for (const auto& entry : fs::directory_iterator(path, error)) {
-        const auto extension = entry.path().extension().string();
-        if (entry.is_regular_file() && (extension == ".yaml" || extension == ".yml" || extension == ".json")) files.push_back(entry.path().string());
-    }
+    for (const auto& entry : fs::directory_iterator(path, error))
+        if (entry.is_regular_file() && is_manifest_name(entry.path().filename().string())) files.push_back(entry.path().string());
     if (error) return fail(fmt::format("{}: {}", path, error.message()));
     if (files.empty()) return fail(fmt::format("{}: no .yaml, .yml or .json file in it", path));
     std::ranges::sort(files);
@@ -129,7 +124,7 @@ std::vector<std::string> validate_documents(const std::vector<resources::Documen
         }
         auto object = document.object;
         auto faults = resources::prune_unknown(**kind, object);
-        resources::apply_defaults(**kind, object);
+        if (!resources::apply_defaults(**kind, object)) faults.push_back({"", "FieldValueTooLong", fmt::format("Too long: with its defaults it would take more than {} bytes", resources::defaults_bytes_max)});
         std::ranges::move(resources::validate(**kind, object), std::back_inserter(faults));
         for (const auto& fault : faults) out.push_back(fmt::format("{}: {}: {}", place_of(document), fault.path, fault.message));
     }

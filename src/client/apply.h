@@ -12,7 +12,7 @@ inline constexpr const char* last_applied_key = "kubectl.kubernetes.io/last-appl
 /// Three-way merge patch of kubectl's client-side apply: from what was applied last, what is wanted and what is there.
 resources::Json three_way_patch(const resources::Json& last, const resources::Json& wanted, const resources::Json& live);
 
-/// Reads `path`: a file, a directory (its *.yaml, *.yml and *.json in order of name), or `-` for standard input.
+/// Reads `path`: a file, a directory (its *.yaml, *.yml and *.json in order of name, without those that begin with a dot), or `-` for standard input.
 Result<std::vector<resources::Document>> read_manifests(const std::string& path);
 
 struct Applied {

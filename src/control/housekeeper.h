@@ -29,6 +29,9 @@ struct HousekeeperOptions {
     std::string version;
     std::string name_space = "azure-iot-operations";
     std::function<std::vector<Role>()> roles;
+    /// Why the manifests that are followed are not in force as they stand; empty when they are. Shown by the Node's condition
+    /// ManifestsApplied.
+    std::function<std::string()> manifests;
 };
 
 /// The controllers a Kubernetes API needs to be one: namespaces, token Secrets, garbage collection, expiry of Events; and

@@ -166,10 +166,15 @@ class Projection : public Reconciler {
         std::string beat;
         if (const auto& list = at_path(before, "status.conditions"); list.is_array() && !list.empty()) beat = text_at(list[0], "lastHeartbeatTime");
         ready["lastHeartbeatTime"] = parse_rfc3339(beat) < wall_ms() - heartbeat_ms ? rfc3339(wall_ms()) : beat;
+        Json conditions = Json::array({ready});
+        if (options_.manifests) {
+            const auto why = options_.manifests();
+            conditions.push_back(condition(before, "ManifestsApplied", why.empty(), why.empty() ? "InForce" : "NotInForce", why));
+        }
         const std::string arch = std::string_view(system.machine) == "x86_64" ? "amd64" : std::string_view(system.machine) == "aarch64" ? "arm64" : system.machine;
         return {{"metadata", {{"name", node_name_}, {"labels", {{"kubernetes.io/hostname", node_name_}, {"kubernetes.io/os", "linux"}, {"kubernetes.io/arch", arch}, {"node-role.kubernetes.io/control-plane", "true"}, {"node-role.kubernetes.io/master", "true"}}}}},
                 {"spec", Json::object()},
-                {"status", {{"conditions", Json::array({ready})}, {"addresses", Json::array({{{"type", "InternalIP"}, {"address", address}}, {{"type", "Hostname"}, {"address", node_name_}}})}, {"capacity", resources}, {"allocatable", resources},
+                {"status", {{"conditions", conditions}, {"addresses", Json::array({{{"type", "InternalIP"}, {"address", address}}, {{"type", "Hostname"}, {"address", node_name_}}})}, {"capacity", resources}, {"allocatable", resources},
                             {"nodeInfo", {{"machineID", first_line("/etc/machine-id")}, {"systemUUID", ""}, {"bootID", first_line("/proc/sys/kernel/random/boot_id")}, {"kernelVersion", system.release}, {"osImage", os_name()}, {"operatingSystem", "linux"},
                                           {"architecture", arch}, {"containerRuntimeVersion", "penstock://" + options_.version}, {"kubeletVersion", "v1.33.0+penstock"}, {"kubeProxyVersion", "v1.33.0+penstock"}}}}}};
     }
@@ -181,7 +186,7 @@ class Projection : public Reconciler {
         auto restarts = restarts_.find(role.pod);
         if (restarts == restarts_.end()) {
             int count = 0;
-            if (const auto& states = at_path(before, "status.containerStatuses"); states.is_array() && !states.empty()) count = states[0].value("restartCount", 0) + 1;
+            if (const auto& states = at_path(before, "status.containerStatuses"); states.is_array() && !states.empty()) count = resources::integer_of(states[0], "restartCount") + 1;
             restarts = restarts_.emplace(role.pod, count).first;
         }
         Json ports = Json::array();

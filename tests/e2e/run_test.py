@@ -38,8 +38,23 @@ class Run(unittest.TestCase):
             self.assertIn("manifests/b.yaml: document 1 (line 1): spec.serviceType: Unsupported value: \"Sideways\"", p.logs())
             self.assertIn("did you mean \"port\"?", p.logs())
             self.assertEqual(p.run("pub", "-p", str(second), "-t", "x", "-m", "y", "-q", "1").returncode, 0)
+            # Neither does a file that is still being written, nor one that is gone for a moment.
+            whole = listener("two", [f"port: {second}", "port: 0\n      protocol: websockets"], "loadBalancer")
+            said = p.logs().count("manifests are not taken yet")
+            with open(folder / "b.yaml", "w") as generator:
+                generator.write(whole[:len(whole) // 2])
+                generator.flush()
+                wait_until(lambda: p.logs().count("manifests are not taken yet") > said, "the half-written file is noticed")
+                self.assertIsNotNone(p.get("brokerlistener", "two"))
+                generator.write(whole[len(whole) // 2:])
+            (folder / "b.yaml").rename(folder / "aside")
+            wait_until(lambda: "left them and would be deleted" in p.logs(), "the absence is noticed")
+            node = json.loads(p.run("get", "nodes", "-o", "json").stdout)["items"][0]
+            self.assertIn("ManifestsApplied", [c["type"] for c in node["status"]["conditions"]])
+            (folder / "aside").rename(folder / "b.yaml")
+            self.assertEqual(p.run("pub", "-p", str(second), "-t", "x", "-m", "y", "-q", "1").returncode, 0)
             (folder / "b.yaml").unlink()
-            wait_until(lambda: p.get("brokerlistener", "two") is None, "the listener that left the files is deleted")
+            wait_until(lambda: p.get("brokerlistener", "two") is None, "the listener that left the files is deleted", 30)
             wait_until(lambda: p.run("pub", "-p", str(second), "-t", "x", "-m", "y", "-q", "1").returncode != 0, "its port is closed")
             # The subscriber on the other listener noticed nothing.
             self.assertEqual(p.run("pub", "-p", str(first), "-t", "stay/1", "-m", "still here").returncode, 0)

@@ -1,0 +1,141 @@
+#include "client/manifest_files.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+#include <fmt/format.h>
+
+#include "resources/json.h"
+
+namespace penstock::client {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::size_t files_max = 10'000;            // of one folder
+constexpr std::size_t piece_bytes = 64 * 1024;
+constexpr std::int64_t ns_per_s = 1'000'000'000;
+
+std::int64_t ns_of(const timespec& time) { return time.tv_sec * ns_per_s + time.tv_nsec; }
+
+FileMark mark_of(const std::string& path, const struct stat& s) {
+    return {.path = path, .device = s.st_dev, .inode = s.st_ino, .size = static_cast<std::uint64_t>(s.st_size), .modified_ns = ns_of(s.st_mtim), .changed_ns = ns_of(s.st_ctim)};
+}
+
+bool is_stream(const std::string& path) {
+    struct stat s {};
+    return path == "-" || (stat(path.c_str(), &s) == 0 && S_ISFIFO(s.st_mode));
+}
+
+Result<std::string> read_bounded(std::istream& in, const std::string& name) {
+    std::string out, piece(piece_bytes, '\0');
+    while (in.read(piece.data(), static_cast<std::streamsize>(piece.size())) || in.gcount() > 0) {
+        out.append(piece, 0, static_cast<std::size_t>(in.gcount()));
+        if (out.size() > resources::manifest_bytes_max) return fail(fmt::format("{}: larger than {} bytes", name, resources::manifest_bytes_max));
+    }
+    if (in.bad()) return fail(fmt::format("{}: cannot be read", name));
+    return out;
+}
+
+void look_into(SourceMark& source) {
+    std::error_code error;
+    auto at = fs::directory_iterator(source.path, error);
+    for (; !error && at != fs::directory_iterator(); at.increment(error)) {
+        const auto path = at->path().string();
+        if (!is_manifest_name(at->path().filename().string())) continue;
+        struct stat s {};
+        if (stat(path.c_str(), &s) != 0) {
+            // Gone since the folder was listed, or a link whose target is not there (yet).
+            source.fault = fmt::format("{}: {}", path, std::strerror(errno));
+            return;
+        }
+        if (!S_ISREG(s.st_mode)) continue;
+        source.files.push_back(mark_of(path, s));
+        if (source.files.size() > files_max) {
+            source.fault = fmt::format("{}: more than {} manifests", source.path, files_max);
+            return;
+        }
+    }
+    if (error) source.fault = fmt::format("{}: {}", source.path, error.message());
+    std::ranges::sort(source.files, {}, &FileMark::path);
+}
+
+}  // namespace
+
+bool is_manifest_name(const std::string& name) {
+    const auto extension = fs::path(name).extension().string();
+    return !name.starts_with('.') && (extension == ".yaml" || extension == ".yml" || extension == ".json");
+}
+
+Result<std::string> read_manifest_text(const std::string& path) {
+    std::error_code error;
+    if (fs::is_directory(path, error)) return fail(fmt::format("{}: is a folder", path));
+    std::ifstream in(path, std::ios::binary);
+    if (!in) return fail(fmt::format("{}: cannot be read", path));
+    return read_bounded(in, path);
+}
+
+DiskFiles::DiskFiles(std::vector<std::string> sources) : sources_(std::move(sources)) {
+    for (auto& source : sources_)
+        if (source != "-") source = fs::absolute(source).string();
+}
+
+Look DiskFiles::look() {
+    Look out;
+    for (const auto& path : sources_) {
+        auto& source = out.emplace_back();
+        source.path = path;
+        if (streams_.contains(path) || is_stream(path)) {
+            source.files.push_back({.path = path});
+            continue;
+        }
+        struct stat s {};
+        if (stat(path.c_str(), &s) != 0) {
+            source.fault = fmt::format("{}: {}", path, std::strerror(errno));
+        } else if (S_ISDIR(s.st_mode)) {
+            source.is_folder = true;
+            source.device = s.st_dev;
+            source.inode = s.st_ino;
+            look_into(source);
+        } else if (!S_ISREG(s.st_mode)) {
+            source.fault = fmt::format("{}: is neither a file nor a folder", path);
+        } else {
+            source.files.push_back(mark_of(path, s));
+        }
+    }
+    return out;
+}
+
+Writer DiskFiles::writer_of(const std::string& path) {
+    if (streams_.contains(path) || is_stream(path)) return Writer::none;
+    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0) return Writer::unknown;
+    // A read lease (fcntl(2)) is given only while nobody has the file open for writing. Whoever opens it for writing in the moment
+    // until it is given back waits for that, and we are told by a signal that is ignored.
+    fcntl(file, F_SETSIG, SIGURG);
+    const bool given = fcntl(file, F_SETLEASE, F_RDLCK) == 0;
+    const int why = errno;
+    if (given) fcntl(file, F_SETLEASE, F_UNLCK);
+    close(file);
+    return given ? Writer::none : why == EAGAIN ? Writer::some : Writer::unknown;   // file systems without leases, files of others
+}
+
+Result<std::string> DiskFiles::read(const std::string& path) {
+    const auto known = streams_.find(path);
+    if (known != streams_.end()) return known->second;
+    if (!is_stream(path)) return read_manifest_text(path);
+    auto text = path == "-" ? read_bounded(std::cin, "standard input") : read_manifest_text(path);
+    return streams_.emplace(path, std::move(text)).first->second;
+}
+
+}  // namespace penstock::client
