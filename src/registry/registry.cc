@@ -429,11 +429,13 @@ Answer<void> Registry::commit(Event event, const std::string& name) {
     const bool gone = event.type == Event::Type::deleted;
     const auto id = event.kind->qualified_plural();
     const auto body = text_of(*event.object);
-    const auto before = event.previous != nullptr ? text_of(*event.previous).size() : 0;
+    const auto held = tables_[id].find({event.name_space, name});
+    const auto before = held != tables_[id].end() ? text_of(*held->second).size() : 0;   // a status from memory counts too
     if (!gone && body.size() > before && bytes_ - before + body.size() > limits_.store_bytes)
         return std::unexpected(Failure{.code = 507, .reason = "InsufficientStorage", .message = fmt::format("the registry is full: all objects together may have {} bytes; delete what is not needed any more", limits_.store_bytes)});
     if (auto stored = database_.write(id, event.name_space, name, gone ? nullptr : &body, event.version); !stored) return std::unexpected(storage_failed(stored.error().message));
     storage_works();
+    unsaved_.erase({id, {event.name_space, name}});
     version_ = event.version;
     if (gone) tables_[id].erase({event.name_space, name});
     else tables_[id][{event.name_space, name}] = event.object;
@@ -651,11 +653,25 @@ void Registry::finalize_namespace(const std::string& name) {
 void Registry::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const Json& status, const std::string& manager) {
     const std::lock_guard lock(guard_);
     const auto current = find(kind, name_space, name);
-    if (current == nullptr || at_path(*current, "status") == status) return;
+    const std::pair<std::string, Key> place{kind.qualified_plural(), {name_space, name}};
+    const bool is_unsaved = unsaved_.contains(place);
+    if (current == nullptr || (at_path(*current, "status") == status && !is_unsaved)) return;
     auto next = *current;
     next["status"] = status;
     track_update(kind, *current, next, {.manager = manager, .subresource = "status"});
-    [[maybe_unused]] const auto written = commit_object(kind, {name_space, name}, std::move(next), current, false);   // why not is told once, by commit()
+    // An object that is the same as in memory is written all the same when the disk does not have it.
+    const auto shown = std::make_shared<const Json>(next);
+    auto before = current;
+    if (is_unsaved) {
+        auto former = *current;
+        former.erase("status");
+        before = std::make_shared<const Json>(std::move(former));
+    }
+    if (commit_object(kind, place.second, std::move(next), before, false)) return;
+    // The disk is full or gone: a status is derived, and a person who looks now is to see how things stand.
+    bytes_ += text_of(*shown).size() - text_of(*current).size();
+    tables_[place.first][place.second] = shown;
+    unsaved_.insert(place);
 }
 
 Failure Registry::storage_failed(const std::string& why) {
@@ -676,6 +692,11 @@ std::string Registry::storage_fault() {
     if (storage_fault_.empty() || monotonic_ms() - storage_tried_ < storage_retry_ms) return storage_fault_;
     if (auto done = database_.probe(); done) storage_works();
     else storage_failed(done.error().message);
+    return storage_fault_;
+}
+
+std::string Registry::fault() const {
+    const std::lock_guard lock(guard_);
     return storage_fault_;
 }
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -99,11 +100,14 @@ class Registry {
     /// Ends a namespace whose content is gone (the `kubernetes` finalizer of its spec).
     void finalize_namespace(const std::string& name);
 
-    /// Writes `status` when it differs from what is stored; no event, no version when it is the same or the object is gone. One
-    /// that the disk does not take is derived, and is written again later.
+    /// Writes `status` when it differs from what is stored; no event, no version when it is the same. When the disk takes no writes the
+    /// object has it all the same, in memory and under its old version: what is shown is how things stand.
     void put_status(const resources::Kind& kind, const std::string& name_space, const std::string& name, const resources::Json& status,
                     const std::string& manager = "penstock");
 
+    /// Why the last write did not come to the disk; empty: it did. Statuses written meanwhile are shown, and are written with the next
+    /// one of their object that succeeds.
+    [[nodiscard]] std::string fault() const;
     [[nodiscard]] std::uint64_t version() const;
     /// Events after `version` for a kind (null: all) and namespace (empty: all). False: that history is gone (410).
     bool events_since(std::uint64_t version, const resources::Kind* kind, const std::string& name_space, std::vector<Event>& out) const;
@@ -172,6 +176,7 @@ class Registry {
     std::uint64_t oldest_ = 0;                                 ///< versions up to here have no events any more
     std::function<void()> notify_;
     bool stopping_ = false;
+    std::set<std::pair<std::string, Key>> unsaved_;            ///< objects whose status is not on the disk
     Database database_;
     std::string storage_fault_;
     std::int64_t storage_tried_ = 0;                           ///< monotonic ms
