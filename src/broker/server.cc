@@ -300,6 +300,14 @@ std::map<std::string, std::set<std::string>> Server::uncovered() {
     return out;
 }
 
+std::vector<std::int64_t> Server::turns_ms(std::int64_t now_ms) {
+    // Not guard_: who has it may wait for a worker that is stuck.
+    const std::lock_guard lock(wakes_guard_);
+    std::vector<std::int64_t> out;
+    for (const auto* worker : wakes_) out.push_back(worker->turn_ms(now_ms));
+    return out;
+}
+
 void Server::publish(std::string topic, std::string payload, bool retain) {
     const std::lock_guard lock(guard_);
     if (stopped_) return;

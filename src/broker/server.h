@@ -51,6 +51,8 @@ class Server {
     std::map<std::string, std::set<std::string>> uncovered();
     /// Publishes a message of the server's own, on worker 0.
     void publish(std::string topic, std::string payload, bool retain);
+    /// By worker: how long its present turn has lasted; 0: it sleeps. Never waits for a worker. Any thread.
+    std::vector<std::int64_t> turns_ms(std::int64_t now_ms);
     [[nodiscard]] std::int64_t pool_used() const noexcept { return shared_.pool_used(); }
     /// Keeps from now on what was in memory alone. `durable` is empty and made for workers() workers. Not while anybody uses durable().
     void begin_persistence(std::unique_ptr<store::Durable> durable);
@@ -84,7 +86,7 @@ class Server {
     std::vector<std::thread> threads_;
     std::map<std::size_t, CoreFigures> former_;                ///< counters of workers that are gone, by number
     std::mutex wakes_guard_;
-    std::vector<Worker*> wakes_;                               ///< for the overflow's thread; guarded by wakes_guard_
+    std::vector<Worker*> wakes_;                               ///< for the overflow's thread and turns_ms(); guarded by wakes_guard_
     std::map<std::string, std::shared_ptr<ListenerSocket>> open_;     ///< by port; those that pick one: by resource and place
     bool stopped_ = false;
 };

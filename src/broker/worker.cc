@@ -71,6 +71,7 @@ void Worker::run() {
 
 void Worker::turn(std::span<const io::Ready> ready) {
     now_ = monotonic_ms();
+    busy_since_.store(now_, std::memory_order_relaxed);
     handshake_ns_ = 0;
     core_.settle(now_);
     core_.settle_overflow(now_);
@@ -103,6 +104,7 @@ void Worker::turn(std::span<const io::Ready> ready) {
     end_turn();
     push_outboxes();   // a connection that failed while it was flushed may have published its will
     reap();
+    busy_since_.store(0, std::memory_order_relaxed);
 }
 
 // --- another number of workers ---

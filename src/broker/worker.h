@@ -56,6 +56,12 @@ class Worker final : public Driver {
     /// Runs on the worker's thread, in order. Core: any. The control plane's only way in; not on the data path.
     void post_task(std::function<void(Worker&)> task);
 
+    /// How long the present turn has lasted at `now_ms` (monotonic); 0: it sleeps. Core: any.
+    [[nodiscard]] std::int64_t turn_ms(std::int64_t now_ms) const noexcept {
+        const auto began = busy_since_.load(std::memory_order_relaxed);
+        return began == 0 ? 0 : now_ms - began;
+    }
+
     Core& core() noexcept { return core_; }
     [[nodiscard]] std::int64_t now() const noexcept { return now_; }
     /// Mail to and from the others since the start.
@@ -156,6 +162,7 @@ class Worker final : public Driver {
     bool blocked_ = false;
     std::atomic<bool> sleeping_{false};
     std::atomic<bool> stopping_{false};
+    std::atomic<std::int64_t> busy_since_{0};              ///< monotonic ms at which this turn began; 0: none is under way
     /// Where late verdicts find the worker, or that it is gone.
     struct Address {
         std::mutex guard;

@@ -1,6 +1,7 @@
 #include "io/socket.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -11,6 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -25,6 +27,8 @@ union Address {
     sockaddr_in6 v6;
     sockaddr_storage storage;
 };
+
+constexpr std::int64_t counted_max = 4096;         // a limit up to which open descriptors are counted each time
 
 std::string error_text(int code) { return std::strerror(code); }
 
@@ -203,6 +207,28 @@ std::size_t raise_descriptor_limit() noexcept {
     setrlimit(RLIMIT_NOFILE, &limit);
     getrlimit(RLIMIT_NOFILE, &limit);
     return limit.rlim_cur;
+}
+
+Descriptors descriptors() noexcept {
+    Descriptors out;
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return out;
+    out.limit = static_cast<std::int64_t>(limit.rlim_cur);
+    // The kernel gives out the lowest number that is free: while that is far from the limit, the limit was not near since the
+    // last time many were closed, and counting many thousand entries of /proc would cost more than it tells.
+    const int lowest = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+    if (lowest < 0 && errno == EMFILE) {
+        out.open = out.limit;
+        return out;
+    }
+    if (lowest >= 0) close(lowest);
+    if (out.limit > counted_max && lowest < out.limit / 2) return out;
+    DIR* folder = opendir("/proc/self/fd");
+    if (folder == nullptr) return out;
+    while (readdir(folder) != nullptr) ++out.open;
+    closedir(folder);
+    out.open = std::max<std::int64_t>(0, out.open - 3);   // `.`, `..` and the folder itself
+    return out;
 }
 
 }  // namespace penstock::io

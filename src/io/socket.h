@@ -37,5 +37,10 @@ std::string peer_network(int fd);
 std::uint16_t local_port(int fd) noexcept;
 /// Raises the soft limit of open descriptors to the hard one; returns it.
 std::size_t raise_descriptor_limit() noexcept;
+/// Descriptors that are open, and how many may be (RLIMIT_NOFILE). They are only counted when the limit can be near.
+struct Descriptors {
+    std::int64_t open = 0, limit = 0;    ///< 0: not known, or far below the limit
+};
+Descriptors descriptors() noexcept;
 
 }  // namespace penstock::io
