@@ -165,6 +165,10 @@ class CustomMethod final : public Method {
         virtual ~Server() = default;
         /// Never blocks; `done` is called once, from any thread.
         virtual void ask(Question question, std::function<void(Answer)> done) = 0;
+        /// Why it cannot be reached, by the last word of it; empty: it can, or nobody knows yet. Any thread.
+        [[nodiscard]] virtual std::string fault() const { return {}; }
+        /// Asks for a sign of life when there was none for long. Never blocks.
+        virtual void look() {}
     };
     /// `closed`: an unreachable server refuses instead of leaving the decision to the next method.
     CustomMethod(std::shared_ptr<Server> server, bool closed) : server_(std::move(server)), closed_(closed) {}

@@ -36,13 +36,32 @@ Json question_body(const CustomMethod::Question& question) {
 
 class HttpServer final : public CustomMethod::Server, public std::enable_shared_from_this<HttpServer> {
   public:
-    HttpServer(std::shared_ptr<client::HttpSite> site, std::vector<std::pair<std::string, std::string>> headers, std::string fault) : site_(std::move(site)), headers_(std::move(headers)), fault_(std::move(fault)) {
+    HttpServer(std::shared_ptr<client::HttpSite> site, std::vector<std::pair<std::string, std::string>> headers, std::string fault, std::string url)
+        : site_(std::move(site)), headers_(std::move(headers)), fault_(std::move(fault)), url_(std::move(url)) {
         headers_.emplace_back("Content-Type", "application/json");
     }
     void ask(CustomMethod::Question question, std::function<void(CustomMethod::Answer)> done) override {
         if (site_ == nullptr) return done({.message = fault_});
         auto body = question_body(question).dump(-1, ' ', false, Json::error_handler_t::replace);
         send(std::move(body), newest_version, 0, std::move(done), [asker = question.asker] { return !asker || !asker->expired(); });
+    }
+    std::string fault() const override {
+        const std::lock_guard lock(guard_);
+        return site_ == nullptr ? fault_ : silence_;
+    }
+    void look() override {
+        if (site_ == nullptr) return;
+        {
+            const std::lock_guard lock(guard_);
+            const auto now = monotonic_ms();
+            if (now - heard_ms_ < (silence_.empty() ? sign_of_life_ms : retry_ms)) return;
+            heard_ms_ = now;             // one question at a time
+        }
+        // Any answer is one: the contract has no question for this, so a server may well refuse the method.
+        site_->send("GET", "/", {}, "", [self = shared_from_this()](const client::HttpAnswer& answer) {
+            const bool is_proxy = answer.status >= 502 && answer.status <= 504;   // somebody in front of it answers
+            self->heard(answer.status == 0 ? answer.error : is_proxy ? fmt::format("GET / was answered {}", answer.status) : std::string());
+        });
     }
 
   private:
@@ -59,7 +78,9 @@ class HttpServer final : public CustomMethod::Server, public std::enable_shared_
                                 return self->send(std::move(body), candidate.get<std::string>(), attempt + 1, std::move(done), std::move(wanted));
             }
             auto out = answer.status == 0 ? CustomMethod::Answer{.message = answer.error} : custom_answer(answer.status, answer.body);
-            if (out.kind == CustomMethod::Answer::Kind::unreachable && wanted()) {
+            const bool is_silent = out.kind == CustomMethod::Answer::Kind::unreachable;
+            if (!is_silent || wanted()) self->heard(is_silent ? out.message : std::string());   // a question that nobody waits for is not asked
+            if (is_silent && wanted()) {
                 static log::RateLimit limit(1);
                 std::uint64_t suppressed = 0;
                 if (limit.allow(monotonic_ms(), suppressed)) log::warn("control", "a custom authentication server does not answer why=\"{}\" suppressed={}", out.message, suppressed);
@@ -67,9 +88,23 @@ class HttpServer final : public CustomMethod::Server, public std::enable_shared_
             done(std::move(out));
         }, wanted);
     }
+    void heard(const std::string& why_not) {
+        const std::lock_guard lock(guard_);
+        heard_ms_ = monotonic_ms();
+        if (silence_.empty() != why_not.empty()) {
+            if (why_not.empty()) log::info("control", "a custom authentication server answers again url={}", url_);
+            else log::warn("control", "a custom authentication server does not answer url={} why=\"{}\"", url_, why_not);
+        }
+        silence_ = why_not;
+    }
+    static constexpr std::int64_t sign_of_life_ms = 30'000, retry_ms = 5000;
+
     std::shared_ptr<client::HttpSite> site_;
     std::vector<std::pair<std::string, std::string>> headers_;
-    std::string fault_;
+    std::string fault_, url_;
+    mutable std::mutex guard_;           ///< silence_, heard_ms_
+    std::string silence_;                ///< why the last question had no answer
+    std::int64_t heard_ms_ = -sign_of_life_ms;               ///< monotonic time of the last answer or question
 };
 
 }  // namespace
@@ -107,8 +142,8 @@ std::shared_ptr<CustomMethod::Server> make_custom_server(const std::shared_ptr<H
     std::vector<std::pair<std::string, std::string>> headers;
     for (const auto& [name, value] : settings["headers"].items())
         if (value.is_string()) headers.emplace_back(name, value.get<std::string>());
-    if (!site) return std::make_shared<HttpServer>(nullptr, std::move(headers), site.error().message);
-    return std::make_shared<HttpServer>(std::move(*site), std::move(headers), std::string());
+    if (!site) return std::make_shared<HttpServer>(nullptr, std::move(headers), site.error().message, text_at(settings, "endpoint"));
+    return std::make_shared<HttpServer>(std::move(*site), std::move(headers), std::string(), text_at(settings, "endpoint"));
 }
 
 // --- OCSP ---
