@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "control/certificate_outlook.h"
 #include "crypto/x509.h"
 
 namespace penstock::control {
@@ -326,7 +327,7 @@ class CertificateReconciler : public Reconciler {
         const auto held = held_in(secret);
         const auto signer = signer_for(*certificate, now);
         const auto why = why_due(*certificate, *wanted, secret, held, signer ? &*signer : nullptr, now);
-        if (why.empty()) return ready(*certificate, held.chain.front(), *wanted, false);
+        if (why.empty()) return ready(*certificate, held.chain.front(), *wanted, false, signer ? "" : cannot_issue(*certificate, signer.error()));
         if (!signer)
             return not_ready(*certificate, signer.error().reason,
                              fmt::format("{}; {}", why, signer.error().message)),
@@ -339,6 +340,14 @@ class CertificateReconciler : public Reconciler {
         const char* reason;
         std::string message;
     };
+    /// Why the certificate could not be issued anew now, for people.
+    static std::string cannot_issue(const Json& certificate, const NoSigner& why) {
+        const auto kind = text_at(certificate, "spec.issuerRef.kind", "Issuer"), name = text_at(certificate, "spec.issuerRef.name");
+        if (std::string_view(why.reason) == "IssuerNotFound")
+            return fmt::format("the {} \"{}\" does not exist any more; make it again, or name another in issuerRef "
+                               "(kubectl get issuer,clusterissuer -A)", kind, name);
+        return fmt::format("the {} \"{}\" cannot issue: {}", kind, name, why.message);
+    }
     std::expected<Signer, NoSigner> signer_for(const Json& certificate, std::int64_t now) const {
         const bool cluster = text_at(certificate, "spec.issuerRef.kind", "Issuer") == "ClusterIssuer";
         const auto name = text_at(certificate, "spec.issuerRef.name");
@@ -457,7 +466,7 @@ class CertificateReconciler : public Reconciler {
         }
         log::info("control", "certificate issued certificate={}/{} subject=\"{}\" until={} why=\"{}\"", space, name, issued.subject(), rfc3339(issued.not_after_ms()), why);
         recorder_.record(certificate, "Normal", "Issued", "The certificate has been successfully issued");
-        return ready(certificate, issued, wanted, true);
+        return ready(certificate, issued, wanted, true, {});
     }
 
     /// A root CA's new key signed by the one before, and what that one had of those before it: whoever trusts
@@ -476,7 +485,8 @@ class CertificateReconciler : public Reconciler {
         return out;
     }
 
-    Outcome ready(const Json& looked_at, const crypto::Certificate& have, const Wanted& wanted, bool fresh) {
+    /// `cannot_renew`: why it will not be renewed when its time comes; empty: it will.
+    Outcome ready(const Json& looked_at, const crypto::Certificate& have, const Wanted& wanted, bool fresh, const std::string& cannot_renew) {
         const auto now = now_ms_(), renewal = renewal_of(have, wanted);
         // As it is now: somebody may have asked for a renewal since it was looked at, and that must not be written over.
         const auto current = objects_.get(certificate_kind(), text_at(looked_at, "metadata.namespace"), text_at(looked_at, "metadata.name"));
@@ -484,14 +494,18 @@ class CertificateReconciler : public Reconciler {
         const auto& certificate = *current;
         Json status = at_path(certificate, "status").is_object() ? at_path(certificate, "status") : Json::object();
         const bool ends_with_ca = renewal <= now;
-        status["conditions"] =
-            with_condition(certificate, "Ready", true, "Ready",
-                           ends_with_ca ? fmt::format("Certificate is up to date, but it ends with its CA at "
-                                                      "{}: renew or replace the CA of {} \"{}\"",
-                                                      rfc3339(have.not_after_ms()),
-                                                      text_at(certificate, "spec.issuerRef.kind", "Issuer"),
-                                                      text_at(certificate, "spec.issuerRef.name"))
-                                        : "Certificate is up to date and has not expired");
+        // As with cert-manager it is Ready as long as it is good; that it will not be renewed is a condition of its own.
+        std::string message = "Certificate is up to date and has not expired";
+        if (ends_with_ca)
+            message = fmt::format("Certificate is up to date, but it ends with its CA at {}: renew or replace the CA of {} \"{}\"",
+                                  rfc3339(have.not_after_ms()), text_at(certificate, "spec.issuerRef.kind", "Issuer"),
+                                  text_at(certificate, "spec.issuerRef.name"));
+        if (!cannot_renew.empty()) message += fmt::format("; it ends at {} and cannot be renewed: {}", rfc3339(have.not_after_ms()), cannot_renew);
+        auto renewable = with_condition(certificate, renewable_condition, false, "IssuerNotReady", message);
+        auto judged = certificate;
+        if (cannot_renew.empty()) renewable.erase(renewable.begin());
+        judged["status"]["conditions"] = std::move(renewable);
+        status["conditions"] = with_condition(judged, "Ready", true, "Ready", message);
         // Whoever asked for a renewal (cmctl renew sets this condition) has got it.
         if (fresh) std::erase_if(status["conditions"].get_ref<Json::array_t&>(), [](const Json& c) { return text_at(c, "type") == "Issuing"; });
         status["notBefore"] = rfc3339(have.not_before_ms());

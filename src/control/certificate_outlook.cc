@@ -1,0 +1,103 @@
+#include "control/certificate_outlook.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+
+namespace penstock::control {
+
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+namespace {
+
+constexpr std::int64_t day_ms = 86'400'000;
+constexpr std::size_t text_max = 256 * 1024, known_max = 500;
+const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
+
+/// Nobody renews a certificate that was brought along: the last week is told of each, the last month of those that live long.
+std::string end_of(const crypto::Certificate& certificate, const ServedCertificate& served, std::int64_t now_ms) {
+    const auto left = certificate.not_after_ms() - now_ms, life = certificate.not_after_ms() - certificate.not_before_ms();
+    if (left <= 0 || left >= 30 * day_ms || (left >= 7 * day_ms && life <= 45 * day_ms)) return {};
+    return fmt::format("certificate \"{}\" ends in {} days ({}), and nobody renews it (tls.mode Manual): put its successor into Secret {}/{} before, with: "
+                       "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key --dry-run=client -o yaml | kubectl apply -f -",
+                       certificate.subject(), left / day_ms, rfc3339(certificate.not_after_ms()), served.name_space, served.secret, served.secret, served.name_space);
+}
+
+/// The last certificate that the leaf leads to within what is sent.
+const crypto::Certificate& top_of(const std::vector<crypto::Certificate>& chain) {
+    const auto* at = &chain.front();
+    for (std::size_t step = 0; step < chain.size() && !at->is_self_signed(); ++step) {
+        const auto next = std::ranges::find_if(chain, [&](const auto& other) { return &other != at && at->issuer() == other.subject() && at->is_signed_by(other); });
+        if (next == chain.end()) break;
+        at = &*next;
+    }
+    return *at;
+}
+
+std::string gap_in(const ServedCertificate& served, const std::vector<crypto::Certificate>& known) {
+    const auto& top = top_of(served.chain);
+    if (top.is_self_signed()) return {};
+    const crypto::Certificate* intermediate = nullptr;
+    for (const auto& other : known) {
+        if (other.subject() != top.issuer() || !top.is_signed_by(other)) continue;
+        if (other.is_self_signed()) return {};   // its root: clients have it or they trust nothing of this
+        intermediate = &other;
+    }
+    if (intermediate != nullptr)
+        return fmt::format("the chain lacks its intermediate \"{}\": clients that know only the root refuse it; put that certificate behind the others (cat LEAF.crt INTERMEDIATE.crt > CHAIN.crt) and the whole into Secret {}/{}",
+                           intermediate->subject(), served.name_space, served.secret);
+    return fmt::format("the chain ends with \"{}\", whose issuer \"{}\" is not in it: if that is an intermediate, clients that know only the root refuse; put the certificates up to the root behind it "
+                       "(cat LEAF.crt INTERMEDIATE.crt > CHAIN.crt); if it is the root, say so with: kubectl create configmap server-ca -n {} --from-file=ca.crt=ROOT.crt",
+                       top.subject(), top.issuer(), served.name_space);
+}
+
+void read_into(std::vector<crypto::Certificate>& out, const std::string& text) {
+    if (text.size() > text_max || text.find("BEGIN ") == std::string::npos) return;
+    const auto read = crypto::read_certificates(text);
+    if (!read) return;                   // not for this to tell
+    for (const auto& certificate : *read)
+        if (out.size() < known_max && certificate.is_ca()) out.push_back(certificate);
+}
+
+}  // namespace
+
+std::vector<std::string> outlook(const ServedCertificate& served, const std::vector<crypto::Certificate>& known, std::int64_t now_ms) {
+    std::vector<std::string> out;
+    if (served.chain.empty()) return out;
+    if (served.is_manual)
+        for (const auto& certificate : served.chain)
+            if (auto text = end_of(certificate, served, now_ms); !text.empty()) out.push_back(std::move(text));
+    if (auto text = gap_in(served, known); !text.empty()) out.push_back(std::move(text));
+    return out;
+}
+
+std::vector<crypto::Certificate> authorities_in(const Objects& objects, const std::string& name_space) {
+    std::vector<crypto::Certificate> out;
+    for (const auto& map : objects.list(core("ConfigMap"), name_space))
+        if (const auto& data = at_path(*map, "data"); data.is_object())
+            for (const auto& [entry, value] : data.items())
+                if (value.is_string()) read_into(out, value.get_ref<const std::string&>());
+    for (const auto& secret : objects.list(core("Secret"), name_space))
+        for (const char* entry : {"ca.crt", "tls.crt"})
+            if (const auto& data = at_path(*secret, "data"); data.is_object() && data.contains(entry) && data[entry].is_string())
+                if (const auto text = base64_decode(data[entry].get_ref<const std::string&>())) read_into(out, *text);
+    return out;
+}
+
+std::string not_renewable(const Objects& objects, const std::string& name_space, const std::string& certificate) {
+    const auto object = objects.get(*resources::find_kind("cert-manager.io/v1", "Certificate"), name_space, certificate);
+    if (object == nullptr) return {};
+    // Not Ready: what is served is not what is wanted any more (another issuer, other names), and the wanted one is not made.
+    if (const auto& conditions = at_path(*object, "status.conditions"); conditions.is_array())
+        for (const char* type : {"Ready", renewable_condition})
+            for (const auto& condition : conditions)
+                if (text_at(condition, "type") == type && text_at(condition, "status") == "False") return fmt::format("Certificate {}: {}", certificate, text_at(condition, "message"));
+    return {};
+}
+
+}  // namespace penstock::control

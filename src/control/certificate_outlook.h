@@ -1,0 +1,30 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "control/objects.h"
+#include "crypto/x509.h"
+
+namespace penstock::control {
+
+/// A certificate that a listener serves, and where it comes from.
+struct ServedCertificate {
+    std::vector<crypto::Certificate> chain;                  ///< as it is sent, leaf first
+    std::string name_space, secret;
+    bool is_manual = false;              ///< nobody renews it
+};
+
+/// What will go wrong with it though nothing is wrong now: it ends and nobody renews it; clients that know only the root cannot build
+/// its chain. `known`: CAs that stand anywhere near (the Secret's `ca.crt`, ConfigMaps, other Secrets). `now_ms`: Unix time.
+std::vector<std::string> outlook(const ServedCertificate& served, const std::vector<crypto::Certificate>& known, std::int64_t now_ms);
+
+/// CAs among the ConfigMaps and Secrets of a namespace.
+std::vector<crypto::Certificate> authorities_in(const Objects& objects, const std::string& name_space);
+
+/// Why a Certificate (cert-manager.io/v1) whose Secret is served is not what is wanted any more, or cannot be renewed, by its conditions;
+/// empty: nothing is known of that.
+std::string not_renewable(const Objects& objects, const std::string& name_space, const std::string& certificate);
+inline constexpr const char* renewable_condition = "Renewable";
+
+}  // namespace penstock::control
