@@ -149,8 +149,8 @@ Reply Handler::dispatch(const Request& request, const User& user) {
         if (request.method != "GET" && request.method != "HEAD") return failure_reply(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
         if (path == "/healthz" || path == "/livez") return {.content_type = "text/plain", .body = "ok"};
         if (path == "/readyz") {
-            const auto why = ready_check_ ? ready_check_() : std::string();
-            return {.status = why.empty() ? 200 : 500, .content_type = "text/plain", .body = why.empty() ? "ok" : why};
+            const auto found = ready_check_ ? ready_check_(request.query.contains("verbose")) : Readiness{.is_ready = true, .text = "ok"};
+            return {.status = found.is_ready ? 200 : 500, .content_type = "text/plain", .body = found.text};
         }
         if (path == "/version" || path == "/version/")
             return json_reply(200, {{"major", "1"}, {"minor", "33"}, {"gitVersion", "v1.33.0+penstock"}, {"gitCommit", version_}, {"gitTreeState", "clean"},

@@ -77,8 +77,12 @@ class Handler {
         : registry_(registry), tokens_(tokens), authorizer_(registry), version_(std::move(version)) {}
 
     Reply handle(const Request& request);
-    /// `/readyz`: empty text is ready.
-    void set_ready_check(std::function<std::string()> check) { ready_check_ = std::move(check); }
+    /// `/readyz`: whether, and what the body says; `verbose`: each thing that was looked at.
+    struct Readiness {
+        bool is_ready = true;
+        std::string text;
+    };
+    void set_ready_check(std::function<Readiness(bool verbose)> check) { ready_check_ = std::move(check); }
 
     /// `brokers/NAME/decisions` (what was refused lately) and `brokers/NAME/clients` (who is connected where clients are asked
     /// who they are) and `brokers/NAME/traces` (`traces`, or `traces/otlp/` and a trace or nothing), as JSON objects.
@@ -142,7 +146,7 @@ class Handler {
     const Tokens& tokens_;
     Authorizer authorizer_;
     std::string version_;
-    std::function<std::string()> ready_check_;
+    std::function<Readiness(bool)> ready_check_;
     std::function<Result<std::string>()> copy_registry_;
     std::function<resources::Json()> certificates_;
     std::function<std::string()> metrics_;

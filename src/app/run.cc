@@ -22,6 +22,7 @@
 #include "app/identity_keeper.h"
 #include "app/kubeconfig_file.h"
 #include "app/pki_check.h"
+#include "app/run_health.h"
 #include "base/log.h"
 #include "base/log_output.h"
 #include "base/text.h"
@@ -33,7 +34,9 @@
 #include "control/access_view.h"
 #include "control/broker_controller.h"
 #include "control/certificates.h"
+#include "control/health.h"
 #include "control/housekeeper.h"
+#include "control/watchdog.h"
 #include "crypto/signature.h"
 #include "io/socket.h"
 #include "io/wait.h"
@@ -117,12 +120,11 @@ int give_up(const std::string& why) {
     return 1;
 }
 
-/// `more_metrics`, `more_not_ready`: of the API's part of the process; empty where it has none.
-api::PageServer::Page pages_of(control::BrokerController& controller, const control::Housekeeper* housekeeper,
-                               std::function<std::string()> more_metrics,
-                               std::function<std::string()> more_not_ready) {
-    return [&controller, housekeeper, more_metrics = std::move(more_metrics),
-            more_not_ready = std::move(more_not_ready)](const std::string& path) -> api::Reply {
+/// `more_metrics`: of the API's part of the process; empty where it has none.
+api::PageServer::Page pages_of(control::BrokerController& controller, const control::HealthBoard& board, const control::Housekeeper* housekeeper,
+                               std::function<std::string()> more_metrics) {
+    return [&controller, &board, housekeeper, more_metrics = std::move(more_metrics)](const std::string& target) -> api::Reply {
+        const auto path = target.substr(0, target.find('?'));
         if (path == "/metrics") {
             auto text = controller.metrics_page() + control::reconcile_metrics(controller.engine_counts(), true);
             if (housekeeper != nullptr) text += control::reconcile_metrics(housekeeper->engine().counts(), false);
@@ -132,8 +134,9 @@ api::PageServer::Page pages_of(control::BrokerController& controller, const cont
         }
         if (path == "/healthz" || path == "/livez") return {.content_type = "text/plain", .body = "ok\n"};
         if (path == "/readyz") {
-            const auto why = controller.not_ready() + (more_not_ready ? more_not_ready() : std::string());
-            return {.status = why.empty() ? 200 : 503, .content_type = "text/plain", .body = why.empty() ? "ok\n" : why};
+            auto found = control::readiness(board.all(monotonic_ms()), target.find("verbose", path.size()) != std::string::npos);
+            if (!found.text.ends_with('\n')) found.text += '\n';
+            return {.status = found.is_ready ? 200 : 503, .content_type = "text/plain", .body = std::move(found.text)};
         }
         return {.status = 404, .content_type = "text/plain", .body = "here are /metrics, /healthz and /readyz\n"};
     };
@@ -221,8 +224,10 @@ int run_broker(const BrokerRoleOptions& options) {
     followed.push_back(resources::find_kind("cert-manager.io/v1", "Certificate"));
     control::RemoteObjects objects(connect, followed, options.name_space);
     TokenKeyReader token_keys(connect);
+    control::HealthBoard board;
     control::BrokerController controller(objects, version, [&] { return token_keys.known(); }, place_in(options.data_folder));
-    api::PageServer pages(pages_of(controller, nullptr, {}, {}));
+    controller.use(board);
+    api::PageServer pages(pages_of(controller, board, nullptr, {}));
     controller.on_metrics_port([&](int wanted) {
         const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
         return listening ? std::string() : listening.error().message;
@@ -235,15 +240,27 @@ int run_broker(const BrokerRoleOptions& options) {
     log::info("app", "penstock {} broker role api=https://{}:{} api_version={} namespace={}", version, access->host, access->port, api_version, options.name_space);
 
     // One broker acts for a namespace; others wait for its lease. Who loses it ends, so that a fresh start decides anew.
-    std::atomic<bool> stopping{false}, lost{false};
+    std::atomic<bool> stopping{false}, lost{false}, keys_are_read{true};
     std::thread reading([&] {
         // An API that is away is asked with growing pauses.
         for (int pause = token_keys_again_ms; !stopping;) {
-            const bool read = token_keys.read();
-            objects.pause(read ? token_keys_ms : pause);
-            pause = read ? token_keys_again_ms : std::min(pause * 2, token_keys_ms);
+            keys_are_read = token_keys.read();
+            objects.pause(keys_are_read ? token_keys_ms : pause);
+            pause = keys_are_read ? token_keys_again_ms : std::min(pause * 2, token_keys_ms);
         }
     });
+    control::Watchdog watchdog(board, {.facts = [&] {
+                                           control::ProcessFacts out;
+                                           const auto descriptors = io::descriptors();
+                                           out.descriptors = descriptors.open;
+                                           out.descriptors_max = descriptors.limit;
+                                           if (!keys_are_read) out.api_fault = fmt::format("the resource API at {}:{} does not tell the keys of service-account tokens", access->host, access->port);
+                                           controller.add_to(out);
+                                           return out;
+                                       },
+                                       .show = [&] { return controller.show_health(); },
+                                       .pause = [&](int milliseconds) { objects.pause(milliseconds); }});
+    watchdog.start();
     std::thread electing([&] {
         auto transport = connect();
         transport->set_answer_time(lease_answer_ms);
@@ -269,6 +286,7 @@ int run_broker(const BrokerRoleOptions& options) {
     stopping = true;
     controller.stop();
     objects.stop();
+    watchdog.stop();
     electing.join();
     reading.join();
     pages.stop();
@@ -300,7 +318,12 @@ int run(const RunOptions& options) {
     api::Authorizer::bootstrap(**registry);
 
     control::LocalObjects objects(**registry);
+    const auto latest_wall_ms = control::latest_report_ms(objects);
+    if (options.with_broker) control::forget_former_run(objects, control::just_started, true);
+    RunHealth health(**registry);
+    health.certificates(keeper.facts(wall_ms()));
     control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; }, place_in(options.data_folder));
+    if (options.with_broker) controller.use(health.board());
     control::CertificateControllers certificates(objects);
     FollowBoard follow_board;
     control::Housekeeper housekeeper(
@@ -316,16 +339,15 @@ int run(const RunOptions& options) {
                              return options.with_broker ? controller.roles()
                                                         : std::vector<control::Role>{control::api_role()};
                          },
-                     .manifests = [&] { return follow_board.why_not(); }});
+                     .manifests = [&] { return follow_board.why_not(); },
+                     .broker_elsewhere = !options.with_broker});
     api::Handler handler(**registry, tokens, version);
-    auto certificates_ended = [&keeper] {
-        return api::certificates_not_ready(keeper.facts(wall_ms()), wall_ms());
-    };
     auto certificates_figures = [&keeper, &objects] {
         return api::certificates_metrics(keeper.facts(wall_ms())) + control::certificate_metrics(objects);
     };
-    handler.set_ready_check([&] {
-        return (options.with_broker ? controller.not_ready() : std::string()) + certificates_ended();
+    handler.set_ready_check([&](bool verbose) {
+        auto found = control::readiness(health.board().all(monotonic_ms()), verbose);
+        return api::Handler::Readiness{.is_ready = found.is_ready, .text = std::move(found.text)};
     });
     handler.set_certificates([&] { return api::certificates_json(keeper.facts(wall_ms())); });
     handler.set_metrics(certificates_figures);
@@ -368,7 +390,10 @@ int run(const RunOptions& options) {
         connections.push_back(std::make_unique<client::Client>(*access));
         auto follower = std::make_unique<client::FileFollower>(*connections.back(), std::make_unique<client::DiskFiles>(files),
                                                                client::FileFollower::Options{.source = source, .name_space = access->name_space, .may_be_empty = may_be_empty, .now_ms = monotonic_ms, .wall_ms = wall_ms});
-        follower->on_state([&follow_board, source](const client::FollowState& state) { follow_board.put(source, state); });
+        follower->on_state([&follow_board, &health, source](const client::FollowState& state) {
+            follow_board.put(source, state);
+            health.manifests(source, state);
+        });
         follower->on_conflict([&](const Json& object, const std::string& why) {
             const auto* kind = resources::find_kind(text_at(object, "apiVersion"), text_at(object, "kind"));
             if (kind == nullptr) return;
@@ -379,7 +404,7 @@ int run(const RunOptions& options) {
     };
     add_follower({manifests.string()}, true);
     if (!options.files.empty()) add_follower(options.files, false);
-    api::PageServer pages(pages_of(controller, &housekeeper, certificates_figures, certificates_ended));
+    api::PageServer pages(pages_of(controller, health.board(), &housekeeper, certificates_figures));
 
     controller.on_metrics_port([&](int wanted) {
         const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
@@ -390,13 +415,18 @@ int run(const RunOptions& options) {
     certificates.start();
     if (options.with_broker) controller.start();
 
-    log::info("app", "penstock {} runs data={} api=https://{}:{} descriptors={}", version, options.data_folder, options.api_address, *port, descriptors);
-    log::print(STDOUT_FILENO, fmt::format("Penstock {} is running; Ctrl-C stops it.\n  resources   penstock get broker,brokerlistener -A      (or kubectl, with the file below)\n"
-                                          "  kubeconfig  {}\n",
-                                          version, kubeconfig.path()));
+    log::info("app", "penstock {} has started data={} api=https://{}:{} descriptors={}", version, options.data_folder, options.api_address, *port, descriptors);
 
     std::atomic<bool> stopping{false};
     std::vector<std::thread> following;
+    control::Watchdog watchdog(health.board(), {.facts = [&] {
+                                                    auto facts = health.facts();
+                                                    if (options.with_broker) controller.add_to(facts);
+                                                    return facts;
+                                                },
+                                                .show = [&] { return !options.with_broker || controller.show_health(); }, .pause = pause, .latest_wall_ms = latest_wall_ms});
+    watchdog.start();
+    following.emplace_back([&] { log::print(STDOUT_FILENO, announcement(health.board(), kubeconfig.path(), pause, stopping)); });
     for (auto& follower : followers) following.emplace_back([&] { follower->follow(stopping, pause); });
     // While the registry's disk fails, each look tries it again.
     following.emplace_back([&] {
@@ -423,6 +453,8 @@ int run(const RunOptions& options) {
             if (stopping) return;
             keeper.look(wall_ms());
             if (auto written = kubeconfig.write(); !written) log::debug("app", "the kubeconfig cannot be written yet: {}", written.error().message);
+            health.token_keys(keeper.token_keys().fault);
+            health.certificates(keeper.facts(wall_ms()));
         }
     });
     int signal_number = 0;
@@ -431,11 +463,13 @@ int run(const RunOptions& options) {
     stopping = true;
     (*registry)->stop();
     for (auto& thread : following) thread.join();
+    watchdog.stop();
     controller.stop();
     certificates.stop();
     housekeeper.stop();
     pages.stop();
     server.stop();
+    if (const auto why = health.never_in_force(); !why.empty()) return give_up("ended without ever having run what -f names: " + why);
     return 0;
 }
 

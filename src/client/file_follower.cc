@@ -15,7 +15,6 @@ using resources::text_at;
 
 namespace {
 
-constexpr const char* source_annotation = "penstock.io/applied-from";
 constexpr const char* files_manager = "penstock-files";
 constexpr std::int64_t step_ms = 500, begin_step_ms = 50;
 constexpr std::size_t documents_bytes_max = 64 * 1024 * 1024;   // of all files together
@@ -247,7 +246,7 @@ void FileFollower::apply_one(const resources::Document& document, std::vector<st
     auto& annotations = marked.object["metadata"]["annotations"];
     if (annotations.is_null()) annotations = Json::object();
     if (!annotations.is_object()) return refusals.push_back(fmt::format("{}: document {} (line {}): metadata.annotations: an object is needed", document.file, document.index, document.line));
-    annotations[source_annotation] = options_.source;
+    annotations[FileFollower::source_annotation] = options_.source;
     const auto result = apply_document(transport_, kinds_, marked, {.name_space = options_.name_space, .server_side = true, .manager = files_manager});
     if (result.is_conflict) {
         refusals.push_back(fmt::format("others own fields of it: {}; take them out of the file, or give them to the files with: penstock apply --server-side --force-conflicts --field-manager {} -f FILE", result.error, files_manager));
@@ -278,7 +277,7 @@ Result<std::map<std::string, FileFollower::Owned>> FileFollower::owned() {
         if (!list->ok()) continue;
         for (const auto& item : at_path(list->body, "items")) {
             const auto& annotations = at_path(item, "metadata.annotations");
-            if (!annotations.is_object() || !annotations.contains(source_annotation) || annotations[source_annotation] != options_.source) continue;
+            if (!annotations.is_object() || !annotations.contains(FileFollower::source_annotation) || annotations[FileFollower::source_annotation] != options_.source) continue;
             auto object = item;
             object["apiVersion"] = kind.api_version();
             object["kind"] = kind.kind;

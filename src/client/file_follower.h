@@ -41,6 +41,8 @@ class FileFollower {
   public:
     static constexpr std::int64_t settle_ms = 1000, cut_ms = 3000, removal_ms = 10'000, empty_ms = 30'000, writer_ms = 60'000;
     static constexpr std::int64_t first_retry_ms = 5000, longest_retry_ms = 60'000;
+    /// Marks objects of files: annotation, with Options::source as its value.
+    static constexpr const char* source_annotation = "penstock.io/applied-from";
     struct Options {
         std::string source;              ///< what the objects are marked with, so that they are found again
         std::string name_space;          ///< for documents that name none

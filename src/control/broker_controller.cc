@@ -10,6 +10,8 @@
 #include "base/text.h"
 #include "io/poller.h"
 #include "io/wait.h"
+#include "auth/held.h"
+#include "control/certificate_outlook.h"
 #include "control/custom_server.h"
 #include "registry/admission.h"
 #include "resources/field_set.h"
@@ -28,32 +30,14 @@ constexpr std::int64_t retry_ms = 2000;
 constexpr int recovery_report_ms = 1000;
 constexpr std::int64_t begin_retry_ms = 30'000;
 constexpr std::int64_t sys_interval_ms = 10'000;
+constexpr std::int64_t leaving_ms = 3000;          // from the deletion of a listener to the end of its connections
+constexpr std::int64_t known_for_ms = 60'000;      // CAs that stand near are read so seldom
 constexpr std::int64_t health_report_ms = 60'000;
 
 const resources::Kind& kind_of(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
 const resources::Kind& service_kind() { return *resources::find_kind("v1", "Service"); }
-
-/// Health with its times: the transition time moves when the state changes, the update time at most once a minute.
-Json health(const Json& before, std::string status, std::string reason, std::string message) {
-    const auto now = rfc3339(wall_ms());
-    const auto& old = at_path(before, "status.healthState");
-    const bool same = text_at(old, "status") == status && text_at(old, "reasonCode") == reason && text_at(old, "message") == message;
-    const bool recent = wall_ms() - parse_rfc3339(text_at(old, "lastUpdateTime")) < health_report_ms;
-    return {{"status", status}, {"reasonCode", reason}, {"message", message},
-            {"lastTransitionTime", text_at(old, "status") == status ? text_at(old, "lastTransitionTime", now) : now},
-            {"lastUpdateTime", same && recent ? text_at(old, "lastUpdateTime", now) : now}};
-}
-
-Json basic_status(const Json& object, const std::string& runtime, const std::string& description, Json health_state) {
-    return {{"runtimeStatus", {{"status", runtime}, {"description", description}}},
-            {"provisioningStatus", {{"status", runtime == "Failed" ? "Failed" : "Succeeded"}}},
-            {"healthState", std::move(health_state)},
-            {"observedGeneration", at_path(object, "metadata.generation")}};
-}
-
-std::string port_word(const PlannedPort& port, const broker::ListenerState& state) {
-    return fmt::format("{}{}", state.is_open ? state.bound_port : port.config.port, port.config.protocol == broker::Protocol::websockets ? "/ws" : "/tcp");
-}
+std::string name_of(const Json& object) { return text_at(object, "metadata.namespace") + "/" + text_at(object, "metadata.name"); }
+std::string place_of(const PlannedPort& port) { return fmt::format("{}:{}", port.config.resource, port.port); }
 
 }  // namespace
 
@@ -83,6 +67,12 @@ BrokerController::BrokerController(Objects& objects, std::string version, std::f
       security_(objects, {.token_keys = std::move(token_keys), .probe_secret = probe_secret_, .crew = crew_, .custom_server = [http = http_](const Json& settings) { return make_custom_server(http, settings); },
                           .revocation = [http = http_](const std::string& mode) { return make_revocation_check(http, mode); }}) {
     engine_.add(std::make_unique<Work>(*this));
+    use(own_board_);
+}
+
+void BrokerController::use(HealthBoard& board) {
+    board_ = &board;
+    tell({.name = fmt::format("{}/default", default_namespace), .not_started = "the broker has not looked at its resources yet", .is_starting = true});
 }
 
 BrokerController::~BrokerController() { stop(); }
@@ -103,9 +93,11 @@ void BrokerController::stop() {
     if (server_) server_->stop();
 }
 
+broker::Server* BrokerController::running() const { return running_.load(std::memory_order_acquire); }
+
 std::vector<broker::Decision> BrokerController::decisions() {
-    const std::lock_guard lock(guard_);
-    return server_ != nullptr ? server_->decisions() : std::vector<broker::Decision>();
+    auto* server = running();
+    return server != nullptr ? server->decisions() : std::vector<broker::Decision>();
 }
 
 Result<bool> BrokerController::copy_state(const std::string& folder) {
@@ -122,8 +114,8 @@ Result<bool> BrokerController::copy_state(const std::string& folder) {
 }
 
 std::vector<broker::ClientView> BrokerController::clients() {
-    const std::lock_guard lock(guard_);
-    return server_ != nullptr ? server_->clients() : std::vector<broker::ClientView>();
+    auto* server = running();
+    return server != nullptr ? server->clients() : std::vector<broker::ClientView>();
 }
 
 Result<std::unique_ptr<store::Durable>> BrokerController::open_state(const Plan& plan, const Json& broker, std::uint32_t workers, std::shared_ptr<store::RecoveryProgress> progress) {
@@ -172,8 +164,9 @@ std::unique_ptr<broker::Server> BrokerController::start_server(const Plan& plan,
                 const std::lock_guard lock(guard_);
                 not_started_ = "the broker's state is being read: " + how_far;
             }
+            tell({.name = space + "/" + name, .not_started = "the broker's state is being read: " + how_far, .is_starting = true});
             log::info("control", "the broker's state is being read folder={} progress=\"{}\"", place_.folder, how_far);
-            write_status(kind_of("Broker"), space, name, basic_status(broker, "Recovering", "reading the state back: " + how_far, health(broker, "Unavailable", "Recovering", "the state is being read back")));
+            write_status(kind_of("Broker"), space, name, basic_status(broker, "Recovering", "reading the state back: " + how_far, with_times(broker, {.status = "Unavailable", .reason = "Recovering", .message = "the state is being read back: " + how_far}, wall_ms())));
         }
     });
     auto opened = open_state(plan, broker, plan.workers, progress);
@@ -193,10 +186,10 @@ std::unique_ptr<broker::Server> BrokerController::start_server(const Plan& plan,
     // Never a silent fresh start: without its state the broker does not run.
     if (store_fault_ != opened.error().message) log::error("control", "the broker's state cannot be opened why=\"{}\"", opened.error().message);
     store_fault_ = opened.error().message;
-    write_status(kind_of("Broker"), space, name, basic_status(broker, "Failed", store_fault_, health(broker, "Unavailable", "StateNotOpen", store_fault_)));
+    write_status(kind_of("Broker"), space, name, basic_status(broker, "Failed", store_fault_, with_times(broker, {.status = "Unavailable", .reason = "StateNotOpen", .message = store_fault_}, wall_ms())));
     for (const auto& listener : listeners)
         write_status(kind_of("BrokerListener"), text_at(listener, "metadata.namespace"), text_at(listener, "metadata.name"),
-                     basic_status(listener, "Waiting", "the Broker's state cannot be opened", health(listener, "Unavailable", "StateNotOpen", store_fault_)));
+                     basic_status(listener, "Waiting", "the Broker's state cannot be opened", with_times(listener, {.status = "Unavailable", .reason = "StateNotOpen", .message = store_fault_}, wall_ms())));
     return nullptr;
 }
 
@@ -225,12 +218,18 @@ void BrokerController::update_keys(const Plan& plan) {
 void BrokerController::secure(PlannedPort& port, const Json& listener) {
     const auto authentication = text_at(port.spec, "authenticationRef"), authorization = text_at(port.spec, "authorizationRef");
     PreparedAuthenticator who;
+    std::string policy_deleted;
     auto block = [&](const std::string& why) { port.blocked += (port.blocked.empty() ? "" : "; ") + why; };
     if (!authentication.empty()) {
         who = security_.authenticator(port.name_space, authentication);
         if (!who.fault.empty()) block(who.fault);
         port.config.authenticator = who.authenticator;
         port.warnings = who.warnings;
+        auto ways = look_at(who.ways, wall_ms());
+        port.nobody = ways.nobody;
+        port.warnings.insert(port.warnings.end(), ways.warnings.begin(), ways.warnings.end());
+        port.rules_fault = ways.nobody;
+        port.rules_warnings = port.warnings;
         port.security["authentication"] = authentication;
         if (!who.methods.empty()) port.security["methods"] = who.methods;
     } else {
@@ -240,10 +239,17 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         const auto what = security_.policy(port.name_space, authorization);
         if (!what.fault.empty()) block(what.fault);
         port.config.policy = what.policy;
+        policy_deleted = what.deleted;
         port.security["authorization"] = authorization;
         port.warnings.insert(port.warnings.end(), what.warnings.begin(), what.warnings.end());
         if (what.fault.empty() && what.rules == 0) port.warnings.push_back(fmt::format("BrokerAuthorization {} has no rules: it denies everything", authorization));
         if (authentication.empty()) port.warnings.emplace_back("authorizationRef has no effect without authenticationRef");
+    }
+    if (const auto& deleted = who.deleted.empty() ? policy_deleted : who.deleted; !deleted.empty() && port.blocked.empty()) {
+        port.nobody = fmt::format("newcomers are refused (0x88) and those who are connected stay under the last rules, until penstock restarts: {}", deleted);
+        port.config.authenticator = hold(port, deleted);
+    } else if (port.blocked.empty()) {
+        held_.erase(place_of(port));
     }
     if (!at_path(port.spec, "tls").is_object()) {
         port.security["tls"] = "none";
@@ -262,8 +268,50 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
     port.warnings.insert(port.warnings.end(), prepared.warnings.begin(), prepared.warnings.end());
     if (const auto asked = uncovered_.find(fmt::format("{}:{}", port.config.resource, port.config.port)); asked != uncovered_.end())
         port.warnings.push_back(fmt::format("clients asked for {}, which the certificate does not cover; add it to san (or issue a certificate that has it)", fmt::join(asked->second, ", ")));
-    if (!prepared.fault.empty()) block(prepared.fault);
     if (prepared.context != nullptr) port.refused = prepared.judgement.because_of(crypto::Weight::all_refuse);
+    if (prepared.context != nullptr) look_ahead(port, prepared);
+    if (!prepared.fault.empty()) block(prepared.fault);
+}
+
+std::shared_ptr<auth::Authenticator> BrokerController::hold(const PlannedPort& port, const std::string& why) {
+    // The same object as long as nothing changes: a new one would have everybody who is connected judged anew.
+    auto& held = held_[place_of(port)];
+    if (held.holder != nullptr && held.holder == port.config.authenticator) return held.holder;
+    if (held.holder == nullptr || held.last != port.config.authenticator || held.why != why)
+        held = {.last = port.config.authenticator, .why = why, .holder = std::make_shared<auth::HeldAuthenticator>(port.config.authenticator, why, probe_secret_)};
+    return held.holder;
+}
+
+void BrokerController::stay_open(PlannedPort& port) {
+    for (std::size_t i = 0; i < plan_.ports.size() && i < states_.size(); ++i) {
+        const auto& before = plan_.ports[i];
+        if (!states_[i].is_open || before.is_leaving || before.config.resource != port.config.resource || before.port != port.port) continue;
+        auto config = port.config;
+        config.tls = before.config.tls;
+        if (!config.binds_like(before.config) || (config.tls == nullptr) != at_path(port.spec, "tls").is_null()) return;
+        port.nobody = fmt::format("newcomers are refused (0x88) and those who are connected stay under the last rules, until penstock restarts: {}", port.blocked);
+        port.config = std::move(config);
+        port.config.policy = before.config.policy;
+        port.config.authenticator = before.config.authenticator;
+        port.config.authenticator = hold(port, std::exchange(port.blocked, {}));
+        return;
+    }
+}
+
+void BrokerController::look_ahead(PlannedPort& port, const PreparedTls& prepared) {
+    const bool is_manual = at_path(port.spec, "tls.manual").is_object();
+    const auto now = wall_ms();
+    if (!is_manual)
+        if (auto why = not_renewable(objects_, port.name_space, prepared.secret); !why.empty()) port.warnings.push_back(std::move(why));
+    auto& near = known_authorities_[port.name_space];
+    if (is_manual && (near.first == 0 || monotonic_ms() - near.first > known_for_ms)) near = {monotonic_ms(), authorities_in(objects_, port.name_space)};
+    // Who issued it sends its chain along where it is ours, or cert-manager's.
+    if (is_manual)
+        for (auto& text : outlook({.chain = prepared.context->chain(), .name_space = port.name_space, .secret = prepared.secret, .is_manual = true}, near.second, now)) port.warnings.push_back(std::move(text));
+    if (!port.refused.empty()) return;
+    for (const auto& certificate : prepared.context->chain())
+        if (certificate.not_after_ms() <= now)
+            port.refused = fmt::format("certificate \"{}\" has expired at {}: clients that check it refuse; put a valid one into Secret {}/{}", certificate.subject(), rfc3339(certificate.not_after_ms()), port.name_space, prepared.secret);
 }
 
 Outcome BrokerController::turn() {
@@ -274,10 +322,14 @@ Outcome BrokerController::turn() {
         publish_sys(now);
     }
     // Ports that are taken are tried again; $SYS and the health report have their times.
-    return Outcome::after(std::min(complete ? health_report_ms : retry_ms, server_ != nullptr ? std::max<std::int64_t>(1, next_sys_ - now) : health_report_ms));
+    auto next = std::min(complete ? health_report_ms : retry_ms, server_ != nullptr ? std::max<std::int64_t>(1, next_sys_ - now) : health_report_ms);
+    for (const auto& [name, leaving] : leaving_) next = std::min(next, std::max<std::int64_t>(1, leaving.until_ms - now));
+    return Outcome::after(next);
 }
 
 bool BrokerController::reconcile() {
+    // What an earlier run wrote does not stand while the state is read back.
+    if (!std::exchange(has_looked_, true)) forget_former_run(objects_, just_started, false);
     const auto brokers = objects_.list(kind_of("Broker"), "");
     const auto all_listeners = objects_.list(kind_of("BrokerListener"), "");
     // One Broker runs: that of the default namespace, else the oldest.
@@ -293,10 +345,11 @@ bool BrokerController::reconcile() {
         if (other == chosen) continue;
         const auto why = fmt::format("one Broker runs on a machine, and {}/{} does", text_at(*chosen, "metadata.namespace"), text_at(*chosen, "metadata.name"));
         write_status(kind_of("Broker"), text_at(*other, "metadata.namespace"), text_at(*other, "metadata.name"),
-                             basic_status(*other, "Failed", why, health(*other, "Unavailable", "BrokerNotRun", why)));
+                             basic_status(*other, "Failed", why, with_times(*other, {.status = "Unavailable", .reason = "BrokerNotRun", .message = why}, wall_ms())));
     }
 
     std::vector<Json> listeners;
+    std::vector<std::pair<std::string, std::string>> orphans;
     for (const auto& listener : all_listeners) {
         const bool ours = chosen != nullptr && text_at(*listener, "metadata.namespace") == text_at(*chosen, "metadata.namespace") &&
                           registry::broker_of(*listener) == text_at(*chosen, "metadata.name");
@@ -305,8 +358,9 @@ bool BrokerController::reconcile() {
             continue;
         }
         const auto why = fmt::format("there is no running Broker \"{}\" in namespace {}", registry::broker_of(*listener), text_at(*listener, "metadata.namespace"));
+        orphans.emplace_back(name_of(*listener), why);
         write_status(kind_of("BrokerListener"), text_at(*listener, "metadata.namespace"), text_at(*listener, "metadata.name"),
-                             basic_status(*listener, "Waiting", why, health(*listener, "Unavailable", "BrokerMissing", why)));
+                             basic_status(*listener, "Waiting", why, with_times(*listener, {.status = "Unavailable", .reason = "BrokerMissing", .message = why}, wall_ms())));
     }
 
     auto plan = plan_broker(chosen != nullptr ? *chosen : Json::object(), listeners, std::thread::hardware_concurrency());
@@ -314,19 +368,26 @@ bool BrokerController::reconcile() {
         for (auto& port : plan.ports) port.config.loopback_only = false;
     if (chosen == nullptr) {
         plan.ports.clear();
-        if (server_ == nullptr) return true;
+        if (server_ == nullptr) {
+            tell({.orphans = orphans});
+            return true;
+        }
     }
     if (server_ == nullptr) {
         auto fresh = start_server(plan, *chosen, listeners);
-        if (fresh == nullptr) return false;
+        if (fresh == nullptr) {
+            tell({.name = name_of(*chosen), .not_started = store_fault_});
+            return false;
+        }
         const std::lock_guard lock(guard_);
         server_ = std::move(fresh);
+        running_.store(server_.get(), std::memory_order_release);
     }
-    const auto waited = std::exchange(workers_wait_, {});
+    std::string workers_wait;
     if (chosen != nullptr && server_->workers() != plan.workers)
         if (const auto done = server_->set_workers(plan.workers); !done) {
-            workers_wait_ = done.error().message;
-            if (workers_wait_ != waited) log::info("control", "the number of workers cannot be changed yet and is tried again has={} wanted={} why=\"{}\"", server_->workers(), plan.workers, workers_wait_);
+            workers_wait = done.error().message;
+            if (workers_wait != workers_wait_) log::info("control", "the number of workers cannot be changed yet and is tried again has={} wanted={} why=\"{}\"", server_->workers(), plan.workers, workers_wait);
         }
     // The policies are in force first, so that the first writing follows them.
     const bool begins = server_->durable() == nullptr && plan.is_persistent;
@@ -341,8 +402,13 @@ bool BrokerController::reconcile() {
     uncovered_ = server_->uncovered();
     for (auto& port : plan.ports)
         for (const auto& listener : listeners)
-            if (text_at(listener, "metadata.namespace") == port.name_space && text_at(listener, "metadata.name") == port.listener) secure(port, listener);
+            if (text_at(listener, "metadata.namespace") == port.name_space && text_at(listener, "metadata.name") == port.listener) {
+                secure(port, listener);
+                if (!port.blocked.empty()) stay_open(port);
+            }
     security_.sweep();
+    keep_leaving(plan, listeners, chosen != nullptr);
+    pool_max_ = plan.config.pool_bytes;
 
     std::vector<broker::ListenerConfig> wanted;
     for (const auto& port : plan.ports)
@@ -376,6 +442,8 @@ bool BrokerController::reconcile() {
         }
         if (!metrics_fault.empty() && metrics_fault != metrics_fault_) log::warn("control", "{}; it is tried again", metrics_fault);
         metrics_fault_ = metrics_fault;
+        workers_wait_ = workers_wait;
+        orphans_ = std::move(orphans);
         plan_ = plan;
         traces_.set_limit(plan.trace_bytes);
         states_ = states;
@@ -386,6 +454,7 @@ bool BrokerController::reconcile() {
             broker_name_.clear();
         }
     }
+    tell(facts_of());
     if (chosen != nullptr) {
         for (const auto& listener : listeners) {
             adopt(listener, *chosen);
@@ -394,126 +463,41 @@ bool BrokerController::reconcile() {
         write_status(kind_of("Broker"), name_space_, broker_name_, broker_status(*chosen, plan, states));
     }
     report(plan, states);
+    report_rules(plan);
     for (const auto& item : news)
         for (const auto& listener : listeners)
             if (item.listener == text_at(listener, "metadata.namespace") + "/" + text_at(listener, "metadata.name")) recorder_.record(listener, item.type, item.reason, item.message);
-    bool complete = metrics_fault.empty() && workers_wait_.empty();
+    bool complete = metrics_fault.empty() && workers_wait.empty();
     for (std::size_t i = 0; i < states.size(); ++i) complete &= states[i].is_open || !plan.ports[i].blocked.empty();
     return complete;
 }
 
-Json BrokerController::broker_status(const Json& broker, const Plan& plan, const std::vector<broker::ListenerState>& states) const {
-    std::string closed, first_fault;
-    for (const auto& state : states)
-        if (!state.is_open) closed += fmt::format("{}{} port {}", closed.empty() ? "" : ", ", state.config.resource, state.config.port);
-    std::size_t probed = selftest_.latest.size(), failed = 0;
-    for (const auto& result : selftest_.latest) {
-        if (result.ok()) continue;
-        ++failed;
-        if (first_fault.empty()) first_fault = fmt::format("{}: {}", result.target.listener, result.fault);
-    }
-    Json health_state;
-    if (failed > 0) {
-        health_state = health(broker, failed == probed ? "Unavailable" : "Degraded", "BrokerProbeFailed",
-                              fmt::format("the self-test failed on {}/{} listeners; {}", failed, probed, first_fault));
-    } else if (!metrics_fault_.empty()) {
-        health_state = health(broker, "Degraded", "MetricsPortNotOpen", metrics_fault_);
-    } else if (!closed.empty()) {
-        health_state = health(broker, "Degraded", "ListenerNotOpen", "not open: " + closed);
-    } else {
-        health_state = health(broker, "Available", "", "");
-    }
-    auto out = basic_status(broker, "Running", closed.empty() ? "All replicas are running." : "All replicas are running; listeners not open: " + closed, std::move(health_state));
-    out["workers"] = server_->workers();
-    if (server_->workers() != plan.workers)
-        out["runtimeStatus"]["description"] = fmt::format("All replicas are running; {} workers run and {} are wanted, which has to wait: {}", server_->workers(), plan.workers, workers_wait_);
-    if (const auto* durable = server_->durable()) {
-        const auto figures = durable->figures();
-        out["persistence"] = {{"status", figures.fault.empty() ? "Active" : "Failing"}, {"sync", plan.sync_interval_ms == 0 ? "EveryAcknowledgement" : fmt::format("Every{}ms", plan.sync_interval_ms)}, {"recoverySeconds", figures.recovery_seconds}};
-        if (!figures.notice.empty()) out["persistence"]["notice"] = figures.notice;
-        auto& sealing = out["persistence"]["encryption"] = {{"mode", plan.seals ? "Enabled" : "Disabled"}, {"filesToRewrite", figures.files_to_rewrite}};
-        if (plan.seals && !keys_.keys.empty()) sealing["key"] = keys_.keys.back().id;
-        if (const auto& why = keys_fault_.empty() ? figures.rewriting_fault : keys_fault_; !why.empty()) {
-            sealing["fault"] = why;
-            if (text_at(out, "healthState.status") == "Available") out["healthState"] = health(broker, "Degraded", "KeysNotInForce", why);
-        }
-        if (!figures.fault.empty()) {
-            out["persistence"]["fault"] = figures.fault;
-            out["healthState"] = health(broker, "Degraded", "DiskNotWritable", figures.fault + "; QoS 1 and 2 messages are refused until it takes writes again");
-        } else if (!figures.notice.empty() && text_at(out, "healthState.status") == "Available") {
-            out["healthState"] = health(broker, "Degraded", "StateWasDamaged", figures.notice);
-        }
-    }
-    if (server_->overflow() != nullptr && plan.config.overflow_bytes > 0) {
-        const auto figures = server_->overflow()->figures();
-        out["diskBackedMessageBuffer"] = {{"usedBytes", figures.disk_bytes}, {"status", figures.fault.empty() ? "Active" : "Full"}};
-        if (!figures.fault.empty()) {
-            out["diskBackedMessageBuffer"]["fault"] = figures.fault;
-            if (text_at(out, "healthState.status") == "Available") out["healthState"] = health(broker, "Degraded", "MessageBufferFull", figures.fault + "; queues grow in memory, and at 75 % of it PUBLISH is refused");
-        }
-    } else if (plan.config.overflow_bytes > 0) {
-        out["diskBackedMessageBuffer"] = {{"status", "Inactive"}, {"fault", "this role has no data folder to keep it in (--data-dir)"}};
-    }
-    if (plan.is_persistent != (server_->durable() != nullptr))
-        out["runtimeStatus"]["description"] = plan.is_persistent ? "All replicas are running; persistence does not begin now: " + persistence_waits_ : "All replicas are running; state goes on being kept until the next start";
-    if (plan.config.aio_compatible) out["compatibility"] = "AIO";
-    if (plan.self_check) {
-        Json routes = Json::array();
-        for (const auto& result : selftest_.latest) {
-            Json route = {{"listener", result.target.listener}, {"port", result.target.port}, {"ok", result.ok()}};
-            if (!result.ok()) route["fault"] = result.fault;
-            routes.push_back(std::move(route));
-        }
-        out["selfCheck"] = {{"status", probed == 0 ? "Waiting" : failed == 0 ? "Passed" : "Failed"}, {"routes", routes}};
-    } else {
-        out["selfCheck"] = {{"status", "Disabled"}};
-    }
-    if (!plan.notes.empty()) {
-        out["notes"] = Json::array();
-        for (const auto& note : plan.notes) out["notes"].push_back({{"field", note.path}, {"reason", note.reason}, {"message", note.message}});
-    }
-    return out;
-}
-
-void BrokerController::report(const Plan& plan, const std::vector<broker::ListenerState>& states) {
-    std::map<std::pair<std::string, std::string>, std::vector<std::size_t>> by_listener;
-    for (std::size_t i = 0; i < plan.ports.size(); ++i) by_listener[{plan.ports[i].name_space, plan.ports[i].listener}].push_back(i);
-    for (const auto& [key, indexes] : by_listener) {
-        const auto current = objects_.get(kind_of("BrokerListener"), key.first, key.second);
-        if (current == nullptr) continue;
-        std::string ports, faults, refused;
-        Json details = Json::array();
-        bool blocked = false, unprotected = false;
-        std::string warnings;
-        for (const auto i : indexes) {
-            const auto& port = plan.ports[i];
-            const auto& state = states[i];
-            ports += (ports.empty() ? "" : ",") + port_word(port, state);
-            Json detail = {{"port", port.port}, {"boundPort", state.is_open ? state.bound_port : port.config.port}, {"open", state.is_open},
-                           {"interfaces", port.config.loopback_only ? "loopback" : "all"}};
-            detail.update(port.security);
-            if (!port.warnings.empty()) {
-                detail["warnings"] = port.warnings;
-                for (const auto& warning : port.warnings) warnings += fmt::format("{}port {}: {}", warnings.empty() ? "" : "; ", port.port, warning);
+void BrokerController::keep_leaving(Plan& plan, const std::vector<Json>& listeners, bool has_broker) {
+    std::set<std::string> present;
+    for (const auto& listener : listeners) present.insert(name_of(listener));
+    const auto now = monotonic_ms();
+    if (!has_broker) leaving_.clear();
+    else
+        for (std::size_t i = 0; i < plan_.ports.size() && i < states_.size(); ++i) {
+            auto port = plan_.ports[i];
+            if (port.is_leaving || !states_[i].is_open || present.contains(port.config.resource)) continue;
+            auto& leaving = leaving_[port.config.resource];
+            if (leaving.ports.empty()) {
+                leaving.until_ms = now + leaving_ms;
+                log::info("control", "a listener was deleted; its connections end in {} ms unless it comes back listener={}", leaving_ms, port.config.resource);
             }
-            if (state.is_open) {
-                unprotected |= port.config.authenticator == nullptr;
-                if (!port.refused.empty()) refused += fmt::format("{}port {}: {}", refused.empty() ? "" : "; ", port.port, port.refused);
-            } else {
-                detail["message"] = state.error;
-                faults += fmt::format("{}port {}: {}", faults.empty() ? "" : "; ", port.port, state.error);
-                blocked |= !port.blocked.empty();
-            }
-            details.push_back(std::move(detail));
+            port.is_leaving = true;
+            port.config.authenticator = std::make_shared<auth::HeldAuthenticator>(port.config.authenticator, "the listener was deleted", probe_secret_);
+            leaving.ports.push_back(std::move(port));
         }
-        const auto runtime = !faults.empty() ? blocked ? "Waiting" : "Recovering" : refused.empty() ? "Running" : "Failed";
-        const auto description = faults.empty() && !refused.empty() ? "The port is open, and clients that verify its certificate refuse it: " + refused : !faults.empty() ? faults + (blocked ? "; the port opens by itself once that is there" : "; it is tried again every 2 s") : unprotected ? "Accepting connections; no authentication: anybody who reaches the port may connect." : warnings.empty() ? "Accepting connections." : "Accepting connections; warnings: " + warnings;
-        auto status = basic_status(*current, runtime, description,
-                                   faults.empty() ? !refused.empty() ? health(*current, "Unavailable", "CertificateRefused", refused) : warnings.empty() ? health(*current, "Available", "", "") : health(*current, "Degraded", "Warnings", warnings) : health(*current, "Unavailable", blocked ? "SecurityIncomplete" : "PortNotOpen", faults));
-        status["ports"] = ports;
-        status["portStatus"] = std::move(details);
-        write_status(kind_of("BrokerListener"), key.first, key.second, status);
-    }
+    // What is wanted now comes first, and what comes back is what it was.
+    std::erase_if(leaving_, [&](const auto& entry) {
+        const auto& [name, leaving] = entry;
+        return now >= leaving.until_ms || present.contains(name) || std::ranges::any_of(plan.ports, [&](const auto& wanted) {
+                   return std::ranges::any_of(leaving.ports, [&](const auto& port) { return wanted.config.port == port.config.port && wanted.config.port != 0; });
+               });
+    });
+    for (const auto& [name, leaving] : leaving_) plan.ports.insert(plan.ports.end(), leaving.ports.begin(), leaving.ports.end());
 }
 
 void BrokerController::adopt(const Json& listener, const Json& broker) {
@@ -647,8 +631,6 @@ void BrokerController::run_probe() {
         if (traces) take_spans();
         if (!enabled) continue;
         next = now + interval * 1000;
-        Json broker_before, status;
-        std::string space, name;
         {
             const std::lock_guard lock(guard_);
             for (const auto& result : results) {
@@ -661,22 +643,18 @@ void BrokerController::run_probe() {
                 if (!result.ok()) log::warn("selftest", "self-test failed listener={} port={} why=\"{}\"", result.target.listener, result.target.port, result.fault);
             }
             selftest_.latest = results;
-            space = name_space_;
-            name = broker_name_;
-            if (const auto broker = objects_.get(kind_of("Broker"), space, name)) status = broker_status(*broker, plan_, states_);
         }
-        if (!status.is_null()) write_status(kind_of("Broker"), space, name, status);
+        tell(facts_of());
+        show_health();
     }
 }
 
 void BrokerController::take_spans() {
-    std::vector<broker::Span> spans;
     {
         const std::lock_guard lock(guard_);
         if (server_ == nullptr || plan_.trace_bytes == 0) return;
-        spans = server_->take_spans();
     }
-    traces_.add(std::move(spans));
+    traces_.add(running()->take_spans());
 }
 
 Json BrokerController::traces(const std::string& what) {
@@ -687,12 +665,16 @@ Json BrokerController::traces(const std::string& what) {
 }
 
 std::string BrokerController::metrics_page() {
+    auto* server = running();
+    const auto health = health_metrics(board_->all(monotonic_ms()));
+    if (server == nullptr) return "# no Broker resource\n" + health;
+    // Workers are asked without the guard: one that is stuck must not take health and everybody else along.
+    const auto figures = server->collect();
     const std::lock_guard lock(guard_);
-    if (server_ == nullptr) return "# no Broker resource\n";
     DiskFigures disk;
     if (server_->durable() != nullptr) disk.kept = server_->durable()->figures();
     if (server_->overflow() != nullptr && plan_.config.overflow_bytes > 0) disk.buffer = server_->overflow()->figures();
-    return prometheus_page(server_->collect(), plan_, selftest_, server_->pool_used(), name_space_, io::machine_name(), version_, disk);
+    return prometheus_page(figures, plan_, selftest_, server_->pool_used(), name_space_, io::machine_name(), version_, disk) + health;
 }
 
 std::string reconcile_metrics(const std::map<std::string, std::map<std::string, std::uint64_t>>& counts, bool with_head) {
@@ -703,13 +685,6 @@ std::string reconcile_metrics(const std::map<std::string, std::map<std::string, 
     return out;
 }
 
-std::string BrokerController::not_ready() {
-    const std::lock_guard lock(guard_);
-    if (server_ == nullptr) return not_started_.empty() ? "no Broker resource runs\n" : not_started_ + "\n";
-    std::string out;
-    for (const auto& state : states_)
-        if (!state.is_open) out += fmt::format("listener {} port {}: {}\n", state.config.resource, state.config.port, state.error);
-    return out;
-}
+std::string BrokerController::not_ready() { return not_ready_text(board_->all(monotonic_ms())); }
 
 }  // namespace penstock::control

@@ -9,6 +9,7 @@
 
 #include "base/heap.h"
 #include "broker/server.h"
+#include "control/health.h"
 #include "control/housekeeper.h"
 #include "control/metrics.h"
 #include "control/plan.h"
@@ -43,8 +44,14 @@ class BrokerController {
     void stop();
     /// For the Prometheus endpoint. Any thread.
     std::string metrics_page();
-    /// Empty when every wanted port is open or knowingly blocked; else what is missing. Any thread.
+    /// Where it tells what is wrong; its own when none is given. Before start().
+    void use(HealthBoard& board);
+    /// What keeps this process from being ready, a line each; empty: nothing. Never waits for a worker or the disk. Any thread.
     std::string not_ready();
+    /// How long the workers' turns last, and how full the message memory is. Never waits. Any thread.
+    void add_to(ProcessFacts& facts) const;
+    /// Writes into the Broker's status what the board says now. False: not possible at the moment. Any thread.
+    bool show_health();
     /// The parts of this process that are shown as Pods. Any thread.
     std::vector<Role> roles();
     /// Opens the Prometheus endpoint at a port (0: closes it) and returns why it could not, or nothing. Set before start();
@@ -75,10 +82,26 @@ class BrokerController {
     void update_keys(const Plan& plan);
     void run_probe();
     void take_spans();
+    /// Rules of the port that were deleted: who is connected stays, newcomers wait.
+    std::shared_ptr<auth::Authenticator> hold(const PlannedPort& port, const std::string& why);
+    /// A port that is open and names what is not there (another authentication, say) holds who is connected, in the same way.
+    void stay_open(PlannedPort& port);
+    /// What will be wrong with a port's certificate, and what is wrong with it by now.
+    void look_ahead(PlannedPort& port, const PreparedTls& prepared);
+    /// Ports of listeners that were deleted a moment ago stay: a replacement deletes first (`kubectl replace --force`).
+    void keep_leaving(Plan& plan, const std::vector<resources::Json>& listeners, bool has_broker);
+    /// The server, for those who must not hold the guard while workers answer. Null: none yet.
+    [[nodiscard]] broker::Server* running() const;
+    /// Of the last look at the resources, and what the self-test met since. Any thread.
+    BrokerFacts facts_of();
+    [[nodiscard]] std::vector<NamedFacts> named_facts(const Plan& plan) const;
+    void tell(BrokerFacts facts);
     /// True when everything wanted is there.
     bool reconcile();
     Outcome turn();
     void report(const Plan& plan, const std::vector<broker::ListenerState>& states);
+    /// Statuses of the BrokerAuthentications and BrokerAuthorizations.
+    void report_rules(const Plan& plan);
     resources::Json broker_status(const resources::Json& broker, const Plan& plan, const std::vector<broker::ListenerState>& states) const;
     void put_service(const resources::Json& listener, const Plan& plan, const std::vector<broker::ListenerState>& states);
     void adopt(const resources::Json& listener, const resources::Json& broker);
@@ -94,7 +117,8 @@ class BrokerController {
     std::string keys_fault_;                       ///< why the wanted keys are not in force; guarded by guard_
     std::string store_fault_;                      ///< why the state could not be opened; the engine's thread alone
     TraceStore traces_;
-    std::string workers_wait_;             ///< why their number is not the wanted one yet
+    std::string workers_wait_;                     ///< why their number is not the wanted one yet; guarded by guard_
+    std::vector<std::pair<std::string, std::string>> orphans_;   ///< listeners of Brokers that do not run, and why; guarded by guard_
     std::string persistence_waits_;                ///< why persistence did not begin when the Broker got it; guarded by guard_
     std::string not_started_;                      ///< why there is no server yet though there is a Broker; guarded by guard_
     std::shared_ptr<const std::string> probe_secret_;
@@ -102,7 +126,24 @@ class BrokerController {
     std::shared_ptr<client::HttpPool> http_;
     SecurityBuilder security_;
     std::map<std::string, std::set<std::string>> uncovered_;   ///< the engine's thread alone
+    struct Held {
+        std::shared_ptr<auth::Authenticator> last;
+        std::string why;
+        std::shared_ptr<auth::Authenticator> holder;
+    };
+    bool has_looked_ = false;                      ///< the engine's thread alone
+    std::map<std::string, Held> held_;             ///< by port; the engine's thread alone, as the next two
+    struct Leaving {
+        std::vector<PlannedPort> ports;
+        std::int64_t until_ms = 0;                 ///< monotonic
+    };
+    std::map<std::string, Leaving> leaving_;       ///< by listener
+    std::map<std::string, std::pair<std::int64_t, std::vector<crypto::Certificate>>> known_authorities_;   ///< by namespace, with when they were read
+    HealthBoard own_board_;
+    HealthBoard* board_ = nullptr;
     std::unique_ptr<broker::Server> server_;
+    std::atomic<broker::Server*> running_{nullptr};          ///< server_, once it is there
+    std::atomic<std::int64_t> pool_max_{0};
     std::mutex guard_;                             ///< plan_, states_, selftest_, server_'s pointer
     Plan plan_;
     std::vector<broker::ListenerState> states_;

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "control/projection.h"
+#include "control/report_age.h"
 
 namespace penstock::control {
 
@@ -310,6 +311,7 @@ Housekeeper::Housekeeper(Registry& registry, HousekeeperOptions options) : optio
     engine_.add(std::make_unique<TokenSecretReconciler>(registry, options_, [this] { return api_ca(); }));
     engine_.add(std::make_unique<Collector>(registry));
     engine_.add(std::make_unique<EventExpiry>(registry));
+    if (options_.broker_elsewhere) engine_.add(make_report_age(objects_));
     if (options_.roles) engine_.add(make_projection(registry, options_));
 }
 

@@ -32,6 +32,7 @@ struct HousekeeperOptions {
     /// Why the manifests that are followed are not in force as they stand; empty when they are. Shown by the Node's condition
     /// ManifestsApplied.
     std::function<std::string()> manifests;
+    bool broker_elsewhere = false;       ///< the broker is another process, which may be gone while its statuses stand
 };
 
 /// The controllers a Kubernetes API needs to be one: namespaces, token Secrets, garbage collection, expiry of Events; and

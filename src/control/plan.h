@@ -16,6 +16,10 @@ struct PlannedPort {
     broker::ListenerConfig config;       ///< what to bind
     std::string blocked;                 ///< not empty: must not open; why
     std::string refused;                 ///< not empty: open, and each client that verifies refuses the certificate; why
+    std::string nobody;                  ///< not empty: open, and no newcomer can get in; why
+    std::string rules_fault;             ///< what keeps all clients out, of its BrokerAuthentication
+    std::vector<std::string> rules_warnings;
+    bool is_leaving = false;             ///< its listener was deleted; connections stay a moment, in case it is replaced
     resources::Json spec;                ///< the port as the listener has it
     resources::Json security;            ///< for the status: how clients are known, with which certificate
     std::vector<std::string> warnings;   ///< for the status

@@ -1,6 +1,7 @@
 #include "control/security.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -121,11 +122,24 @@ std::int64_t SecurityBuilder::judge(PreparedTls& prepared, const Dialled& dialle
     return until;
 }
 
+PreparedTls SecurityBuilder::or_last_good(Kept<PreparedTls>& kept, PreparedTls wanted, const std::string& listener) {
+    // What was served before stays comparable with nothing: the wanted one is looked at anew as soon as it is there.
+    kept.made_from.clear();
+    if (kept.value.context == nullptr) return wanted;
+    if (std::exchange(kept.told, wanted.fault) != wanted.fault) log::warn("control", "the certificate of a listener is not there or cannot be used, the one before goes on listener={} why=\"{}\"", listener, wanted.fault);
+    auto out = kept.value;
+    out.warnings.push_back(fmt::format("{}; the certificate before (ends {}) goes on being served until then, and is gone when penstock restarts", wanted.fault, rfc3339(out.context->chain().front().not_after_ms())));
+    return out;
+}
+
 PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const std::vector<std::string>& expected, bool ask_certificate, const std::vector<crypto::Certificate>& authorities, bool websocket) {
     const auto space = text_at(listener, "metadata.namespace"), name = text_at(listener, "metadata.name");
     const auto& settings = at_path(port, "tls");
     const bool automatic = at_path(settings, "certManagerCertificateSpec").is_object();
     PreparedTls out;
+    auto& kept = tls_[fmt::format("{}/{}:{}", space, name, port.value("port", 0))];
+    kept.used = true;
+    auto or_before = [&] { return or_last_good(kept, std::move(out), space + "/" + name); };
     std::string not_issued;
     if (automatic) {
         const auto& spec = at_path(settings, "certManagerCertificateSpec");
@@ -150,7 +164,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
             if (auto done = objects_.patch(certificate_kind(), space, out.secret, registry::PatchType::apply, object, manager); !done) {
                 out.fault = done.error().code == 404 ? fmt::format("tls: Certificate {} cannot be written, for this cluster has no cert-manager; install it, or use tls.mode Manual", out.secret)
                                                      : fmt::format("tls: Certificate {} cannot be written: {}", out.secret, done.error().message);
-                return out;
+                return or_before();
             }
         }
         not_issued = fmt::format("its certificate is not issued yet (Certificate {})", out.secret);
@@ -166,12 +180,9 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
     const auto secret = objects_.get(core("Secret"), space, out.secret);
     std::string made_from = fmt::format("{} {} {} {}", version_of(secret), ask_certificate, websocket, fmt::join(expected, ","));
     for (const auto& authority : authorities) made_from += authority.fingerprint();
-    auto& kept = tls_[fmt::format("{}/{}:{}", space, name, resources::integer_of(port, "port"))];
-    kept.used = true;
     if (secret == nullptr) {
         out.fault = not_issued;
-        kept.made_from.clear();
-        return out;
+        return or_before();
     }
     if (kept.made_from == made_from) {
         // Certificates end while nothing is written.
@@ -182,7 +193,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
     auto chain_text = secret_text(*secret, "tls.crt"), key = secret_text(*secret, "tls.key");
     if (!chain_text || !key) {
         out.fault = fmt::format("Secret {}/{} needs the entries tls.crt and tls.key (type kubernetes.io/tls)", space, out.secret);
-        return out;
+        return or_before();
     }
     tls::ServerOptions options{.certificate_chain = *chain_text, .key = *key, .ask_client_certificate = ask_certificate, .client_authorities = authorities};
     options.protocols = websocket ? std::vector<std::string>{"http/1.1", "mqtt"} : std::vector<std::string>{"mqtt"};
@@ -191,18 +202,11 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
     if (auto why = context ? tls::rehearse(*context) : std::string(); !why.empty()) context = fail(std::move(why));
     if (!context) {
         out.fault = fmt::format("Secret {}/{}: {}", space, out.secret, context.error().message);
-        // A renewal that went wrong must not take the port away: the certificate before goes on being served.
-        if (kept.value.context != nullptr) {
-            log::warn("control", "the new certificate of a listener cannot be used, the one before goes on listener={}/{} why=\"{}\"", space, name, out.fault);
-            out.context = kept.value.context;
-            out.judgement = kept.value.judgement;
-            out.warnings = {out.fault + "; the certificate before goes on being served"};
-            out.fault.clear();
-        }
-        return out;
+        return or_before();   // a renewal that went wrong must not take the port away
     }
     out.context = std::move(*context);
     kept.judged_until_ms = judge(out, {listener, automatic, expected});
+    if (!std::exchange(kept.told, {}).empty()) log::info("control", "the certificate of a listener is there again listener={}/{} secret={}", space, name, out.secret);
     kept.made_from = std::move(made_from);
     kept.value = out;
     return out;
@@ -252,9 +256,13 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
     kept.used = true;
     const auto object = objects_.get(broker_kind("BrokerAuthentication"), space, name);
     if (object == nullptr) {
-        out.fault = fmt::format("authenticationRef: BrokerAuthentication {}/{} does not exist; the port does not open without it", space, name);
         kept.made_from.clear();
-        return out;
+        out.fault = fmt::format("authenticationRef: BrokerAuthentication {}/{} does not exist; the port does not open without it", space, name);
+        if (kept.value.authenticator == nullptr) return out;
+        auto last = kept.value;
+        last.deleted = fmt::format("BrokerAuthentication {}/{} was deleted; apply it again", space, name);
+        if (std::exchange(kept.told, last.deleted) != last.deleted) log::warn("control", "rules were deleted: who is connected stays, newcomers are refused why=\"{}\"", last.deleted);
+        return last;
     }
     const auto& methods = at_path(*object, "spec.authenticationMethods");
     std::string made_from = text_at(*object, "metadata.uid") + "@" + at_path(*object, "metadata.generation").dump() + at_path(*object, "metadata.annotations").dump();
@@ -287,15 +295,23 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
         const auto kind = text_at(method, "method");
         const auto path = fmt::format("BrokerAuthentication {}: spec.authenticationMethods[{}]", name, i);
         auto fault = [&](const std::string& why) { out.fault = fmt::format("{}.{}", path, why); };
+        auto lacks = [&](const std::string& why) {
+            fault(why);
+            out.lacks_source = true;
+        };
+        auto& way = out.ways.emplace_back();
+        way.method = kind;
         if (equal_no_case(kind, "ServiceAccountToken")) {
             made.push_back(std::make_shared<auth::TokenMethod>(texts_of(at_path(method, "serviceAccountTokenSettings.audiences")), facts));
+            way.source = "the resource API (/openid/v1/jwks)";
+            way.keys_are_known = facts != nullptr && facts->is_known;
         } else if (equal_no_case(kind, "X509")) {
             const auto trust_name = text_at(method, "x509Settings.trustedClientCaCert", "client-ca");
             out.wants_certificate = true;
             std::vector<crypto::Certificate> trusted;
             std::vector<crypto::RevocationList> lists;
             if (inputs[i] == nullptr) {
-                fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {}/{} does not exist; make it with: kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt", space, trust_name, trust_name, space));
+                lacks(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {}/{} does not exist; make it with: kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt", space, trust_name, trust_name, space));
                 break;
             }
             for (const char* part : {"data", "binaryData"}) {
@@ -323,6 +339,8 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             if (const auto& map = at_path(method, "x509Settings.authorizationAttributes"); map.is_object())
                 for (const auto& [label, entry] : map.items()) entries.push_back({.label = label, .subject = text_at(entry, "subject"), .attributes = attributes_of(at_path(entry, "attributes"))});
             out.authorities.insert(out.authorities.end(), trusted.begin(), trusted.end());
+            way.source = fmt::format("ConfigMap {}/{}", space, trust_name);
+            way.trusted = trusted;
             const auto store = std::make_shared<const crypto::TrustStore>(std::move(trusted), std::move(lists));
             for (auto& warning : store->lists().warnings()) out.warnings.push_back(fmt::format("ConfigMap {}: {}", trust_name, warning));
             const auto& marks = at_path(*object, "metadata.annotations");
@@ -332,7 +350,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
         } else if (equal_no_case(kind, "Password")) {
             const auto secret_name = text_at(method, "passwordSettings.secretRef");
             if (inputs[i] == nullptr) {
-                fault(fmt::format("passwordSettings.secretRef: Secret {}/{} does not exist; make it with: penstock passwd -n {} {} USER", space, secret_name, space, secret_name));
+                lacks(fmt::format("passwordSettings.secretRef: Secret {}/{} does not exist; make it with: penstock passwd -n {} {} USER", space, secret_name, space, secret_name));
                 break;
             }
             std::map<std::string, auth::PasswordMethod::User, std::less<>> users;
@@ -346,13 +364,15 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                     }
                     users.emplace(user, auth::PasswordMethod::User{.hash = std::move(hash), .attributes = attributes_of(at_path(method, "passwordSettings.authorizationAttributes").is_object() ? at_path(method, "passwordSettings.authorizationAttributes").value(user, Json::object()) : Json::object())});
                 }
+            way.source = fmt::format("Secret {}/{}", space, secret_name);
+            way.users = users.size();
             made.push_back(std::make_shared<auth::PasswordMethod>(std::move(users), options_.crew));
         } else {
             const auto& settings = at_path(method, "customSettings");
             Json resolved = {{"endpoint", text_at(settings, "endpoint")}, {"headers", at_path(settings, "headers").is_object() ? at_path(settings, "headers") : Json::object()}, {"ca", ""}};
             if (const auto ca = text_at(settings, "caCertConfigMap"); !ca.empty()) {
                 if (inputs[i] == nullptr) {
-                    fault(fmt::format("customSettings.caCertConfigMap: ConfigMap {}/{} does not exist", space, ca));
+                    lacks(fmt::format("customSettings.caCertConfigMap: ConfigMap {}/{} does not exist", space, ca));
                     break;
                 }
                 std::string bundle;
@@ -370,7 +390,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             if (const auto client = text_at(settings, "auth.x509.secretRef"); !client.empty()) {
                 const auto secret = objects_.get(core("Secret"), space, client);
                 if (secret == nullptr) {
-                    fault(fmt::format("customSettings.auth.x509.secretRef: Secret {}/{} does not exist", space, client));
+                    lacks(fmt::format("customSettings.auth.x509.secretRef: Secret {}/{} does not exist", space, client));
                     break;
                 }
                 resolved["certificate"] = secret_text(*secret, "tls.crt").value_or("");
@@ -384,19 +404,25 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                 fault("method: Custom is not possible here");
                 break;
             }
-            made.push_back(std::make_shared<auth::CustomMethod>(options_.custom_server(resolved), closed));
+            way.source = text_at(settings, "endpoint");
+            way.is_closed = closed;
+            way.server = options_.custom_server(resolved);
+            made.push_back(std::make_shared<auth::CustomMethod>(way.server, closed));
         }
-        out.methods += (out.methods.empty() ? "" : ", ") + std::string(made.back()->name());
+        way.method = made.back()->name();
+        out.methods += (out.methods.empty() ? "" : ", ") + way.method;
     }
     if (out.fault.empty()) out.authenticator = std::make_shared<auth::MethodChain>(std::move(made), options_.probe_secret);
     // Rules that cannot be used any more (a damaged bundle) do not open the port to anybody, and do not throw out those who are
     // in: the rules before go on for a port that has them.
     else if (kept.value.authenticator != nullptr) {
-        const auto why = out.fault;
-        out = kept.value;
-        out.warnings.push_back(why + "; the rules before go on");
-        return out;
+        auto last = kept.value;
+        if (out.lacks_source) last.deleted = out.fault;
+        else last.warnings.push_back(out.fault + "; the rules before go on");
+        if (std::exchange(kept.told, out.fault) != out.fault) log::warn("control", "rules cannot be used, those before go on{} why=\"{}\"", out.lacks_source ? " for those who are connected, and newcomers are refused" : "", out.fault);
+        return last;
     }
+    if (out.fault.empty() && !std::exchange(kept.told, {}).empty()) log::info("control", "rules are there again authentication={}/{}", space, name);
     kept.made_from = std::move(made_from);
     kept.value = out;
     return out;
@@ -506,9 +532,13 @@ PreparedPolicy SecurityBuilder::policy(const std::string& space, const std::stri
     kept.used = true;
     const auto object = objects_.get(broker_kind("BrokerAuthorization"), space, name);
     if (object == nullptr) {
-        out.fault = fmt::format("authorizationRef: BrokerAuthorization {}/{} does not exist; the port does not open without it", space, name);
         kept.made_from.clear();
-        return out;
+        out.fault = fmt::format("authorizationRef: BrokerAuthorization {}/{} does not exist; the port does not open without it", space, name);
+        if (kept.value.policy == nullptr) return out;
+        auto last = kept.value;
+        last.deleted = fmt::format("BrokerAuthorization {}/{} was deleted; apply it again", space, name);
+        if (std::exchange(kept.told, last.deleted) != last.deleted) log::warn("control", "rules were deleted: who is connected stays, newcomers are refused why=\"{}\"", last.deleted);
+        return last;
     }
     auto made_from = text_at(*object, "metadata.uid") + "@" + at_path(*object, "metadata.generation").dump();
     if (kept.made_from == made_from) return kept.value;
@@ -516,6 +546,7 @@ PreparedPolicy SecurityBuilder::policy(const std::string& space, const std::stri
     out.rules = rules.size();
     for (const auto& part : empty_parts_of(*object)) out.warnings.push_back(fmt::format("BrokerAuthorization {}: {}", name, part));
     out.policy = std::make_shared<const auth::Policy>(std::move(rules), space + "/" + name);
+    if (!std::exchange(kept.told, {}).empty()) log::info("control", "rules are there again authorization={}/{}", space, name);
     kept.made_from = std::move(made_from);
     kept.value = out;
     return out;

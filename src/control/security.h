@@ -8,6 +8,7 @@
 #include "auth/methods.h"
 #include "auth/policy.h"
 #include "control/objects.h"
+#include "control/ways_in.h"
 #include "crypto/examination.h"
 #include "tls/context.h"
 
@@ -30,12 +31,18 @@ struct PreparedAuthenticator {
     bool wants_certificate = false;
     std::vector<crypto::Certificate> authorities;
     std::vector<std::string> warnings;
+    std::vector<WayIn> ways;             ///< by method, for what changes with time alone
+    /// Not empty: the rules, or what they are made of, were deleted. `authenticator` is the last there was, for those who are connected;
+    /// newcomers must wait for rules.
+    std::string deleted;
+    bool lacks_source = false;           ///< the fault is a ConfigMap or Secret that does not exist
 };
 struct PreparedPolicy {
     std::shared_ptr<const auth::Policy> policy;
     std::string fault;
     std::size_t rules = 0;
     std::vector<std::string> warnings;   ///< parts that are empty and so match nobody
+    std::string deleted;                 ///< as with PreparedAuthenticator
 };
 
 /// Keys and issuers of service-account tokens: a JWKS document (RFC 7517) and the issuers whose tokens it signs.
@@ -80,9 +87,12 @@ class SecurityBuilder {
         T value;
         bool used = true;
         std::int64_t judged_until_ms = 0;        ///< Unix time from which the judgement about `value` may be another one
+        std::string told;                ///< the fault in the log
     };
     /// Fills in the judgement and the warnings; answers until when they hold.
     static std::int64_t judge(PreparedTls& prepared, const Dialled& dialled);
+    /// The certificate before goes on when the wanted one is not there or cannot be used; without one, the fault stands.
+    static PreparedTls or_last_good(Kept<PreparedTls>& kept, PreparedTls wanted, const std::string& listener);
     std::shared_ptr<const auth::TokenFacts> token_facts();
 
     Objects& objects_;

@@ -148,7 +148,7 @@ Kind broker_listener() {
              choice("serviceType", {"ClusterIp", "LoadBalancer", "NodePort"}, "ClusterIp", "Which interfaces are bound. One listener per type, unless the Broker has annotation `penstock.io/listeners-per-service-type: Any`."),
              text("serviceName", "Name of the Service; the listener's own name when absent."), ports},
             "Desired state."))},
-        .columns = {{"Type", "spec.serviceType"}, {"Ports", "status.ports"}, {"Status", "status.runtimeStatus.status"},
+        .columns = {{"Type", "spec.serviceType"}, {"Ports", "status.ports"}, {"Status", "status.runtimeStatus.status"}, {"Health", "status.healthState.status"},
                     {"Message", "status.runtimeStatus.description", "string", 1}}};
 }
 
@@ -176,7 +176,8 @@ Kind broker_authentication() {
                    "takes MQTT 5 enhanced authentication `K8S-SAT`, X509 a certificate shown in the TLS handshake, Password a user name, Custom everything unless its server cannot be reached.\n\n"
                    "Annotations: `penstock.io/ocsp: SoftFail|HardFail` asks the OCSP responders that a client certificate and those above it name, and again while the client is connected (Off when absent; SoftFail lets in who cannot be asked about); "
                    "`penstock.io/custom-unreachable: Refuse` refuses while the custom server is unreachable (FallThrough when absent: the next method decides).",
-            .fields = {required(object("spec", {text("brokerRef", "Name of the Broker."), methods}, "Desired state."))}, .columns = {}};
+            .fields = {required(object("spec", {text("brokerRef", "Name of the Broker."), methods}, "Desired state."))},
+            .columns = {{"Health", "status.healthState.status"}, {"Message", "status.runtimeStatus.description", "string", 1}}};
 }
 
 Kind broker_authorization() {
@@ -190,7 +191,8 @@ Kind broker_authorization() {
             .doc = "What clients of a port may do: allow rules only, whatever no rule allows is refused. Tokens `{principal.clientId}`, `{principal.username}` and `{principal.attributes.NAME}` stand for "
                    "the client's own values; in topics they are whole levels. A change acts at once on connected clients; only rights that are gone end.",
             .fields = {required(object("spec", {text("brokerRef", "Name of the Broker."),
-                                                required(object("authorizationPolicies", {choice("cache", modes, "Enabled", "Whether decisions are kept."), rules}, "The policy."))}, "Desired state."))}, .columns = {}};
+                                                required(object("authorizationPolicies", {choice("cache", modes, "Enabled", "Whether decisions are kept."), rules}, "The policy."))}, "Desired state."))},
+            .columns = {{"Health", "status.healthState.status"}, {"Message", "status.runtimeStatus.description", "string", 1}}};
 }
 
 std::vector<Kind> make_kinds() {

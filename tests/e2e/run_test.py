@@ -160,7 +160,7 @@ class Run(unittest.TestCase):
             watch.wait()
             watch.stdout.close()
             table = p.run("get", "brokerlisteners").stdout.splitlines()
-            self.assertEqual(table[0].split(), ["NAME", "TYPE", "PORTS", "STATUS", "AGE"])
+            self.assertEqual(table[0].split(), ["NAME", "TYPE", "PORTS", "STATUS", "HEALTH", "AGE"])
             self.assertEqual(p.run("get", "brokerlistener/plant", "-o", "jsonpath={.spec.ports[0].port}").stdout, str(other))
             self.assertEqual(p.run("get", "brokerlistener", "-o", "name").stdout, "brokerlistener.mqttbroker.iotoperations.azure.com/plant\n")
             self.assertIn("kind: BrokerListener", p.run("get", "brokerlistener", "plant", "-o", "yaml").stdout)

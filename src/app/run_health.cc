@@ -1,0 +1,103 @@
+#include "app/run_health.h"
+
+#include <set>
+
+#include <fmt/format.h>
+
+#include "app/commands.h"
+#include "base/clock.h"
+#include "io/socket.h"
+
+namespace penstock::app {
+
+using control::Severity;
+using resources::text_at;
+
+namespace {
+constexpr int look_ms = 100;
+constexpr std::int64_t announce_ms = 5000;
+}  // namespace
+
+bool RunHealth::holds_objects_of(const std::string& source) const {
+    std::set<std::string> seen;
+    for (const auto* kind : registry_.kinds()) {
+        if (!kind->stored || !seen.insert(kind->qualified_plural()).second) continue;
+        for (const auto& object : registry_.list(*kind, "").items) {
+            const auto& marks = resources::at_path(*object, "metadata.annotations");
+            if (marks.is_object() && marks.contains(client::FileFollower::source_annotation) && marks[client::FileFollower::source_annotation] == source) return true;
+        }
+    }
+    return false;
+}
+
+void RunHealth::manifests(const std::string& source, const client::FollowState& state) {
+    const bool in_force = state.phase == client::FollowState::Phase::applied;
+    const bool waits = state.phase == client::FollowState::Phase::waiting;
+    std::vector<control::Finding> findings;
+    const bool held = !in_force && (state.was_applied || holds_objects_of(source));
+    {
+        const std::lock_guard lock(guard_);
+        if (in_force) in_force_.insert(source);
+        const bool nothing = !in_force && !held && !in_force_.contains(source);
+        if (nothing) waiting_[source] = state.why;
+        else waiting_.erase(source);
+        if (!in_force)
+            findings.push_back({.severity = nothing ? Severity::unavailable : Severity::degraded, .subject = "manifests",
+                                .reason = nothing ? "ManifestNotInForce" : waits ? "ManifestWaits" : "ManifestRefused",
+                                .what = fmt::format("{}: {}", nothing ? "nothing of the manifests is in force" : "the manifests are not in force as they stand; what was applied before stays", state.why),
+                                .cure = waits ? "" : fmt::format("correct it (penstock validate -f {}); the files are read again when they change", source)});
+    }
+    board_.put("manifests " + source, std::move(findings), monotonic_ms(), wall_ms());
+}
+
+std::string RunHealth::never_in_force() const {
+    const std::lock_guard lock(guard_);
+    return waiting_.empty() ? std::string() : waiting_.begin()->second;
+}
+
+void RunHealth::certificates(const std::vector<api::OwnCertificate>& facts) {
+    std::vector<control::Finding> findings;
+    for (const auto& one : facts) {
+        if (one.name == "service-account-key") continue;   // see token_keys()
+        const auto what = fmt::format("certificate {} of the resource API (pki/{})", one.name, one.where);
+        if (one.name == "ca" || one.name == "server" || one.name == "admin")
+            for (auto& finding : control::findings_of_certificate(what, one.not_after_ms, wall_ms(), one.fault.empty() ? "penstock pki list says what keeps it from being renewed" : one.fault)) findings.push_back(std::move(finding));
+        if (!one.fault.empty())
+            findings.push_back({.severity = Severity::degraded, .subject = "resource API", .reason = "CertificateFault", .what = fmt::format("{}: {}", what, one.fault), .cure = ""});
+    }
+    board_.put("resource API", std::move(findings), monotonic_ms(), wall_ms());
+}
+
+void RunHealth::token_keys(const std::string& fault) {
+    const std::lock_guard lock(guard_);
+    token_keys_fault_ = fault.empty() ? "" : fmt::format("the keys of service-account tokens cannot be read: {}; those read before go on until the next start", fault);
+}
+
+control::ProcessFacts RunHealth::facts() const {
+    control::ProcessFacts out;
+    const auto descriptors = io::descriptors();
+    out.descriptors = descriptors.open;
+    out.descriptors_max = descriptors.limit;
+    out.registry_fault = registry_.fault();
+    const std::lock_guard lock(guard_);
+    out.token_keys_fault = token_keys_fault_;
+    return out;
+}
+
+std::string announcement(const control::HealthBoard& board, const std::string& kubeconfig, const std::function<void(int ms)>& pause, const std::atomic<bool>& stopping) {
+    std::string missing;
+    for (const auto end = monotonic_ms() + announce_ms; !stopping; pause(look_ms)) {
+        missing = control::not_ready_text(board.all(monotonic_ms()));
+        if (missing.empty() || monotonic_ms() > end) break;
+    }
+    if (stopping) return {};
+    std::string out = missing.empty() ? fmt::format("Penstock {} is running; Ctrl-C stops it.\n", version) : fmt::format("Penstock {} has started, and is not ready; Ctrl-C stops it.\n", version);
+    for (std::size_t at = 0; at < missing.size();) {
+        const auto end = std::min(missing.find('\n', at), missing.size());
+        out += "  ! " + missing.substr(at, end - at) + "\n";
+        at = end + 1;
+    }
+    return out + fmt::format("  resources   penstock get broker,brokerlistener -A      (or kubectl, with the file below)\n  kubeconfig  {}\n", kubeconfig);
+}
+
+}  // namespace penstock::app

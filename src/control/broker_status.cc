@@ -1,0 +1,221 @@
+// What the broker's controller tells of itself: facts for its health, and statuses of the Broker, its listeners and their rules.
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "control/broker_controller.h"
+
+namespace penstock::control {
+
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+namespace {
+
+constexpr std::int64_t report_valid_ms = 150'000;  // a look at the resources comes each minute at least
+const resources::Kind& kind_of(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
+
+std::string port_word(const PlannedPort& port, const broker::ListenerState& state) {
+    return fmt::format("{}{}", state.is_open ? state.bound_port : port.config.port, port.config.protocol == broker::Protocol::websockets ? "/ws" : "/tcp");
+}
+
+std::string texts_of(const std::vector<Finding>& findings, const std::string& subject_start) {
+    std::string out;
+    for (const auto& finding : findings)
+        if (subject_start.empty() || finding.subject == subject_start) out += (out.empty() ? "" : "; ") + finding.text();
+    return out;
+}
+
+/// The state on disk and the message buffer.
+void add_disk_status(Json& out, const broker::Server& server, const Plan& plan, const store::KeyRing& keys, const std::string& keys_fault) {
+    if (const auto* durable = server.durable()) {
+        const auto figures = durable->figures();
+        out["persistence"] = {{"status", figures.fault.empty() ? "Active" : "Failing"}, {"sync", plan.sync_interval_ms == 0 ? "EveryAcknowledgement" : fmt::format("Every{}ms", plan.sync_interval_ms)}, {"recoverySeconds", figures.recovery_seconds}};
+        if (!figures.notice.empty()) out["persistence"]["notice"] = figures.notice;
+        if (!figures.fault.empty()) out["persistence"]["fault"] = figures.fault;
+        auto& sealing = out["persistence"]["encryption"] = {{"mode", plan.seals ? "Enabled" : "Disabled"}, {"filesToRewrite", figures.files_to_rewrite}};
+        if (plan.seals && !keys.keys.empty()) sealing["key"] = keys.keys.back().id;
+        if (const auto& why = keys_fault.empty() ? figures.rewriting_fault : keys_fault; !why.empty()) sealing["fault"] = why;
+    }
+    if (plan.config.overflow_bytes <= 0) return;
+    if (server.overflow() == nullptr) {
+        out["diskBackedMessageBuffer"] = {{"status", "Inactive"}, {"fault", "this role has no data folder to keep it in (--data-dir)"}};
+        return;
+    }
+    const auto figures = server.overflow()->figures();
+    out["diskBackedMessageBuffer"] = {{"usedBytes", figures.disk_bytes}, {"status", figures.fault.empty() ? "Active" : "Full"}};
+    if (!figures.fault.empty()) out["diskBackedMessageBuffer"]["fault"] = figures.fault;
+}
+
+}  // namespace
+
+void BrokerController::tell(BrokerFacts facts) { board_->put("Broker", findings_of(facts), monotonic_ms(), wall_ms(), report_valid_ms); }
+
+void BrokerController::add_to(ProcessFacts& facts) const {
+    auto* server = running();
+    if (server == nullptr) return;
+    facts.turns_ms = server->turns_ms(monotonic_ms());
+    facts.pool_used = server->pool_used();
+    facts.pool_max = pool_max_;
+}
+
+BrokerFacts BrokerController::facts_of() {
+    BrokerFacts out;
+    const std::lock_guard lock(guard_);
+    const auto& plan = plan_;
+    const auto& states = states_;
+    out.orphans = orphans_;
+    if (broker_name_.empty()) return out;
+    out.name = name_space_ + "/" + broker_name_;
+    for (std::size_t i = 0; i < plan.ports.size(); ++i) {
+        const auto& port = plan.ports[i];
+        if (port.is_leaving) continue;
+        PortFacts facts{.listener = port.config.resource, .port = port.port, .is_open = states[i].is_open, .is_blocked = !port.blocked.empty(), .error = states[i].error, .refused = port.refused, .nobody = port.nobody, .warnings = port.warnings, .probe_fault = {}};
+        // Only what the probe met where it is to look, and of ports that are still there.
+        if (plan.self_check && states[i].is_open)
+            for (const auto& result : selftest_.latest)
+                if (!result.ok() && result.target.listener == facts.listener && result.target.port == states[i].bound_port) facts.probe_fault = result.fault;
+        out.ports.push_back(std::move(facts));
+    }
+    out.metrics_fault = metrics_fault_;
+    if (const auto* durable = server_->durable()) {
+        const auto figures = durable->figures();
+        out.disk_fault = figures.fault;
+        out.disk_notice = figures.notice;
+        out.keys_fault = keys_fault_.empty() ? figures.rewriting_fault : keys_fault_;
+        if (!plan.is_persistent) out.persistence_ends = "state goes on being kept until the next start";
+    } else if (plan.is_persistent) {
+        out.persistence_waits = persistence_waits_.empty() ? "it has not been tried yet" : persistence_waits_;
+    }
+    if (plan.config.overflow_bytes > 0) out.buffer_fault = server_->overflow() != nullptr ? server_->overflow()->figures().fault : "the message buffer has no data folder to be in (--data-dir)";
+    if (!workers_wait_.empty()) out.workers_wait = fmt::format("{} workers run and {} are wanted, which has to wait: {}", server_->workers(), plan.workers, workers_wait_);
+    out.named = named_facts(plan);
+    return out;
+}
+
+std::vector<NamedFacts> BrokerController::named_facts(const Plan& plan) const {
+    std::map<std::string, NamedFacts> out;
+    for (const auto& port : plan.ports) {
+        const auto name = text_at(port.spec, "authenticationRef");
+        if (name.empty() || port.is_leaving) continue;
+        auto& facts = out[port.name_space + "/" + name];
+        facts.kind = "BrokerAuthentication";
+        facts.name = port.name_space + "/" + name;
+        if (!port.rules_fault.empty()) facts.faults = {port.rules_fault};
+        facts.warnings = port.rules_warnings;
+    }
+    std::vector<NamedFacts> list;
+    for (auto& [name, facts] : out) list.push_back(std::move(facts));
+    return list;
+}
+
+bool BrokerController::show_health() {
+    Json status;
+    std::string space, name;
+    {
+        const std::unique_lock lock(guard_, std::try_to_lock);
+        if (!lock.owns_lock()) return false;   // who holds it may wait for a worker that is stuck
+        if (server_ == nullptr || broker_name_.empty()) return true;
+        space = name_space_;
+        name = broker_name_;
+        if (const auto broker = objects_.get(kind_of("Broker"), space, name)) status = broker_status(*broker, plan_, states_);
+    }
+    if (!status.is_null()) write_status(kind_of("Broker"), space, name, status);
+    return true;
+}
+
+Json BrokerController::broker_status(const Json& broker, const Plan& plan, const std::vector<broker::ListenerState>& states) const {
+    const auto all = board_->all(monotonic_ms());
+    const auto health = broker_health(all);
+    std::string closed;
+    for (const auto& state : states)
+        if (!state.is_open) closed += fmt::format("{}{} port {}", closed.empty() ? "" : ", ", state.config.resource, state.config.port);
+    std::string description = "All replicas are running";
+    if (!closed.empty()) description += "; listeners not open: " + closed;
+    if (!health.message.empty()) description += "; " + health.message;
+    for (const auto& finding : all)
+        if (finding.severity == Severity::note) description += "; " + finding.text();
+    if (description.ends_with("running")) description += ".";
+    auto out = basic_status(broker, "Running", description, with_times(broker, health, wall_ms()));
+    out["workers"] = server_->workers();
+    if (!all.empty()) out["findings"] = findings_json(all);
+    add_disk_status(out, *server_, plan, keys_, keys_fault_);
+    if (plan.config.aio_compatible) out["compatibility"] = "AIO";
+    if (plan.self_check) {
+        Json routes = Json::array();
+        bool failed = false;
+        for (const auto& result : selftest_.latest) {
+            Json route = {{"listener", result.target.listener}, {"port", result.target.port}, {"ok", result.ok()}};
+            if (!result.ok()) route["fault"] = result.fault;
+            failed |= !result.ok();
+            routes.push_back(std::move(route));
+        }
+        out["selfCheck"] = {{"status", selftest_.latest.empty() ? "Waiting" : failed ? "Failed" : "Passed"}, {"routes", routes}};
+    } else {
+        out["selfCheck"] = {{"status", "Disabled"}};
+    }
+    if (!plan.notes.empty()) {
+        out["notes"] = Json::array();
+        for (const auto& note : plan.notes) out["notes"].push_back({{"field", note.path}, {"reason", note.reason}, {"message", note.message}});
+    }
+    return out;
+}
+
+void BrokerController::report(const Plan& plan, const std::vector<broker::ListenerState>& states) {
+    std::map<std::pair<std::string, std::string>, std::vector<std::size_t>> by_listener;
+    for (std::size_t i = 0; i < plan.ports.size(); ++i)
+        if (!plan.ports[i].is_leaving) by_listener[{plan.ports[i].name_space, plan.ports[i].listener}].push_back(i);
+    const auto all = board_->all(monotonic_ms());
+    for (const auto& [key, indexes] : by_listener) {
+        const auto current = objects_.get(kind_of("BrokerListener"), key.first, key.second);
+        if (current == nullptr) continue;
+        std::string ports;
+        Json details = Json::array();
+        bool closed = false, blocked = false, unprotected = false;
+        for (const auto i : indexes) {
+            const auto& port = plan.ports[i];
+            const auto& state = states[i];
+            ports += (ports.empty() ? "" : ",") + port_word(port, state);
+            Json detail = {{"port", port.port}, {"boundPort", state.is_open ? state.bound_port : port.config.port}, {"open", state.is_open},
+                           {"interfaces", port.config.loopback_only ? "loopback" : "all"}};
+            detail.update(port.security);
+            if (!port.warnings.empty()) detail["warnings"] = port.warnings;
+            if (!state.is_open) detail["message"] = state.error;
+            else if (!port.refused.empty() || !port.nobody.empty()) detail["message"] = port.refused.empty() ? port.nobody : port.refused;
+            closed |= !state.is_open;
+            blocked |= !port.blocked.empty();
+            unprotected |= state.is_open && port.config.authenticator == nullptr;
+            details.push_back(std::move(detail));
+        }
+        const auto subject = subject_of("BrokerListener", key.first + "/" + key.second);
+        const auto health = health_of(all, subject);
+        const auto runtime = !closed ? "Running" : blocked ? "Waiting" : "Recovering";
+        const auto faults = texts_of(all, subject);
+        std::string description = closed ? faults : "Accepting connections.";
+        if (!closed && unprotected) description = "Accepting connections; no authentication: anybody who reaches the port may connect.";
+        if (!closed && !faults.empty()) description = fmt::format("{}{}{}", unprotected ? description + " " : "Accepting connections; ", health.status == "Unavailable" ? "" : "warnings: ", faults);
+        auto status = basic_status(*current, runtime, description, with_times(*current, health, wall_ms()));
+        status["ports"] = ports;
+        status["portStatus"] = std::move(details);
+        write_status(kind_of("BrokerListener"), key.first, key.second, status);
+    }
+}
+
+void BrokerController::report_rules(const Plan& plan) {
+    const auto all = board_->all(monotonic_ms());
+    for (const auto& [word, field] : {std::pair{"BrokerAuthentication", "authenticationRef"}, std::pair{"BrokerAuthorization", "authorizationRef"}})
+        for (const auto& object : objects_.list(kind_of(word), "")) {
+            const auto space = text_at(*object, "metadata.namespace"), name = text_at(*object, "metadata.name");
+            std::string users;
+            for (const auto& port : plan.ports)
+                if (!port.is_leaving && port.name_space == space && text_at(port.spec, field) == name) users += fmt::format("{}{} port {}", users.empty() ? "" : ", ", port.listener, port.port);
+            const auto health = health_of(all, subject_of(word, space + "/" + name));
+            auto description = users.empty() ? std::string("No port names it.") : "In force on " + users;
+            if (!health.message.empty()) description += "; " + health.message;
+            write_status(kind_of(word), space, name, basic_status(*object, "Running", description, with_times(*object, health, wall_ms())));
+        }
+}
+
+}  // namespace penstock::control

@@ -1,0 +1,336 @@
+#include "control/health.h"
+
+#include <algorithm>
+#include <functional>
+#include <tuple>
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "control/objects.h"
+
+namespace penstock::control {
+
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+namespace {
+
+constexpr std::int64_t health_report_ms = 60'000, minute_ms = 60'000, day_ms = 86'400'000;
+constexpr std::size_t told_max = 3, listed_max = 50;
+constexpr int certificate_days = 30;
+
+const char* word_of(Severity severity) {
+    switch (severity) {
+        case Severity::note: return "note";
+        case Severity::degraded: return "degraded";
+        case Severity::unavailable: return "unavailable";
+    }
+    return "";
+}
+
+HealthState state_of(Severity worst, const std::vector<const Finding*>& about) {
+    HealthState out;
+    if (worst == Severity::note) return out;
+    out.status = worst == Severity::unavailable ? "Unavailable" : "Degraded";
+    std::size_t told = 0, count = 0;
+    for (const auto* finding : about) {
+        if (finding->severity == Severity::note) continue;
+        ++count;
+        if (out.reason.empty()) out.reason = finding->reason;
+        if (told == told_max) continue;
+        ++told;
+        out.message += (out.message.empty() ? "" : "; ") + finding->text();
+    }
+    if (count > told) out.message += fmt::format("; and {} more (status.findings)", count - told);
+    return out;
+}
+
+bool is_about_part(const Finding& finding) { return finding.subject.starts_with("BrokerListener ") || finding.subject.starts_with("BrokerAuthentication ") || finding.subject.starts_with("BrokerAuthorization "); }
+
+std::string joined(const std::vector<std::string>& list) { return fmt::format("{}", fmt::join(list, "; ")); }
+
+/// What is wrong with the ports of one listener.
+void port_findings(const PortFacts& port, std::vector<Finding>& out) {
+    const auto subject = subject_of("BrokerListener", port.listener);
+    auto add = [&](Severity severity, const char* reason, const std::string& what, std::string cure = {}) {
+        out.push_back({.severity = severity, .subject = subject, .reason = reason, .what = fmt::format("port {}: {}", port.port, what), .cure = std::move(cure)});
+    };
+    if (!port.is_open) {
+        if (port.is_blocked) add(Severity::unavailable, "SecurityIncomplete", port.error, "the port opens by itself once that is there");
+        else add(Severity::unavailable, "PortNotOpen", port.error, fmt::format("see who holds it with: ss -ltnp 'sport = :{}'; it is tried again every 2 s", port.port));
+        return;
+    }
+    if (!port.refused.empty()) add(Severity::unavailable, "CertificateRefused", port.refused);
+    if (!port.nobody.empty()) add(Severity::unavailable, "NobodyCanConnect", port.nobody);
+    if (!port.probe_fault.empty()) add(Severity::unavailable, "BrokerProbeFailed", "the self-test failed: " + port.probe_fault, "see: penstock traces --failed");
+    if (!port.warnings.empty()) add(Severity::degraded, "Warnings", joined(port.warnings));
+}
+
+}  // namespace
+
+std::string subject_of(const char* kind, std::string_view qualified_name) { return fmt::format("{} {}", kind, qualified_name); }
+
+std::vector<Finding> findings_of(const BrokerFacts& facts) {
+    std::vector<Finding> out;
+    const auto subject = facts.name.empty() ? std::string("Broker") : subject_of("Broker", facts.name);
+    auto add = [&](Severity severity, const char* reason, std::string what, std::string cure = {}) {
+        out.push_back({.severity = severity, .subject = subject, .reason = reason, .what = std::move(what), .cure = std::move(cure)});
+    };
+    for (const auto& [listener, why] : facts.orphans)
+        out.push_back({.severity = Severity::unavailable, .subject = subject_of("BrokerListener", listener), .reason = "BrokerMissing", .what = why, .cure = "name a Broker of its namespace in spec.brokerRef, or make that one (kubectl apply -f BROKER.yaml)"});
+    if (facts.name.empty()) {
+        add(Severity::unavailable, "NoBroker", "there is no Broker resource: no port is open", "make one with: kubectl apply -f BROKER.yaml (examples/ has some), or restart penstock, which makes the default one");
+        return out;
+    }
+    if (!facts.not_started.empty()) {
+        add(Severity::unavailable, facts.is_starting ? "Starting" : "StateNotOpen", facts.not_started);
+        return out;
+    }
+    if (!facts.disk_fault.empty()) add(Severity::degraded, "DiskNotWritable", facts.disk_fault, "QoS 1 and 2 messages are refused until it takes writes again");
+    // A probe that fails on each route is the broker's own matter; on some, that of their listeners.
+    const auto usable = std::ranges::count_if(facts.ports, [](const auto& port) { return port.is_open && port.refused.empty() && port.nobody.empty() && port.probe_fault.empty(); });
+    const auto failed = std::ranges::count_if(facts.ports, [](const auto& port) { return !port.probe_fault.empty(); });
+    if (failed > 0) {
+        const auto& first = *std::ranges::find_if(facts.ports, [](const auto& port) { return !port.probe_fault.empty(); });
+        const auto open = std::ranges::count_if(facts.ports, &PortFacts::is_open);
+        add(failed == open ? Severity::unavailable : Severity::degraded, "BrokerProbeFailed", fmt::format("the self-test failed on {}/{} listeners; {}: {}", failed, open, first.listener, first.probe_fault));
+    }
+    if (facts.ports.empty())
+        add(Severity::unavailable, "NoListener", fmt::format("no BrokerListener names Broker \"{}\": no port is open", facts.name), "make one with: kubectl apply -f LISTENER.yaml (examples/ has some)");
+    else if (usable == 0 && failed == 0)
+        add(Severity::unavailable, "NoListenerWorks", fmt::format("none of {} port{} can be used", facts.ports.size(), facts.ports.size() == 1 ? "" : "s"), "see: kubectl get brokerlistener -A -o wide");
+    for (const auto& port : facts.ports) port_findings(port, out);
+    for (const auto& one : facts.named) {
+        const auto about = subject_of(one.kind.c_str(), one.name);
+        for (const auto& fault : one.faults) out.push_back({.severity = Severity::unavailable, .subject = about, .reason = "NobodyCanConnect", .what = fault, .cure = {}});
+        if (!one.warnings.empty()) out.push_back({.severity = Severity::degraded, .subject = about, .reason = "Warnings", .what = joined(one.warnings), .cure = {}});
+    }
+    if (!facts.metrics_fault.empty()) add(Severity::degraded, "MetricsPortNotOpen", facts.metrics_fault, "set another in spec.diagnostics.metrics.prometheusPort, or end who holds it; it is tried again every 2 s");
+    if (!facts.persistence_waits.empty()) add(Severity::degraded, "PersistenceNotBegun", "persistence does not begin now: " + facts.persistence_waits, "nothing is kept until then");
+    if (!facts.keys_fault.empty()) add(Severity::degraded, "KeysNotInForce", facts.keys_fault);
+    if (!facts.disk_notice.empty()) add(Severity::degraded, "StateWasDamaged", facts.disk_notice);
+    if (!facts.buffer_fault.empty()) add(Severity::degraded, "MessageBufferFull", facts.buffer_fault, "queues grow in memory, and at 75 % of it PUBLISH is refused");
+    if (!facts.persistence_ends.empty()) add(Severity::note, "PersistenceGoesOn", facts.persistence_ends);
+    if (!facts.workers_wait.empty()) add(Severity::note, "WorkersWait", facts.workers_wait);
+    return out;
+}
+
+std::vector<Finding> findings_of(const ProcessFacts& facts) {
+    std::vector<Finding> out;
+    auto add = [&](Severity severity, const char* subject, const char* reason, std::string what, std::string cure) {
+        out.push_back({.severity = severity, .subject = subject, .reason = reason, .what = std::move(what), .cure = std::move(cure)});
+    };
+    for (std::size_t i = 0; i < facts.turns_ms.size(); ++i)
+        if (facts.turns_ms[i] > stuck_turn_ms)
+            add(Severity::unavailable, "process", "WorkerStuck", fmt::format("worker {} has not come to the end of its turn for {} s: its clients are not served, and no change of a resource acts", i + 1, facts.turns_ms[i] / 1000),
+                "restart penstock (with persistence nothing acknowledged is lost); kill -ABRT leaves a core file that shows where it hangs");
+    if (facts.descriptors_max > 0 && facts.descriptors * 10 >= facts.descriptors_max * 9)
+        add(facts.descriptors + 16 >= facts.descriptors_max ? Severity::unavailable : Severity::degraded, "process", "FileDescriptorsShort",
+            fmt::format("{} of {} file descriptors are in use; at the limit new connections are closed at once", facts.descriptors, facts.descriptors_max), "raise LimitNOFILE= in the unit, or ulimit -n, and restart penstock");
+    if (facts.pool_max > 0 && facts.pool_used * 4 >= facts.pool_max * 3) {
+        const bool full = facts.pool_used * 100 >= facts.pool_max * 97;
+        add(full ? Severity::unavailable : Severity::degraded, "process", "MessageMemoryShort",
+            fmt::format("messages take {} of {} bytes of memory ({} %): PUBLISH is refused{}", facts.pool_used, facts.pool_max, facts.pool_used * 100 / facts.pool_max, full ? ", and so is CONNECT" : ""),
+            "let subscribers catch up, bound queues (spec.advanced.clients.subscriberQueueLimit), give them the disk (spec.diskBackedMessageBuffer), or a larger spec.memoryProfile");
+    }
+    if (facts.clock_back_ms >= minute_ms)
+        add(Severity::degraded, "process", "ClockWentBack", fmt::format("the clock of this machine stands {} s behind a time it has shown before: certificates, tokens and renewals are judged by a wrong time", facts.clock_back_ms / 1000),
+            "set the clock, by a time service (timedatectl set-ntp true)");
+    if (!facts.registry_fault.empty())
+        add(Severity::degraded, "registry", "RegistryNotWritable", facts.registry_fault + ": no resource can be changed, and statuses are shown from memory", "make room on the disk of the data folder (df -h); it is tried again with each write");
+    if (!facts.api_fault.empty()) add(Severity::degraded, "resource API", "ApiNotReached", facts.api_fault, "the broker goes on with what it knows; changes wait until the API is back");
+    if (!facts.token_keys_fault.empty()) add(Severity::degraded, "resource API", "TokenKeysNotRead", facts.token_keys_fault, "");
+    return out;
+}
+
+std::vector<Finding> findings_of_certificate(const std::string& what, std::int64_t not_after_ms, std::int64_t now_ms, const std::string& cure) {
+    const auto left = not_after_ms - now_ms;
+    if (left > certificate_days * day_ms) return {};
+    const auto when = left <= 0 ? fmt::format("{} has expired at {}", what, rfc3339(not_after_ms)) : fmt::format("{} ends at {}, in {} days", what, rfc3339(not_after_ms), left / day_ms);
+    return {{.severity = left <= 0 ? Severity::unavailable : Severity::degraded, .subject = "resource API", .reason = left <= 0 ? "CertificateExpired" : "CertificateEndsSoon", .what = when, .cure = cure}};
+}
+
+// --- the board ---
+
+namespace {
+
+/// Findings are the same though their numbers differ.
+const Finding* same_in(const std::vector<Finding>& list, const Finding& finding) {
+    const auto found = std::ranges::find_if(list, [&](const auto& other) { return other.subject == finding.subject && other.reason == finding.reason && other.what == finding.what; });
+    if (found != list.end()) return &*found;
+    const auto like = std::ranges::find_if(list, [&](const auto& other) { return other.subject == finding.subject && other.reason == finding.reason; });
+    return like != list.end() ? &*like : nullptr;
+}
+
+auto key_of(const Finding& finding) { return std::tie(finding.severity, finding.subject, finding.reason); }
+
+}  // namespace
+
+void HealthBoard::put(const std::string& source, std::vector<Finding> findings, std::int64_t now_ms, std::int64_t wall_ms, std::int64_t valid_ms) {
+    const std::lock_guard lock(guard_);
+    auto& said = said_[source];
+    for (auto& finding : findings) {
+        const auto* before = same_in(said.findings, finding);
+        finding.since_ms = before != nullptr ? before->since_ms : wall_ms;
+    }
+    // Numbers in a text move all the time; what is told of them at once is only that they matter.
+    if (said.at_wall_ms == 0 || !std::ranges::equal(said.findings, findings, {}, key_of, key_of)) ++version_;
+    said = {.findings = std::move(findings), .until_ms = valid_ms == 0 ? 0 : now_ms + valid_ms, .at_wall_ms = wall_ms};
+}
+
+std::vector<Finding> HealthBoard::all(std::int64_t now_ms) const {
+    const std::lock_guard lock(guard_);
+    std::vector<Finding> out;
+    for (const auto& [source, said] : said_) {
+        out.insert(out.end(), said.findings.begin(), said.findings.end());
+        if (said.until_ms != 0 && now_ms > said.until_ms)
+            out.push_back({.severity = Severity::degraded, .subject = source, .reason = "NoReport", .what = fmt::format("nobody has looked at this since {}", rfc3339(said.at_wall_ms)), .cure = "restart penstock if this stays", .since_ms = said.at_wall_ms});
+    }
+    std::ranges::stable_sort(out, std::greater{}, &Finding::severity);
+    return out;
+}
+
+std::uint64_t HealthBoard::version() const {
+    const std::lock_guard lock(guard_);
+    return version_;
+}
+
+// --- what is made from it ---
+
+HealthState broker_health(const std::vector<Finding>& all) {
+    auto worst = Severity::note;
+    // What is the Broker's own comes before what one of its parts has.
+    std::vector<const Finding*> about;
+    for (const bool parts : {false, true})
+        for (const auto& finding : all) {
+            if (is_about_part(finding) != parts) continue;
+            worst = std::max(worst, parts ? std::min(finding.severity, Severity::degraded) : finding.severity);
+            about.push_back(&finding);
+        }
+    return state_of(worst, about);
+}
+
+HealthState health_of(const std::vector<Finding>& all, const std::string& subject) {
+    auto worst = Severity::note;
+    std::vector<const Finding*> about;
+    for (const auto& finding : all) {
+        if (finding.subject != subject) continue;
+        worst = std::max(worst, finding.severity);
+        about.push_back(&finding);
+    }
+    return state_of(worst, about);
+}
+
+Json findings_json(const std::vector<Finding>& findings) {
+    auto out = Json::array();
+    for (const auto& finding : findings) {
+        if (out.size() == listed_max) break;
+        Json one = {{"severity", word_of(finding.severity)}, {"subject", finding.subject}, {"reason", finding.reason}, {"message", finding.what}, {"since", rfc3339(finding.since_ms)}};
+        if (!finding.cure.empty()) one["cure"] = finding.cure;
+        out.push_back(std::move(one));
+    }
+    return out;
+}
+
+namespace {
+
+constexpr const char* looked_at[] = {"Broker", "BrokerListener", "BrokerAuthentication", "manifests", "registry", "resource API", "process"};
+
+std::string line_of(const Finding& finding) { return fmt::format("{} {}: {} (since {})\n", finding.subject, word_of(finding.severity), finding.text(), rfc3339(finding.since_ms)); }
+
+}  // namespace
+
+Readiness readiness(const std::vector<Finding>& all, bool verbose) {
+    Readiness out;
+    out.is_ready = std::ranges::none_of(all, [](const auto& finding) { return finding.severity == Severity::unavailable; });
+    if (!verbose) {
+        for (const auto& finding : all)
+            if (finding.severity != Severity::note) out.text += line_of(finding);
+        out.text = out.text.empty() ? "ok" : (out.is_ready ? "ok, with faults\n" : "not ready\n") + out.text;
+        return out;
+    }
+    for (const auto* area : looked_at) {
+        const std::string_view word = area;
+        auto is_here = [&](const Finding& finding) { return finding.subject.starts_with(word) && (finding.subject.size() == word.size() || finding.subject[word.size()] == ' '); };
+        const bool good = std::ranges::none_of(all, [&](const auto& finding) { return is_here(finding) && finding.severity != Severity::note; });
+        if (good) out.text += fmt::format("[+]{} ok\n", word);
+        for (const auto& finding : all)
+            if (is_here(finding)) out.text += (finding.severity == Severity::unavailable ? "[-]" : "[!]") + line_of(finding);
+    }
+    for (const auto& finding : all)
+        if (std::ranges::none_of(looked_at, [&](std::string_view word) { return finding.subject.starts_with(word) && (finding.subject.size() == word.size() || finding.subject[word.size()] == ' '); }))
+            out.text += (finding.severity == Severity::unavailable ? "[-]" : "[!]") + line_of(finding);
+    out.text += out.is_ready ? "readyz check passed\n" : "readyz check failed\n";
+    return out;
+}
+
+std::string not_ready_text(const std::vector<Finding>& all) {
+    std::string out;
+    for (const auto& finding : all)
+        if (finding.severity == Severity::unavailable) out += line_of(finding);
+    return out;
+}
+
+std::string health_metrics(const std::vector<Finding>& all) {
+    std::string out = "# HELP penstock_health Findings that keep from Available: 1 degraded, 2 unavailable.\n# TYPE penstock_health gauge\n";
+    std::map<std::pair<std::string, std::string>, Severity> worst;
+    for (const auto& finding : all) {
+        if (finding.severity == Severity::note) continue;
+        auto& at = worst[{finding.subject, finding.reason}];
+        at = std::max(at, finding.severity);
+        if (worst.size() == listed_max) break;
+    }
+    for (const auto& [key, severity] : worst) out += fmt::format("penstock_health{{subject=\"{}\",reason=\"{}\"}} {}\n", key.first, key.second, severity == Severity::unavailable ? 2 : 1);
+    return out;
+}
+
+Json with_times(const Json& before, const HealthState& state, std::int64_t wall) {
+    const auto now = rfc3339(wall);
+    const auto& old = at_path(before, "status.healthState");
+    const bool same = text_at(old, "status") == state.status && text_at(old, "reasonCode") == state.reason && text_at(old, "message") == state.message;
+    const auto age = wall - parse_rfc3339(text_at(old, "lastUpdateTime"));
+    // A time ahead of the clock was written before the clock went back: it would stand for as long as that.
+    const bool recent = age >= 0 && age < health_report_ms;
+    return {{"status", state.status}, {"reasonCode", state.reason}, {"message", state.message},
+            {"lastTransitionTime", text_at(old, "status") == state.status ? text_at(old, "lastTransitionTime", now) : now},
+            {"lastUpdateTime", same && recent ? text_at(old, "lastUpdateTime", now) : now}};
+}
+
+Json basic_status(const Json& object, const std::string& runtime, const std::string& description, Json health_state) {
+    return {{"runtimeStatus", {{"status", runtime}, {"description", description}}},
+            {"provisioningStatus", {{"status", runtime == "Failed" ? "Failed" : "Succeeded"}}},
+            {"healthState", std::move(health_state)},
+            {"observedGeneration", at_path(object, "metadata.generation")}};
+}
+
+void forget_former_run(Objects& objects, const std::string& why, bool with_pods) {
+    const auto now = wall_ms();
+    for (const char* word : {"Broker", "BrokerListener", "BrokerAuthentication", "BrokerAuthorization"}) {
+        const auto& kind = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", word);
+        for (const auto& object : objects.list(kind, "")) {
+            if (at_path(*object, "status").is_null() || at_path(*object, "status").empty()) continue;
+            const auto status = basic_status(*object, "Starting", why, with_times(*object, {.status = "Unknown", .reason = "Starting", .message = why}, now));
+            // Not written: the next look at the object says how it stands.
+            [[maybe_unused]] const auto done = objects.put_status(kind, text_at(*object, "metadata.namespace"), text_at(*object, "metadata.name"), status, "penstock-broker");
+        }
+    }
+    if (!with_pods) return;
+    const auto& kind = *resources::find_kind("v1", "Pod");
+    for (const auto& pod : objects.list(kind, "")) {
+        auto status = at_path(*pod, "status");
+        if (!status.is_object()) continue;
+        if (status["conditions"].is_array())
+            for (auto& condition : status["conditions"])
+                if (const auto type = text_at(condition, "type"); (type == "Ready" || type == "ContainersReady") && text_at(condition, "status") == "True")
+                    condition.update({{"status", "False"}, {"reason", "ContainersNotReady"}, {"message", why}, {"lastTransitionTime", rfc3339(now)}});
+        if (status["containerStatuses"].is_array())
+            for (auto& container : status["containerStatuses"])
+                if (container.is_object()) container["ready"] = false;
+        [[maybe_unused]] const auto done = objects.put_status(kind, text_at(*pod, "metadata.namespace"), text_at(*pod, "metadata.name"), status, "penstock-projection");
+    }
+}
+
+}  // namespace penstock::control

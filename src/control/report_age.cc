@@ -1,0 +1,65 @@
+#include "control/report_age.h"
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "control/health.h"
+
+namespace penstock::control {
+
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+namespace {
+
+constexpr std::int64_t look_ms = 5000, patience_ms = 15'000, report_max_ms = 900'000;
+constexpr const char* lease_name = "penstock-broker";
+
+const resources::Kind& broker_kind(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
+
+class ReportAge : public Reconciler {
+  public:
+    explicit ReportAge(Objects& objects) : objects_(objects) {}
+    const char* name() const override { return "report-age"; }
+    std::vector<Key> all() override { return {{"reports", "", ""}}; }
+    std::vector<Key> concerned(const registry::Event&) override { return {}; }
+    Outcome reconcile(const Key&) override {
+        const auto now = wall_ms();
+        for (const char* word : {"Broker", "BrokerListener", "BrokerAuthentication", "BrokerAuthorization"})
+            for (const auto& object : objects_.list(broker_kind(word), "")) {
+                const auto& health = at_path(*object, "status.healthState");
+                if (!health.is_object() || text_at(health, "status") == "Unknown") continue;
+                const auto lease = objects_.get(*resources::find_kind("coordination.k8s.io/v1", "Lease"), text_at(*object, "metadata.namespace"), lease_name);
+                auto why = silence_of(lease.get(), now);
+                if (why.empty() && now - parse_rfc3339(text_at(health, "lastUpdateTime")) > report_max_ms) why = fmt::format("the broker has not reported since {}", text_at(health, "lastUpdateTime"));
+                if (why.empty()) continue;
+                why += "; start one with: penstock broker --kubeconfig FILE, or see its log";
+                const auto status = basic_status(*object, "Unknown", why, with_times(*object, {.status = "Unknown", .reason = "NoReport", .message = why}, now));
+                // Not written: it is tried again at the next look.
+                [[maybe_unused]] const auto done = objects_.put_status(broker_kind(word), text_at(*object, "metadata.namespace"), text_at(*object, "metadata.name"), status, "penstock-report-age");
+            }
+        return Outcome::after(look_ms);
+    }
+
+  private:
+    Objects& objects_;
+};
+
+}  // namespace
+
+std::string silence_of(const Json* lease, std::int64_t wall) {
+    if (lease == nullptr) return "no broker has taken the Lease penstock-broker of this namespace";
+    const auto holder = text_at(*lease, "spec.holderIdentity");
+    if (holder.empty()) return "no broker holds the Lease penstock-broker of this namespace: the last one was stopped";
+    const auto& seconds = at_path(*lease, "spec.leaseDurationSeconds");
+    const auto renewed = parse_rfc3339(text_at(*lease, "spec.renewTime"));
+    // Clocks of two machines differ; a holder that lives renews every few seconds.
+    if (renewed >= 0 && wall - renewed > (seconds.is_number_integer() ? seconds.get<std::int64_t>() : 15) * 1000 + patience_ms)
+        return fmt::format("broker {} has not renewed its Lease penstock-broker since {}", holder, rfc3339(renewed));
+    return {};
+}
+
+std::unique_ptr<Reconciler> make_report_age(Objects& objects) { return std::make_unique<ReportAge>(objects); }
+
+}  // namespace penstock::control

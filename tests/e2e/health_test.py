@@ -1,0 +1,296 @@
+"""Whether health tells the truth, and what a deletion does to those who are connected. Standard library, openssl and kubectl; in a
+network of its own."""
+import json
+import pathlib
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import unittest
+
+from mqtt import Mqtt
+from support import Penstock, broker, in_own_network, wait_until
+
+if __name__ == "__main__":
+    code = in_own_network(__file__, *sys.argv[1:])
+    if code is not None:
+        sys.exit(code)
+BINARY = sys.argv.pop(1)
+SPACE = "azure-iot-operations"
+SETTINGS = "{diagnostics: {metrics: {prometheusPort: %d}, selfCheck: {mode: Disabled}}}"
+
+
+def manifest(kind, name, spec, group="mqttbroker.iotoperations.azure.com/v1"):
+    return json.dumps({"apiVersion": group, "kind": kind, "metadata": {"name": name, "namespace": SPACE}, "spec": spec}) + "\n---\n"
+
+
+def listener(name, *ports, service_type="ClusterIp"):
+    return manifest("BrokerListener", name, {"brokerRef": "default", "serviceType": service_type, "ports": list(ports)})
+
+
+def users(name, secret):
+    return manifest("BrokerAuthentication", name, {"brokerRef": "default", "authenticationMethods": [{"method": "Password", "passwordSettings": {"secretRef": secret}}]})
+
+
+class Case(unittest.TestCase):
+    def penstock(self):
+        p = Penstock(BINARY)
+        self.addCleanup(lambda: p.__exit__(*((Exception if self.failed() else None), None, None)))
+        return p
+
+    def failed(self):
+        return any(error for _, error in getattr(self._outcome, "errors", []) or [])
+
+    def start(self, *documents, metrics=0):
+        p = self.penstock()
+        p.files = [p.write("m.yaml", broker(SETTINGS % metrics) + "---\n" + "".join(documents))]
+        return p.start()
+
+    def shell(self, p, line, ok=True):
+        env = {**p.env, "PATH": f"{pathlib.Path(BINARY).resolve().parent}:{p.env['PATH']}"}
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=env, cwd=p.folder, timeout=60)
+        if ok:
+            self.assertEqual(done.returncode, 0, f"{line}\n{done.stdout}{done.stderr}")
+        return done.stdout + done.stderr
+
+    def apply(self, p, text):
+        p.write("applied.yaml", text)
+        return self.shell(p, "kubectl apply -f applied.yaml")
+
+    def ready(self, p, verbose=False):
+        """What /readyz says, by kubectl: an answer that is not 200 is in the error."""
+        return self.shell(p, "kubectl get --raw '/readyz%s'" % ("?verbose" if verbose else ""), ok=False)
+
+    def told(self, p, *words):
+        """Waits until /readyz has all words, and answers it."""
+        return wait_until(lambda: (lambda said: said if all(w in said for w in words) else None)(self.ready(p)), f"/readyz with {words}", 20)
+
+    def well(self, p):
+        wait_until(lambda: self.ready(p).strip() == "ok", "/readyz ok", 20)
+
+    def health(self, p, kind, name):
+        return p.status(kind, name).get("healthState", {})
+
+
+class Truth(Case):
+    def test_a_first_manifest_that_is_absent_or_refused_is_not_said_to_run(self):
+        p = self.penstock()
+        p.files = [str(p.folder / "m.yaml")]
+        p.start()
+        self.assertIn("not ready", self.told(p, "manifests unavailable", "nothing of the manifests is in force", "m.yaml"))
+        wait_until(lambda: "has started, and is not ready" in p.logs(), "what a person is told")
+        self.assertNotIn("is running", p.logs())
+        wait_until(lambda: self.health(p, "broker", "default").get("status") == "Unavailable", "the Broker's health")
+        self.assertIn("nothing of the manifests", json.dumps(p.status("broker", "default")["findings"]))
+        p.write("m.yaml", broker("{memoryProfile: Huge}"))
+        self.told(p, "spec.memoryProfile", "penstock validate -f")
+        # Ended like that, it never did what it was told.
+        self.assertEqual(p.stop(), 1)
+        self.assertIn("ended without ever having run what -f names", p.logs())
+        p.start()
+        self.told(p, "spec.memoryProfile")
+        p.write("m.yaml", broker(SETTINGS % 0) + "---\n" + listener("one", {"port": 1883}))
+        self.well(p)
+        # What was in force stays so while a file is wrong: that is told, and it is ready.
+        p.write("m.yaml", broker("{memoryProfile: Huge}"))
+        self.assertIn("ok, with faults", self.told(p, "spec.memoryProfile", "what was applied before stays"))
+        self.assertEqual(Mqtt(1883).connect("c"), 0)
+        self.assertEqual(p.stop(), 0)
+
+    def test_no_listener_no_broker_a_metrics_port_that_is_taken(self):
+        with socket.socket() as holder:
+            holder.bind(("127.0.0.1", 9601))
+            holder.listen()
+            p = self.start(metrics=9601)
+            self.told(p, "no BrokerListener names Broker", "kubectl apply -f")
+            self.assertIn(f"[-]Broker {SPACE}/default unavailable", self.ready(p, verbose=True))
+            self.assertIn("[+]registry ok", self.ready(p, verbose=True))
+            self.told(p, "metrics port 9601 cannot be opened", "prometheusPort")
+            self.apply(p, listener("one", {"port": 1883}))
+            self.told(p, "ok, with faults", "metrics port 9601")
+            wait_until(lambda: self.shell(p, "kubectl get broker -A --no-headers").split()[2:5] == ["Medium", "Running", "Degraded"], "the columns", 20)
+            self.assertIn("metrics port 9601", self.shell(p, "kubectl get broker -A -o wide"))
+        self.well(p)
+        wait_until(lambda: self.shell(p, f"kubectl get brokerlistener -n {SPACE} --no-headers").split()[:5] == ["one", "ClusterIp", "1883/tcp", "Running", "Available"], "the columns")
+        self.shell(p, f"kubectl delete broker default -n {SPACE}")
+        self.told(p, "there is no Broker resource")
+        with self.assertRaises(OSError):
+            Mqtt(1883)
+
+    def test_certificates_that_end_a_chain_with_a_gap_an_issuer_that_is_gone(self):
+        p = self.start(listener("one", {"port": 8883, "tls": {"mode": "Manual", "manual": {"secretRef": "mine"}}}))
+        p.write("ext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1\nextendedKeyUsage=serverAuth\n")
+        self.shell(p, """set -e
+penstock pki root Root --out root; penstock pki intermediate Between --ca root.crt --ca-key root.key --out between
+openssl ecparam -name prime256v1 -genkey -noout -out key.pem; openssl req -new -key key.pem -subj /CN=localhost -out csr
+openssl x509 -req -in csr -CA between.crt -CAkey between.key -CAcreateserial -days 3 -extfile ext -out soon.crt
+openssl x509 -req -in csr -CA between.crt -CAkey between.key -CAcreateserial -days 300 -extfile ext -out leaf.crt
+cat soon.crt between.crt > soon-chain.crt; cat leaf.crt between.crt > chain.crt""")
+        secret = lambda cert: self.shell(p, f"kubectl create secret tls mine -n {SPACE} --cert={cert} --key=key.pem --dry-run=client -o yaml | kubectl apply -f -")
+        secret("soon-chain.crt")
+        self.told(p, "ok, with faults", "ends in 2 days", "nobody renews it", "kubectl create secret tls mine")
+        wait_until(lambda: self.health(p, "brokerlistener", "one")["status"] == "Degraded", "the listener")
+        self.assertIn("ends in 2 days", self.shell(p, f"kubectl get brokerlistener one -n {SPACE} -o wide"))
+        secret("leaf.crt")
+        self.told(p, "whose issuer", "Between", "cat LEAF.crt INTERMEDIATE.crt")
+        secret("chain.crt")
+        wait_until(lambda: "Between" not in self.ready(p), "the chain is whole")
+        # A certificate whose issuer goes is good, and will not be renewed.
+        tls = {"mode": "Automatic", "certManagerCertificateSpec": {"issuerRef": {"kind": "Issuer", "name": "plant"}, "privateKey": {"algorithm": "Ec256"}}}
+        self.apply(p, manifest("Issuer", "plant", {"selfSigned": {}}, "cert-manager.io/v1") + listener("two", {"port": 8884, "tls": tls}, service_type="LoadBalancer"))
+        p.wait_running("two")
+        self.shell(p, f"kubectl delete issuer plant -n {SPACE}")
+        self.told(p, 'the Issuer "plant" does not exist any more', "issuerRef")
+        wait_until(lambda: self.health(p, "brokerlistener", "two")["status"] == "Degraded", "the listener")
+        self.assertIn("cannot be renewed", self.shell(p, f"kubectl get certificate two-8884-tls -n {SPACE} -o wide"))
+
+    def test_a_custom_server_that_is_down_and_rules_that_let_nobody_in(self):
+        custom = manifest("BrokerAuthentication", "custom", {"brokerRef": "default", "authenticationMethods": [{"method": "Custom", "customSettings": {"endpoint": "https://127.0.0.1:9443"}}]})
+        p = self.start(custom, users("people", "people"), listener("one", {"port": 1883, "authenticationRef": "custom"}, {"port": 1884, "authenticationRef": "people"}))
+        self.shell(p, f"kubectl create secret generic people -n {SPACE}")
+        self.told(p, "https://127.0.0.1:9443 does not answer", "Secret azure-iot-operations/people has no user who can log in", "penstock passwd")
+        wait_until(lambda: self.health(p, "brokerauthentication", "custom")["status"] == "Unavailable", "the BrokerAuthentication")
+        self.assertIn("Unavailable", self.shell(p, f"kubectl get brokerauthentication people -n {SPACE}"))
+        self.shell(p, f"printf 'secret\\n' | penstock passwd -n {SPACE} people ada")
+        wait_until(lambda: self.health(p, "brokerauthentication", "people")["status"] == "Available", "a user is there")
+
+    def test_after_a_crash_nothing_shows_the_run_before(self):
+        p = self.start(listener("one", {"port": 1883}))
+        self.well(p)
+        wait_until(lambda: self.health(p, "brokerlistener", "one").get("status") == "Available", "health")
+        p.stop(signal.SIGKILL)
+        # The API alone: no broker stands behind what was written.
+        api = subprocess.Popen([p.binary, "api", "--data-dir", str(p.data), "--api-port", str(p.api_port)], env=p.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(lambda: (api.kill(), api.wait()))
+        wait_until(lambda: self.health(p, "brokerlistener", "one").get("status") == "Unknown", "Unknown", 20)
+        wait_until(lambda: p.status("broker", "default")["runtimeStatus"]["status"] == "Unknown", "Unknown")
+        self.assertIn("no broker has taken the Lease", self.health(p, "broker", "default")["message"])
+
+    def test_a_disk_of_the_registry_that_is_full(self):
+        p = self.penstock()
+        p.data.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(p.data)], check=True)
+        self.addCleanup(lambda: (p.stop(), subprocess.run(["umount", str(p.data)])))
+        p.files = [p.write("m.yaml", broker(SETTINGS % 0) + "---\n" + listener("one", {"port": 1883}))]
+        p.start()
+        self.well(p)
+        subprocess.run(f"cat /dev/zero > {p.data}/fill", shell=True, stderr=subprocess.DEVNULL)
+        write = lambda: subprocess.run(["kubectl", "create", "configmap", f"x{id(object())}", "--from-literal=a=" + "x" * 20000], env=p.env, capture_output=True, text=True)
+        refused = wait_until(lambda: (lambda done: done if done.returncode != 0 else None)(write()), "a write that is refused")
+        self.assertIn("cannot be written", refused.stderr)
+        self.told(p, "ok, with faults", "registry degraded", "df -h")
+        wait_until(lambda: self.health(p, "broker", "default").get("reasonCode") == "RegistryNotWritable", "the status, which no disk has", 20)
+        self.assertIn("Degraded", self.shell(p, "kubectl get broker -A"))
+        self.assertEqual(Mqtt(1883).connect("c"), 0)
+        (p.data / "fill").unlink()
+        self.well(p)
+        wait_until(lambda: self.health(p, "broker", "default").get("status") == "Available", "the status", 20)
+
+
+class Deleted(Case):
+    def pings(self, client):
+        client.send(0xC0, b"")
+        return client.receive()
+
+    def test_the_secret_of_a_certificate_in_use(self):
+        p = self.start(listener("one", {"port": 8883, "tls": {"mode": "Manual", "manual": {"secretRef": "mine"}}}))
+        self.shell(p, "for n in first second; do openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $n.key -out $n.crt -subj /CN=$n "
+                      "-addext subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1 -addext basicConstraints=critical,CA:FALSE -days 300 2>/dev/null || exit 1; done")
+        make = lambda name: self.shell(p, f"kubectl create secret tls mine -n {SPACE} --cert={name}.crt --key={name}.key")
+        make("first")
+        p.wait_running("one")
+        before = self.ready(p)
+        trust = ssl.create_default_context(cafile=str(p.folder / "first.crt"))
+        trust.load_verify_locations(str(p.folder / "second.crt"))
+        stays = Mqtt(8883, trust)
+        self.assertEqual(stays.connect("stays"), 0)
+        self.shell(p, f"kubectl delete secret mine -n {SPACE}")
+        self.told(p, "Secret azure-iot-operations/mine does not exist", "goes on being served", "kubectl create secret tls mine")
+        self.assertEqual(self.pings(stays), (0xD0, b""))
+        newcomer = Mqtt(8883, trust)
+        self.assertEqual(newcomer.connect("newcomer"), 0)
+        self.assertIn("goes on", p.logs())
+        wait_until(lambda: self.health(p, "brokerlistener", "one")["status"] == "Degraded", "the listener")
+        make("second")
+        wait_until(lambda: "does not exist" not in self.ready(p), "all is as before")
+        self.assertEqual(before.split("(since")[0], self.ready(p).split("(since")[0])
+        served = lambda: dict(part[0] for part in Mqtt(8883, trust).socket.getpeercert()["subject"])["commonName"]
+        wait_until(lambda: served() == "second", "the new certificate")
+        self.assertEqual(self.pings(stays), (0xD0, b""))
+        self.assertEqual(self.pings(newcomer), (0xD0, b""))
+        # After a restart there is nothing to go on with.
+        self.shell(p, f"kubectl delete secret mine -n {SPACE}")
+        p.stop()
+        p.start()
+        wait_until(lambda: p.status("brokerlistener", "one").get("runtimeStatus", {}).get("status") == "Waiting", "the port waits")
+        self.assertIn("kubectl create secret tls mine", p.status("brokerlistener", "one")["runtimeStatus"]["description"])
+        with self.assertRaises(OSError):
+            Mqtt(8883)
+
+    def test_rules_and_what_they_are_made_of(self):
+        p = self.start()
+        self.shell(p, f"printf 'secret\\n' | penstock passwd -n {SPACE} people ada")
+        may = {"rules": [{"principals": {"usernames": ["ada"]}, "brokerResources": [{"method": "Connect"}, {"method": "Publish", "topics": ["t"]}]}]}
+        p.write("rules.yaml", users("people", "people") + manifest("BrokerAuthorization", "may", {"brokerRef": "default", "authorizationPolicies": may}))
+        self.shell(p, "kubectl apply -f rules.yaml")
+        self.apply(p, listener("one", {"port": 1883, "authenticationRef": "people", "authorizationRef": "may"}))
+        wait_until(lambda: Mqtt(1883).connect("new", "ada", "secret") == 0, "the port")
+        stays = Mqtt(1883)
+        self.assertEqual(stays.connect("stays", "ada", "secret"), 0)
+        (p.folder / "people.json").write_text(self.shell(p, f"kubectl get secret people -n {SPACE} -o json"))
+        for what, again in (("secret people", "create -f people.json"), ("brokerauthentication people", "apply -f rules.yaml"), ("brokerauthorization may", "apply -f rules.yaml")):
+            with self.subTest(what):
+                self.shell(p, f"kubectl delete {what} -n {SPACE}")
+                self.told(p, "newcomers are refused (0x88)")
+                # Nobody gets in, whatever he shows; who is in stays, within his rights.
+                self.assertEqual(Mqtt(1883).connect("new", "ada", "secret"), 0x88)
+                self.assertEqual(Mqtt(1883).connect("stranger"), 0x88)
+                self.assertIn(stays.put("t"), (0, 0x10))
+                self.assertEqual(stays.put("other"), 0x87)
+                self.shell(p, f"kubectl {again}")
+                wait_until(lambda: Mqtt(1883).connect("new", "ada", "secret") == 0, "the port")
+                self.assertEqual(self.pings(stays), (0xD0, b""))
+        # Another name that stands for nothing yet is no reason to end anybody either.
+        self.apply(p, listener("one", {"port": 1883, "authenticationRef": "nobody", "authorizationRef": "may"}))
+        self.told(p, "BrokerAuthentication azure-iot-operations/nobody does not exist", "newcomers are refused (0x88)")
+        self.assertEqual(Mqtt(1883).connect("new", "ada", "secret"), 0x88)
+        self.assertEqual(self.pings(stays), (0xD0, b""))
+        self.apply(p, listener("one", {"port": 1883, "authenticationRef": "people", "authorizationRef": "may"}))
+        wait_until(lambda: Mqtt(1883).connect("new", "ada", "secret") == 0, "the port")
+        # A restart has no last rules: the port waits.
+        self.shell(p, f"kubectl delete brokerauthorization may -n {SPACE}")
+        p.stop()
+        p.start()
+        wait_until(lambda: p.status("brokerlistener", "one").get("runtimeStatus", {}).get("status") == "Waiting", "the port waits")
+        with self.assertRaises(OSError):
+            Mqtt(1883)
+
+    def test_a_listener_that_is_replaced(self):
+        p = self.start()
+        p.write("l.yaml", listener("one", {"port": 1883}))
+        self.shell(p, "kubectl create -f l.yaml")
+        self.well(p)
+        stays = Mqtt(1883)
+        self.assertEqual(stays.connect("stays"), 0)
+        self.shell(p, "kubectl replace --force -f l.yaml")
+        wait_until(lambda: self.code("new") == 0, "the port")
+        self.assertEqual(self.pings(stays), (0xD0, b""))
+        # Deleted for good, it goes: newcomers at once, the others after a moment.
+        self.shell(p, "kubectl delete -f l.yaml")
+        wait_until(lambda: self.code("new") != 0, "newcomers are refused")
+        self.assertEqual(stays.receive(15)[0], 0xE0, "DISCONNECT")
+        wait_until(lambda: self.code("new") == "closed", "the port is closed")
+
+    def code(self, name):
+        try:
+            return Mqtt(1883).connect(name)
+        except OSError:
+            return "closed"
+
+
+if __name__ == "__main__":
+    result = unittest.main(exit=False, warnings="ignore").result
+    bad = len(result.failures) + len(result.errors)
+    print(f"{result.testsRun - bad} passed, {bad} failed")
+    sys.exit(1 if bad else 0)

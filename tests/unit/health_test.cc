@@ -1,0 +1,464 @@
+// What is told of the health: a table of facts and what each of them must say, and the objects that gather them.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <latch>
+#include <thread>
+
+#include "auth/held.h"
+#include "base/text.h"
+#include "broker/server.h"
+#include "control/certificate_outlook.h"
+#include "control/report_age.h"
+#include "control/security.h"
+#include "control/watchdog.h"
+#include "control/ways_in.h"
+#include "mqttc/client.h"
+
+namespace penstock {
+namespace {
+
+using control::BrokerFacts;
+using control::Finding;
+using control::PortFacts;
+using control::ProcessFacts;
+using control::Severity;
+using resources::at_path;
+using resources::Json;
+using resources::text_at;
+
+constexpr const char* space = "azure-iot-operations";
+constexpr std::int64_t day_ms = 86'400'000;
+const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
+const resources::Kind& broker_kind(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
+
+PortFacts good_port() { return {.listener = "s/l", .port = 1883, .is_open = true, .is_blocked = false, .error = {}, .refused = {}, .nobody = {}, .warnings = {}, .probe_fault = {}}; }
+
+BrokerFacts good_broker() {
+    BrokerFacts out;
+    out.name = "s/default";
+    out.ports = {good_port()};
+    return out;
+}
+
+struct BrokerCase {
+    const char* what;
+    std::function<void(BrokerFacts&)> spoil;
+    const char *broker, *reason, *listener, *says, *cure;
+    bool is_ready;
+};
+
+TEST(Health, each_fact_of_the_broker_is_told_with_its_cure) {
+    const BrokerCase cases[] = {
+        {"all is well", [](auto&) {}, "Available", "", "Available", "", "", true},
+        {"no listener at all", [](auto& f) { f.ports.clear(); }, "Unavailable", "NoListener", "Available", "no port is open", "kubectl apply -f", false},
+        {"the Broker was deleted", [](auto& f) { f.name.clear(); f.ports.clear(); }, "Unavailable", "NoBroker", "Available", "there is no Broker resource", "kubectl apply -f", false},
+        {"a listener of no Broker", [](auto& f) { f.orphans = {{"s/l", "there is no running Broker \"x\" in namespace s"}}; }, "Degraded", "BrokerMissing", "Unavailable", "no running Broker \"x\"", "spec.brokerRef", false},
+        {"the state is read back", [](auto& f) { f.not_started = "reading 3 of 9"; f.is_starting = true; }, "Unavailable", "Starting", "Available", "reading 3 of 9", "", false},
+        {"the state cannot be opened", [](auto& f) { f.not_started = "broker: permission denied"; }, "Unavailable", "StateNotOpen", "Available", "permission denied", "", false},
+        {"a port is taken", [](auto& f) { f.ports.push_back(good_port()); f.ports[0].is_open = false; f.ports[0].error = "in use"; }, "Degraded", "PortNotOpen", "Unavailable", "port 1883: in use", "ss -ltnp", false},
+        {"the only port is taken", [](auto& f) { f.ports[0].is_open = false; f.ports[0].error = "in use"; }, "Unavailable", "NoListenerWorks", "Unavailable", "none of 1 port", "kubectl get brokerlistener", false},
+        {"authentication is absent", [](auto& f) { f.ports[0].is_open = false; f.ports[0].is_blocked = true; f.ports[0].error = "BrokerAuthentication s/x does not exist"; }, "Unavailable", "NoListenerWorks", "Unavailable", "BrokerAuthentication s/x does not exist", "opens by itself", false},
+        {"the certificate has expired", [](auto& f) { f.ports[0].refused = "has expired"; }, "Unavailable", "NoListenerWorks", "Unavailable", "port 1883: has expired", "", false},
+        {"nobody can log in", [](auto& f) { f.ports[0].nobody = "Secret s/u has no user"; }, "Unavailable", "NoListenerWorks", "Unavailable", "has no user", "", false},
+        {"the certificate ends soon", [](auto& f) { f.ports[0].warnings = {"ends in 3 days"}; }, "Degraded", "Warnings", "Degraded", "ends in 3 days", "", true},
+        {"the self-test fails", [](auto& f) { f.ports[0].probe_fault = "no CONNACK"; }, "Unavailable", "BrokerProbeFailed", "Unavailable", "no CONNACK", "penstock traces", false},
+        {"the self-test fails on one of two", [](auto& f) { f.ports.push_back(good_port()); f.ports[1].listener = "s/m"; f.ports[0].probe_fault = "no CONNACK"; }, "Degraded", "BrokerProbeFailed", "Unavailable", "1/2 listeners", "penstock traces", false},
+        {"rules let nobody in", [](auto& f) { f.named = {{"BrokerAuthentication", "s/a", {"all CAs have expired"}, {}}}; }, "Degraded", "NobodyCanConnect", "Available", "all CAs have expired", "", false},
+        {"the metrics port is taken", [](auto& f) { f.metrics_fault = "metrics port 9600 cannot be opened"; }, "Degraded", "MetricsPortNotOpen", "Available", "metrics port 9600", "prometheusPort", true},
+        {"the disk takes no writes", [](auto& f) { f.disk_fault = "No space left on device"; }, "Degraded", "DiskNotWritable", "Available", "No space left", "until it takes writes again", true},
+        {"state was damaged", [](auto& f) { f.disk_notice = "set aside"; }, "Degraded", "StateWasDamaged", "Available", "set aside", "", true},
+        {"keys are not in force", [](auto& f) { f.keys_fault = "key 3 is missing"; }, "Degraded", "KeysNotInForce", "Available", "key 3", "", true},
+        {"persistence does not begin", [](auto& f) { f.persistence_waits = "broker/ cannot be read"; }, "Degraded", "PersistenceNotBegun", "Available", "cannot be read", "nothing is kept", true},
+        {"the message buffer is full", [](auto& f) { f.buffer_fault = "64 MiB left"; }, "Degraded", "MessageBufferFull", "Available", "64 MiB left", "75 %", true},
+        {"state is kept until the next start", [](auto& f) { f.persistence_ends = "goes on"; }, "Available", "", "Available", "", "", true},
+    };
+    for (const auto& one : cases) {
+        SCOPED_TRACE(one.what);
+        auto facts = good_broker();
+        one.spoil(facts);
+        control::HealthBoard board;
+        board.put("Broker", control::findings_of(facts), 0, 0);
+        const auto all = board.all(0);
+        EXPECT_EQ(control::broker_health(all).status, one.broker);
+        EXPECT_EQ(control::broker_health(all).reason, one.reason);
+        EXPECT_EQ(control::health_of(all, "BrokerListener s/l").status, one.listener);
+        const auto ready = control::readiness(all, false);
+        EXPECT_EQ(ready.is_ready, one.is_ready);
+        EXPECT_NE(ready.text.find(one.says), std::string::npos) << ready.text;
+        EXPECT_NE(ready.text.find(one.cure), std::string::npos) << ready.text;
+        EXPECT_NE(control::readiness(all, true).text.find(one.is_ready ? "readyz check passed" : "readyz check failed"), std::string::npos);
+        EXPECT_EQ(control::not_ready_text(all).empty(), one.is_ready);
+    }
+    control::HealthBoard board;
+    board.put("Broker", control::findings_of(good_broker()), 0, 0);
+    EXPECT_EQ(control::readiness(board.all(0), false).text, "ok");
+}
+
+TEST(Health, each_fact_of_the_process_is_told_with_its_cure) {
+    struct Case {
+        const char* what;
+        std::function<void(ProcessFacts&)> spoil;
+        const char *broker, *reason, *says, *cure;
+        bool is_ready;
+    };
+    const Case cases[] = {
+        {"all is well", [](auto&) {}, "Available", "", "", "", true},
+        {"a worker is stuck", [](auto& f) { f.turns_ms = {0, 12'000}; }, "Unavailable", "WorkerStuck", "worker 2 has not come to the end of its turn for 12 s", "restart penstock", false},
+        {"descriptors near the limit", [](auto& f) { f.descriptors = 950, f.descriptors_max = 1024; }, "Degraded", "FileDescriptorsShort", "950 of 1024", "LimitNOFILE=", true},
+        {"descriptors at the limit", [](auto& f) { f.descriptors = 1024, f.descriptors_max = 1024; }, "Unavailable", "FileDescriptorsShort", "1024 of 1024", "LimitNOFILE=", false},
+        {"memory at 80 %", [](auto& f) { f.pool_used = 80, f.pool_max = 100; }, "Degraded", "MessageMemoryShort", "80 %", "subscriberQueueLimit", true},
+        {"memory at 97 %", [](auto& f) { f.pool_used = 97, f.pool_max = 100; }, "Unavailable", "MessageMemoryShort", "so is CONNECT", "subscriberQueueLimit", false},
+        {"the clock went back", [](auto& f) { f.clock_back_ms = 600'000; }, "Degraded", "ClockWentBack", "600 s behind", "timedatectl", true},
+        {"the registry's disk is full", [](auto& f) { f.registry_fault = "database or disk is full"; }, "Degraded", "RegistryNotWritable", "database or disk is full", "make room", true},
+        {"the API is away", [](auto& f) { f.api_fault = "connection refused"; }, "Degraded", "ApiNotReached", "connection refused", "goes on with what it knows", true},
+        {"token keys are gone", [](auto& f) { f.token_keys_fault = "cannot be read"; }, "Degraded", "TokenKeysNotRead", "cannot be read", "", true},
+    };
+    for (const auto& one : cases) {
+        SCOPED_TRACE(one.what);
+        ProcessFacts facts{.turns_ms = {0, 3}, .descriptors = 20, .descriptors_max = 1024, .pool_used = 10, .pool_max = 100, .clock_back_ms = 0, .registry_fault = {}, .api_fault = {}, .token_keys_fault = {}};
+        one.spoil(facts);
+        control::HealthBoard board;
+        board.put("process", control::findings_of(facts), 0, 0);
+        const auto all = board.all(0);
+        EXPECT_EQ(control::broker_health(all).status, one.broker);
+        EXPECT_EQ(control::broker_health(all).reason, one.reason);
+        const auto ready = control::readiness(all, false);
+        EXPECT_EQ(ready.is_ready, one.is_ready);
+        EXPECT_NE(ready.text.find(one.says), std::string::npos) << ready.text;
+        EXPECT_NE(ready.text.find(one.cure), std::string::npos) << ready.text;
+        EXPECT_EQ(control::health_metrics(all).find("reason=") == std::string::npos, all.empty());
+    }
+}
+
+TEST(Health, a_certificate_of_the_api_is_told_of_before_and_after_its_end) {
+    EXPECT_TRUE(control::findings_of_certificate("it", 31 * day_ms, 0, "x").empty());
+    EXPECT_EQ(control::findings_of_certificate("it", 3 * day_ms, 0, "x").at(0).severity, Severity::degraded);
+    const auto ended = control::findings_of_certificate("it", 0, 1, "renew it").at(0);
+    EXPECT_EQ(ended.severity, Severity::unavailable);
+    EXPECT_EQ(ended.cure, "renew it");
+}
+
+TEST(Health, the_board_keeps_since_when_and_tells_of_who_says_nothing_any_more) {
+    control::HealthBoard board;
+    const Finding finding{.severity = Severity::degraded, .subject = "x", .reason = "R", .what = "1 of 9", .cure = {}, .since_ms = 0};
+    board.put("x", {finding}, 0, 1000, 500);
+    const auto version = board.version();
+    auto later = finding;
+    later.what = "2 of 9";
+    board.put("x", {later}, 100, 2000, 500);
+    EXPECT_EQ(board.all(100).at(0).since_ms, 1000);
+    EXPECT_EQ(board.all(100).at(0).what, "2 of 9");
+    EXPECT_EQ(board.version(), version) << "a number that moves is no news";
+    EXPECT_EQ(board.all(700).size(), 2u);
+    EXPECT_EQ(board.all(700).at(1).reason, "NoReport");
+    board.put("x", {}, 800, 3000);
+    EXPECT_TRUE(board.all(1'000'000).empty());
+    EXPECT_NE(board.version(), version);
+    board.put("x", {finding}, 900, 4000);
+    EXPECT_EQ(board.all(900).at(0).since_ms, 4000) << "it began anew";
+}
+
+TEST(Health, times_move_with_the_state_and_a_time_ahead_of_the_clock_does_not_stand) {
+    const std::int64_t now = 1'800'000'000'000;
+    auto state = control::with_times(Json::object(), {}, now);
+    EXPECT_EQ(text_at(state, "lastTransitionTime"), rfc3339(now));
+    const auto same = control::with_times({{"status", {{"healthState", state}}}}, {}, now + 10'000);
+    EXPECT_EQ(same, state) << "not written each time";
+    EXPECT_EQ(text_at(control::with_times({{"status", {{"healthState", state}}}}, {}, now + 61'000), "lastUpdateTime"), rfc3339(now + 61'000));
+    // The clock was a year ahead when that was written.
+    EXPECT_EQ(text_at(control::with_times({{"status", {{"healthState", state}}}}, {}, now - 365 * day_ms), "lastUpdateTime"), rfc3339(now - 365 * day_ms));
+    const auto worse = control::with_times({{"status", {{"healthState", state}}}}, {.status = "Degraded", .reason = "R", .message = "m"}, now + 5000);
+    EXPECT_EQ(text_at(worse, "lastTransitionTime"), rfc3339(now + 5000));
+}
+
+TEST(Health, the_clock_that_goes_back_is_noticed_and_forgiven) {
+    control::ClockWatch watch(0);
+    EXPECT_EQ(watch.back_ms(1000, 1'000'000'000), 0);
+    EXPECT_EQ(watch.back_ms(2000, 1'000'001'000), 0);
+    EXPECT_GT(watch.back_ms(3000, 1'000'001'000 - 600'000), 590'000);
+    EXPECT_GT(watch.back_ms(4000, 1'000'002'000 - 600'000), 590'000) << "it stays told";
+    EXPECT_EQ(watch.back_ms(5000, 1'000'004'000), 0) << "set right again";
+    EXPECT_GT(watch.back_ms(6000, 1'000'005'000 - 600'000), 590'000);
+    EXPECT_EQ(watch.back_ms(6000 + 3'600'000, 1'000'005'000 - 600'000 + 3'600'000), 0) << "after an hour it is the time";
+    // Across a start: an earlier run wrote a later time.
+    control::ClockWatch restarted(1'000'000'000);
+    EXPECT_GT(restarted.back_ms(1, 1'000'000'000 - 7'200'000), 7'000'000);
+    control::ClockWatch sound(1'000'000'000);
+    EXPECT_EQ(sound.back_ms(1, 1'000'000'500), 0);
+}
+
+/// Holds its worker up.
+struct Hanging : auth::Authenticator {
+    std::latch entered{1}, held{1};
+    auth::Verdict begin(const auth::Credentials&, std::unique_ptr<auth::Exchange>&, const auth::Later&) override {
+        entered.count_down();
+        held.wait();
+        return auth::Verdict::accepted({});
+    }
+};
+
+TEST(Health, a_worker_that_is_stuck_is_seen_without_waiting_for_it) {
+    const auto hanging = std::make_shared<Hanging>();
+    broker::Server server(2);
+    broker::ListenerConfig config{.resource = "a", .port = 0};
+    config.authenticator = hanging;
+    const auto states = server.apply({}, {config});
+    ASSERT_TRUE(states[0].is_open);
+    std::jthread client([port = states[0].bound_port] {
+        mqttc::Client one;
+        [[maybe_unused]] const auto done = one.connect({.port = port}, {.version = mqtt::Version::v5, .client_id = "c", .keep_alive = 0});
+    });
+    hanging->entered.wait();
+    // Somebody who asks all workers waits, and has the server's lock; the watchdog must not.
+    std::jthread asks([&] { [[maybe_unused]] const auto figures = server.collect(); });
+    const auto turns = server.turns_ms(monotonic_ms() + 60'000);
+    hanging->held.count_down();
+    ASSERT_EQ(turns.size(), 2u);
+    EXPECT_GE(*std::ranges::max_element(turns), 60'000);
+    EXPECT_LT(*std::ranges::min_element(turns), 60'000 + 5000);
+    control::ProcessFacts facts;
+    facts.turns_ms = turns;
+    EXPECT_EQ(control::findings_of(facts).at(0).reason, "WorkerStuck");
+}
+
+TEST(Health, what_an_earlier_run_wrote_is_taken_back) {
+    const auto registry = registry::Registry::open(":memory:").value();
+    control::LocalObjects objects(*registry);
+    registry->create(broker_kind("Broker"), space, {{"metadata", {{"name", "default"}}}, {"spec", Json::object()}}).value();
+    registry->create(broker_kind("BrokerListener"), space, {{"metadata", {{"name", "new"}}}, {"spec", {{"brokerRef", "default"}, {"ports", Json::array({{{"port", 1883}}})}}}}).value();
+    const Json state = control::with_times(Json::object(), {}, wall_ms());
+    registry->put_status(broker_kind("Broker"), space, "default", control::basic_status(Json::object(), "Running", "All replicas are running.", state));
+    EXPECT_GT(control::latest_report_ms(objects), wall_ms() - 10'000);
+    registry->create(core("Pod"), space, {{"metadata", {{"name", "p"}}}, {"spec", {{"containers", Json::array({{{"name", "c"}, {"image", "i"}}})}}}}).value();
+    registry->put_status(core("Pod"), space, "p", {{"conditions", Json::array({{{"type", "Ready"}, {"status", "True"}}})}, {"containerStatuses", Json::array({{{"name", "c"}, {"ready", true}, {"restartCount", 4}}})}});
+    control::forget_former_run(objects, "it has just started", true);
+    const auto broker = registry->get(broker_kind("Broker"), space, "default").value();
+    EXPECT_EQ(text_at(*broker, "status.healthState.status"), "Unknown");
+    EXPECT_EQ(text_at(*broker, "status.runtimeStatus.status"), "Starting");
+    EXPECT_EQ(text_at(*broker, "status.runtimeStatus.description"), "it has just started");
+    const auto pod = registry->get(core("Pod"), space, "p").value();
+    EXPECT_EQ(text_at(at_path(*pod, "status.conditions")[0], "status"), "False");
+    EXPECT_EQ(at_path(*pod, "status.containerStatuses")[0]["restartCount"], 4);
+    EXPECT_TRUE(at_path(*registry->get(broker_kind("BrokerListener"), space, "new").value(), "status").is_null()) << "nobody said anything of it";
+}
+
+TEST(Health, a_broker_elsewhere_that_is_gone_leaves_unknown) {
+    const std::int64_t now = 1'800'000'000'000;
+    auto lease = [&](const std::string& holder, std::int64_t renewed) { return Json{{"spec", {{"holderIdentity", holder}, {"leaseDurationSeconds", 15}, {"renewTime", rfc3339_ms(renewed)}}}}; };
+    EXPECT_NE(control::silence_of(nullptr, now), "");
+    const auto fresh = lease("b", now - 3000), stale = lease("b", now - 60'000), released = lease("", now - 1000);
+    EXPECT_EQ(control::silence_of(&fresh, now), "");
+    EXPECT_NE(control::silence_of(&stale, now).find("broker b has not renewed"), std::string::npos);
+    EXPECT_NE(control::silence_of(&released, now).find("was stopped"), std::string::npos);
+}
+
+// --- ways in ---
+
+crypto::Certificate certificate(const std::string& name, std::int64_t from, std::int64_t until, bool is_ca = true) {
+    const auto key = crypto::make_key("Ec256").value();
+    return crypto::read_certificates(crypto::issue_certificate(key, nullptr, {.subject = {{"CN", name}}, .is_ca = is_ca, .not_before_ms = from, .not_after_ms = until}).value()).value().front();
+}
+
+struct SilentServer : auth::CustomMethod::Server {
+    int looks = 0;
+    std::string why;
+    void ask(auth::CustomMethod::Question, std::function<void(auth::CustomMethod::Answer)> done) override { done({}); }
+    std::string fault() const override { return why; }
+    void look() override { ++looks; }
+};
+
+TEST(WaysIn, what_shuts_with_time_alone_is_told) {
+    const auto now = wall_ms();
+    auto way = [](const char* method) {
+        control::WayIn out;
+        out.method = method;
+        out.source = "here";
+        return out;
+    };
+    auto x509 = way("X509"), users = way("Password"), tokens = way("ServiceAccountToken"), custom = way("Custom");
+    x509.trusted = {certificate("old", now - 20 * day_ms, now - day_ms)};
+    EXPECT_NE(control::look_at({x509}, now).nobody.find("has expired"), std::string::npos);
+    users.users = 1;
+    auto both = control::look_at({x509, users}, now);
+    EXPECT_EQ(both.nobody, "");
+    EXPECT_EQ(both.warnings.size(), 1u) << "the other way is open";
+    x509.trusted.push_back(certificate("soon", now - 20 * day_ms, now + 5 * day_ms));
+    both = control::look_at({x509}, now);
+    EXPECT_EQ(both.nobody, "");
+    ASSERT_EQ(both.warnings.size(), 2u);
+    EXPECT_NE(both.warnings[1].find("ends in 4 days"), std::string::npos) << both.warnings[1];
+    users.users = 0;
+    EXPECT_NE(control::look_at({users}, now).nobody.find("penstock passwd"), std::string::npos);
+    tokens.keys_are_known = false;
+    EXPECT_NE(control::look_at({tokens}, now).nobody, "");
+    const auto server = std::make_shared<SilentServer>();
+    custom.server = server;
+    EXPECT_EQ(control::look_at({custom}, now).nobody, "");
+    server->why = "connection refused";
+    EXPECT_NE(control::look_at({custom}, now).nobody.find("connection refused"), std::string::npos);
+    EXPECT_EQ(server->looks, 2);
+    users.users = 1;
+    EXPECT_EQ(control::look_at({custom, users}, now).nobody, "");
+    custom.is_closed = true;
+    EXPECT_NE(control::look_at({custom, users}, now).nobody, "") << "it refuses before the other is asked";
+}
+
+// --- certificates that go wrong later ---
+
+struct Chain {
+    std::string root_key = crypto::make_key("Ec256").value(), key = crypto::make_key("Ec256").value();
+    std::int64_t now = wall_ms();
+    std::string root, intermediate, leaf;
+    crypto::Certificate one(const std::string& pem) { return crypto::read_certificates(pem).value().front(); }
+    explicit Chain(std::int64_t days) {
+        root = crypto::issue_certificate(root_key, nullptr, {.subject = {{"CN", "root"}}, .is_ca = true, .not_before_ms = now - day_ms, .not_after_ms = now + 400 * day_ms}).value();
+        const crypto::KeyPair by_root{.certificate = root, .key = root_key};
+        intermediate = crypto::issue_certificate(key, &by_root, {.subject = {{"CN", "between"}}, .is_ca = true, .not_before_ms = now - day_ms, .not_after_ms = now + 300 * day_ms}).value();
+        const crypto::KeyPair by_intermediate{.certificate = intermediate, .key = key};
+        leaf = crypto::issue_certificate(crypto::make_key("Ec256").value(), &by_intermediate, {.subject = {{"CN", "leaf"}}, .dns_names = {"localhost"}, .not_before_ms = now - day_ms, .not_after_ms = now + days * day_ms}).value();
+    }
+    std::vector<std::string> told(const std::vector<std::string>& sent, const std::vector<std::string>& known, bool is_manual = true) {
+        control::ServedCertificate served{.chain = {}, .name_space = space, .secret = "mine", .is_manual = is_manual};
+        for (const auto& pem : sent) served.chain.push_back(one(pem));
+        std::vector<crypto::Certificate> near;
+        for (const auto& pem : known) near.push_back(one(pem));
+        return control::outlook(served, near, now);
+    }
+};
+
+TEST(CertificateOutlook, a_chain_without_its_intermediate_and_an_end_that_nobody_renews) {
+    Chain chain(200);
+    EXPECT_TRUE(chain.told({chain.leaf, chain.intermediate}, {chain.root}).empty());
+    EXPECT_TRUE(chain.told({chain.leaf, chain.intermediate, chain.root}, {}).empty());
+    auto lacking = chain.told({chain.leaf}, {chain.root, chain.intermediate});
+    ASSERT_EQ(lacking.size(), 1u);
+    EXPECT_NE(lacking[0].find("lacks its intermediate \"CN = between\""), std::string::npos) << lacking[0];
+    EXPECT_NE(lacking[0].find("cat LEAF.crt INTERMEDIATE.crt"), std::string::npos);
+    lacking = chain.told({chain.leaf}, {});
+    ASSERT_EQ(lacking.size(), 1u);
+    EXPECT_NE(lacking[0].find("whose issuer \"CN = between\" is not in it"), std::string::npos) << lacking[0];
+    EXPECT_NE(chain.told({chain.leaf, chain.root}, {}).at(0).find("is not in it"), std::string::npos) << "a root that does not follow from the leaf fills no gap";
+    Chain soon(3);
+    const auto ends = soon.told({soon.leaf, soon.intermediate}, {soon.root});
+    ASSERT_EQ(ends.size(), 1u);
+    EXPECT_NE(ends[0].find("ends in 3 days"), std::string::npos) << ends[0];
+    EXPECT_NE(ends[0].find("kubectl create secret tls mine"), std::string::npos);
+    EXPECT_TRUE(soon.told({soon.leaf, soon.intermediate}, {soon.root}, false).empty()) << "it is renewed";
+}
+
+// --- what was deleted ---
+
+struct Security {
+    std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
+    control::LocalObjects objects{*registry};
+    control::SecurityBuilder builder{objects, {.token_keys = {}, .probe_secret = std::make_shared<const std::string>("s"), .crew = std::make_shared<auth::Crew>(1, 4), .custom_server = {}, .revocation = {}}};
+    Json listener{{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"metadata", {{"name", "l"}, {"namespace", space}, {"uid", "u"}}}, {"spec", {{"serviceName", "svc"}}}};
+    control::PreparedTls manual() {
+        auto out = builder.tls(listener, {{"port", 8883}, {"tls", {{"mode", "Manual"}, {"manual", {{"secretRef", "mine"}}}}}}, {"localhost"}, false, {}, false);
+        builder.sweep();
+        return out;
+    }
+    void put(const resources::Kind& kind, const std::string& name, Json content) {
+        content["metadata"]["name"] = name;
+        registry->create(kind, space, content).value();
+    }
+    void put_pair(const crypto::KeyPair& pair) { put(core("Secret"), "mine", {{"type", "kubernetes.io/tls"}, {"data", {{"tls.crt", base64_encode(pair.certificate)}, {"tls.key", base64_encode(pair.key)}}}}); }
+};
+
+TEST(Deleted, the_last_good_certificate_serves_until_another_comes) {
+    Security world;
+    const auto ca = crypto::make_ca("ca", 10).value();
+    const auto pair = crypto::make_leaf(ca, {.common_name = "broker", .organizations = {}, .dns_names = {"localhost"}, .addresses = {}, .server = true, .days = 90}).value();
+    EXPECT_NE(world.manual().fault.find("does not exist"), std::string::npos) << "without one before, the port waits";
+    world.put_pair(pair);
+    const auto first = world.manual();
+    ASSERT_NE(first.context, nullptr) << first.fault;
+    world.registry->remove(core("Secret"), space, "mine").value();
+    for (int look = 0; look < 3; ++look) {
+        const auto meanwhile = world.manual();
+        EXPECT_EQ(meanwhile.context, first.context);
+        EXPECT_EQ(meanwhile.fault, "");
+        ASSERT_FALSE(meanwhile.warnings.empty());
+        EXPECT_NE(meanwhile.warnings.back().find("kubectl create secret tls mine"), std::string::npos) << meanwhile.warnings.back();
+        EXPECT_NE(meanwhile.warnings.back().find("goes on being served"), std::string::npos);
+    }
+    // Half a Secret is none either.
+    world.put(core("Secret"), "mine", {{"type", "Opaque"}, {"data", {{"tls.crt", base64_encode(pair.certificate)}}}});
+    EXPECT_EQ(world.manual().context, first.context);
+    EXPECT_NE(world.manual().warnings.back().find("needs the entries tls.crt and tls.key"), std::string::npos);
+    world.registry->remove(core("Secret"), space, "mine").value();
+    world.put_pair(crypto::make_leaf(ca, {.common_name = "broker", .organizations = {}, .dns_names = {"localhost"}, .addresses = {}, .server = true, .days = 91}).value());
+    const auto second = world.manual();
+    EXPECT_NE(second.context, first.context);
+    EXPECT_TRUE(second.warnings.empty());
+    EXPECT_EQ(world.manual().context, second.context);
+}
+
+TEST(Deleted, rules_hold_for_those_who_are_in_and_not_for_newcomers) {
+    Security world;
+    const Json users = {{"brokerRef", "default"}, {"authenticationMethods", Json::array({{{"method", "Password"}, {"passwordSettings", {{"secretRef", "users"}}}}})}};
+    world.put(core("Secret"), "users", {{"data", {{"ada", base64_encode("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g")}}}});
+    EXPECT_NE(world.builder.authenticator(space, "a").fault, "");
+    world.put(broker_kind("BrokerAuthentication"), "a", {{"spec", users}});
+    const auto first = world.builder.authenticator(space, "a");
+    ASSERT_NE(first.authenticator, nullptr) << first.fault;
+    EXPECT_EQ(first.deleted, "");
+    world.registry->remove(core("Secret"), space, "users").value();
+    auto meanwhile = world.builder.authenticator(space, "a");
+    EXPECT_EQ(meanwhile.authenticator, first.authenticator);
+    EXPECT_NE(meanwhile.deleted.find("penstock passwd"), std::string::npos) << meanwhile.deleted;
+    world.registry->remove(broker_kind("BrokerAuthentication"), space, "a").value();
+    meanwhile = world.builder.authenticator(space, "a");
+    EXPECT_EQ(meanwhile.authenticator, first.authenticator);
+    EXPECT_NE(meanwhile.deleted.find("BrokerAuthentication azure-iot-operations/a was deleted"), std::string::npos);
+    // Rules of the same name that cannot be used yet are as good as none.
+    world.put(broker_kind("BrokerAuthentication"), "a", {{"spec", users}});
+    EXPECT_NE(world.builder.authenticator(space, "a").deleted, "");
+
+    const Json rules = {{"brokerRef", "default"}, {"authorizationPolicies", {{"rules", Json::array({{{"principals", {{"usernames", {"ada"}}}}, {"brokerResources", Json::array({{{"method", "Connect"}}})}}})}}}};
+    EXPECT_NE(world.builder.policy(space, "p").fault, "");
+    world.put(broker_kind("BrokerAuthorization"), "p", {{"spec", rules}});
+    const auto policy = world.builder.policy(space, "p");
+    world.registry->remove(broker_kind("BrokerAuthorization"), space, "p").value();
+    EXPECT_EQ(world.builder.policy(space, "p").policy, policy.policy);
+    EXPECT_NE(world.builder.policy(space, "p").deleted, "");
+}
+
+struct Open : auth::Authenticator {
+    int asked = 0;
+    auth::Verdict begin(const auth::Credentials&, std::unique_ptr<auth::Exchange>&, const auth::Later&) override {
+        ++asked;
+        return auth::Verdict::accepted({});
+    }
+    std::string review(auth::Principal&, const std::vector<crypto::Certificate>&, std::int64_t) override { return "not any more"; }
+};
+
+TEST(Deleted, a_held_port_refuses_newcomers_with_0x88_and_lets_credentials_be_renewed) {
+    const auto last = std::make_shared<Open>();
+    auth::HeldAuthenticator held(last, "deleted", std::make_shared<const std::string>("s"));
+    std::unique_ptr<auth::Exchange> exchange;
+    auth::Credentials credentials;
+    const auto refused = held.begin(credentials, exchange, {});
+    EXPECT_EQ(refused.kind, auth::Verdict::Kind::refuse);
+    EXPECT_EQ(refused.reason, mqtt::ReasonCode::server_unavailable);
+    EXPECT_TRUE(refused.is_fault) << "no wrong credential";
+    EXPECT_EQ(refused.detail, "deleted");
+    EXPECT_EQ(last->asked, 0);
+    credentials.is_again = true;
+    EXPECT_EQ(held.begin(credentials, exchange, {}).kind, auth::Verdict::Kind::accept);
+    auth::Principal principal;
+    EXPECT_EQ(held.review(principal, {}, 0), "not any more");
+    auth::HeldAuthenticator open(nullptr, "deleted", std::make_shared<const std::string>("s"));
+    EXPECT_EQ(open.review(principal, {}, 0), "");
+    EXPECT_EQ(open.begin(credentials, exchange, {}).kind, auth::Verdict::Kind::refuse);
+    // The self-test goes on telling whether the port works; nobody else knows its secret.
+    credentials.method = auth::MethodChain::probe_method;
+    credentials.data = "s";
+    EXPECT_EQ(open.begin(credentials, exchange, {}).kind, auth::Verdict::Kind::accept);
+    credentials.data = "guess";
+    EXPECT_EQ(open.begin(credentials, exchange, {}).kind, auth::Verdict::Kind::refuse);
+}
+
+}  // namespace
+}  // namespace penstock
