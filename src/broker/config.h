@@ -71,7 +71,7 @@ struct BrokerConfig {
     std::uint16_t receive_maximum = 1000;         ///< of the server, towards publishers
     std::uint16_t topic_alias_maximum = 32;       ///< aliases a client may set
     std::uint32_t connect_timeout = 10;           ///< seconds from accept to CONNECT
-    std::uint32_t verdict_timeout = 60;           ///< seconds from CONNECT, or AUTH, until who is asked has said who the client is
+    std::uint32_t verdict_timeout = 180;          ///< seconds from CONNECT, or AUTH, until who is asked has said who the client is
 };
 
 }  // namespace penstock::broker

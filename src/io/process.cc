@@ -42,7 +42,7 @@ void hold_standard_descriptors() noexcept {
 
 void lower_thread_priority() noexcept {
     // Its own value may be lowered by anybody; where it cannot be, the thread merely keeps its priority.
-    if (setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + 10) != 0) errno = 0;
+    if (setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + 5) != 0) errno = 0;
 }
 
 }  // namespace penstock::io

@@ -13,7 +13,7 @@ ProcessUse process_use(int pid);
 /// Puts /dev/null in the place of each of the descriptors 0 to 2 that is closed. Else the next file or connection that is opened
 /// gets its number, and what is meant for standard error is written into it. Before anything is opened.
 void hold_standard_descriptors() noexcept;
-/// The calling thread yields to the process's other threads from now on (its nice value rises by 10, on Linux per thread).
+/// The calling thread yields to the process's other threads from now on (its nice value rises by 5, on Linux per thread).
 void lower_thread_priority() noexcept;
 
 }  // namespace penstock::io

@@ -432,7 +432,7 @@ TEST(Secured, denied_operations_answer_as_their_version_can) {
 TEST(Secured, packets_behind_a_late_verdict_wait_for_it) {
     for (std::uint32_t cores = 1; cores <= 2; ++cores) {
         auto says = std::make_shared<Says>();
-        MemoryNet net(cores, {}, says);
+        MemoryNet net(cores, {.verdict_timeout = 60}, says);
         auto* listener = net.open();
         net.send(*listener, connect_bytes("l", "x") + subscribe_bytes("t"));
         take(*listener);
@@ -476,7 +476,7 @@ TEST(Secured, packets_behind_a_late_verdict_wait_for_it) {
 // Re-authentication that nobody answers leaves the client as it is, and its keep alive waits with it.
 TEST(Secured, a_client_whose_re_authentication_waits_is_not_silent) {
     auto says = std::make_shared<Says>();
-    MemoryNet net(1, {}, says);
+    MemoryNet net(1, {.verdict_timeout = 60}, says);
     auto* ann = net.open();
     mqtt::ConnectOptions options{.version = mqtt::Version::v5, .client_id = "ann", .clean_start = true, .keep_alive = 4};
     options.user_name = "ann";
