@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <utility>
@@ -90,19 +91,33 @@ Result<void> Database::connect() {
     return check_format();
 }
 
-/// What SQLite needs beside a database with a write-ahead log cannot be made on such a file system. Without a log that counts the file alone is
-/// all there is (`immutable`); else the log is read too, its index being in memory under the exclusive lock.
+/// SQLite needs locks and an index beside a database with a write-ahead log, which cannot be had on such a file system. Without a log that counts
+/// the file alone is all there is (`immutable`). Else both are read from a copy in memory (/dev/shm), whose names go at once.
 Result<void> Database::connect_to_read() {
+    namespace fs = std::filesystem;
     sqlite3_close(std::exchange(db_, nullptr));
     std::error_code error;
-    const auto log_bytes = std::filesystem::file_size(path_ + "-wal", error);
-    std::string name = "file:";
-    for (const char c : path_)
-        if (c == '?' || c == '#' || c == '%') name += fmt::format("%{:02X}", static_cast<unsigned char>(c));
-        else name += c;
-    if (error || log_bytes == 0) name += "?immutable=1";
-    const bool good = sqlite3_open_v2(name.c_str(), &db_, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, nullptr) == SQLITE_OK && run(db_, "PRAGMA locking_mode=EXCLUSIVE; SELECT count(*) FROM meta;");
-    if (!good) return fail(fmt::format("{}: the file system is read-only, and the file cannot be read as it is: {}; make it writable", path_, sqlite3_errmsg(db_)));
+    const auto log_bytes = fs::file_size(path_ + "-wal", error);
+    std::string name, place;
+    if (error || log_bytes == 0) {
+        name = "file:";
+        for (const char c : path_)
+            if (c == '?' || c == '#' || c == '%') name += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+            else name += c;
+        name += "?immutable=1";
+    } else {
+        place = "/dev/shm/penstock-XXXXXX";
+        if (::mkdtemp(place.data()) == nullptr) return fail(fmt::format("{}: the file system is read-only, and the file and its log cannot be read in {}: {}; make it writable", path_, place, std::strerror(errno)));
+        name = place + "/registry";
+        error.clear();
+        fs::copy_file(path_, name, error);
+        if (!error) fs::copy_file(path_ + "-wal", name + "-wal", error);
+    }
+    const int flags = place.empty() ? SQLITE_OPEN_READONLY | SQLITE_OPEN_URI : SQLITE_OPEN_READWRITE;
+    const bool good = !(error && !place.empty()) && sqlite3_open_v2(name.c_str(), &db_, flags, nullptr) == SQLITE_OK && run(db_, "PRAGMA locking_mode=EXCLUSIVE; SELECT count(*) FROM meta;");
+    const auto why = error && !place.empty() ? error.message() : std::string(sqlite3_errmsg(db_));
+    if (!place.empty()) fs::remove_all(place, error);
+    if (!good) return fail(fmt::format("{}: the file system is read-only, and the file cannot be read as it is: {}; make it writable", path_, why));
     read_only_ = true;
     log::error("registry", "the file system is read-only; resources are served as they are and cannot be changed file={}", path_);
     return {};
@@ -117,6 +132,11 @@ Result<void> Database::check_format() {
         return fail(fmt::format("{}: {}", path_, sqlite3_errmsg(db_)));
     }
     return {};
+}
+
+bool Database::is_there() const noexcept {
+    struct stat file {};
+    return path_ == ":memory:" || (db_ != nullptr && ::stat(path_.c_str(), &file) == 0 && file.st_dev == device_ && file.st_ino == inode_);
 }
 
 Result<void> Database::ensure_file() {

@@ -32,6 +32,8 @@ class Database {
     Result<void> write(const std::string& kind, const std::string& name_space, const std::string& name, const std::string* body, std::uint64_t version);
     /// Whether writes are taken (again): writes a row of its own.
     Result<void> probe();
+    /// The file that is open still stands under its name.
+    [[nodiscard]] bool is_there() const noexcept;
     /// The last write failed for want of room.
     [[nodiscard]] bool disk_is_full() const noexcept { return full_; }
     /// A consistent copy into a new file, while running. Leaves nothing behind when it fails.

@@ -689,7 +689,9 @@ void Registry::storage_works() {
 
 std::string Registry::storage_fault() {
     const std::lock_guard lock(guard_);
-    if (storage_fault_.empty() || monotonic_ms() - storage_tried_ < storage_retry_ms) return storage_fault_;
+    // A file that was deleted is written anew before somebody needs it.
+    if (storage_fault_.empty() && database_.is_there()) return {};
+    if (!storage_fault_.empty() && monotonic_ms() - storage_tried_ < storage_retry_ms) return storage_fault_;
     if (auto done = database_.probe(); done) storage_works();
     else storage_failed(done.error().message);
     return storage_fault_;
