@@ -42,6 +42,9 @@ std::string retained_packet(const std::string& topic, const std::string& payload
     return out;
 }
 
+/// With its memory, which is not the broker's.
+void forget_received(MemoryNet::End& end) { std::string().swap(end.received); }
+
 std::string levels(int count, int number) {
     std::string out = "r" + std::to_string(number);
     for (int i = 1; i < count; ++i) out += "/" + std::to_string(i);
@@ -112,7 +115,7 @@ INSTANTIATE_TEST_SUITE_P(Of, Counting, testing::Values(
             net.forget_closed();
         }
     }},
-    Attack{"many_sessions", 8 << 20, [](MemoryNet& net) {
+    Attack{"many_sessions", 4 << 20, [](MemoryNet& net) {
         for (int i = 0; i < 20'000; ++i) {
             auto* a = net.open();
             net.send(*a, connect_packet("i" + std::to_string(i), Version::v5, keeps()));
@@ -130,7 +133,7 @@ INSTANTIATE_TEST_SUITE_P(Of, Counting, testing::Values(
         auto* b = net.open();
         net.send(*b, connect_packet("b"));
         for (int i = 1; i <= 1000; ++i) net.send(*b, publish_packet("t", "x", 1, static_cast<std::uint16_t>(i)));
-        b->received = {};
+        forget_received(*b);
     }},
     Attack{"subscription_identifiers_in_a_queue", 8 << 20, [](MemoryNet& net) {
         auto* a = net.open();
@@ -147,7 +150,7 @@ INSTANTIATE_TEST_SUITE_P(Of, Counting, testing::Values(
         auto* b = net.open();
         net.send(*b, connect_packet("b"));
         for (int i = 1; i <= 2500; ++i) net.send(*b, publish_packet("x/x/x/x/x/x/x/x/x/x", "", 1, static_cast<std::uint16_t>(i)));
-        b->received = {};
+        forget_received(*b);
     }},
     Attack{"identifiers_of_version_3_clients", 800 << 10, [](MemoryNet& net) {
         for (int c = 0; c < 30; ++c) {
@@ -156,7 +159,7 @@ INSTANTIATE_TEST_SUITE_P(Of, Counting, testing::Values(
             std::string all;
             for (int i = 1; i <= 16'000; ++i) all += publish_packet("t", "", 2, static_cast<std::uint16_t>(i), Version::v311);
             net.send(*a, all);
-            a->received = {};
+            forget_received(*a);
         }
     }},
     Attack{"a_window_with_one_old_entry", 5 << 20, [](MemoryNet& net) {
@@ -168,8 +171,8 @@ INSTANTIATE_TEST_SUITE_P(Of, Counting, testing::Values(
         auto* b = net.open();
         net.send(*b, connect_packet("b"));
         for (int i = 1; i <= 30'000; ++i) net.send(*b, publish_packet("t", "", 1, static_cast<std::uint16_t>(i)));
-        b->received = {};
-        for (auto* one : readers) one->received = {};
+        forget_received(*b);
+        for (auto* one : readers) forget_received(*one);
     }},
     Attack{"readers_that_do_not_read", 20 << 20, [](MemoryNet& net) {
         for (int i = 0; i < 100; ++i) {
@@ -190,7 +193,7 @@ INSTANTIATE_TEST_SUITE_P(Of, Counting, testing::Values(
         auto* b = net.open();
         net.send(*b, connect_packet("b"));
         for (int i = 0; i < 100; ++i) net.send(*b, publish_packet(std::string(600, 'x') + std::to_string(i), "", 0, 0));
-        for (auto* one : readers) one->received = {};
+        for (auto* one : readers) forget_received(*one);
     }},
     Attack{"retained_messages_that_are_asked_for", 10 << 20, [](MemoryNet& net) {
         auto* b = net.open();
@@ -452,12 +455,12 @@ TEST(MatchCache, is_bounded_in_bytes) {
 TEST(MatchCache, many_receivers_are_found_whatever_the_cache_holds) {
     topics::SubscriptionIndex index;
     index.set_cache_max(1 << 20);
-    std::vector<topics::Subscriber> subscribers(100'000);
+    std::vector<topics::Subscriber> subscribers(20'000);
     for (auto& one : subscribers) index.add("all/#", &one, {});
     for (auto& one : std::span(subscribers).subspan(0, 1000)) index.add("few/#", &one, {});
     for (int round = 0; round < 3; ++round)
         for (int i = 0; i < 20; ++i) {
-            EXPECT_EQ(index.match("all/" + std::to_string(i), false).targets.size(), 100'000u);
+            EXPECT_EQ(index.match("all/" + std::to_string(i), false).targets.size(), 20'000u);
             EXPECT_EQ(index.match("few/" + std::to_string(i), false).targets.size(), 1000u);
             EXPECT_LE(index.cache_bytes(), 1u << 20);
         }
