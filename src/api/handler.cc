@@ -110,8 +110,9 @@ std::optional<Reply> Handler::impersonate(const Request& request, User& user) co
 Reply Handler::handle(const Request& request) {
     auto user = request.user;
     // What is quoted in answers, objects and lines of the log is text from here on.
-    const bool is_text = utf8_fault(request.path) == std::string_view::npos && std::ranges::all_of(request.query, [](const auto& pair) { return utf8_fault(pair.first) == std::string_view::npos && utf8_fault(pair.second) == std::string_view::npos; });
-    if (!is_text) return failure_reply(400, "BadRequest", "the path and the query must be well-formed UTF-8 without NUL (percent-encoded, RFC 3986)");
+    if (utf8_fault(request.path) != std::string_view::npos) return failure_reply(404, "NotFound", "the path is not well-formed UTF-8 without NUL (percent-encoded, RFC 3986): nothing is there");
+    const bool is_text = std::ranges::all_of(request.query, [](const auto& pair) { return utf8_fault(pair.first) == std::string_view::npos && utf8_fault(pair.second) == std::string_view::npos; });
+    if (!is_text) return failure_reply(400, "BadRequest", "the query must be well-formed UTF-8 without NUL (percent-encoded, RFC 3986)");
     if (!request.authorization.empty()) {
         constexpr std::string_view bearer = "Bearer ";
         if (!request.authorization.starts_with(bearer)) return failure_reply(401, "Unauthorized", "Unauthorized");

@@ -176,7 +176,8 @@ Answer<ObjectRef> RemoteObjects::patch(const Kind& kind, const std::string& name
     if (type == registry::PatchType::apply) body["apiVersion"] = kind.api_version(), body["kind"] = kind.kind;
     return send("PATCH", client::path_of(kind, name_space, name) + "?fieldManager=" + manager + (type == registry::PatchType::apply ? "&force=true" : ""), body, media_of(type));
 }
-Answer<void> RemoteObjects::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const Json& status, const std::string& manager) {
+Answer<void> RemoteObjects::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const Json& told, const std::string& manager) {
+    const auto status = resources::printable_texts(told);
     const auto current = get(kind, name_space, name);
     if (current == nullptr || at_path(*current, "status") == status) return {};
     // What the new status no longer has is taken away by name.

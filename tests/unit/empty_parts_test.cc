@@ -112,7 +112,7 @@ TEST(EmptyParts, as_the_registry_keeps_them) {
     int kept = 0;
     std::string refusals;
     auto store = [&](const Json& rule) {
-        const auto made = registry->create(kind, "azure-iot-operations", {{"metadata", {{"name", "p" + std::to_string(kept)}}}, {"spec", {{"authorizationPolicies", {{"rules", Json::array({rule})}}}}}});
+        const auto made = registry->create(kind, "azure-iot-operations", {{"metadata", {{"name", "policy-" + std::to_string(kept)}}}, {"spec", {{"authorizationPolicies", {{"rules", Json::array({rule})}}}}}});
         if (!made) {
             refusals += made.error().message + "\n";   // refused with the field's path is as good
             return;

@@ -155,9 +155,9 @@ TEST(Escape, statuses_events_and_cells_are_tame) {
     expect_tame(text_at(*events[0], "message"), "Event");
 
     const auto& listener = kind("mqttbroker.iotoperations.azure.com/v1", "BrokerListener");
-    registry->create(listener, "azure-iot-operations", {{"metadata", {{"name", "l"}}}, {"spec", {{"brokerRef", "b"}, {"ports", Json::array({{{"port", 1}}})}}}}).value();
-    ASSERT_TRUE(objects.put_status(listener, "azure-iot-operations", "l", {{"runtimeStatus", {{"status", "Running"}, {"description", evil}}}, {"portStatus", Json::array({{{"port", 1}, {"warnings", {evil}}}})}}, "test"));
-    const auto shown = *registry->get(listener, "azure-iot-operations", "l").value();
+    registry->create(listener, "azure-iot-operations", {{"metadata", {{"name", "lan"}}}, {"spec", {{"brokerRef", "default"}, {"ports", Json::array({{{"port", 1883}}})}}}}).value();
+    ASSERT_TRUE(objects.put_status(listener, "azure-iot-operations", "lan", {{"runtimeStatus", {{"status", "Running"}, {"description", evil}}}, {"portStatus", Json::array({{{"port", 1}, {"warnings", {evil}}}})}}, "test"));
+    const auto shown = *registry->get(listener, "azure-iot-operations", "lan").value();
     EXPECT_NO_THROW(static_cast<void>(shown.dump()));
     expect_tame(text_at(shown, "status.runtimeStatus.description"), "description");
     expect_tame(shown["status"]["portStatus"][0]["warnings"][0], "warning");
