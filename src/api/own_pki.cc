@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "crypto/cross_certificate.h"
 
 namespace penstock::api {
 
@@ -118,6 +119,17 @@ bool OwnPki::operator==(const OwnPki& other) const {
     };
     return same(ca, other.ca) && same(server, other.server) && same(admin, other.admin) &&
            trusted == other.trusted;
+}
+
+KeyPair vouched_for(KeyPair ca, const KeyPair& former, std::int64_t now_ms) {
+    const auto chain = certificates_of(ca.certificate);
+    if (chain.empty() || !chain.front().matches_key(ca.key) || chain.front().matches_key(former.key))
+        return ca;
+    auto cross = crypto::cross_certify(chain.front(), former, now_ms);
+    if (!cross) return ca;
+    if (!ca.certificate.ends_with('\n')) ca.certificate += '\n';
+    ca.certificate += *cross + way_up(former, now_ms);
+    return ca;
 }
 
 std::int64_t renewal_ms(const Certificate& certificate, int days) {

@@ -49,6 +49,10 @@ std::string ca_due(const crypto::Certificate& ca, std::int64_t now_ms);
 std::string leaf_due(const crypto::KeyPair& leaf, const crypto::Certificate& ca, const ServerNames* names,
                      std::int64_t now_ms);
 
+/// `ca` with a cross certificate by `former` behind it, where the two are different keys and `former` can
+/// still vouch: what somebody put in the place of a CA whose key is still known. Else `ca` as it is.
+crypto::KeyPair vouched_for(crypto::KeyPair ca, const crypto::KeyPair& former, std::int64_t now_ms);
+
 struct PkiRenewal {
     OwnPki pki;
     std::vector<std::string> done;   ///< what was made, and why; empty: all goes on as it is

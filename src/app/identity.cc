@@ -217,6 +217,7 @@ Result<Identity> open_identity(const fs::path& folder, std::int64_t now_ms, cons
         if (have.trusted.empty()) have.trusted = current->trusted;
         // A CA that somebody removed gets its successor while its key is still known: nobody is cut off.
         if (have.ca.certificate.empty() && have.ca.key.empty()) have.ca = current->ca, new_ca = true;
+        else have.ca = api::vouched_for(have.ca, current->ca, now_ms);
     }
     auto next = api::renew(have, names, now_ms, new_ca);
     if (!next) return fail(fmt::format("{}/{}", folder.string(), next.error().message));

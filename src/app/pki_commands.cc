@@ -227,7 +227,8 @@ Result<void> add_own(client::Client& api,
             text_at(one, "fault").empty() ? text_at(one, "whenItEnds") : "FAULT: " + text_at(one, "fault");
         add(ends < 0 ? INT64_MAX : ends,
             {fmt::format("API pki/{} ({})", text_at(one, "where"), text_at(one, "name")),
-             text_at(one, "subject", "-"), ends < 0 ? "-" : rfc3339(ends), ends < 0 ? "-" : left_text(ends),
+             text_at(one, "subject").empty() ? std::string("-") : text_at(one, "subject"),
+             ends < 0 ? "-" : rfc3339(ends), ends < 0 ? "-" : left_text(ends),
              text_at(one, "renewal", text_at(one, "name") == "ca" ? "by hand" : "-"), text_at(one, "usedBy"),
              breaks});
     }

@@ -318,6 +318,12 @@ TEST(IdentityKeeper, takes_over_a_ca_that_is_put_there_and_never_half_of_it) {
     keeper.look(now);
     EXPECT_TRUE(first(chain_of(keeper.identity().server.certificate)).is_signed_by(first(chain_of(ca))));
     EXPECT_EQ(fault(before.admin.certificate, keeper.identity().trusted, crypto::Purpose::client, now), "");
+    EXPECT_EQ(fault(keeper.identity().server.certificate, before.trusted, crypto::Purpose::server, now), "")
+        << "who trusts the old CA alone finds the way";
+    EXPECT_EQ(fault(keeper.identity().server.certificate, ca, crypto::Purpose::server, now), "");
+    const auto taken = keeper.identity();
+    keeper.look(now + 1000);
+    EXPECT_EQ(keeper.identity(), taken) << "once, and not at each look";
     // Whom the file of trusted CAs no longer names is not trusted any more.
     folder.write("api-ca-trusted.crt", ca);
     keeper.look(now);
