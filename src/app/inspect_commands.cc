@@ -283,11 +283,13 @@ int wait(const ResourceOptions& options, const WaitOptions& wanted) {
         if (!answer->ok() && answer->status != 404) return refused(answer);
         if (answer->status == 404 && !gone && !made) return refused(answer);
         done = gone ? answer->status == 404 : answer->ok() && holds(answer->body);
+        // From what was just read on: an object that goes away before the watch begins is told of all the same.
+        auto from = answer->ok() ? text_at(answer->body, "metadata.resourceVersion") : std::string("0");
         while (!done) {
             const auto began = monotonic_ms();
             const auto left = (deadline - began) / 1000;
             if (left <= 0) return problem(fmt::format("timed out waiting for the condition on {}", label));
-            const auto ended = connected->watch(fmt::format("{}?watch=true&fieldSelector=metadata.name%3D{}&timeoutSeconds={}", target, name, std::max<std::int64_t>(1, left)), "application/json", [&](const Json& event) {
+            const auto ended = connected->watch(fmt::format("{}?watch=true&resourceVersion={}&fieldSelector=metadata.name%3D{}&timeoutSeconds={}", target, from, name, std::max<std::int64_t>(1, left)), "application/json", [&](const Json& event) {
                 const auto type = text_at(event, "type");
                 done = gone ? type == "DELETED" : (type == "ADDED" || type == "MODIFIED") && holds(event["object"]);
                 return !done;
@@ -302,6 +304,9 @@ int wait(const ResourceOptions& options, const WaitOptions& wanted) {
             if (!done && gone) {
                 answer = connected->request("GET", client::path_of(*one->kind, connected->access().name_space, name));
                 done = answer && answer->status == 404;
+                if (answer && answer->ok()) from = text_at(answer->body, "metadata.resourceVersion");
+            } else {
+                from = "0";
             }
         }
         std::cout << label << (gone ? " deleted" : " condition met") << "\n";
