@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "api/authorizer.h"
+#include "crypto/trust.h"
 #include "crypto/x509.h"
 
 namespace penstock::api {
