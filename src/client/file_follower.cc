@@ -110,7 +110,7 @@ void FileFollower::notice(Look look, std::int64_t now) {
 
 FollowState FileFollower::decide(std::int64_t now) {
     notice(files_->look(), now);
-    if (applied_ == seen_ && (retry_at_ms_ == 0 || now < retry_at_ms_)) return state_;
+    if (applied_ == seen_ && (outcome_.phase != FollowState::Phase::refused || now < retry_at_ms_)) return outcome_;   // also when they were away meanwhile
     std::int64_t needed_ms = settle_ms;
     if (auto state = not_whole(now, needed_ms)) return *state;
     if (now - changed_at_ms_ < needed_ms) return waiting("they changed a moment ago");
@@ -123,7 +123,8 @@ FollowState FileFollower::decide(std::int64_t now) {
     if (!lost_)
         if (auto found = find_losses(); !found) return waiting(found.error().message);
     if (now - content_since_ms_ < lost_needs_ms_) return waiting(fmt::format("{}; that takes effect when the files stay so for {} s", *lost_, lost_needs_ms_ / 1000));
-    return apply(now);
+    outcome_ = apply(now);
+    return outcome_;
 }
 
 /// Why the files cannot be taken for whole, if so; else how long they must have been unchanged.

@@ -98,6 +98,7 @@ class FileFollower {
     std::vector<std::string> faults_;            ///< of `documents_`
     std::map<std::string, resources::Json> in_force_;    ///< documents as they were applied last, since this start
     std::int64_t retry_at_ms_ = 0, retry_ms_ = 0;        ///< after a refusal; 0: none
+    FollowState outcome_;                        ///< of the last `apply`
     FollowState state_;
     std::string told_;                           ///< what was logged last
     std::function<void(const resources::Json&, const std::string&)> on_conflict_;

@@ -170,6 +170,7 @@ class Store final : public Durable, public Backing {
         unreadable_ = found.IsCorruption() && !was_repaired_ ? found : rocksdb::Status::OK();
         if (!unreadable_.ok()) return {};
         if (!found.IsNotFound()) return fail(fmt::format("{}: cannot be read: {}; restore a backup", options_.folder, found.ToString()));
+        if (read_only_) return fail(fmt::format("{}: {}; make room, or make it writable", options_.folder, last_error_));   // nothing was kept here yet
         const std::unique_ptr<rocksdb::Iterator> any(db_->NewIterator({}));
         any->SeekToFirst();
         // A repair may have lost the marks with the table they stood in.

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "api/handler.h"
+#include "base/text.h"
 #include "client/apply.h"
 #include "crypto/x509.h"
 #include "harness/api_transport.h"
@@ -534,7 +535,7 @@ TEST(Bounds, selectors_and_table_columns_of_users_words) {
         ASSERT_NO_THROW({ [[maybe_unused]] const auto one = api::Selector::parse(kind, text, ""); });
         ASSERT_NO_THROW({ [[maybe_unused]] const auto one = api::Selector::parse(kind, "", text); });
     }
-    for (const auto& path : {std::string("."), ".a[", std::string(".a[']"), std::string(".a['"), std::string(".a[?(@.)]"), ".a[?(@.b==)]", "." + std::string(60'000, '['), "." + std::string(60'000, '.'), ".a[?(@.b==\"]"}) {
+    for (const auto& path : std::vector<std::string>{".", ".a[", std::string(".a[']"), std::string(".a['"), std::string(".a[?(@.)]"), ".a[?(@.b==)]", "." + std::string(60'000, '['), "." + std::string(60'000, '.'), ".a[?(@.b==\"]"}) {
         Kind thing{.version = "v1", .kind = "Thing", .columns = {{.name = "X", .path = path}}};
         const auto object = std::make_shared<const Json>(Json{{"metadata", {{"name", "x"}}}, {"a", {{{"b", "c"}}}}});
         ASSERT_NO_THROW({ [[maybe_unused]] const auto table = api::make_table(thing, {object}, "1", "None", true); }) << path.substr(0, 40);

@@ -310,7 +310,8 @@ class Disk : public testing::Test {
     void write(const std::string& name, const std::string& text) { std::ofstream(folder / name) << text; }
     std::vector<std::string> names(client::DiskFiles& files) {
         std::vector<std::string> out;
-        for (const auto& file : files.look().front().files) out.push_back(std::filesystem::path(file.path).filename());
+        const auto look = files.look();
+        for (const auto& file : look.front().files) out.push_back(std::filesystem::path(file.path).filename());
         return out;
     }
     std::filesystem::path folder;
@@ -343,7 +344,8 @@ TEST_F(Disk, a_configmap_mount_swaps_its_link) {
 
 TEST_F(Disk, what_is_not_there_or_no_file_is_a_fault) {
     client::DiskFiles gone({(folder / "x.yaml").string(), (folder / "y").string()});
-    for (const auto& source : gone.look()) EXPECT_NE(source.fault.find("No such file or directory"), std::string::npos);
+    const auto look = gone.look();
+    for (const auto& source : look) EXPECT_NE(source.fault.find("No such file or directory"), std::string::npos);
     client::DiskFiles device({"/dev/zero"});
     EXPECT_EQ(device.look().front().fault, "/dev/zero: is neither a file nor a folder");
     write("big.yaml", std::string(resources::manifest_bytes_max + 1, '#'));
