@@ -245,7 +245,9 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         if (what.fault.empty() && what.rules == 0) port.warnings.push_back(fmt::format("BrokerAuthorization {} has no rules: it denies everything", authorization));
         if (authentication.empty()) port.warnings.emplace_back("authorizationRef has no effect without authenticationRef");
     }
-    if (const auto& deleted = who.deleted.empty() ? policy_deleted : who.deleted; !deleted.empty() && port.blocked.empty()) {
+    if (const auto& deleted = who.deleted.empty() ? policy_deleted : who.deleted; !deleted.empty() && port.config.authenticator == nullptr) {
+        port.warnings.push_back(deleted + "; without authenticationRef it has no effect");
+    } else if (!deleted.empty() && port.blocked.empty()) {
         port.nobody = fmt::format("newcomers are refused (0x88) and those who are connected stay under the last rules, until penstock restarts: {}", deleted);
         port.config.authenticator = hold(port, deleted);
     } else if (port.blocked.empty()) {
@@ -487,7 +489,8 @@ void BrokerController::keep_leaving(Plan& plan, const std::vector<Json>& listene
                 log::info("control", "a listener was deleted; its connections end in {} ms unless it comes back listener={}", leaving_ms, port.config.resource);
             }
             port.is_leaving = true;
-            port.config.authenticator = std::make_shared<auth::HeldAuthenticator>(port.config.authenticator, "the listener was deleted", probe_secret_);
+            // Who is connected without having said who he is would have to go, if the port began to ask.
+            if (port.config.authenticator != nullptr) port.config.authenticator = std::make_shared<auth::HeldAuthenticator>(port.config.authenticator, "the listener was deleted", probe_secret_);
             leaving.ports.push_back(std::move(port));
         }
     // What is wanted now comes first, and what comes back is what it was.
