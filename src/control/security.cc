@@ -128,7 +128,7 @@ PreparedTls SecurityBuilder::or_last_good(Kept<PreparedTls>& kept, PreparedTls w
     if (kept.value.context == nullptr) return wanted;
     if (std::exchange(kept.told, wanted.fault) != wanted.fault) log::warn("control", "the certificate of a listener is not there or cannot be used, the one before goes on listener={} why=\"{}\"", listener, wanted.fault);
     auto out = kept.value;
-    out.warnings.push_back(fmt::format("{}; the certificate before (ends {}) goes on being served until then, and is gone when penstock restarts", wanted.fault, rfc3339(out.context->chain().front().not_after_ms())));
+    out.warnings.insert(out.warnings.begin(), fmt::format("{}; the certificate before (ends {}) goes on being served until then, and is gone when penstock restarts", wanted.fault, rfc3339(out.context->chain().front().not_after_ms())));
     return out;
 }
 

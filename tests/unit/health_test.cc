@@ -342,7 +342,7 @@ TEST(CertificateOutlook, a_chain_without_its_intermediate_and_an_end_that_nobody
     Chain soon(3);
     const auto ends = soon.told({soon.leaf, soon.intermediate}, {soon.root});
     ASSERT_EQ(ends.size(), 1u);
-    EXPECT_NE(ends[0].find("ends in 3 days"), std::string::npos) << ends[0];
+    EXPECT_NE(ends[0].find("ends in 2 days"), std::string::npos) << ends[0];
     EXPECT_NE(ends[0].find("kubectl create secret tls mine"), std::string::npos);
     EXPECT_TRUE(soon.told({soon.leaf, soon.intermediate}, {soon.root}, false).empty()) << "it is renewed";
 }
@@ -380,13 +380,13 @@ TEST(Deleted, the_last_good_certificate_serves_until_another_comes) {
         EXPECT_EQ(meanwhile.context, first.context);
         EXPECT_EQ(meanwhile.fault, "");
         ASSERT_FALSE(meanwhile.warnings.empty());
-        EXPECT_NE(meanwhile.warnings.back().find("kubectl create secret tls mine"), std::string::npos) << meanwhile.warnings.back();
-        EXPECT_NE(meanwhile.warnings.back().find("goes on being served"), std::string::npos);
+        EXPECT_NE(meanwhile.warnings.front().find("kubectl create secret tls mine"), std::string::npos) << meanwhile.warnings.front();
+        EXPECT_NE(meanwhile.warnings.front().find("goes on being served"), std::string::npos);
     }
     // Half a Secret is none either.
     world.put(core("Secret"), "mine", {{"type", "Opaque"}, {"data", {{"tls.crt", base64_encode(pair.certificate)}}}});
     EXPECT_EQ(world.manual().context, first.context);
-    EXPECT_NE(world.manual().warnings.back().find("needs the entries tls.crt and tls.key"), std::string::npos);
+    EXPECT_NE(world.manual().warnings.front().find("needs the entries tls.crt and tls.key"), std::string::npos);
     world.registry->remove(core("Secret"), space, "mine").value();
     world.put_pair(crypto::make_leaf(ca, {.common_name = "broker", .organizations = {}, .dns_names = {"localhost"}, .addresses = {}, .server = true, .days = 91}).value());
     const auto second = world.manual();
@@ -397,7 +397,7 @@ TEST(Deleted, the_last_good_certificate_serves_until_another_comes) {
 
 TEST(Deleted, rules_hold_for_those_who_are_in_and_not_for_newcomers) {
     Security world;
-    const Json users = {{"brokerRef", "default"}, {"authenticationMethods", Json::array({{{"method", "Password"}, {"passwordSettings", {{"secretRef", "users"}}}}})}};
+    const auto users = resources::parse_json(R"({"brokerRef": "default", "authenticationMethods": [{"method": "Password", "passwordSettings": {"secretRef": "users"}}]})").value();
     world.put(core("Secret"), "users", {{"data", {{"ada", base64_encode("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g")}}}});
     EXPECT_NE(world.builder.authenticator(space, "a").fault, "");
     world.put(broker_kind("BrokerAuthentication"), "a", {{"spec", users}});
@@ -416,7 +416,7 @@ TEST(Deleted, rules_hold_for_those_who_are_in_and_not_for_newcomers) {
     world.put(broker_kind("BrokerAuthentication"), "a", {{"spec", users}});
     EXPECT_NE(world.builder.authenticator(space, "a").deleted, "");
 
-    const Json rules = {{"brokerRef", "default"}, {"authorizationPolicies", {{"rules", Json::array({{{"principals", {{"usernames", {"ada"}}}}, {"brokerResources", Json::array({{{"method", "Connect"}}})}}})}}}};
+    const auto rules = resources::parse_json(R"({"brokerRef": "default", "authorizationPolicies": {"rules": [{"principals": {"usernames": ["ada"]}, "brokerResources": [{"method": "Connect"}]}]}})").value();
     EXPECT_NE(world.builder.policy(space, "p").fault, "");
     world.put(broker_kind("BrokerAuthorization"), "p", {{"spec", rules}});
     const auto policy = world.builder.policy(space, "p");
