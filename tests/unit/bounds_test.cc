@@ -12,6 +12,7 @@
 #include "api/handler.h"
 #include "base/text.h"
 #include "client/apply.h"
+#include "crypto/revocation.h"
 #include "crypto/x509.h"
 #include "harness/api_transport.h"
 #include "resources/definition.h"

@@ -65,7 +65,8 @@ struct Life final : Recovered {
     }
     [[nodiscard]] std::string notice() const { return durable->figures().notice; }
     void session(SessionRecord) override {}
-    void subscription(std::string_view, std::string_view, const topics::Options&) override {}
+    void subscription(std::string_view, std::string_view, const topics::Options&, std::uint32_t) override {}
+    void handed_on(std::string_view, std::vector<Share>, std::unique_ptr<SessionStore>) override {}
     void incoming(std::string_view, std::uint16_t) override {}
     void seen(std::string_view, std::uint16_t, Portion) override {}
     void leaving(std::uint64_t, LeavingRecord) override {}

@@ -110,7 +110,8 @@ struct Life final : store::Recovered {
         engine.reset();
     }
     void session(store::SessionRecord) override {}
-    void subscription(std::string_view, std::string_view, const topics::Options&) override {}
+    void subscription(std::string_view, std::string_view, const topics::Options&, std::uint32_t) override {}
+    void handed_on(std::string_view, std::vector<store::Share>, std::unique_ptr<store::SessionStore>) override {}
     void incoming(std::string_view, std::uint16_t) override {}
     void seen(std::string_view, std::uint16_t, store::Portion) override {}
     void leaving(std::uint64_t, store::LeavingRecord) override {}
