@@ -173,7 +173,7 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
         if (current == nullptr) continue;
         std::string ports;
         Json details = Json::array();
-        bool closed = false, blocked = false, unprotected = false;
+        bool closed = false, blocked = false, unprotected = false, refused = false;
         for (const auto i : indexes) {
             const auto& port = plan.ports[i];
             const auto& state = states[i];
@@ -186,12 +186,13 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
             else if (!port.refused.empty() || !port.nobody.empty()) detail["message"] = port.refused.empty() ? port.nobody : port.refused;
             closed |= !state.is_open;
             blocked |= !port.blocked.empty();
+            refused |= state.is_open && !port.refused.empty();
             unprotected |= state.is_open && port.config.authenticator == nullptr;
             details.push_back(std::move(detail));
         }
         const auto subject = subject_of("BrokerListener", key.first + "/" + key.second);
         const auto health = health_of(all, subject);
-        const auto runtime = !closed ? "Running" : blocked ? "Waiting" : "Recovering";
+        const auto runtime = !closed ? refused ? "Failed" : "Running" : blocked ? "Waiting" : "Recovering";
         const auto faults = texts_of(all, subject);
         std::string description = closed ? faults : "Accepting connections.";
         if (!closed && unprotected) description = "Accepting connections; no authentication: anybody who reaches the port may connect.";

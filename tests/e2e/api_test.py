@@ -97,7 +97,7 @@ def manifests():
         expect(p.run("apply", "--server-side", "--force-conflicts", "--field-manager", "kubectl", "-f", p.write("person.yaml", listener("plant", [f"{{port: {one}, protocol: WebSockets}}"], "LoadBalancer"))), "configured")
         (folder / "plant.yaml").write_text(listener("plant", [f"{{port: {one}, protocol: Mqtt}}", f"{{port: {two}, protocol: Mqtt}}"], "LoadBalancer"))
         wait_until(lambda: "FileConflict" in p.run("get", "event").stdout, "the conflict as an Event")
-        assert "others own its fields" in p.logs(), p.logs()
+        assert "others own fields of it" in p.logs(), p.logs()
         ports = p.get("brokerlistener", "plant")["spec"]["ports"]
         assert [port["protocol"] for port in ports] == ["WebSockets"], ports
         (folder / "plant.yaml").unlink()

@@ -171,7 +171,8 @@ class Disk(Case):
         self.up()
         self.assertEqual(self.retained(["one", "two"]), {"one": "before", "two": "after"})
         for name in ("one", "two"):
-            self.assertEqual(p.run("get", "configmap", name).returncode, 0)
+            got = p.run("get", "configmap", name, "-n", "default")
+            self.assertEqual(got.returncode, 0, got.stderr)
 
     def test_a_disk_that_is_unmounted_and_comes_back(self):
         p = self.prepare()

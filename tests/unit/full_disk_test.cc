@@ -179,7 +179,8 @@ TEST(FullDisk, state_is_read_at_a_start_without_room_and_writing_begins_when_the
         Life life(folder.path);
         ASSERT_TRUE(life.wait(life.keep("t", "before")));
     }
-    const auto disk = std::make_shared<Disk>(Refused::append, 0, 40);
+    // Each try takes at least one refusal, and the pauses between tries grow to five seconds.
+    const auto disk = std::make_shared<Disk>(Refused::append, 0, 10);
     {
         Life life(folder.path, disk);
         ASSERT_TRUE(life.durable) << life.why;

@@ -330,6 +330,7 @@ struct Chain {
 TEST(CertificateOutlook, a_chain_without_its_intermediate_and_an_end_that_nobody_renews) {
     Chain chain(200);
     EXPECT_TRUE(chain.told({chain.leaf, chain.intermediate}, {chain.root}).empty());
+    EXPECT_TRUE(chain.told({chain.leaf, chain.intermediate}, {}).empty()) << "the root is known to clients, not here";
     EXPECT_TRUE(chain.told({chain.leaf, chain.intermediate, chain.root}, {}).empty());
     auto lacking = chain.told({chain.leaf}, {chain.root, chain.intermediate});
     ASSERT_EQ(lacking.size(), 1u);
@@ -361,7 +362,8 @@ struct Security {
     }
     void put(const resources::Kind& kind, const std::string& name, Json content) {
         content["metadata"]["name"] = name;
-        registry->create(kind, space, content).value();
+        const auto made = registry->create(kind, space, content);
+        ASSERT_TRUE(made.has_value()) << made.error().message;
     }
     void put_pair(const crypto::KeyPair& pair) { put(core("Secret"), "mine", {{"type", "kubernetes.io/tls"}, {"data", {{"tls.crt", base64_encode(pair.certificate)}, {"tls.key", base64_encode(pair.key)}}}}); }
 };
@@ -398,31 +400,31 @@ TEST(Deleted, the_last_good_certificate_serves_until_another_comes) {
 TEST(Deleted, rules_hold_for_those_who_are_in_and_not_for_newcomers) {
     Security world;
     const auto users = resources::parse_json(R"({"brokerRef": "default", "authenticationMethods": [{"method": "Password", "passwordSettings": {"secretRef": "users"}}]})").value();
-    world.put(core("Secret"), "users", {{"data", {{"ada", base64_encode("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g")}}}});
-    EXPECT_NE(world.builder.authenticator(space, "a").fault, "");
-    world.put(broker_kind("BrokerAuthentication"), "a", {{"spec", users}});
-    const auto first = world.builder.authenticator(space, "a");
+    world.put(core("Secret"), "users", Json::object({{"data", Json::object({{"ada", base64_encode("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g")}})}}));
+    EXPECT_NE(world.builder.authenticator(space, "way").fault, "");
+    world.put(broker_kind("BrokerAuthentication"), "way", Json::object({{"spec", users}}));
+    const auto first = world.builder.authenticator(space, "way");
     ASSERT_NE(first.authenticator, nullptr) << first.fault;
     EXPECT_EQ(first.deleted, "");
     world.registry->remove(core("Secret"), space, "users").value();
-    auto meanwhile = world.builder.authenticator(space, "a");
+    auto meanwhile = world.builder.authenticator(space, "way");
     EXPECT_EQ(meanwhile.authenticator, first.authenticator);
     EXPECT_NE(meanwhile.deleted.find("penstock passwd"), std::string::npos) << meanwhile.deleted;
-    world.registry->remove(broker_kind("BrokerAuthentication"), space, "a").value();
-    meanwhile = world.builder.authenticator(space, "a");
+    world.registry->remove(broker_kind("BrokerAuthentication"), space, "way").value();
+    meanwhile = world.builder.authenticator(space, "way");
     EXPECT_EQ(meanwhile.authenticator, first.authenticator);
-    EXPECT_NE(meanwhile.deleted.find("BrokerAuthentication azure-iot-operations/a was deleted"), std::string::npos);
+    EXPECT_NE(meanwhile.deleted.find("BrokerAuthentication azure-iot-operations/way was deleted"), std::string::npos);
     // Rules of the same name that cannot be used yet are as good as none.
-    world.put(broker_kind("BrokerAuthentication"), "a", {{"spec", users}});
-    EXPECT_NE(world.builder.authenticator(space, "a").deleted, "");
+    world.put(broker_kind("BrokerAuthentication"), "way", Json::object({{"spec", users}}));
+    EXPECT_NE(world.builder.authenticator(space, "way").deleted, "");
 
     const auto rules = resources::parse_json(R"({"brokerRef": "default", "authorizationPolicies": {"rules": [{"principals": {"usernames": ["ada"]}, "brokerResources": [{"method": "Connect"}]}]}})").value();
-    EXPECT_NE(world.builder.policy(space, "p").fault, "");
-    world.put(broker_kind("BrokerAuthorization"), "p", {{"spec", rules}});
-    const auto policy = world.builder.policy(space, "p");
-    world.registry->remove(broker_kind("BrokerAuthorization"), space, "p").value();
-    EXPECT_EQ(world.builder.policy(space, "p").policy, policy.policy);
-    EXPECT_NE(world.builder.policy(space, "p").deleted, "");
+    EXPECT_NE(world.builder.policy(space, "may").fault, "");
+    world.put(broker_kind("BrokerAuthorization"), "may", Json::object({{"spec", rules}}));
+    const auto policy = world.builder.policy(space, "may");
+    world.registry->remove(broker_kind("BrokerAuthorization"), space, "may").value();
+    EXPECT_EQ(world.builder.policy(space, "may").policy, policy.policy);
+    EXPECT_NE(world.builder.policy(space, "may").deleted, "");
 }
 
 struct Open : auth::Authenticator {

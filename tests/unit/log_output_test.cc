@@ -1,4 +1,5 @@
 // Standard error that nobody reads, that is full, slow or closed: whoever logs goes on, and what is lost is counted and told.
+#include <csignal>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -152,10 +153,17 @@ TEST(LogOutput, a_descriptor_that_somebody_made_non_blocking_loses_nothing) {
     EXPECT_EQ(output.figures().lost, 0u);
 }
 
+/// In a death test's process: lines go to standard error and signals do what they do, not what the tests' main made of them.
+void as_in_a_daemon() {
+    set_sink({});
+    for (const int number : {SIGABRT, SIGSEGV}) std::signal(number, SIG_DFL);
+}
+
 TEST(LogOutput, what_was_logged_before_a_crash_is_written) {
     GTEST_FLAG_SET(death_test_style, "threadsafe");
     EXPECT_EXIT(
         {
+            as_in_a_daemon();
             const BackgroundOutput output;
             for (int i = 0; i < 500; ++i) error("app", "line {}", i);
             error("app", "the last words");
@@ -168,6 +176,7 @@ TEST(LogOutput, a_crash_does_not_wait_for_a_reader_that_is_not_there) {
     GTEST_FLAG_SET(death_test_style, "threadsafe");
     EXPECT_EXIT(
         {
+            as_in_a_daemon();
             const Pipe pipe;
             dup2(pipe.ends[1], STDERR_FILENO);
             const BackgroundOutput output;
@@ -181,6 +190,7 @@ TEST(LogOutput, the_end_of_a_process_does_not_wait_for_a_reader_that_is_not_ther
     GTEST_FLAG_SET(death_test_style, "threadsafe");
     EXPECT_EXIT(
         {
+            as_in_a_daemon();
             const Pipe pipe;
             dup2(pipe.ends[1], STDERR_FILENO);
             {
