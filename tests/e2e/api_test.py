@@ -101,7 +101,7 @@ def manifests():
         ports = p.get("brokerlistener", "plant")["spec"]["ports"]
         assert [port["protocol"] for port in ports] == ["WebSockets"], ports
         (folder / "plant.yaml").unlink()
-        wait_until(lambda: p.get("brokerlistener", "plant") is None, "what leaves the folder is deleted")
+        wait_until(lambda: p.get("brokerlistener", "plant") is None, "what leaves the folder is deleted", 60)
 
 
 def roles():

@@ -97,7 +97,7 @@ class Damage(unittest.TestCase):
         (p.folder / "log").write_text("")
         p.log = open(p.folder / "log", "ab")
         p.process = subprocess.Popen([p.binary, "run", "--data-dir", str(p.data), "--api-port", str(p.api_port), "-f", p.files[0]], stdout=p.log, stderr=p.log, env=p.env)
-        wait_until(lambda: p.process.poll() is not None or "is running" in p.logs(), "an end or the resource API", 30)
+        wait_until(lambda: p.process.poll() is not None or "Ctrl-C stops it" in p.logs(), "an end or the resource API", 30)
         return p.logs() if p.process.poll() is not None else None
 
     def retained(self):

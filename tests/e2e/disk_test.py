@@ -143,7 +143,7 @@ class Disk(Case):
             subprocess.run(["mount", "-o", "remount,ro", str(p.data)], check=True)
             p.start()
             self.up()
-            self.assertEqual(self.client("sender", expiry=0).put("kept", "no", retain=True), 0x97)
+            self.assertEqual(self.client("other", expiry=0).put("kept", "no", retain=True), 0x97)   # who resumes a session waits
             refused = p.run("apply", "-f", "-", stdin=config_map("no"))
             self.assertNotEqual(refused.returncode, 0)
             self.assertIn("read-only", refused.stderr + refused.stdout)
