@@ -197,6 +197,7 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
         std::string description = closed ? faults : "Accepting connections.";
         if (!closed && unprotected) description = "Accepting connections; no authentication: anybody who reaches the port may connect.";
         if (!closed && !faults.empty()) description = fmt::format("{}{}{}", unprotected ? description + " " : "Accepting connections; ", health.status == "Unavailable" ? "" : "warnings: ", faults);
+        if (!closed && refused) description = "The port is open, and clients that verify its certificate refuse it: " + faults;
         auto status = basic_status(*current, runtime, description, with_times(*current, health, wall_ms()));
         status["ports"] = ports;
         status["portStatus"] = std::move(details);

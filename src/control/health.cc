@@ -66,7 +66,10 @@ void port_findings(const PortFacts& port, std::vector<Finding>& out) {
     if (!port.refused.empty()) add(Severity::unavailable, "CertificateRefused", port.refused);
     if (!port.nobody.empty()) add(Severity::unavailable, "NobodyCanConnect", port.nobody);
     if (!port.probe_fault.empty()) add(Severity::unavailable, "BrokerProbeFailed", "the self-test failed: " + port.probe_fault, "see: penstock traces --failed");
-    if (!port.warnings.empty()) add(Severity::degraded, "Warnings", joined(port.warnings));
+    std::vector<std::string> more;
+    for (const auto& warning : port.warnings)
+        if (port.refused.find(warning) == std::string::npos) more.push_back(warning);   // the refusal has told it
+    if (!more.empty()) add(Severity::degraded, "Warnings", joined(more));
 }
 
 }  // namespace
