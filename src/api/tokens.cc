@@ -75,6 +75,12 @@ Result<Json> Tokens::claims_of(const std::string& token) const {
 
 Result<Tokens::Checked> Tokens::check(const std::string& token, const std::vector<std::string>& wanted) const {
     // Checking a signature costs more than the rest of a request; the rest of a token is looked at each time.
+    // A key that is withdrawn takes what it signed along.
+    if (auto now_known = keys(); now_known != verified_by_) {
+        verified_.clear();
+        verified_bytes_ = 0;
+        verified_by_ = std::move(now_known);
+    }
     const auto hash = crypto::sha256(token);
     auto known = verified_.find(hash);
     if (known == verified_.end()) {

@@ -52,6 +52,7 @@ class Tokens {
     std::string issuer_;
     mutable std::size_t verified_bytes_ = 0;
     mutable std::map<std::string, resources::Json> verified_;   ///< claims by the token's hash: the token itself is not kept
+    mutable std::shared_ptr<const std::vector<Key>> verified_by_;   ///< the keys that `verified_` was checked with
     [[nodiscard]] std::shared_ptr<const std::vector<Key>> keys() const {
         const std::lock_guard lock(guard_);
         return keys_;

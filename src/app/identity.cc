@@ -130,6 +130,12 @@ Result<void> write_pair(const fs::path& folder, const std::string& name, const c
     return {};
 }
 
+/// The public half verifies what the private one signs: a file with a changed byte may be read all the same.
+bool is_whole_key(const std::string& pem) {
+    const auto signature = crypto::sign_es256(pem, "penstock");
+    return signature && crypto::verify_es256(pem, "penstock", *signature);
+}
+
 constexpr const char* next_ca = "api-ca-next.pem";
 constexpr const char* trusted_file = "api-ca-trusted.crt";
 
@@ -186,6 +192,8 @@ Result<TokenKeys> open_token_keys(const fs::path& folder, std::int64_t now_ms) {
     for (const auto& file : files) {
         auto text = read_file(file.path);
         if (!text) return std::unexpected(text.error());
+        if (!is_whole_key(*text))
+            return fail(fmt::format("{}: is damaged: no private key that signs can be read from it; put it back from a copy", file.path.string()));
         out.keys.push_back(std::move(*text));
     }
     return out;

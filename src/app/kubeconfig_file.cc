@@ -1,5 +1,7 @@
 #include "app/kubeconfig_file.h"
 
+#include <filesystem>
+
 #include "app/identity.h"
 
 namespace penstock::app {
@@ -8,6 +10,7 @@ Result<void> KubeconfigFile::set(std::string text) {
     {
         const std::lock_guard lock(state_->guard);
         state_->text = std::move(text);
+        state_->is_written = false;
     }
     return write();
 }
@@ -16,9 +19,14 @@ Result<void> KubeconfigFile::write() {
     std::string text;
     {
         const std::lock_guard lock(state_->guard);
+        std::error_code error;
+        if (state_->text.empty() || (state_->is_written && std::filesystem::exists(state_->path, error))) return {};
         text = state_->text;
     }
-    return text.empty() ? Result<void>() : write_private(state_->path, text);
+    auto written = write_private(state_->path, text);
+    const std::lock_guard lock(state_->guard);
+    state_->is_written = written.has_value();
+    return written;
 }
 
 Result<client::Access> KubeconfigFile::access_by(const std::shared_ptr<State>& state) {

@@ -80,8 +80,8 @@ Result<void> check_token_keys(const fs::path& folder, const Mark::Values& marked
         return fail(fmt::format("{}/service-account.key: is missing, though {} says that there was one; put it back from a copy; to begin with a new one, with which the tokens in use end, remove {}", folder.string(), mark, mark));
     for (const auto& file : files) {
         const auto text = read_file(file);
-        const auto point = text ? crypto::public_point(*text) : Result<crypto::PublicPoint>(std::unexpected(text.error()));
-        if (!point)
+        const auto signature = text ? crypto::sign_es256(*text, "penstock") : Result<std::string>(std::unexpected(text.error()));
+        if (!signature || !crypto::verify_es256(*text, "penstock", *signature))
             return fail(fmt::format("{}: is damaged: no private key can be read from it; put it back from a copy; to go on without it, with which the tokens it signed end, remove it{}", file.string(), files.size() == 1 ? " and " + mark : ""));
     }
     return {};

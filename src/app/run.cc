@@ -60,7 +60,7 @@ void create_defaults(registry::Registry& registry, bool with_listener) {
             log::error("app", "the default {} could not be made: {}", kind.kind, made.error().message);
     };
     const auto brokers = registry.list(broker, "").items;
-    if (brokers.empty()) seed(broker, Json::object());
+    if (brokers.empty()) seed(broker, {{"memoryProfile", "Medium"}});   // the default; an object of nothing would belong to nobody
     const auto name = brokers.empty() ? std::string("default") : text_at(*brokers.front(), "metadata.name");
     const Json token_method = {{"method", "ServiceAccountToken"}, {"serviceAccountTokenSettings", {{"audiences", {"aio-internal"}}}}};
     seed(authentication, {{"brokerRef", name}, {"authenticationMethods", Json::array({token_method})}});

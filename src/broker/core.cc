@@ -466,11 +466,14 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
             reasons.back() = ReasonCode::quota_exceeded;
             continue;
         }
-        const auto share = !shared.is_shared ? 0 : is_new ? ++session.next_share : share_of(session, shared);
-        if (is_new) session.subscriptions.add({.text = std::string(entry.filter), .options = options});
-        else known->options = options;
-        if (session.is_kept) engine_->put_subscription(session.client_id(), entry.filter, options, share);
-        index_subscription(session, shared, options, share);
+        // A subscription that is there as it is asked for costs nothing: finding it in the index takes a look at each subscriber of the filter.
+        if (is_new || known->options != options) {
+            const auto share = !shared.is_shared ? 0 : is_new ? ++session.next_share : share_of(session, shared);
+            if (is_new) session.subscriptions.add({.text = std::string(entry.filter), .options = options});
+            else known->options = options;
+            if (session.is_kept) engine_->put_subscription(session.client_id(), entry.filter, options, share);
+            index_subscription(session, shared, options, share);
+        }
         if (shared.is_shared) continue;   // no retained messages for shared subscriptions, §4.8.2
         if (entry.retain_handling == 0 || (entry.retain_handling == 1 && is_new)) retrieve.push_back({shared.filter, options});
     }

@@ -88,6 +88,10 @@ Result<std::string> read_manifest_text(const std::string& path) {
 DiskFiles::DiskFiles(std::vector<std::string> sources) : sources_(std::move(sources)) {
     for (auto& source : sources_)
         if (source != "-") source = fs::absolute(source).string();
+    // A pipe that takes the place of a file later is a fault of that source: reading it would wait for a writer, and nothing else
+    // would be followed meanwhile.
+    for (const auto& source : sources_)
+        if (is_stream(source)) pipes_.insert(source);
 }
 
 Look DiskFiles::look() {
@@ -95,7 +99,7 @@ Look DiskFiles::look() {
     for (const auto& path : sources_) {
         auto& source = out.emplace_back();
         source.path = path;
-        if (streams_.contains(path) || is_stream(path)) {
+        if (pipes_.contains(path)) {
             source.files.push_back({.path = path});
             continue;
         }
@@ -117,7 +121,7 @@ Look DiskFiles::look() {
 }
 
 Writer DiskFiles::writer_of(const std::string& path) {
-    if (streams_.contains(path) || is_stream(path)) return Writer::none;
+    if (pipes_.contains(path)) return Writer::none;
     const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0) return Writer::unknown;
     // A read lease (fcntl(2)) is given only while nobody has the file open for writing. Whoever opens it for writing in the moment
@@ -133,7 +137,7 @@ Writer DiskFiles::writer_of(const std::string& path) {
 Result<std::string> DiskFiles::read(const std::string& path) {
     const auto known = streams_.find(path);
     if (known != streams_.end()) return known->second;
-    if (!is_stream(path)) return read_manifest_text(path);
+    if (!pipes_.contains(path)) return read_manifest_text(path);
     auto text = path == "-" ? read_bounded(std::cin, "standard input") : read_manifest_text(path);
     return streams_.emplace(path, std::move(text)).first->second;
 }

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,7 @@ class DiskFiles final : public ManifestFiles {
 
   private:
     std::vector<std::string> sources_;
+    std::set<std::string> pipes_;                          ///< sources that were standard input or a pipe when they were named
     std::map<std::string, Result<std::string>> streams_;   ///< what was read from standard input and pipes
 };
 

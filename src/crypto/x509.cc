@@ -313,9 +313,32 @@ bool Certificate::is_signed_by(const Certificate& by) const {
     return key != nullptr && X509_NAME_cmp(X509_get_issuer_name(native()), X509_get_subject_name(by.native())) == 0 && X509_verify(native(), key) == 1;
 }
 
+namespace {
+
+/// The private half belongs to the public one that stands beside it: a file with a changed byte is read all the same.
+bool signs_and_verifies(EVP_PKEY* key) {
+    using Digest = std::unique_ptr<EVP_MD_CTX, Freer<EVP_MD_CTX_free>>;
+    const std::string_view text = "penstock";
+    const Digest signing(EVP_MD_CTX_new()), verifying(EVP_MD_CTX_new());
+    if (EVP_DigestSignInit(signing.get(), nullptr, nullptr, nullptr, key) != 1) {
+        ERR_clear_error();
+        return true;   // a key of a kind that does not sign
+    }
+    std::size_t size = 0;
+    bool good = EVP_DigestSign(signing.get(), nullptr, &size, bytes_of(text), text.size()) == 1;
+    std::vector<unsigned char> signature(size);
+    good = good && EVP_DigestSign(signing.get(), signature.data(), &size, bytes_of(text), text.size()) == 1;
+    good = good && EVP_DigestVerifyInit(verifying.get(), nullptr, nullptr, nullptr, key) == 1;
+    good = good && EVP_DigestVerify(verifying.get(), signature.data(), size, bytes_of(text), text.size()) == 1;
+    ERR_clear_error();
+    return good;
+}
+
+}  // namespace
+
 bool Certificate::matches_key(const std::string& key_pem) const {
     const auto key = read_private_key(key_pem);
-    return key != nullptr && X509_check_private_key(native(), key.get()) == 1;
+    return key != nullptr && X509_check_private_key(native(), key.get()) == 1 && signs_and_verifies(key.get());
 }
 
 // --- bundles ---

@@ -148,12 +148,28 @@ void write_managers(Json& object, const std::vector<Manager>& managers) {
     object["metadata"]["managedFields"] = std::move(list);
 }
 
+namespace {
+
+constexpr std::string_view controllers_manager = "penstock-broker";
+
+bool owns_owners_alone(const resources::FieldSet& fields) {
+    const auto json = fields.to_json();
+    const auto metadata = json.find("f:metadata");
+    if (json.size() != 1 || metadata == json.end()) return false;
+    for (const auto& [name, below] : metadata->items())
+        if (name != "f:ownerReferences" && name != ".") return false;
+    return true;
+}
+
+}  // namespace
+
 bool is_untouched_default(const Json& object) {
     const auto managers = read_managers(object);
     if (!managers) return false;
     bool found = false;
     for (const auto& m : *managers) {
         if (!m.subresource.empty()) continue;
+        if (m.name == controllers_manager && owns_owners_alone(m.fields)) continue;   // a listener is marked as its Broker's at once
         if (m.name != defaults_manager) return false;
         found = true;
     }

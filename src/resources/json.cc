@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include <yaml-cpp/depthguard.h>
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
@@ -192,11 +193,26 @@ void emit(const Json& value, int indent, std::string& out) {
 
 const Json null_json;
 
+/// The scanner keeps a token for each bracket that is open until it has seen its end: hundreds of bytes for each byte of a text. So
+/// many are in no document that could be taken, wherever they stand.
+Result<void> check_brackets(std::string_view text) {
+    constexpr std::size_t open_max = 20'000;
+    std::size_t open = 0, line = 1;
+    for (const char c : text) {
+        if (c == '\n') ++line;
+        else if (c == '[' || c == '{') ++open;
+        else if ((c == ']' || c == '}') && open > 0) --open;
+        if (open > open_max) return fail(fmt::format("line {}: nested deeper than {} levels: {} brackets are open", line, depth_max, open));
+    }
+    return {};
+}
+
 }  // namespace
 
 Result<std::vector<Document>> parse_documents(std::string_view text, const std::string& file) {
     std::vector<Document> out;
     if (text.size() > manifest_bytes_max) return fail(fmt::format("{}: larger than {} bytes", file, manifest_bytes_max));
+    if (auto bounded = check_brackets(text); !bounded) return fail(fmt::format("{}: {}", file, bounded.error().message));
     try {
         int index = 0;
         Budget budget;
@@ -219,6 +235,8 @@ Result<std::vector<Document>> parse_documents(std::string_view text, const std::
                 out.push_back(std::move(document));
             }
         }
+    } catch (const YAML::DeepRecursion& error) {
+        return fail(fmt::format("{}: line {}: nested deeper than {} levels", file, error.mark.line + 1, depth_max));
     } catch (const YAML::Exception& error) {
         return fail(fmt::format("{}: line {}, column {}: {}", file, error.mark.line + 1, error.mark.column + 1, error.msg));
     }

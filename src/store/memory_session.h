@@ -139,6 +139,7 @@ class MemorySessionStore : public SessionStore {
             if (entry.step != Step::wait_puback || entry.item.share == 0 || !wanted(entry.item.share)) continue;
             on_not_acknowledged(entry);
             bytes_ -= entry.item.size;
+            if (entry.item.message) entry.item.expires_at = entry.item.message->expires_at();   // what was sent at once was never queued
             into.adopt(std::move(entry.item));
             entry.item = {};
             entry.step = Step::done;

@@ -491,7 +491,7 @@ TEST(Bounds, long_lists_are_merged_without_comparing_each_with_each) {
 
 TEST(Bounds, an_object_as_deep_as_is_taken_is_read_again_after_a_restart) {
     const auto file = testing::TempDir() + "/penstock-depth.sqlite";
-    for (const char* suffix : {"", "-wal", "-shm"}) std::remove((file + suffix).c_str());
+    for (const char* suffix : {"", "-wal", "-shm", ".mark"}) std::remove((file + suffix).c_str());
     const Json definition = {{"metadata", {{"name", "things.a.b"}}}, {"spec", {{"group", "a.b"}, {"scope", "Namespaced"}, {"names", {{"plural", "things"}, {"kind", "Thing"}}},
         {"versions", {{{"name", "v1"}, {"served", true}, {"storage", true}, {"schema", {{"openAPIV3Schema", {{"type", "object"}, {"x-kubernetes-preserve-unknown-fields", true}}}}}}}}}}};
     std::size_t deepest = 0;
@@ -511,7 +511,7 @@ TEST(Bounds, an_object_as_deep_as_is_taken_is_read_again_after_a_restart) {
     const auto* kind = registry->find_kind("a.b/v1", "Thing");
     ASSERT_NE(kind, nullptr);
     EXPECT_TRUE(registry->get(*kind, "default", "t" + std::to_string(deepest))) << "lost at the restart";
-    for (const char* suffix : {"", "-wal", "-shm"}) std::remove((file + suffix).c_str());
+    for (const char* suffix : {"", "-wal", "-shm", ".mark"}) std::remove((file + suffix).c_str());
 }
 
 TEST(Bounds, certificates_and_lists_that_are_encrypted_many_or_broken_are_refused_at_once) {

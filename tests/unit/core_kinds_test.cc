@@ -194,7 +194,7 @@ TEST(Definitions, survive_a_restart_with_their_objects) {
     const auto* kind = r->find_kind("example.com/v1", "Pump");
     ASSERT_NE(kind, nullptr);
     EXPECT_EQ((**r->get(*kind, "", "p"))["spec"]["any"]["thing"], 1);
-    for (const char* tail : {"", "-wal", "-shm"}) std::remove((path + tail).c_str());
+    for (const char* tail : {"", "-wal", "-shm", ".mark"}) std::remove((path + tail).c_str());
 }
 
 TEST(Definitions, what_a_stricter_schema_refuses_stays_readable_and_is_marked) {
@@ -219,7 +219,7 @@ TEST(Definitions, what_a_stricter_schema_refuses_stays_readable_and_is_marked) {
     const auto fixed = r->patch(kind, "", "t", registry::PatchType::merge, {{"size", 5}}, false);
     ASSERT_TRUE(fixed) << fixed.error().message;
     EXPECT_FALSE((**fixed)["metadata"].contains("annotations"));
-    for (const char* tail : {"", "-wal", "-shm"}) std::remove((path + tail).c_str());
+    for (const char* tail : {"", "-wal", "-shm", ".mark"}) std::remove((path + tail).c_str());
 }
 
 TEST(Schemas, no_pattern_takes_for_ever) {

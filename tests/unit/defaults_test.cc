@@ -3,6 +3,7 @@
 
 #include "api/authorizer.h"
 #include "client/apply.h"
+#include "control/objects.h"
 #include "harness/api_transport.h"
 
 namespace penstock {
@@ -22,7 +23,7 @@ const Json token_method = {{"method", "ServiceAccountToken"}, {"serviceAccountTo
 class Defaults : public testing::Test {
   protected:
     void SetUp() override {
-        seed(broker_kind(), Json::object());
+        seed(broker_kind(), Json::object({{"memoryProfile", "Medium"}}));
         seed(authentication_kind(), {{"brokerRef", "default"}, {"authenticationMethods", Json::array({token_method})}});
         seed(listener_kind(), default_listener);
     }
@@ -109,6 +110,19 @@ TEST_F(Defaults, the_untouched_default_makes_way_for_a_broker_of_another_name) {
     EXPECT_FALSE(exists(authentication_kind(), "default"));
 }
 
+// The broker's controller marks each listener as its Broker's: that is no person's change.
+TEST_F(Defaults, the_mark_of_a_controller_touches_no_default) {
+    control::LocalObjects objects(*world.registry);
+    const Json owner = {{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "Broker"}, {"name", "default"}, {"uid", text_at(live(broker_kind()), "metadata.uid")}};
+    const Json patch = Json::object({{"metadata", Json::object({{"ownerReferences", Json::array({owner})}})}});
+    const auto marked = objects.patch(listener_kind(), space, "default", registry::PatchType::merge, patch, "penstock-broker");
+    ASSERT_TRUE(marked) << marked.error().message;
+    EXPECT_TRUE(registry::is_untouched_default(live(listener_kind())));
+    EXPECT_EQ(apply("apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata: {name: plant}\nspec: {memoryProfile: Tiny}\n", true, "penstock-files").error, "");
+    EXPECT_FALSE(exists(broker_kind(), "default"));
+    EXPECT_FALSE(exists(listener_kind(), "default"));
+}
+
 TEST_F(Defaults, a_default_that_somebody_uses_or_changed_stays) {
     const std::string plant = "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata: {name: plant}\nspec: {}\n";
     ASSERT_EQ(apply("apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: BrokerListener\nmetadata: {name: mine}\nspec: {brokerRef: default, serviceType: NodePort, ports: [{port: 31883}]}\n", true, "me").error, "");
@@ -170,7 +184,7 @@ TEST(Seeds, roles_and_namespaces_can_be_taken_over) {
 
 TEST(Seeds, objects_that_an_older_version_made_yield_too) {
     const auto file = testing::TempDir() + "/penstock-seeds.sqlite";
-    for (const char* suffix : {"", "-wal", "-shm"}) std::remove((file + suffix).c_str());
+    for (const char* suffix : {"", "-wal", "-shm", ".mark"}) std::remove((file + suffix).c_str());
     {
         auto registry = registry::Registry::open(file).value();
         ASSERT_TRUE(registry->create(broker_kind(), space, {{"metadata", {{"name", "default"}}}, {"spec", Json::object()}}, {.manager = "penstock"}));
@@ -184,7 +198,7 @@ TEST(Seeds, objects_that_an_older_version_made_yield_too) {
     EXPECT_EQ((**applied)["status"]["runtimeStatus"]["status"], "Running");
     const Json map = {{"apiVersion", "v1"}, {"kind", "ConfigMap"}, {"metadata", {{"name", "own"}}}, {"data", {{"a", "2"}}}};
     EXPECT_FALSE(registry->patch(*resources::find_kind("v1", "ConfigMap"), space, "own", registry::PatchType::apply, map, false, {.manager = "penstock-files"})) << "what a person wrote with the command line is no default";
-    for (const char* suffix : {"", "-wal", "-shm"}) std::remove((file + suffix).c_str());
+    for (const char* suffix : {"", "-wal", "-shm", ".mark"}) std::remove((file + suffix).c_str());
 }
 
 }  // namespace

@@ -211,6 +211,29 @@ TEST(SharedGroup, a_long_queue_goes_on_in_order_and_what_expired_does_not) {
     }
 }
 
+// [MQTT-3.3.2-5]: the delivery to the other member has not begun when the message expires.
+TEST(SharedGroup, what_expired_while_a_member_held_it_goes_to_nobody) {
+    for (std::uint32_t cores = 1; cores <= 2; ++cores) {
+        MemoryNet net(cores);
+        auto* leaver = net.open();
+        net.send(*leaver, connect_packet("leaver", Version::v5, options(0, 10)) + subscribe_packet("$share/g/t", Qos::at_least_once));
+        std::string expiry, packet;
+        mqtt::write_property(expiry, mqtt::PropertyId::message_expiry_interval, 1u);
+        mqtt::encode_publish(packet, Version::v5, "t", "late", Qos::at_least_once, false, false, 1, expiry);
+        auto* publisher = net.open();
+        net.send(*publisher, connect_packet("publisher"));
+        net.send(*publisher, packet);
+        net.send(*publisher, publish_packet("t", "lasting", 1, 2));
+        ASSERT_EQ(payloads_of(*leaver), (std::vector<std::string>{"late", "lasting"}));
+        auto* heir = net.open();
+        net.send(*heir, connect_packet("heir", Version::v5, options(0, 50)) + subscribe_packet("$share/g/t", Qos::at_least_once));
+        net.advance(3000);
+        net.drop(*leaver);
+        net.advance(1000);
+        EXPECT_EQ(read_all(net, *heir), (std::vector<std::string>{"lasting"}));
+    }
+}
+
 TEST(SharedGroup, what_is_in_the_disk_buffer_goes_on_too) {
     const auto folder = std::filesystem::temp_directory_path() / ("penstock-shared-" + random_uuid());
     {

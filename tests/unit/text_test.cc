@@ -21,6 +21,7 @@ TEST(Text, printable_leaves_nothing_that_steers_a_terminal) {
     EXPECT_EQ(printable(std::string_view("a\0b", 3)), "a\\x00b");
     EXPECT_EQ(printable("\xff\xfe \xc0\xaf \xed\xa0\x80 \xf4\x90\x80\x80"), "\\xff\\xfe \\xc0\\xaf \\xed\\xa0\\x80 \\xf4\\x90\\x80\\x80") << "overlong, surrogate, beyond the last";
     EXPECT_EQ(printable("a\u202eb\u2066c\u200bd\ufeffe\u2028f\U000e0041g"), "a\\u{202e}b\\u{2066}c\\u{200b}d\\u{feff}e\\u{2028}f\\u{e0041}g");
+    EXPECT_EQ(printable("fan-01\u3164\u115f\ufe0f\u034f"), "fan-01\\u{3164}\\u{115f}\\u{fe0f}\\u{034f}") << "looks like fan-01";
     EXPECT_EQ(printable("日本 😀 é"), "日本 😀 é");
 }
 
