@@ -526,10 +526,11 @@ class Store final : public Durable, public Backing {
             fault_ = failing;
             if (stopping_) return false;
             poller_.wait(static_cast<int>(options_.retry_ms));
-            // After a failed sync nobody knows what of the log is on disk: unless RocksDB can go on by itself, the files are read anew.
-            // Files that are gone are not: what is open is all that is left of them.
+            // After a failed write nobody knows what of the log is on disk, so the files are read anew. RocksDB's Resume() may go on with
+            // the log that failed, and a build of it with assertions ends the process at the next write to that file.
+            // Files that are gone are not read anew: what is open is all that is left of them.
             gone_ = db_ && !read_only_ && !sealed_->newest_log_is_there();
-            if (db_ && !read_only_ && !gone_ && !db_->Resume().ok()) {
+            if (db_ && !read_only_ && !gone_) {
                 const std::lock_guard lock(reopening_);
                 db_.reset();
             }
