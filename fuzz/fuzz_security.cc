@@ -85,11 +85,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             std::uint16_t id = 0;
             std::uint64_t body = 0;
             store::Step step{};
+            std::uint32_t share = 0;
             if (const auto message = store::decode_message(text, 5)) {
                 if (store::encode_message(message->view(), 5) != text) static_cast<void>(store::decode_message(store::encode_message(message->view(), 5), 5)->view());
             }
             if (store::decode_queued(text, item, id, body, 5) && body == 0 && !item.message) __builtin_trap();
-            static_cast<void>(store::decode_session(text, 5)), static_cast<void>(store::decode_options(text)), static_cast<void>(store::decode_delivery(text, id, step));
+            static_cast<void>(store::decode_session(text, 5)), static_cast<void>(store::decode_options(text, share)), static_cast<void>(store::decode_delivery(text, id, step));
+            if (const auto shares = store::decode_shares(text); shares && !store::decode_shares(store::encode_shares(*shares))) __builtin_trap();
             if (const auto leaving = store::decode_leaving(text, 5); leaving && !store::decode_leaving(store::encode_leaving(*leaving, 5), 5)) __builtin_trap();
             if (const auto entry = store::decode_state(text, 0); entry && !store::decode_state(store::encode_state(*entry, 0), 0)) __builtin_trap();
             break;
