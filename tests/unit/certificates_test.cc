@@ -146,7 +146,11 @@ TEST(Certificates, an_old_and_a_new_ca_stand_side_by_side) {
     ASSERT_TRUE(world.wait([&] { return world.ready("leaf") == "True Ready" && !world.bundle().empty(); }));
     const auto old_ca = world.issued(control::ca_secret, control::ca_namespace);
     const auto leaf = world.issued("leaf");
-    // As cmctl renew does it.
+    // As cmctl renew does it, once the CA's own status is written: a request beside that write would be written over.
+    ASSERT_TRUE(world.wait([&] {
+        const auto ca = world.objects.get(manager("Certificate"), control::ca_namespace, control::ca_secret);
+        return ca != nullptr && at_path(*ca, "status.notAfter").is_string();
+    }));
     world.registry->patch(manager("Certificate"), control::ca_namespace, control::ca_secret, registry::PatchType::merge, {{"status", {{"conditions", Json::array({{{"type", "Issuing"}, {"status", "True"}}})}}}}, true).value();
     ASSERT_TRUE(world.wait([&] { return world.issued(control::ca_secret, control::ca_namespace).fingerprint() != old_ca.fingerprint(); }));
     const auto new_ca = world.issued(control::ca_secret, control::ca_namespace);
