@@ -20,6 +20,7 @@
 #include "broker/connection.h"
 #include "broker/handing_on.h"
 #include "broker/mail.h"
+#include "broker/marks.h"
 #include "broker/trace.h"
 #include "session/session.h"
 #include "statestore/state_store.h"
@@ -415,16 +416,16 @@ class Core {
         bool dup = false;
         bool went_elsewhere = false;              ///< to other workers
     };
-    static CountedString origin_key(std::string_view publisher, std::uint16_t packet_id);
+    using Seen = Marks<NoValue>;
+    using Had = Marks<CountedVector<store::Portion>>;
     /// Adds the origin to mail of a message that is being routed.
     void put_origin(Mail& mail);
-    /// Notes that this worker's sessions have it, or those of a group.
-    void mark_seen(std::string_view publisher, std::uint16_t packet_id);
+    /// Notes that this worker's sessions have it, or those of a group (Marks::group()).
+    void mark_seen(std::string_view publisher, std::uint16_t packet_id, std::string_view whom = {});
     /// Notes it, and hands out to those sessions here that do not have it from before a crash.
     bool deliver_once(const Origin& origin, mqtt::Outgoing& message, const topics::Match& match);
     /// Who had it before a crash, or null.
-    const CountedVector<store::Portion>* had_before(std::string_view publisher, std::uint16_t packet_id) const;
-    static std::string group_name(std::string_view publisher, std::string_view filter, std::string_view group);
+    const CountedVector<store::Portion>* had_before(std::string_view publisher, std::uint16_t packet_id, std::string_view whom = {}) const;
     /// The publisher is done with it: what was noted goes, here and on the other workers.
     /// `everywhere`: also when nothing is noted here. A crash may have come between this worker's forgetting and another's; a mark left
     /// behind would swallow the next message with that identifier that is sent again.
@@ -515,8 +516,7 @@ class Core {
     std::unordered_map<std::string, Failures> failures_;           ///< see guesser_of
     std::unordered_set<std::string> known_;                        ///< who was let in lately: address, client id and user name, as a digest
     Origin* origin_ = nullptr;                                     ///< while such a message is routed
-    std::set<CountedString, std::less<>, CountedAllocator<CountedString>> seen_;   ///< see store::Engine::put_seen; of this run, of this worker
-    using Had = std::map<CountedString, CountedVector<store::Portion>, std::less<>, CountedAllocator<std::pair<const CountedString, CountedVector<store::Portion>>>>;
+    Seen seen_;                                                    ///< see store::Engine::put_seen; of this run, of this worker
     Had had_;                                                      ///< those of the runs before, of all workers
     const CountedVector<store::Portion>* spared_ = nullptr;            ///< while a message is handed out: whose sessions have it already
     /// See store::LeavingRecord: first that it is on its way, then the message, then that it arrived, then what kept it from coming twice.

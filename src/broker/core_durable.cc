@@ -52,13 +52,6 @@ void Core::keep_more_queues() {
 
 // --- exactly once across workers ---
 
-CountedString Core::origin_key(std::string_view publisher, std::uint16_t packet_id) {
-    CountedString out(publisher);
-    out += static_cast<char>(packet_id >> 8);
-    out += static_cast<char>(packet_id);
-    return out;
-}
-
 void Core::put_origin(Mail& mail) {
     if (origin_ == nullptr) return;
     origin_->went_elsewhere = true;
@@ -68,21 +61,14 @@ void Core::put_origin(Mail& mail) {
     mail.flag = origin_->dup;
 }
 
-std::string Core::group_name(std::string_view publisher, std::string_view filter, std::string_view group) {
-    std::string out(publisher);
-    out += '\0';
-    out += filter;
-    out += '\0';
-    return out += group;
+const CountedVector<store::Portion>* Core::had_before(std::string_view publisher, std::uint16_t packet_id, std::string_view whom) const {
+    const auto* mark = had_.find(Had::key(publisher, packet_id, whom));
+    return mark != nullptr ? &mark->value : nullptr;
 }
 
-const CountedVector<store::Portion>* Core::had_before(std::string_view publisher, std::uint16_t packet_id) const {
-    const auto found = had_.find(origin_key(publisher, packet_id));
-    return found != had_.end() ? &found->second : nullptr;
-}
-
-void Core::mark_seen(std::string_view publisher, std::uint16_t packet_id) {
-    if (seen_.insert(origin_key(publisher, packet_id)).second) engine_->put_seen(publisher, packet_id, {.worker = id_, .workers = count_});
+void Core::mark_seen(std::string_view publisher, std::uint16_t packet_id, std::string_view whom) {
+    if (!seen_.add(Seen::key(publisher, packet_id, whom)).second) return;
+    engine_->put_seen(std::string(publisher).append(whom), packet_id, {.worker = id_, .workers = count_});
 }
 
 bool Core::deliver_once(const Origin& origin, mqtt::Outgoing& message, const topics::Match& match) {
@@ -93,51 +79,14 @@ bool Core::deliver_once(const Origin& origin, mqtt::Outgoing& message, const top
     return any;
 }
 
-namespace {
-
-/// Removes the marks of `publisher` and of shared groups (publisher, NUL, filter, NUL, group) with that identifier, or with any;
-/// not those of a publisher whose name only begins like it. Keys end in the identifier's two bytes.
-template <class Container, class Erased>
-bool forget(Container& marks, std::string_view publisher, std::optional<std::string_view> suffix, Erased&& erased) {
-    bool any = false;
-    auto go_over = [&](std::string_view prefix) {
-        for (auto at = marks.lower_bound(prefix); at != marks.end();) {
-            std::string_view key;
-            if constexpr (requires { at->second; }) key = at->first;
-            else key = *at;
-            if (!key.starts_with(prefix)) break;
-            const auto rest = key.substr(publisher.size());
-            if ((rest.size() != 2 && rest[0] != '\0') || (suffix && !key.ends_with(*suffix))) {
-                ++at;
-                continue;
-            }
-            erased(key.substr(0, key.size() - 2), static_cast<std::uint16_t>(static_cast<unsigned char>(key.end()[-2]) << 8 | static_cast<unsigned char>(key.end()[-1])), *at);
-            at = marks.erase(at);
-            any = true;
-        }
-    };
-    if (!suffix) {
-        go_over(publisher);
-        return any;
-    }
-    // Each PUBREL comes here: its own mark by name, groups' in the small range behind it.
-    const auto own = std::string(publisher) + std::string(*suffix);
-    go_over(own);
-    go_over(std::string(publisher) + '\0');
-    return any;
-}
-
-}  // namespace
-
 bool Core::forget_seen(std::string_view publisher, std::optional<std::uint16_t> packet_id) {
-    std::optional<std::string> suffix;
-    if (packet_id) suffix.emplace(std::string_view(origin_key("", *packet_id)));
-    bool any = !seen_.empty() && forget(seen_, publisher, suffix, [&](std::string_view name, std::uint16_t id, const auto&) { engine_->erase_seen(name, id, {.worker = id_, .workers = count_}); });
+    const auto erase = [&](std::uint16_t id, std::string_view whom, store::Portion portion) { engine_->erase_seen(std::string(publisher).append(whom), id, portion); };
+    bool any = !seen_.empty() && seen_.forget(publisher, packet_id, [&](std::uint16_t id, std::string_view whom, const NoValue&) { erase(id, whom, {.worker = id_, .workers = count_}); });
     // Those of the runs before are known to all workers. One removes each, and a portion of today's division none but its own worker, who
     // may have written it anew.
-    any |= !had_.empty() && forget(had_, publisher, suffix, [&](std::string_view name, std::uint16_t id, const auto& mark) {
-        for (const auto& portion : mark.second)
-            if (portion.worker % count_ == id_) engine_->erase_seen(name, id, portion);
+    any |= !had_.empty() && had_.forget(publisher, packet_id, [&](std::uint16_t id, std::string_view whom, const CountedVector<store::Portion>& portions) {
+        for (const auto& portion : portions)
+            if (portion.worker % count_ == id_) erase(id, whom, portion);
     });
     return any;
 }
@@ -301,7 +250,11 @@ class Core::Recovery final : public store::Recovered {
     void incoming(std::string_view client_id, std::uint16_t packet_id) override {
         if (auto* session = core_.find_session(client_id); session != nullptr) session->restore_incoming(packet_id);
     }
-    void seen(std::string_view publisher, std::uint16_t packet_id, store::Portion portion) override { core_.had_[origin_key(publisher, packet_id)].push_back(portion); }
+    void seen(std::string_view name, std::uint16_t packet_id, store::Portion portion) override {
+        // The publisher, and behind it for whom the mark stands.
+        const auto size = store::is_leaving_name(name) ? store::leaving_name(0).size() : std::min(name.find('\0'), name.size());
+        core_.had_.add(Had::key(name.substr(0, size), packet_id, name.substr(size))).first->value.push_back(portion);
+    }
     void leaving(std::uint64_t number, store::LeavingRecord record) override {
         skip_sequence(record.sequence);
         // A second at least, so that all workers know all subscriptions by then.

@@ -26,7 +26,7 @@ void Core::hand_over(const std::vector<Core*>& heirs, std::int64_t now) {
         if (heir->known_.size() < failures_max) heir->known_.insert(known_.begin(), known_.end());
         // As after a start: who had a message is remembered with the division of workers it had it in.
         if (id_ == 0) heir->had_ = had_;
-        for (const auto& key : seen_) heir->had_[key].push_back({.worker = id_, .workers = count_});
+        for (const auto& mark : seen_) heir->had_.add(mark.key()).first->value.push_back({.worker = id_, .workers = count_});
         // Workers have the same retained messages: each goes on with those of one before it.
         if (id_ != 0 || heir->id_ < count_) continue;
         retained_->for_each([&](Retained& value) { (*heir->retained_)[value.message->view().topic] = value; });

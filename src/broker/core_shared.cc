@@ -106,7 +106,7 @@ void Core::step_handing_on(const std::string& client_id, HandingOn& job) {
 }
 
 void Core::deliver_shared(mqtt::Outgoing& message, topics::Group& group, std::string_view filter) {
-    if (origin_ != nullptr && origin_->dup && had_before(group_name(origin_->publisher, filter, group.name), origin_->packet_id) != nullptr) return;   // the group has it
+    if (origin_ != nullptr && origin_->dup && had_before(origin_->publisher, origin_->packet_id, Had::group(filter, group.name)) != nullptr) return;   // the group has it
     topics::Member* member = nullptr;
     const auto& view = message.view();
     if (view.has_partition) member = group.pick_by_hash(view.partition);
@@ -114,7 +114,7 @@ void Core::deliver_shared(mqtt::Outgoing& message, topics::Group& group, std::st
     else member = group.pick_round_robin();
     if (member == nullptr) return;
     if (member->local != nullptr) {
-        if (origin_ != nullptr) mark_seen(group_name(origin_->publisher, filter, group.name), origin_->packet_id);
+        if (origin_ != nullptr) mark_seen(origin_->publisher, origin_->packet_id, Seen::group(filter, group.name));
         return deliver_to_member(message, *member);
     }
     Mail mail{.kind = Mail::Kind::shared_publish, .from = id_, .number = member->session, .message = message.share()};
@@ -139,12 +139,12 @@ void Core::on_shared_publish(Mail& mail) {
     if (group == nullptr) return;
     const auto picked = std::ranges::find(group->members, mail.number, &topics::Member::session);
     if (picked != group->members.end() && picked->local != nullptr) {
-        if (exactly_once) mark_seen(group_name(origin.publisher, mail.body->filter, mail.body->group), origin.packet_id);
+        if (exactly_once) mark_seen(origin.publisher, origin.packet_id, Seen::group(mail.body->filter, mail.body->group));
         return deliver_to_member(message, *picked);
     }
     // The member left meanwhile; another one takes it. The publisher's acknowledgement waits for this worker's disk alone, so until it is
     // on the other's it stays on this one.
-    if (exactly_once) mark_seen(group_name(origin.publisher, mail.body->filter, mail.body->group), origin.packet_id);
+    if (exactly_once) mark_seen(origin.publisher, origin.packet_id, Seen::group(mail.body->filter, mail.body->group));
     if (durable_ && message.view().qos != Qos::at_most_once) leave({.client_id = {}, .filter = mail.body->filter, .group = mail.body->group, .message = message.share()});
     else deliver_shared(message, *group, mail.body->filter);
 }

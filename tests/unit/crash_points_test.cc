@@ -259,6 +259,41 @@ TEST(CrashPoints, a_qos_2_message_comes_exactly_once) {
     });
 }
 
+// The names of marks are part of the format on disk: a folder that an earlier release left half way through an exchange goes on exactly once.
+// [MQTT-4.3.3-10]
+TEST(CrashPoints, marks_of_an_earlier_release_are_found_and_end) {
+    using namespace std::string_literals;
+    const Folder folder;
+    const auto publisher = named("p", 0, before);
+    {
+        Life life(folder, before);
+        subscribe_all(life, "t");
+        life.net().drop(*life.client(publisher, true));
+    }
+    {
+        // As written before the message itself was known to be received: workers 0 and 2 have it, and the group; worker 1 does not.
+        const auto durable = store::Durable::open({.folder = folder.path.string(), .owner = "test/broker", .workers = before, .file_system = {}}).value();
+        const auto engine = durable->engine(0, [] {});
+        durable->start();
+        engine->put_seen(publisher, 7, {.worker = 0, .workers = before});
+        engine->put_seen(publisher, 7, {.worker = 2, .workers = before});
+        engine->put_seen(publisher + "\0t\0g"s, 7, {.worker = 1, .workers = before});
+        const std::vector<std::uint64_t> none(before, 0);
+        engine->commit({.sent = none, .processed = none});
+        durable->stop();
+    }
+    {
+        Life life(folder, before);
+        life.net().advance(2000);
+        auto* end = life.client(publisher, false);
+        life.net().send(*end, sent_again("t", "one", 7));
+        EXPECT_TRUE(has_pubrec(end->received, 7));
+        life.net().send(*end, ack(mqtt::PacketType::pubrel, 7));
+        EXPECT_EQ(collect(life), fmt::format("{}: {}:one {}: {}:one group:", subscribers[0], subscribers[1], subscribers[2], subscribers[3]));
+    }
+    expect_clean(folder, before);
+}
+
 // [MQTT-4.8.2-6]: who was picked leaves while the message is on its way to him; another member gets it, and the publisher's acknowledgement
 // promises that too.
 TEST(CrashPoints, a_member_that_leaves_takes_nothing_with_it) {
