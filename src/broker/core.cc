@@ -265,9 +265,11 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         return fault(ReasonCode::qos_not_supported, "MQTT-3.2.2-11", "QoS 2 is not supported (AIO compatibility)");
 
     const bool repeated = publish.qos == Qos::exactly_once && session.has_incoming(publish.packet_id);
-    if (publish.qos == Qos::exactly_once && !repeated && connection.version == Version::v5 &&
-        session.incoming_count() >= (config_.aio_compatible ? 100 : config_.receive_maximum))
-        return fault(ReasonCode::receive_maximum_exceeded, "MQTT-3.3.4-7", "more QoS 2 messages in flight than the receive maximum");
+    // Version 3 is not told the receive maximum and is held to it all the same, as other servers do. Its PUBREL would come behind this
+    // very packet, so that waiting for it with the packet unread would never end; with what it resumes it may go on.
+    if (publish.qos == Qos::exactly_once && !repeated && session.incoming_count() >= (config_.aio_compatible ? 100 : config_.receive_maximum))
+        return fault(ReasonCode::receive_maximum_exceeded, connection.version == Version::v5 ? "MQTT-3.3.4-7" : "MQTT311-4.8.0-2",
+                     "more QoS 2 messages in flight than the receive maximum");
 
     const auto ack_type = publish.qos == Qos::exactly_once ? PacketType::pubrec : PacketType::puback;
     auto answer = [&](ReasonCode reason, std::string_view text = {}) {

@@ -163,19 +163,11 @@ bool Session::on_pubcomp(std::uint16_t packet_id) {
     return true;
 }
 
-bool Session::has_incoming(std::uint16_t packet_id) const noexcept {
-    return incoming_ && std::ranges::find(*incoming_, packet_id) != incoming_->end();
-}
-
 bool Session::begin_incoming(std::uint16_t packet_id) {
-    if (incoming_ == nullptr) incoming_ = std::make_unique<CountedVector<std::uint16_t>>();
-    if (has_incoming(packet_id)) return false;
-    incoming_->push_back(packet_id);
-    return true;
+    if (incoming_ == nullptr) incoming_ = std::make_unique<PacketIds>();
+    return incoming_->add(packet_id);
 }
 
-bool Session::end_incoming(std::uint16_t packet_id) {
-    return incoming_ && std::erase(*incoming_, packet_id) > 0;
-}
+bool Session::end_incoming(std::uint16_t packet_id) { return incoming_ && incoming_->erase(packet_id); }
 
 }  // namespace penstock::session

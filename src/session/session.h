@@ -8,6 +8,7 @@
 
 #include "mqtt/message.h"
 #include "session/link.h"
+#include "session/packet_ids.h"
 #include "session/subscriptions.h"
 #include "store/engine.h"
 #include "topics/subscription_index.h"
@@ -81,9 +82,9 @@ class Session : public topics::Subscriber {
     bool begin_incoming(std::uint16_t packet_id);
     bool end_incoming(std::uint16_t packet_id);
     /// The identifiers of incoming QoS 2 messages not yet released.
-    [[nodiscard]] std::vector<std::uint16_t> incoming() const { return incoming_ ? std::vector<std::uint16_t>(incoming_->begin(), incoming_->end()) : std::vector<std::uint16_t>(); }
+    [[nodiscard]] std::vector<std::uint16_t> incoming() const { return incoming_ ? incoming_->list() : std::vector<std::uint16_t>(); }
     [[nodiscard]] std::size_t incoming_count() const noexcept { return incoming_ ? incoming_->size() : 0; }
-    [[nodiscard]] bool has_incoming(std::uint16_t packet_id) const noexcept;
+    [[nodiscard]] bool has_incoming(std::uint16_t packet_id) const noexcept { return incoming_ && incoming_->has(packet_id); }
 
     [[nodiscard]] std::size_t queued() const noexcept { return store_ ? store_->queued() : 0; }
     [[nodiscard]] std::size_t in_flight() const noexcept { return store_ ? store_->in_flight() : 0; }
@@ -147,7 +148,7 @@ class Session : public topics::Subscriber {
     std::uint64_t id_;
     Link* link_ = nullptr;
     std::unique_ptr<store::SessionStore> store_;                 ///< opened when first needed
-    std::unique_ptr<CountedVector<std::uint16_t>> incoming_;         ///< QoS 2 identifiers between PUBLISH and PUBREL
+    std::unique_ptr<PacketIds> incoming_;                        ///< QoS 2 identifiers between PUBLISH and PUBREL
     std::uint16_t last_packet_id_ = 0;
 };
 
