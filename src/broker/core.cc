@@ -468,7 +468,7 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
             reasons.back() = ReasonCode::quota_exceeded;
             continue;
         }
-        // A subscription that is there as it is asked for costs nothing: finding it in the index takes a look at each subscriber of the filter.
+        // A subscription that is there as it is asked for costs nothing: the matches that are known stay good.
         if (is_new || known->options != options) {
             const auto share = !shared.is_shared ? 0 : is_new ? ++session.next_share : share_of(session, shared);
             if (is_new) session.subscriptions.add({.text = std::string(entry.filter), .options = options});
@@ -549,6 +549,7 @@ Core::Next Core::on_unsubscribe(Connection& connection, const mqtt::Frame& frame
         trace->note("messaging.destination.name", decoded->filters.front());
     }
     std::vector<ReasonCode> reasons;
+    std::vector<store::Share> shares;
     for (const auto filter : decoded->filters) {
         auto* at = session.subscriptions.find(filter);
         if (at == nullptr) {
@@ -562,10 +563,12 @@ Core::Next Core::on_unsubscribe(Connection& connection, const mqtt::Frame& frame
         remove_subscription(session, *at);
         if (session.is_kept) engine_->erase_subscription(session.client_id(), filter);
         session.subscriptions.erase(at);
-        // What the client has been sent it may still acknowledge [MQTT-3.10.4-3]; what waits is for the others of the group.
-        if (share != 0) hand_on(session, {{.number = share, .filter = std::string(shared.filter), .group = std::string(shared.group)}}, false);
+        if (share != 0) shares.push_back({.number = share, .filter = std::string(shared.filter), .group = std::string(shared.group)});
         reasons.push_back(ReasonCode::success);
     }
+    // What the client has been sent it may still acknowledge [MQTT-3.10.4-3]; what waits is for the others of the groups. In one go: each
+    // walks the queue.
+    if (!shares.empty()) hand_on(session, std::move(shares), false);
     scratch_.clear();
     mqtt::encode_suback(scratch_, PacketType::unsuback, connection.version, decoded->packet_id, reasons);
     gate(connection);

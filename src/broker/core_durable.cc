@@ -270,7 +270,7 @@ class Core::Recovery final : public store::Recovered {
     }
     void handed_on(std::string_view client_id, std::vector<store::Share> shares, std::unique_ptr<store::SessionStore> store) override {
         auto& job = core_.handing_on_[std::string(client_id)];
-        job.shares = std::move(shares);
+        job.add(std::move(shares));
         job.store = std::move(store);
         job.not_before = core_.now_ + 1000;
         if (auto* session = core_.find_session(client_id); session != nullptr) session->next_share = std::max(session->next_share, job.last_share());

@@ -21,10 +21,9 @@ constexpr std::size_t on_their_way_bytes = 1u << 20;       // of their filters a
 }  // namespace
 
 std::uint32_t Core::share_of(const Session& session, const topics::SharedFilter& shared) {
-    const auto* group = index_.find_group(shared.filter, shared.group);
-    if (group == nullptr) return 0;
-    const auto member = std::ranges::find(group->members, session.id(), &topics::Member::session);
-    return member != group->members.end() ? member->share : 0;
+    auto* group = index_.find_group(shared.filter, shared.group);
+    const auto* member = group != nullptr ? group->find(session.id()) : nullptr;
+    return member != nullptr ? member->share : 0;
 }
 
 std::vector<store::Share> Core::shares_of(const Session& session) {
@@ -51,8 +50,7 @@ void Core::hand_on(Session& session, std::vector<store::Share> shares, bool ende
     if (at == handing_on_.end()) at = handing_on_.emplace(session.client_id(), HandingOn{}).first;
     auto& job = at->second;
     if (fresh != nullptr) job.store = std::move(fresh);
-    for (auto& share : shares)
-        if (job.find(share.number) == nullptr) job.shares.push_back(std::move(share));
+    job.add(std::move(shares));
     if (durable_) engine_->put_shares(session.client_id(), job.shares);
     step_handing_on(session.client_id(), job);
     end_handing_on(at);
@@ -137,8 +135,8 @@ void Core::on_shared_publish(Mail& mail) {
     mqtt::Outgoing message(std::move(mail.message));
     auto* group = index_.find_group(mail.body->filter, mail.body->group);
     if (group == nullptr) return;
-    const auto picked = std::ranges::find(group->members, mail.number, &topics::Member::session);
-    if (picked != group->members.end() && picked->local != nullptr) {
+    const auto* picked = group->find(mail.number);
+    if (picked != nullptr && picked->local != nullptr) {
         if (exactly_once) mark_seen(origin.publisher, origin.packet_id, Seen::group(mail.body->filter, mail.body->group));
         return deliver_to_member(message, *picked);
     }

@@ -235,6 +235,7 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
         if (!mine(client)) return true;
         auto shares = decode_shares(value);
         if (!shares || !rest.empty()) return false;
+        std::ranges::sort(*shares, {}, &Share::number);
         handed_on[std::string(client)] = {.shares = std::move(*shares), .store = std::make_unique<DurableSession>(*this, client, overflow_)};
         return true;
     });
@@ -300,7 +301,7 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
         }
     };
     // What the session does not have any more, though it stands in the queue's records.
-    auto goes_on = [](const HandedOn& leftover, const Queued& item) { return item.share != 0 && std::ranges::find(leftover.shares, item.share, &Share::number) != leftover.shares.end(); };
+    auto goes_on = [](const HandedOn& leftover, const Queued& item) { return item.share != 0 && std::ranges::binary_search(leftover.shares, item.share, {}, &Share::number); };
     // Deliveries whose message is gone already (PUBREC came) stand between those that still have it; both are in order of key.
     auto next_delivery = deliveries.begin();
     auto pass_deliveries = [&](const std::string_view* until) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/keyed_hash.h"
+
 namespace penstock::topics {
 namespace {
 
@@ -17,6 +19,16 @@ std::uint64_t mix(std::uint64_t h) noexcept {
 }
 
 }  // namespace
+
+std::size_t BySession::hash(std::uint64_t session) noexcept { return mix(session); }
+std::size_t SubscriptionIndex::BySubscriber::hash(const Subscriber* subscriber) noexcept { return mix(std::hash<const void*>{}(subscriber)); }
+std::size_t SubscriptionIndex::ByName::hash(std::string_view name) noexcept { return keyed_hash(name); }   // clients choose them
+
+Member* Group::find(std::uint64_t session) noexcept {
+    std::uint64_t looked_at = 0;
+    const auto place = lookup.find(members, session, looked_at);
+    return place != lookup.none ? &members[place] : nullptr;
+}
 
 Member* Group::pick_round_robin() noexcept {
     const auto count = members.size();
@@ -82,14 +94,16 @@ void SubscriptionIndex::prune(Node* node) noexcept {
 SubscriptionIndex::Added SubscriptionIndex::add(std::string_view filter, Subscriber* subscriber, const Options& options) {
     ++generation_;
     auto* node = make_node(filter);
-    for (auto& entry : node->entries) {
-        if (entry.subscriber != subscriber) continue;
-        entry.options = options;
+    auto& entries = node->entries;
+    if (const auto place = place_of(*node, subscriber); place != Lookup<BySubscriber>::none) {
+        entries[place].options = options;
         return {.is_new = false, .first = false};
     }
-    const bool first = node->entries.empty();
-    if (first) node->entries.reserve(1);
-    node->entries.push_back({subscriber, options});
+    const bool first = entries.empty();
+    if (first) entries.reserve(1);
+    entries.push_back({subscriber, options});
+    if (node->extra == nullptr && entries.size() > Lookup<BySubscriber>::few) node->extra = std::make_unique<Extra>();
+    if (node->extra != nullptr) node->extra->by_subscriber.added(entries);
     ++plain_count_;
     return {.is_new = true, .first = first};
 }
@@ -97,14 +111,18 @@ SubscriptionIndex::Added SubscriptionIndex::add(std::string_view filter, Subscri
 SubscriptionIndex::Removed SubscriptionIndex::remove(std::string_view filter, Subscriber* subscriber) {
     auto* node = find_node(filter);
     if (node == nullptr) return {};
-    const auto at = std::ranges::find(node->entries, subscriber, &Entry::subscriber);
-    if (at == node->entries.end()) return {};
+    const auto place = place_of(*node, subscriber);
+    if (place == Lookup<BySubscriber>::none) return {};
     ++generation_;
-    *at = node->entries.back();
-    node->entries.pop_back();
+    if (node->extra != nullptr) {
+        node->extra->by_subscriber.erase(node->entries, place);
+    } else {
+        node->entries[place] = node->entries.back();
+        node->entries.pop_back();
+    }
     --plain_count_;
     const bool last = node->entries.empty();
-    prune(node);
+    tidy(node);
     return {.existed = true, .last = last};
 }
 
@@ -118,19 +136,29 @@ void SubscriptionIndex::set_remote(std::string_view filter, std::uint32_t worker
     }
 }
 
-Group* SubscriptionIndex::find_group(std::string_view filter, std::string_view group) noexcept {
-    auto* node = find_node(filter);
+std::size_t SubscriptionIndex::place_of(const Node& node, const Subscriber* subscriber) noexcept {
+    if (node.extra == nullptr) return Lookup<BySubscriber>::find_in_short(node.entries, subscriber, looked_at_);
+    return node.extra->by_subscriber.find(node.entries, subscriber, looked_at_);
+}
+
+void SubscriptionIndex::tidy(Node* node) noexcept {
+    if (const auto* extra = node->extra.get(); extra != nullptr && extra->groups.empty() && !extra->by_subscriber.has_table()) node->extra.reset();
+    prune(node);
+}
+
+Group* SubscriptionIndex::find_group(std::string_view filter, std::string_view group) noexcept { return find_group(find_node(filter), group); }
+
+Group* SubscriptionIndex::find_group(Node* node, std::string_view group) noexcept {
     if (node == nullptr || node->extra == nullptr) return nullptr;
-    for (auto& candidate : node->extra->groups)
-        if (candidate->name == group) return candidate.get();
-    return nullptr;
+    const auto place = node->extra->by_name.find(node->extra->groups, group, looked_at_);
+    return place != Lookup<ByName>::none ? node->extra->groups[place].get() : nullptr;
 }
 
 bool SubscriptionIndex::add_member(std::string_view filter, std::string_view group, const Member& member) {
     ++generation_;
     auto* node = make_node(filter);
     if (node->extra == nullptr) node->extra = std::make_unique<Extra>();
-    auto* found = find_group(filter, group);
+    auto* found = find_group(node, group);
     if (found == nullptr) {
         auto fresh = std::make_unique<Group>();
         fresh->name = group;
@@ -138,37 +166,39 @@ bool SubscriptionIndex::add_member(std::string_view filter, std::string_view gro
         fresh->filter_has_wildcard = has_wildcard(filter);
         fresh->names.set(sizeof(Group) + group.size() + filter.size());
         found = node->extra->groups.emplace_back(std::move(fresh)).get();
+        node->extra->by_name.added(node->extra->groups);
     }
-    for (auto& existing : found->members) {
-        if (existing.session != member.session) continue;
-        existing = member;
+    if (const auto place = found->lookup.find(found->members, member.session, looked_at_); place != found->lookup.none) {
+        found->members[place] = member;
         return false;
     }
     found->members.push_back(member);
+    found->lookup.added(found->members);
     ++shared_count_;
     return true;
 }
 
 bool SubscriptionIndex::remove_member(std::string_view filter, std::string_view group, std::uint64_t session) {
     auto* node = find_node(filter);
-    auto* found = find_group(filter, group);
+    auto* found = find_group(node, group);
     if (found == nullptr) return false;
-    const auto erased = std::erase_if(found->members, [&](const Member& m) { return m.session == session; });
-    if (erased == 0) return false;
+    const auto place = found->lookup.find(found->members, session, looked_at_);
+    if (place == found->lookup.none) return false;
     ++generation_;
     --shared_count_;
+    found->lookup.erase(found->members, place);
     if (found->members.empty()) {
-        std::erase_if(node->extra->groups, [&](const auto& g) { return g.get() == found; });
-        if (node->extra->groups.empty()) node->extra.reset();
-        prune(node);
+        auto& groups = node->extra->groups;
+        node->extra->by_name.erase(groups, node->extra->by_name.find(groups, group, looked_at_));
+        tidy(node);
     }
     return true;
 }
 
 void SubscriptionIndex::set_member_connected(std::string_view filter, std::string_view group, std::uint64_t session, bool connected) {
-    if (auto* found = find_group(filter, group))
-        for (auto& member : found->members)
-            if (member.session == session) member.is_connected = connected;
+    auto* found = find_group(filter, group);
+    if (found == nullptr) return;
+    if (const auto place = found->lookup.find(found->members, session, looked_at_); place != found->lookup.none) found->members[place].is_connected = connected;
 }
 
 void SubscriptionIndex::take(const Node* node, Match& out) {

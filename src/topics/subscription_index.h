@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "topics/level_table.h"
+#include "topics/lookup.h"
 #include "topics/topic.h"
 
 namespace penstock::topics {
@@ -33,6 +34,12 @@ struct Member {
     bool is_connected = false;
 };
 
+/// Members by session, for Lookup.
+struct BySession {
+    static std::uint64_t key(const Member& member) noexcept { return member.session; }
+    static std::size_t hash(std::uint64_t session) noexcept;
+};
+
 struct Group {
     std::string name;
     std::string filter;
@@ -40,7 +47,10 @@ struct Group {
     CountedVector<Member> members;
     std::size_t cursor = 0;              ///< round robin
     Counted names;                       ///< name, filter and the group itself
+    Lookup<BySession> lookup;            ///< of members
 
+    /// The session's member, or null.
+    [[nodiscard]] Member* find(std::uint64_t session) noexcept;
     /// Next member in turn, connected ones first; null when empty.
     Member* pick_round_robin() noexcept;
     /// Rendezvous hash: the same key goes to the same member while it stays, and only its keys move when it leaves.
@@ -121,6 +131,10 @@ class SubscriptionIndex {
         walk_filters(table_.root(), filter, true, visit);
     }
 
+    /// Subscribers, members and groups of one filter that were compared to find the one that is asked for or changed, since the
+    /// start; of a filter with many, one or two a time.
+    [[nodiscard]] std::uint64_t looked_at() const noexcept { return looked_at_; }
+
     [[nodiscard]] std::size_t plain_count() const noexcept { return plain_count_; }
     [[nodiscard]] std::size_t shared_count() const noexcept { return shared_count_; }
 
@@ -129,14 +143,24 @@ class SubscriptionIndex {
         Subscriber* subscriber = nullptr;
         Options options;
     };
+    struct BySubscriber {
+        static const Subscriber* key(const Entry& entry) noexcept { return entry.subscriber; }
+        static std::size_t hash(const Subscriber* subscriber) noexcept;
+    };
+    struct ByName {
+        static std::string_view key(const std::unique_ptr<Group>& group) noexcept { return group->name; }
+        static std::size_t hash(std::string_view name) noexcept;
+    };
     struct Data;
     struct Extra {
         std::vector<std::unique_ptr<Group>> groups;
+        Lookup<ByName> by_name;          ///< of groups
+        Lookup<BySubscriber> by_subscriber;   ///< of the entries
     };
     struct Data {
         CountedVector<Entry> entries;
         std::uint64_t remote = 0;
-        std::unique_ptr<Extra> extra;    ///< rare: shared groups
+        std::unique_ptr<Extra> extra;    ///< rare: shared groups, many subscribers
         std::uint32_t wildcard_children = 0;   ///< bit 0: a `+` child, bit 1: a `#` child
 
         [[nodiscard]] bool is_empty() const noexcept { return entries.empty() && remote == 0 && extra == nullptr; }
@@ -154,6 +178,10 @@ class SubscriptionIndex {
     Node* make_node(std::string_view filter);
     Node* find_node(std::string_view filter) const noexcept;
     void prune(Node* node) noexcept;
+    [[nodiscard]] std::size_t place_of(const Node& node, const Subscriber* subscriber) noexcept;
+    [[nodiscard]] Group* find_group(Node* node, std::string_view group) noexcept;
+    /// Lets go what the node does not need any more.
+    void tidy(Node* node) noexcept;
     void collect(const Node* node, std::string_view rest, bool more, bool skip_wildcards, Match& out) const;
     const Match& fill(CacheSlot& slot, std::string_view topic, bool hidden);
     /// Lets go what is remembered, of one slot after the other, until there is room again.
@@ -181,6 +209,7 @@ class SubscriptionIndex {
     std::uint64_t generation_ = 1;
     std::size_t plain_count_ = 0;
     std::size_t shared_count_ = 0;
+    std::uint64_t looked_at_ = 0;
 };
 
 }  // namespace penstock::topics

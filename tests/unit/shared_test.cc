@@ -270,5 +270,21 @@ TEST(SharedGroup, what_is_in_the_disk_buffer_goes_on_too) {
     std::filesystem::remove_all(folder);
 }
 
+// A client that had very many shared subscriptions leaves them in parts: what waits by each is found by its number.
+TEST(SharedGroup, what_goes_on_is_found_by_its_number) {
+    broker::HandingOn job;
+    EXPECT_EQ(job.last_share(), 0u);
+    EXPECT_EQ(job.find(1), nullptr);
+    job.add({{.number = 9, .filter = "nine", .group = "g"}, {.number = 4, .filter = "four", .group = "g"}});
+    job.add({{.number = 6, .filter = "six", .group = "g"}, {.number = 4, .filter = "another", .group = "g"}, {.number = 12, .filter = "twelve", .group = "g"}});
+    EXPECT_EQ(job.shares.size(), 4u);
+    for (const auto& [number, filter] : {std::pair{4u, "four"}, {6u, "six"}, {9u, "nine"}, {12u, "twelve"}}) {
+        ASSERT_NE(job.find(number), nullptr);
+        EXPECT_EQ(job.find(number)->filter, filter);
+    }
+    for (const auto number : {0u, 1u, 5u, 13u}) EXPECT_EQ(job.find(number), nullptr);
+    EXPECT_EQ(job.last_share(), 12u);
+}
+
 }  // namespace
 }  // namespace penstock::test

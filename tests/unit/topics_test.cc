@@ -138,6 +138,126 @@ TEST(Group, hash_keeps_keys_with_their_member) {
     }
 }
 
+// One of very many subscribers, members or groups of a filter subscribes anew with other options, comes or goes: the others are not
+// gone over.
+TEST(SubscriptionIndex, a_change_of_one_looks_at_one) {
+    constexpr std::size_t many = 30'000, at_most = 16;     // looked at in one step, on average
+    SubscriptionIndex index;
+    std::uint64_t before = 0;
+    const auto begin = [&] { before = index.looked_at(); };
+    const auto spent = [&] { return (index.looked_at() - before) / many; };
+    std::vector<Subscriber> subscribers(many);
+    begin();
+    for (auto& one : subscribers) EXPECT_TRUE(index.add("t/#", &one, {}).is_new);
+    EXPECT_LE(spent(), at_most) << "subscribing";
+    begin();
+    for (auto& one : subscribers) EXPECT_FALSE(index.add("t/#", &one, {.qos = 1}).is_new);
+    EXPECT_LE(spent(), at_most) << "subscribing with other options";
+    EXPECT_EQ(index.match("t/x", false).targets.size(), many);
+    begin();
+    for (auto& one : subscribers) EXPECT_TRUE(index.remove("t/#", &one).existed);
+    EXPECT_LE(spent(), at_most) << "leaving";
+
+    begin();
+    for (std::uint64_t i = 1; i <= many; ++i) EXPECT_TRUE(index.add_member("t/#", "g", {.session = i}));
+    EXPECT_LE(spent(), at_most) << "joining a group";
+    begin();
+    for (std::uint64_t i = 1; i <= many; ++i) EXPECT_FALSE(index.add_member("t/#", "g", {.session = i, .options = {.qos = 1}}));
+    for (std::uint64_t i = 1; i <= many; ++i) index.set_member_connected("t/#", "g", i, true);
+    EXPECT_LE(spent(), 2 * at_most) << "joining with other options, and coming online";
+    ASSERT_NE(index.find_group("t/#", "g"), nullptr);
+    for (const std::uint64_t i : {std::uint64_t{1}, std::uint64_t{777}, std::uint64_t{many}}) {
+        const auto* member = index.find_group("t/#", "g")->find(i);
+        ASSERT_NE(member, nullptr);
+        EXPECT_TRUE(member->session == i && member->is_connected && member->options.qos == 1);
+    }
+    begin();
+    for (std::uint64_t i = 1; i <= many; ++i) EXPECT_TRUE(index.remove_member("t/#", "g", i));
+    EXPECT_LE(spent(), 2 * at_most) << "leaving a group";
+
+    begin();
+    for (std::uint64_t i = 1; i <= many; ++i) EXPECT_TRUE(index.add_member("t/#", "g" + std::to_string(i), {.session = i}));
+    for (std::uint64_t i = 1; i <= many; ++i) EXPECT_TRUE(index.remove_member("t/#", "g" + std::to_string(i), i));
+    EXPECT_LE(spent(), 4 * at_most) << "a group each";
+    EXPECT_EQ(index.plain_count() + index.shared_count(), 0u);
+}
+
+// Lists that grow past what is gone over, shrink, and grow again, beside groups that do the same.
+TEST(SubscriptionIndex, long_lists_agree_with_simple_ones) {
+    MessageBytes pool;
+    MessageBytes::use(pool);
+    for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+        Dice dice{seed};
+        {
+            SubscriptionIndex index;
+            const auto empty = pool.value();
+            std::vector<Subscriber> subscribers(300);
+            std::map<const Subscriber*, Options> model;
+            std::map<std::string, std::map<std::uint64_t, Options>> groups;
+            for (int step = 0; step < 12'000; ++step) {
+                const bool grows = dice.roll(8) > 0 ? step / 1500 % 2 == 0 : step / 1500 % 2 != 0;
+                auto& who = subscribers[dice.roll(subscribers.size())];
+                const auto session = dice.roll(200) + 1;
+                // One group of many members, and many groups of few.
+                const auto group = dice.roll(2) == 0 ? std::string("g") : "g" + std::to_string(dice.roll(120));
+                const Options options{.qos = static_cast<std::uint8_t>(dice.roll(3)), .id = static_cast<std::uint32_t>(dice.roll(3))};
+                if (grows) {
+                    ASSERT_EQ(index.add("t", &who, options).is_new, model.insert_or_assign(&who, options).second);
+                    ASSERT_EQ(index.add_member("t", group, {.session = session, .options = options}), groups[group].insert_or_assign(session, options).second);
+                } else {
+                    const auto removed = index.remove("t", &who);
+                    ASSERT_EQ(removed.existed, model.erase(&who) > 0) << "seed=" << seed << " step=" << step;
+                    ASSERT_EQ(removed.last, removed.existed && model.empty());
+                    ASSERT_EQ(index.remove_member("t", group, session), groups[group].erase(session) > 0) << "seed=" << seed << " step=" << step;
+                }
+                if (groups[group].empty()) groups.erase(group);
+                if (step % 100 != 0) continue;
+                const auto& match = index.match("t", false);
+                std::map<const Subscriber*, std::uint8_t> got, wanted;
+                for (const auto& target : match.targets) got[target.subscriber] = target.qos;
+                for (const auto& [subscriber, of] : model) wanted[subscriber] = of.qos;
+                ASSERT_EQ(got, wanted) << "seed=" << seed << " step=" << step;
+                ASSERT_EQ(match.targets.size(), model.size());
+                ASSERT_EQ(match.groups.size(), groups.size());
+                for (auto* found : match.groups) {
+                    ASSERT_EQ(index.find_group("t", found->name), found);
+                    ASSERT_EQ(found->members.size(), groups.at(found->name).size());
+                    for (const auto& [number, of] : groups.at(found->name)) {
+                        const auto* member = found->find(number);
+                        ASSERT_TRUE(member != nullptr && member->session == number && member->options == of);
+                    }
+                    ASSERT_EQ(found->find(1000), nullptr);
+                }
+            }
+            for (auto& one : subscribers) EXPECT_EQ(index.remove("t", &one).existed, model.contains(&one));
+            for (const auto& [group, members] : groups)
+                for (const auto& [session, options] : members) EXPECT_TRUE(index.remove_member("t", group, session));
+            EXPECT_EQ(index.plain_count() + index.shared_count(), 0u);
+            EXPECT_EQ(pool.value(), empty) << "something is left of what was";
+        }
+        EXPECT_EQ(pool.value(), 0);
+    }
+    static MessageBytes after;
+    MessageBytes::use(after);
+}
+
+// A filter with one subscriber, as most have, pays nothing for those that have many; these pay for a table.
+TEST(SubscriptionIndex, what_a_subscription_costs) {
+    MessageBytes pool;
+    MessageBytes::use(pool);
+    {
+        SubscriptionIndex index;
+        std::vector<Subscriber> subscribers(30'000);
+        for (std::size_t i = 0; i < 1000; ++i) index.add("device/" + std::to_string(10'000 + i), &subscribers[i], {});
+        EXPECT_LE(pool.value() / 1000, 180);
+        const auto before = pool.value();
+        for (auto& one : subscribers) index.add("t", &one, {});
+        EXPECT_LE((pool.value() - before) / 30'000, 18 + 9) << "a list grows by doubling; its table has 65,536 places";
+    }
+    static MessageBytes after;
+    MessageBytes::use(after);
+}
+
 TEST(RetainedIndex, agrees_with_matching_one_by_one) {
     for (std::uint64_t seed = 1; seed <= 10; ++seed) {
         Dice dice{seed};
