@@ -21,8 +21,12 @@ std::uint64_t mix(std::uint64_t h) noexcept {
 }  // namespace
 
 std::size_t BySession::hash(std::uint64_t session) noexcept { return mix(session); }
-std::size_t SubscriptionIndex::BySubscriber::hash(const Subscriber* subscriber) noexcept { return mix(std::hash<const void*>{}(subscriber)); }
-std::size_t SubscriptionIndex::ByName::hash(std::string_view name) noexcept { return keyed_hash(name); }   // clients choose them
+std::size_t SubscriptionIndex::BySubscriber::hash(const Subscriber* subscriber) noexcept {
+    return mix(std::hash<const void*>{}(subscriber));
+}
+std::size_t SubscriptionIndex::ByName::hash(std::string_view name) noexcept {
+    return keyed_hash(name);   // clients choose them
+}
 
 Member* Group::find(std::uint64_t session) noexcept {
     std::uint64_t looked_at = 0;
@@ -142,11 +146,14 @@ std::size_t SubscriptionIndex::place_of(const Node& node, const Subscriber* subs
 }
 
 void SubscriptionIndex::tidy(Node* node) noexcept {
-    if (const auto* extra = node->extra.get(); extra != nullptr && extra->groups.empty() && !extra->by_subscriber.has_table()) node->extra.reset();
+    const auto* extra = node->extra.get();
+    if (extra != nullptr && extra->groups.empty() && !extra->by_subscriber.has_table()) node->extra.reset();
     prune(node);
 }
 
-Group* SubscriptionIndex::find_group(std::string_view filter, std::string_view group) noexcept { return find_group(find_node(filter), group); }
+Group* SubscriptionIndex::find_group(std::string_view filter, std::string_view group) noexcept {
+    return find_group(find_node(filter), group);
+}
 
 Group* SubscriptionIndex::find_group(Node* node, std::string_view group) noexcept {
     if (node == nullptr || node->extra == nullptr) return nullptr;
@@ -198,7 +205,8 @@ bool SubscriptionIndex::remove_member(std::string_view filter, std::string_view 
 void SubscriptionIndex::set_member_connected(std::string_view filter, std::string_view group, std::uint64_t session, bool connected) {
     auto* found = find_group(filter, group);
     if (found == nullptr) return;
-    if (const auto place = found->lookup.find(found->members, session, looked_at_); place != found->lookup.none) found->members[place].is_connected = connected;
+    const auto place = found->lookup.find(found->members, session, looked_at_);
+    if (place != found->lookup.none) found->members[place].is_connected = connected;
 }
 
 void SubscriptionIndex::take(const Node* node, Match& out) {
