@@ -61,7 +61,8 @@ TEST_F(Defaults, a_whole_manifest_gives_what_it_would_have_given_without_the_def
     EXPECT_EQ(spec["ports"][0]["port"], 1883);
     EXPECT_FALSE(spec["ports"][0].contains("authenticationRef"));
     EXPECT_EQ(spec["serviceName"], "default");
-    for (const auto& entry : live(listener_kind())["metadata"]["managedFields"]) EXPECT_NE(text_at(entry, "manager"), registry::defaults_manager);
+    const auto listener = live(listener_kind());   // the loop below reads it
+    for (const auto& entry : listener["metadata"]["managedFields"]) EXPECT_NE(text_at(entry, "manager"), registry::defaults_manager);
 }
 
 TEST_F(Defaults, a_part_of_a_manifest_is_laid_over_the_default) {
