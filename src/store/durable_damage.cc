@@ -307,8 +307,6 @@ Result<std::string> DamageCheck::look_at_current() {
     if (!numbered(folder_, "", ".log").empty()) return std::string();
     if (const auto log = number_in(before_, "log"); log != 0)
         set_aside({}, fmt::format("the log {:06}.log is missing; what stood in it alone is lost, though it had been acknowledged", log));
-    else if (mark_ && !identity().empty())   // a copy that RocksDB made has neither
-        set_aside({}, "no log is there; what stood in it alone is lost, though it had been acknowledged");
     return std::string();
 }
 
