@@ -9,10 +9,10 @@ namespace penstock::app {
 Result<void> IdentityKeeper::open(std::int64_t now_ms) {
     std::vector<std::string> done;
     auto identity = open_identity(folder_, now_ms, nullptr, &done);
-    if (!identity) return std::unexpected(identity.error());
+    if (!identity) return fail(named(identity.error().message));
     auto keys = open_token_keys(folder_, now_ms);
-    if (!keys) return std::unexpected(keys.error());
-    for (const auto& one : done) log::info("app", "the resource API's {}", one);
+    if (!keys) return fail(named(keys.error().message));
+    for (const auto& one : done) log::info("app", "the resource API's {}", named(one));
     const std::lock_guard lock(guard_);
     identity_ = std::move(*identity);
     token_keys_ = std::move(*keys);
@@ -20,6 +20,14 @@ Result<void> IdentityKeeper::open(std::int64_t now_ms) {
 }
 
 void IdentityKeeper::look(std::int64_t now_ms) {
+    if (data_)
+        if (auto there = data_->ready(); !there) {
+            {
+                const std::lock_guard lock(guard_);
+                fault_ = there.error().message;
+            }
+            return say(said_, there.error().message, "the resource API's certificates cannot be kept current");
+        }
     look_at_certificates(now_ms);
     look_at_token_keys(now_ms);
 }
@@ -33,14 +41,14 @@ void IdentityKeeper::say(std::string& last, std::string now, const char* what) c
 void IdentityKeeper::look_at_certificates(std::int64_t now_ms) {
     std::vector<std::string> done;
     auto next = open_identity(folder_, now_ms, &identity_, &done);
-    std::string fault = next ? std::string() : next.error().message;
+    std::string fault = next ? std::string() : named(next.error().message);
     if (next && *next != identity_) {
         is_told_ = false;
-        for (const auto& one : done) log::info("app", "the resource API's {}", one);
+        for (const auto& one : done) log::info("app", "the resource API's {}", named(one));
         const std::lock_guard lock(guard_);
         identity_ = std::move(*next);
     } else if (next && !done.empty()) {
-        fault = fmt::format("{}", fmt::join(done, "; "));
+        fault = named(fmt::format("{}", fmt::join(done, "; ")));
     }
     if (!is_told_ && users_.identity) {
         const auto told = users_.identity(identity_);
@@ -56,9 +64,10 @@ void IdentityKeeper::look_at_certificates(std::int64_t now_ms) {
 
 void IdentityKeeper::look_at_token_keys(std::int64_t now_ms) {
     auto keys = open_token_keys(folder_, now_ms);
-    auto fault = keys ? keys->fault : keys.error().message;
+    auto fault = named(keys ? keys->fault : keys.error().message);
     if (keys) {
         const bool is_other = keys->keys != token_keys_.keys;
+        keys->fault = fault;
         {
             const std::lock_guard lock(guard_);
             token_keys_ = std::move(*keys);

@@ -1,11 +1,13 @@
 #pragma once
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include "app/identity.h"
+#include "base/held_folder.h"
 
 namespace penstock::app {
 
@@ -24,6 +26,8 @@ class IdentityKeeper {
     static constexpr int look_ms = 10'000;
 
     explicit IdentityKeeper(std::filesystem::path folder) : folder_(std::move(folder)) {}
+    /// The folder `pki` of that one: nothing is read or made while it is not there.
+    explicit IdentityKeeper(std::shared_ptr<HeldFolder> data) : folder_(data->at("pki")), data_(std::move(data)) {}
     /// Reads what there is and makes what is missing. `now_ms`: Unix time, here and below.
     Result<void> open(std::int64_t now_ms);
     [[nodiscard]] const Identity& identity() const { return identity_; }
@@ -40,7 +44,10 @@ class IdentityKeeper {
     void look_at_token_keys(std::int64_t now_ms);
     void say(std::string& last, std::string now, const char* what) const;
 
+    [[nodiscard]] std::string named(std::string text) const { return data_ ? data_->named(std::move(text)) : text; }
+
     std::filesystem::path folder_;
+    std::shared_ptr<HeldFolder> data_;   ///< null: folder_ is where it is
     Users users_;
     Identity identity_;
     TokenKeys token_keys_;

@@ -16,14 +16,17 @@ Result<void> KubeconfigFile::set(std::string text) {
 }
 
 Result<void> KubeconfigFile::write() {
+    if (auto there = state_->data->ready(); !there) return there;
+    const auto path = state_->data->at(name);
     std::string text;
     {
         const std::lock_guard lock(state_->guard);
         std::error_code error;
-        if (state_->text.empty() || (state_->is_written && std::filesystem::exists(state_->path, error))) return {};
+        if (state_->text.empty() || (state_->is_written && std::filesystem::exists(path, error))) return {};
         text = state_->text;
     }
-    auto written = write_private(state_->path, text);
+    auto written = write_private(path, text);
+    if (!written) written = std::unexpected(state_->data->named(written.error()));
     const std::lock_guard lock(state_->guard);
     state_->is_written = written.has_value();
     return written;

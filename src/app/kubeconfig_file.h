@@ -3,6 +3,7 @@
 #include <mutex>
 #include <string>
 
+#include "base/held_folder.h"
 #include "base/result.h"
 #include "client/client.h"
 
@@ -13,7 +14,11 @@ namespace penstock::app {
 /// port and the certificates of the run before. Any thread.
 class KubeconfigFile {
   public:
-    explicit KubeconfigFile(std::string path) : state_(std::make_shared<State>()) { state_->path = std::move(path); }
+    /// In that folder; it is not written while that is not there.
+    explicit KubeconfigFile(std::shared_ptr<HeldFolder> data) : state_(std::make_shared<State>()) {
+        state_->path = data->path() + "/" + name;
+        state_->data = std::move(data);
+    }
     [[nodiscard]] const std::string& path() const noexcept { return state_->path; }
     /// That text is in force now, and is written. The error: it is in force, but the file does not say so; write() tries again.
     Result<void> set(std::string text);
@@ -23,8 +28,10 @@ class KubeconfigFile {
     [[nodiscard]] Result<client::Access> access() const { return access_by(state_); }
 
   private:
+    static constexpr const char* name = "kubeconfig.yaml";
     struct State {
         std::string path;
+        std::shared_ptr<HeldFolder> data;
         std::mutex guard;                ///< of what follows
         std::string text;
         bool is_written = false;

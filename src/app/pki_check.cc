@@ -1,6 +1,7 @@
 #include "app/pki_check.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "app/identity.h"
 #include "base/log.h"
@@ -16,6 +17,14 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* interrupted_ca = "api-ca-next.pem";   // a new CA that is whole there is put in place at the start
+
+constexpr const char* registry_name = "registry.sqlite";
+
+bool has_bytes(const fs::path& file) {
+    std::error_code error;
+    const auto size = fs::file_size(file, error);
+    return !error && size > 0;
+}
 
 std::string hex(std::string_view bytes) {
     std::string out;
@@ -101,6 +110,22 @@ Result<void> check_pki(const fs::path& data_folder) {
     return check_token_keys(folder, marked, mark.path());
 }
 
+Result<void> check_registry(const fs::path& data_folder) {
+    const auto file = data_folder / registry_name;
+    if (has_bytes(file)) return {};
+    std::vector<std::string> marks;
+    for (const auto& [name, value] : {std::pair{"registry.sqlite.mark", "version"}, std::pair{"pki.mark", "registry"}, std::pair{"broker.mark", "synced"}}) {
+        Mark mark((data_folder / name).string());
+        Mark::Values values;
+        const auto state = mark.read(values);
+        if (!state) return std::unexpected(state.error());
+        if (*state == Mark::State::good && values.contains(value) && values.at(value) != "0") marks.push_back(mark.path());
+    }
+    if (marks.empty()) return {};
+    return fail(fmt::format("{}: is missing or empty, though resources were kept in it ({} says so); is its disk mounted? put it back, or restore a backup (penstock restore); to begin anew without resources, remove {}",
+                            file.string(), marks.front(), fmt::join(marks, " and ")));
+}
+
 void mark_pki(const fs::path& data_folder) {
     const auto folder = data_folder / "pki";
     Mark::Values values;
@@ -108,6 +133,7 @@ void mark_pki(const fs::path& data_folder) {
         values["ca"] = chain->front().fingerprint();
         values["ca-key"] = hex(crypto::sha256(read_file(folder / "api-ca.key").value_or("")));
     }
+    if (has_bytes(data_folder / registry_name)) values["registry"] = "1";
     if (const auto keys = token_keys(folder); !keys.empty()) values["tokens"] = std::to_string(keys.size());
     Mark mark(mark_of(data_folder));
     Mark::Values before;

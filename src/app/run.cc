@@ -23,6 +23,7 @@
 #include "app/kubeconfig_file.h"
 #include "app/pki_check.h"
 #include "app/run_health.h"
+#include "base/held_folder.h"
 #include "base/log.h"
 #include "base/log_output.h"
 #include "base/text.h"
@@ -88,16 +89,23 @@ std::string default_kubeconfig() {
 namespace {
 
 /// Where the broker's state, its keys and its overflow stand. A key ring among the credentials that systemd hands in goes before our own.
-control::StatePlace place_in(const std::string& data_folder) {
-    if (data_folder.empty()) return {};
-    const fs::path data = data_folder;
-    control::StatePlace out{.folder = (data / "broker").string(), .mark_file = (data / "broker.mark").string(), .key_file = (data / "pki" / control::state_keys_name).string(), .keys_are_given = false, .buffer_folder = (data / "buffer").string()};
+control::StatePlace place_in(const std::shared_ptr<HeldFolder>& held) {
+    if (!held) return {};
+    const fs::path data = held->path();
+    control::StatePlace out{.folder = (data / "broker").string(), .mark_file = (data / "broker.mark").string(), .key_file = (data / "pki" / control::state_keys_name).string(), .keys_are_given = false, .buffer_folder = (data / "buffer").string(), .data = held};
     if (const char* credentials = std::getenv("CREDENTIALS_DIRECTORY"); credentials != nullptr && *credentials != 0) {
         const auto given = fs::path(credentials) / "penstock-state-keys";
         std::error_code error;
         if (fs::exists(given, error)) out.key_file = given.string(), out.keys_are_given = true;
     }
     return out;
+}
+
+Result<std::shared_ptr<HeldFolder>> open_data_folder(const std::string& folder) {
+    std::error_code error;
+    fs::create_directories(folder, error);
+    if (error) return fail(fmt::format("the data folder {} cannot be made: {}; choose another with --data-dir", folder, error.message()));
+    return HeldFolder::open(folder);
 }
 
 /// Before any thread is made: all inherit the mask, and only `sigwait` at the end takes the signals.
@@ -225,7 +233,13 @@ int run_broker(const BrokerRoleOptions& options) {
     control::RemoteObjects objects(connect, followed, options.name_space);
     TokenKeyReader token_keys(connect);
     control::HealthBoard board;
-    control::BrokerController controller(objects, version, [&] { return token_keys.known(); }, place_in(options.data_folder));
+    std::shared_ptr<HeldFolder> data;
+    if (!options.data_folder.empty()) {
+        auto opened = open_data_folder(options.data_folder);
+        if (!opened) return give_up(opened.error().message);
+        data = std::move(*opened);
+    }
+    control::BrokerController controller(objects, version, [&] { return token_keys.known(); }, place_in(data));
     controller.use(board);
     api::PageServer pages(pages_of(controller, board, nullptr, {}));
     controller.on_metrics_port([&](int wanted) {
@@ -300,11 +314,13 @@ int run(const RunOptions& options) {
     std::error_code error;
     // Keys live in here: nothing below is readable by others, not even for a moment.
     umask(0077);
-    fs::create_directories(options.data_folder, error);
-    if (error) return give_up(fmt::format("the data folder {} cannot be made: {}; choose another with --data-dir", options.data_folder, error.message()));
+    const auto held = open_data_folder(options.data_folder);
+    if (!held) return give_up(held.error().message);
+    const auto& data = *held;
     const auto descriptors = io::raise_descriptor_limit();
     if (const auto whole = check_pki(options.data_folder); !whole) return give_up(whole.error().message);
-    IdentityKeeper keeper(fs::path(options.data_folder) / "pki");
+    if (const auto there = check_registry(options.data_folder); !there) return give_up(there.error().message);
+    IdentityKeeper keeper(data);
     if (auto opened = keeper.open(wall_ms()); !opened) return give_up(opened.error().message);
     const auto& identity = keeper.identity();
     mark_pki(options.data_folder);
@@ -312,6 +328,7 @@ int run(const RunOptions& options) {
     for (const char* suffix : {"", "-wal", "-shm"}) fs::permissions(registry_file.string() + suffix, fs::perms::owner_read | fs::perms::owner_write, error);
     auto registry = registry::Registry::open((fs::path(options.data_folder) / "registry.sqlite").string());
     if (!registry) return give_up(registry.error().message);
+    mark_pki(options.data_folder);
 
     const std::string token_issuer = "https://kubernetes.default.svc.cluster.local";
     api::Tokens tokens(**registry, token_issuer, keeper.token_keys().keys);
@@ -322,7 +339,7 @@ int run(const RunOptions& options) {
     if (options.with_broker) control::forget_former_run(objects, control::just_started, true);
     RunHealth health(**registry);
     health.certificates(keeper.facts(wall_ms()));
-    control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; }, place_in(options.data_folder));
+    control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; }, place_in(data));
     if (options.with_broker) controller.use(health.board());
     control::CertificateControllers certificates(objects);
     FollowBoard follow_board;
@@ -358,6 +375,7 @@ int run(const RunOptions& options) {
         });
     if (options.with_broker) handler.set_broker_copy([&](const std::string& folder) { return controller.copy_state(folder); });
     handler.set_registry_copy([&]() -> Result<std::string> {
+        if (auto there = data->ready(); !there) return std::unexpected(there.error());
         const auto copy = fs::path(options.data_folder) / "registry-copy.sqlite";
         std::error_code ignored;
         fs::remove(copy, ignored);
@@ -372,7 +390,7 @@ int run(const RunOptions& options) {
                                  .client_ca = identity.trusted});
     const auto port = server.start();
     if (!port) return give_up(port.error().message + "; is another penstock running, or choose another with --api-port");
-    KubeconfigFile kubeconfig((fs::path(options.data_folder) / "kubeconfig.yaml").string());
+    KubeconfigFile kubeconfig(data);
     if (auto r = kubeconfig.set(kubeconfig_text(identity, options.api_address, *port)); !r)   // nothing in here needs the file
         log::error("app", "the kubeconfig for kubectl and penstock get is not as it should be; it is tried again file={} why=\"{}\"", kubeconfig.path(), r.error().message);
     auto access = kubeconfig.access();
@@ -439,13 +457,13 @@ int run(const RunOptions& options) {
     keeper.set_users({.identity = [&, api_port = *port](const Identity& now) -> Result<void> {
                           if (auto used = server.use(now.server, now.trusted); !used) return used;
                           housekeeper.set_api_ca(now.trusted);
-                          mark_pki(options.data_folder);
+                          mark_pki(data->at(""));
                           return kubeconfig.set(kubeconfig_text(now, options.api_address, api_port));
                       },
                       .token_keys =
                           [&](const std::vector<std::string>& keys) {
                               tokens.set_keys(keys);
-                              mark_pki(options.data_folder);
+                              mark_pki(data->at(""));
                           }});
     following.emplace_back([&] {
         while (!stopping) {

@@ -1,6 +1,7 @@
 #include "base/mark.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -74,6 +75,14 @@ bool Mark::write(const Values& values) {
     if (!is_read_) {
         Values before;
         if (!read(before)) return false;
+    }
+    struct stat about {};
+    // A file that was deleted takes writes too; it is made again on the file system on which it was.
+    if (file_ >= 0 && ::fstat(file_, &about) == 0 && about.st_nlink == 0) {
+        const auto device = about.st_dev;
+        const auto parent = std::filesystem::path(path_).parent_path();
+        if (::stat(parent.empty() ? "." : parent.c_str(), &about) != 0 || about.st_dev != device) return false;
+        ::close(std::exchange(file_, -1));
     }
     if (file_ < 0) file_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     if (file_ < 0) return false;

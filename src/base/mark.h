@@ -31,7 +31,8 @@ class Mark {
     };
     /// What was written last. An error: the file cannot be read.
     Result<State> read(Values& into);
-    /// Makes the file where there is none (mode 0600). False: the disk did not take it, and the file says what it said before.
+    /// Makes the file where there is none (mode 0600), also when it was deleted meanwhile. False: the disk did not take it, and the
+    /// file says what it said before.
     bool write(const Values& values);
     /// What was written is on the disk, and so is the file's name.
     bool sync();

@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "client/manifest_files.h"
+#include "resources/text_rules.h"
 
 namespace penstock::client {
 
@@ -67,6 +68,8 @@ namespace {
 /// A file's own path may hold bytes that are no text; they are replaced rather than thrown over.
 std::string body_of(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
+constexpr std::size_t name_max = 253;
+
 std::string place_of(const resources::Document& d) { return fmt::format("{}: document {} (line {})", d.file, d.index, d.line); }
 
 Result<const resources::Kind*> kind_of(const Json& object) {
@@ -80,14 +83,14 @@ Result<const resources::Kind*> kind_of(const Json& object) {
     for (const auto& k : resources::all_kinds()) {
         known += fmt::format("{}{} {}", known.empty() ? "" : ", ", k.api_version(), k.kind);
         names.push_back(k.kind);
-        if (k.kind == name) return fail(fmt::format("apiVersion: \"{}\" does not have kind {}; it is served as {}", api_version, name, k.api_version()));
+        if (k.kind == name) return fail(fmt::format("apiVersion: \"{}\" does not have kind {}; it is served as {}", resources::shortened(api_version), name, k.api_version()));
     }
     const auto near = nearest(name, names);
-    return fail(fmt::format("kind: \"{}\" of {} is not served{}; served are: {}", name, api_version, near.empty() ? "" : fmt::format(" (did you mean {}?)", near), known));
+    return fail(fmt::format("kind: \"{}\" of {} is not served{}; served are: {}", resources::shortened(name), resources::shortened(api_version), near.empty() ? "" : fmt::format(" (did you mean {}?)", near), known));
 }
 
 std::string label_of(const resources::Kind& kind, const std::string& name) {
-    return fmt::format("{}{}{}/{}", kind.singular, kind.group.empty() ? "" : ".", kind.group, name);
+    return fmt::format("{}{}{}/{}", kind.singular, kind.group.empty() ? "" : ".", kind.group, name.size() > name_max ? resources::shortened(name) : name);
 }
 
 /// An object without what others may have written between two looks at it: its status, and what goes with a write of that.
@@ -144,6 +147,11 @@ Applied apply_document(Transport& client, Kinds& kinds, const resources::Documen
         return out;
     }
     const auto space = k.namespaced ? text_at(wanted, "metadata.namespace", options.name_space) : std::string();
+    for (const auto& [field, text] : {std::pair{"name", &name}, std::pair{"namespace", &space}}) {
+        if (text->size() <= name_max) continue;   // in the path of a request it would be quoted whole
+        out.error = fmt::format("{}: metadata.{}: Invalid value: \"{}\": at most {} bytes", place_of(document), field, resources::shortened(*text), name_max);
+        return out;
+    }
     if (k.namespaced) wanted["metadata"]["namespace"] = space;
     const std::string query = fmt::format("?fieldManager={}&fieldValidation=Strict{}", options.manager, options.dry_run ? "&dryRun=All" : "");
     auto refuse = [&](const Result<Response>& r) {

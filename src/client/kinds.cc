@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "resources/text_rules.h"
 
 namespace penstock::client {
 
@@ -31,7 +32,7 @@ Result<const Kind*> Kinds::by_word(std::string_view word) {
     std::vector<std::string> names;
     for (const auto& k : **served) names.push_back(k.plural);
     const auto near = nearest(word, names);
-    return fail(fmt::format("the server doesn't have a resource type \"{}\"{}", word, near.empty() ? "" : fmt::format("; did you mean {}?", near)));
+    return fail(fmt::format("the server doesn't have a resource type \"{}\"{}", resources::shortened(word), near.empty() ? "" : fmt::format("; did you mean {}?", near)));
 }
 
 Result<const Kind*> Kinds::of_object(const resources::Json& object) {
@@ -52,9 +53,9 @@ Result<const Kind*> Kinds::of_object(const resources::Json& object) {
         names.push_back(k.kind);
     }
     for (const auto& k : **served)
-        if (k.kind == name) return fail(fmt::format("apiVersion: \"{}\" does not have kind {}; it is served as {}", api_version, name, k.api_version()));
+        if (k.kind == name) return fail(fmt::format("apiVersion: \"{}\" does not have kind {}; it is served as {}", resources::shortened(api_version), name, k.api_version()));
     const auto near = nearest(name, names);
-    return fail(fmt::format("kind: \"{}\" of {} is not served{}; served are: {}", name, api_version, near.empty() ? "" : fmt::format(" (did you mean {}?)", near), known));
+    return fail(fmt::format("kind: \"{}\" of {} is not served{}; served are: {}", resources::shortened(name), resources::shortened(api_version), near.empty() ? "" : fmt::format(" (did you mean {}?)", near), known));
 }
 
 }  // namespace penstock::client

@@ -10,10 +10,11 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
+#include <utility>
 
 #include <fmt/format.h>
 
+#include "io/wait.h"
 #include "resources/json.h"
 
 namespace penstock::client {
@@ -77,9 +78,12 @@ bool is_manifest_name(const std::string& name) {
     return !name.starts_with('.') && (extension == ".yaml" || extension == ".yml" || extension == ".json");
 }
 
-Result<std::string> read_manifest_text(const std::string& path) {
+Result<std::string> read_manifest_text(const std::string& path, bool must_be_file) {
     std::error_code error;
-    if (fs::is_directory(path, error)) return fail(fmt::format("{}: is a folder", path));
+    const auto kind = fs::status(path, error).type();
+    if (kind == fs::file_type::directory) return fail(fmt::format("{}: is a folder", path));
+    // Opening a pipe waits for a writer, and reading some devices has no end.
+    if (must_be_file && kind != fs::file_type::regular && !error) return fail(fmt::format("{}: is neither a file nor a folder", path));
     std::ifstream in(path, std::ios::binary);
     if (!in) return fail(fmt::format("{}: cannot be read", path));
     return read_bounded(in, path);
@@ -91,7 +95,12 @@ DiskFiles::DiskFiles(std::vector<std::string> sources) : sources_(std::move(sour
     // A pipe that takes the place of a file later is a fault of that source: reading it would wait for a writer, and nothing else
     // would be followed meanwhile.
     for (const auto& source : sources_)
-        if (is_stream(source)) pipes_.insert(source);
+        if (is_stream(source)) streams_[source];
+}
+
+DiskFiles::~DiskFiles() {
+    for (const auto& [path, stream] : streams_)
+        if (stream.file > 0) ::close(stream.file);
 }
 
 Look DiskFiles::look() {
@@ -99,8 +108,10 @@ Look DiskFiles::look() {
     for (const auto& path : sources_) {
         auto& source = out.emplace_back();
         source.path = path;
-        if (pipes_.contains(path)) {
-            source.files.push_back({.path = path});
+        if (const auto stream = streams_.find(path); stream != streams_.end()) {
+            pump(path, stream->second);
+            source.fault = stream->second.fault;
+            if (source.fault.empty()) source.files.push_back({.path = path});
             continue;
         }
         struct stat s {};
@@ -121,7 +132,7 @@ Look DiskFiles::look() {
 }
 
 Writer DiskFiles::writer_of(const std::string& path) {
-    if (pipes_.contains(path)) return Writer::none;
+    if (streams_.contains(path)) return Writer::none;
     const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0) return Writer::unknown;
     // A read lease (fcntl(2)) is given only while nobody has the file open for writing. Whoever opens it for writing in the moment
@@ -135,11 +146,33 @@ Writer DiskFiles::writer_of(const std::string& path) {
 }
 
 Result<std::string> DiskFiles::read(const std::string& path) {
-    const auto known = streams_.find(path);
-    if (known != streams_.end()) return known->second;
-    if (!pipes_.contains(path)) return read_manifest_text(path);
-    auto text = path == "-" ? read_bounded(std::cin, "standard input") : read_manifest_text(path);
-    return streams_.emplace(path, std::move(text)).first->second;
+    const auto stream = streams_.find(path);
+    if (stream == streams_.end()) return read_manifest_text(path, true);
+    if (!stream->second.has_ended || !stream->second.fault.empty()) return fail(stream->second.fault);
+    return stream->second.text;
+}
+
+/// Takes what is there to be read now.
+void DiskFiles::pump(const std::string& path, Stream& stream) {
+    const auto name = path == "-" ? std::string("standard input") : path;
+    if (stream.file < 0) stream.file = path == "-" ? 0 : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    std::string piece(piece_bytes, '\0');
+    while (stream.file >= 0 && !stream.has_ended) {
+        // Standard input is somebody else's too, and is left as blocking as it is.
+        if (path == "-" && !io::wait_for(stream.file, io::Wait::readable, 0)) break;
+        const auto n = ::read(stream.file, piece.data(), piece.size());
+        if (n < 0 && errno == EINTR) continue;
+        stream.had_writer |= n > 0 || path == "-" || (n < 0 && errno == EAGAIN);
+        if ((n < 0 && errno == EAGAIN) || (n == 0 && !stream.had_writer)) break;   // a pipe without a writer has no end
+        if (n > 0) stream.text.append(piece, 0, static_cast<std::size_t>(n));
+        const bool is_large = stream.text.size() > resources::manifest_bytes_max;
+        if (n > 0 && !is_large) continue;
+        stream.has_ended = true;
+        stream.fault = is_large ? fmt::format("{}: larger than {} bytes", name, resources::manifest_bytes_max) : n < 0 ? fmt::format("{}: cannot be read: {}", name, std::strerror(errno)) : "";
+    }
+    if (!stream.has_ended)
+        stream.fault = stream.file < 0 ? fmt::format("{}: {}", name, std::strerror(errno)) : fmt::format("{}: {}", name, stream.had_writer ? "its writer has not ended yet" : "nothing has been written into it yet");
+    if (stream.has_ended && stream.file > 0) ::close(std::exchange(stream.file, -1));
 }
 
 }  // namespace penstock::client

@@ -1,7 +1,6 @@
 #pragma once
 #include <cstdint>
 #include <map>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -41,24 +40,36 @@ class ManifestFiles {
 };
 
 /// Files, folders (their *.yaml, *.yml and *.json, not those whose name begins with a dot, which are editors' and mounts' own) and `-`
-/// for standard input, which is read once and does not change. A named pipe is taken as standard input is.
+/// for standard input, which is read once and does not change. A named pipe is taken as standard input is. Neither is waited for: each
+/// look takes what has been written, and until the writer has ended that is a fault of the source.
 /// Core: one thread.
 class DiskFiles final : public ManifestFiles {
   public:
     explicit DiskFiles(std::vector<std::string> sources);
+    ~DiskFiles() override;
+    DiskFiles(const DiskFiles&) = delete;
+    DiskFiles& operator=(const DiskFiles&) = delete;
     Look look() override;
     Writer writer_of(const std::string& path) override;
     Result<std::string> read(const std::string& path) override;
 
   private:
+    /// Standard input, or a source that was a pipe when it was named.
+    struct Stream {
+        int file = -1;
+        bool had_writer = false;         ///< somebody has, or had, the other end
+        bool has_ended = false;
+        std::string text, fault;
+    };
+    static void pump(const std::string& path, Stream& stream);
     std::vector<std::string> sources_;
-    std::set<std::string> pipes_;                          ///< sources that were standard input or a pipe when they were named
-    std::map<std::string, Result<std::string>> streams_;   ///< what was read from standard input and pipes
+    std::map<std::string, Stream> streams_;
 };
 
 /// True for a name that a folder of manifests is read for.
 bool is_manifest_name(const std::string& name);
-/// The text of a file of at most `resources::manifest_bytes_max` bytes; the error names the file.
-Result<std::string> read_manifest_text(const std::string& path);
+/// The text of a file of at most `resources::manifest_bytes_max` bytes; the error names the file. `must_be_file`: pipes and devices, which
+/// may hold up whoever reads them, are refused.
+Result<std::string> read_manifest_text(const std::string& path, bool must_be_file = false);
 
 }  // namespace penstock::client

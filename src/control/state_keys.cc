@@ -22,6 +22,8 @@ bool lacks(const store::KeyRing& ring, const store::KeyRing& in_use) {
 }  // namespace
 
 Result<store::KeyRing> state_keys(const StatePlace& place, bool seal, const std::string& rotation, const store::KeyRing& in_use) {
+    if (place.data && !place.keys_are_given)
+        if (auto there = place.data->ready(); !there) return std::unexpected(there.error());
     auto ring = store::KeyRing::read(place.key_file);
     // What is on the disk under these keys could not be read without them, and a new one would take the number of an old one.
     if (!place.keys_are_given && (!ring || lacks(*ring, in_use)) && !in_use.keys.empty()) {
@@ -47,6 +49,8 @@ Result<store::KeyRing> state_keys(const StatePlace& place, bool seal, const std:
 
 Result<std::size_t> drop_state_keys(const StatePlace& place, store::KeyRing& ring, const store::Durable::Figures& figures, bool seal) {
     if (!seal || place.keys_are_given || ring.keys.size() < 2 || figures.files == 0 || figures.files_to_rewrite > 0 || !figures.rewriting_fault.empty()) return 0;
+    if (place.data)
+        if (auto there = place.data->ready(); !there) return std::unexpected(there.error());
     const auto gone = ring.keys.size() - 1;
     ring.keys.erase(ring.keys.begin(), ring.keys.end() - 1);
     if (auto written = ring.write(place.key_file); !written) return std::unexpected(written.error());

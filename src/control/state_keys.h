@@ -1,6 +1,8 @@
 #pragma once
+#include <memory>
 #include <string>
 
+#include "base/held_folder.h"
 #include "store/durable.h"
 
 namespace penstock::control {
@@ -12,6 +14,7 @@ struct StatePlace {
     std::string key_file;                ///< the key ring of encryption at rest
     bool keys_are_given = false;         ///< somebody else makes and rotates the keys (a systemd credential): the file is only read
     std::string buffer_folder;           ///< for what does not fit into memory; empty: there is none
+    std::shared_ptr<HeldFolder> data;    ///< in which all of these are, but for keys that are given; null: not looked at
 };
 
 /// Name of the key ring inside a copy of the state.

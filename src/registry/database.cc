@@ -62,6 +62,12 @@ Database::~Database() { sqlite3_close(db_); }
 Result<void> Database::open(const std::string& path) {
     path_ = path;
     checks_.emplace(path);
+    if (path != ":memory:") {
+        const auto parent = std::filesystem::path(path).parent_path().string();
+        auto folder = HeldFolder::open(parent.empty() ? "." : parent);
+        if (!folder) return std::unexpected(folder.error());
+        folder_ = std::move(*folder);
+    }
     if (auto there = checks_->before_open(); !there) return there;
     return connect();
 }
@@ -88,7 +94,9 @@ Result<void> Database::connect() {
     struct stat file {};
     if (::stat(path_.c_str(), &file) == 0) device_ = file.st_dev, inode_ = file.st_ino;
     if (auto whole = checks_->after_open(db_, format_version); !whole) return whole;
-    return check_format();
+    if (auto known = check_format(); !known) return known;
+    log_inode_ = ::stat((path_ + "-wal").c_str(), &file) == 0 ? file.st_ino : 0;   // SQLite has made it by now
+    return {};
 }
 
 /// SQLite needs locks and an index beside a database with a write-ahead log, which cannot be had on such a file system. Without a log that counts
@@ -136,7 +144,15 @@ Result<void> Database::check_format() {
 
 bool Database::is_there() const noexcept {
     struct stat file {};
-    return path_ == ":memory:" || (db_ != nullptr && ::stat(path_.c_str(), &file) == 0 && file.st_dev == device_ && file.st_ino == inode_);
+    return path_ == ":memory:" || (db_ != nullptr && ::stat(path_.c_str(), &file) == 0 && file.st_dev == device_ && file.st_ino == inode_ && log_state() == Log::there);
+}
+
+/// A log that was deleted takes writes, all of which end with the process.
+Database::Log Database::log_state() const noexcept {
+    struct stat file {};
+    if (read_only_ || log_inode_ == 0) return Log::there;
+    if (::stat((path_ + "-wal").c_str(), &file) != 0) return Log::gone;
+    return file.st_dev == device_ && file.st_ino == log_inode_ ? Log::there : Log::replaced;
 }
 
 Result<void> Database::ensure_file() {
@@ -146,6 +162,9 @@ Result<void> Database::ensure_file() {
         if (db_ == nullptr) return connect();   // it was written anew, and could not be opened then
         if (file.st_dev != device_ || file.st_ino != inode_)
             return fail(fmt::format("{}: another file stands in the place of the one that penstock has open, and a change would be lost with that one; restart penstock, or put the file back", path_));
+        const auto log = log_state();
+        if (log == Log::gone) return write_anew();
+        if (log == Log::replaced) return fail(fmt::format("{}-wal: another file stands in the place of the one that penstock has open, and a change would be lost with that one; put the file back, or remove the other one", path_));
         if (!read_only_) return {};
         return is_read_only(path_) ? Result<void>(fail(fmt::format("{}: the file system is read-only; make it writable", path_))) : connect();
     }
@@ -157,14 +176,8 @@ Result<void> Database::ensure_file() {
 Result<void> Database::write_anew() {
     namespace fs = std::filesystem;
     if (db_ == nullptr) return fail(fmt::format("{}: it is gone", path_));
-    const auto folder = fs::absolute(path_).parent_path();
     std::error_code error;
-    struct stat place {};
-    auto above = folder;
-    while (::stat(above.c_str(), &place) != 0 && above != above.parent_path()) above = above.parent_path();
-    if (place.st_dev != device_) return fail(fmt::format("{}: it is gone, and {} is not on the file system it was on; mount that again", path_, folder.string()));
-    fs::create_directories(folder, error);
-    if (error) return fail(fmt::format("{}: it is gone, and its folder cannot be made: {}", path_, error.message()));
+    if (auto there = folder_->ready(); !there) return there;
     const auto beside = path_ + ".new";
     fs::remove(beside, error);
     if (auto copied = copy_to(beside); !copied) return copied;
@@ -175,7 +188,7 @@ Result<void> Database::write_anew() {
     if (!synced) return fail(fmt::format("{}: {}", beside, std::strerror(errno)));
     sqlite3_close(std::exchange(db_, nullptr));   // first: it deletes the log by its name
     if (::rename(beside.c_str(), path_.c_str()) != 0) return fail(fmt::format("{}: {}", path_, std::strerror(errno)));
-    log::error("registry", "the registry's file was deleted while it was open, and is written anew file={}", path_);
+    log::error("registry", "the registry's file, or its log, was deleted while it was open, and is written anew file={}", path_);
     return connect();
 }
 

@@ -1,9 +1,11 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "base/held_folder.h"
 #include "base/result.h"
 #include "registry/database_checks.h"
 
@@ -32,7 +34,7 @@ class Database {
     Result<void> write(const std::string& kind, const std::string& name_space, const std::string& name, const std::string* body, std::uint64_t version);
     /// Whether writes are taken (again): writes a row of its own.
     Result<void> probe();
-    /// The file that is open still stands under its name.
+    /// The file that is open, and its log, still stand under their names.
     [[nodiscard]] bool is_there() const noexcept;
     /// The last write failed for want of room.
     [[nodiscard]] bool disk_is_full() const noexcept { return full_; }
@@ -46,12 +48,16 @@ class Database {
     /// The file that is open is the one that stands under its name.
     Result<void> ensure_file();
     Result<void> write_anew();
+    enum class Log : std::uint8_t { there, gone, replaced };
+    [[nodiscard]] Log log_state() const noexcept;
     std::unexpected<Error> failed();
     std::string path_;
     std::optional<DatabaseChecks> checks_;   ///< since open()
     sqlite3* db_ = nullptr;
     bool read_only_ = false, full_ = false;
     std::uint64_t device_ = 0, inode_ = 0;   ///< of the file that is open
+    std::uint64_t log_inode_ = 0;            ///< of its write-ahead log; 0: it has none
+    std::shared_ptr<HeldFolder> folder_;     ///< null: in memory
 };
 
 }  // namespace penstock::registry

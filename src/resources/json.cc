@@ -238,7 +238,7 @@ Result<std::vector<Document>> parse_documents(std::string_view text, const std::
     } catch (const YAML::DeepRecursion& error) {
         return fail(fmt::format("{}: line {}: nested deeper than {} levels", file, error.mark.line + 1, depth_max));
     } catch (const YAML::Exception& error) {
-        return fail(fmt::format("{}: line {}, column {}: {}", file, error.mark.line + 1, error.mark.column + 1, error.msg));
+        return fail(fmt::format("{}: line {}, column {}: {}", file, error.mark.line + 1, error.mark.column + 1, shortened(error.msg)));   // it quotes names of anchors and tags
     }
     return out;
 }

@@ -92,12 +92,12 @@ class Store final : public Durable, public Backing {
         fs::permissions(options_.folder, fs::perms::owner_all, error);
         sealed_ = SealedFiles::make(options_.file_system);
         sealed_->set(options_.keys, options_.seal);
-        sealed_->watch_logs(options_.folder);
         env_ = rocksdb::NewCompositeEnv(sealed_->files());
         set_rules();
         damage_ = std::make_unique<DamageCheck>(*sealed_, options_.folder, options_.mark_file, options_.boot);
         sealed_->watch(options_.folder, [this](std::uint64_t number, std::uint64_t bytes) { damage_->listed(number, bytes); });
         gapless_.begins = [this](std::uint64_t least) { damage_->look_at_logs(least); };
+        if (auto taken = take_copy(options_.folder); !taken) return taken;
         // Before anything else: a key that is missing is no damage, and nothing is to be repaired.
         if (const auto counted = sealed_->census(options_.folder); !counted) return std::unexpected(counted.error());
         const auto repair = damage_->look();
@@ -117,6 +117,8 @@ class Store final : public Durable, public Backing {
             swept = sweep();
         }
         if (!swept.ok()) return fail(fmt::format("{}: cannot be read: {}; restore a backup if the disk is broken", options_.folder, swept.ToString()));
+        if (!read_only_) drop_former(options_.folder);
+        sealed_->hold();   // a repair or an ingested table may have changed them
         notice_ = damage_->notice();
         return {};
     }
@@ -153,7 +155,9 @@ class Store final : public Durable, public Backing {
         if (!status.ok() && !status.IsCorruption() && takes_no_writes(options_.folder, status)) status = open_to_read(status);
         if (!status.ok()) return fail(fmt::format("{}: {}; is another penstock running on it, the disk full or read-only?", options_.folder, status.ToString()));
         rules_.create_if_missing = false;   // from here on a folder that is empty has lost its files
-        if (struct stat place {}; ::stat(options_.folder.c_str(), &place) == 0) device_ = place.st_dev;
+        auto held = HeldFolder::open(options_.folder);
+        if (!held) return std::unexpected(held.error());
+        held_ = std::move(*held);
         return {};
     }
     [[nodiscard]] std::string and_its_mark() const { return options_.mark_file.empty() ? "" : " together with " + options_.mark_file; }
@@ -461,7 +465,10 @@ class Store final : public Durable, public Backing {
             rewrite();
             auto* list = submitted_.exchange(nullptr, std::memory_order_acquire);
             if (list == nullptr) {
-                if (stopping_) break;
+                if (stopping_) {
+                    save_at_the_end();
+                    break;
+                }
                 measure();
                 poller_.wait(static_cast<int>(std::clamp<std::int64_t>(next_census_ - monotonic_ms(), 10, measure_ms)));
                 continue;
@@ -503,7 +510,7 @@ class Store final : public Durable, public Backing {
                 next_sync_ = now + interval;
                 synced = true;
             }
-            if (status.ok() && !sealed_->newest_log_is_there()) status = rocksdb::Status::IOError("the files were deleted or unmounted while they were open");
+            if (status.ok()) status = all_is_there(false);
             if (status.ok()) {
                 damage_->wrote(sealed_->last_log(), db_->GetLatestSequenceNumber(), synced);
                 const std::lock_guard lock(guard_);
@@ -513,6 +520,7 @@ class Store final : public Durable, public Backing {
                 if (!first || fault_.load() == failing) {
                     fault_ = nullptr;
                     last_error_.clear();
+                    said_.clear();
                     log::info("store", "the disk takes writes again folder={}", options_.folder);
                 }
                 return true;
@@ -521,7 +529,10 @@ class Store final : public Durable, public Backing {
                 const std::lock_guard lock(guard_);
                 ++figures_.writes_failed;
                 last_error_ = status.ToString();
-                if (first) log::error("store", "the disk does not take writes; acknowledgements wait, it is tried again each second folder={} why=\"{}\"", options_.folder, last_error_);
+                // Again when the reason is another one; a number in it is none.
+                auto reason = last_error_;
+                std::erase_if(reason, [](char c) { return c >= '0' && c <= '9'; });
+                if (std::exchange(said_, reason) != reason || first) log::error("store", "the disk does not take writes; acknowledgements wait, it is tried again each second folder={} why=\"{}\"", options_.folder, last_error_);
             }
             fault_ = failing;
             if (stopping_) return false;
@@ -529,7 +540,7 @@ class Store final : public Durable, public Backing {
             // After a failed write nobody knows what of the log is on disk, so the files are read anew. RocksDB's Resume() may go on with
             // the log that failed, and a build of it with assertions ends the process at the next write to that file.
             // Files that are gone are not read anew: what is open is all that is left of them.
-            gone_ = db_ && !read_only_ && !sealed_->newest_log_is_there();
+            gone_ = db_ && !read_only_ && !all_is_there(true).ok();
             if (db_ && !read_only_ && !gone_) {
                 const std::lock_guard lock(reopening_);
                 db_.reset();
@@ -538,24 +549,41 @@ class Store final : public Durable, public Backing {
     }
     /// A store that can be written to, as far as it takes.
     rocksdb::Status ready() {
-        if (gone_) gone_ = !sealed_->newest_log_is_there();
+        if (gone_) gone_ = !all_is_there(true).ok();
         if (db_ && !read_only_) return gone_ ? renew() : rocksdb::Status::OK();
         if (has_copy_) {
-            if (auto taken = take_copy(options_.folder); !taken) return rocksdb::Status::IOError(taken.error().message);
+            if (auto there = held_->ready(); !there) return rocksdb::Status::IOError(there.error().message);
+            if (auto taken = take_copy(held_->at("")); !taken) return rocksdb::Status::IOError(held_->named(taken.error().message));
             damage_->forget();   // its changes are numbered anew
             has_copy_ = false;
         }
         return reopen_when_due();
     }
-    /// The files were deleted while they were open.
+    /// The files that are open stand under their names. `tables` false: without those, which is cheap.
+    rocksdb::Status all_is_there(bool tables) {
+        const auto found = sealed_->stand(tables);
+        if (found.state == SealedFiles::Stand::State::there) return rocksdb::Status::OK();
+        const auto* what = found.state == SealedFiles::Stand::State::gone ? "was deleted, moved or unmounted while it was open" : "is another file than the one that is open";
+        return rocksdb::Status::IOError(fmt::format("{}/{} {}", options_.folder, found.name, what));
+    }
+    /// Files were deleted while they were open.
     rocksdb::Status renew() {
         const std::lock_guard lock(reopening_);
-        if (auto copied = copy_anew(*db_, rules_, options_.folder, device_); !copied) return rocksdb::Status::IOError(copied.error().message);
+        if (auto there = held_->ready(); !there) return rocksdb::Status::IOError(there.error().message);
+        if (const auto found = sealed_->stand(true); found.state == SealedFiles::Stand::State::replaced)
+            return rocksdb::Status::IOError(fmt::format("{}: other files stand in the place of those that are open ({}); restart penstock, or put them back", options_.folder, found.name));
+        if (auto copied = copy_anew(*db_, rules_, *held_); !copied) return rocksdb::Status::IOError(copied.error().message);
         db_.reset();
         has_copy_ = true;
         gone_ = false;
         log::error("store", "the files were deleted while they were open, and are written anew folder={}", options_.folder);
         return rocksdb::Status::TryAgain("the files were deleted while they were open, and are written anew");
+    }
+    /// What is open and has no name any more ends with the process.
+    void save_at_the_end() {
+        if (!db_ || read_only_ || all_is_there(true).ok()) return;
+        if (auto status = renew(); !has_copy_) return log::error("store", "files were deleted while they were open, and what was in them is lost why=\"{}\"", status.ToString());
+        if (auto taken = take_copy(held_->at("")); !taken) log::error("store", "{}", held_->named(taken.error().message));
     }
     /// Opening reads the whole log: not more often than the disk lets hope, nor without room for what it writes at once.
     rocksdb::Status reopen_when_due() {
@@ -571,6 +599,7 @@ class Store final : public Durable, public Backing {
         }
         if (status.ok()) status = reopen();
         if (status.ok()) status = begin_log();
+        if (status.ok()) drop_former(options_.folder);
         reopen_pause_ = status.ok() ? 0 : std::clamp<std::int64_t>(reopen_pause_ * 2, options_.retry_ms, reopen_pause_max_ms);
         next_reopen_ = now + reopen_pause_;
         reopen_failed_ = status;
@@ -579,8 +608,10 @@ class Store final : public Durable, public Backing {
     rocksdb::Status reopen() {
         const std::lock_guard lock(reopening_);
         rocksdb::DB* db = nullptr;
+        sealed_->let_go();
         const auto status = rocksdb::DB::Open(rules_, options_.folder, &db);
         db_.reset(db);
+        if (status.ok()) sealed_->hold();
         return status;
     }
 
@@ -593,7 +624,7 @@ class Store final : public Durable, public Backing {
             const std::lock_guard lock(guard_);
             next_census_ = monotonic_ms() + (figures_.rewriting_fault.empty() ? settle_ms : census_ms);   // files that are not needed any more go a moment later
         }
-        if (rewrite_ == Rewrite::running || stopping_ || !db_ || fault_.load() != nullptr || !sealed_->newest_log_is_there()) return;
+        if (rewrite_ == Rewrite::running || stopping_ || !db_ || fault_.load() != nullptr || !all_is_there(true).ok()) return;
         bool wanted = rewrite_wanted_.exchange(false);
         if (!wanted && monotonic_ms() >= next_census_) {
             next_census_ = monotonic_ms() + census_ms;
@@ -664,7 +695,10 @@ class Store final : public Durable, public Backing {
         const auto now = monotonic_ms();
         if (now < next_measure_ || !db_) return;
         next_measure_ = now + measure_ms;
-        if (read_only_ || !sealed_->newest_log_is_there()) {   // also while nobody writes: something to write brings them back
+        // Also while nobody writes: something to write brings them back.
+        const bool is_there = read_only_ || all_is_there(true).ok();
+        if (!is_there) gone_ = true;
+        if (read_only_ || !is_there) {
             auto* mark = new Submission;
             mark->batch.Put(clock_mark, fmt::format("{} {}", now + shift_, options_.wall()));
             return submit(mark);
@@ -676,6 +710,7 @@ class Store final : public Durable, public Backing {
         std::uint64_t files = 0, memory = 0;
         db_->GetIntProperty("rocksdb.total-sst-files-size", &files);
         db_->GetIntProperty("rocksdb.cur-size-all-mem-tables", &memory);
+        damage_->put_identity_back();
         std::error_code error;
         const auto space = fs::space(options_.folder, error);
         const auto used = static_cast<std::int64_t>(files + memory);
@@ -717,7 +752,7 @@ class Store final : public Durable, public Backing {
     bool read_only_ = false;               ///< db_, because the disk took nothing at the start; of the writer's thread then
     bool gone_ = false;                    ///< the files that are open have no names any more; of the writer's thread
     bool has_copy_ = false;                ///< see copy_anew(); of the writer's thread
-    dev_t device_ = 0;                     ///< of the file system of the folder
+    std::shared_ptr<HeldFolder> held_;     ///< the folder
     std::int64_t next_reopen_ = 0, reopen_pause_ = 0;   ///< of the writer's thread
     rocksdb::Status reopen_failed_;        ///< of the writer's thread
     std::mutex reopening_;                 ///< for those beside the writer's thread that use db_
@@ -741,6 +776,7 @@ class Store final : public Durable, public Backing {
     mutable std::mutex guard_;           ///< figures_, last_error_
     Figures figures_;
     std::string last_error_, notice_;
+    std::string said_;                   ///< why the disk took nothing, as it was logged last; of the writer's thread
 };
 
 }  // namespace

@@ -1,8 +1,7 @@
 #pragma once
-#include <sys/types.h>
-
 #include <string>
 
+#include "base/held_folder.h"
 #include "base/result.h"
 
 namespace rocksdb {
@@ -12,11 +11,16 @@ struct Options;
 
 namespace penstock::store {
 
-/// A store whose files were deleted while it was open still reads them. copy_anew() writes all of it into a folder `anew` inside of
-/// `folder`, which it makes; take_copy() moves that into place when the old one is closed. Both refuse where another store, or
-/// another file system than `device`, stands there: then the files are elsewhere and come back.
+/// A store of which files were deleted while it was open still reads them. copy_anew() writes all of it into a folder `anew` inside of
+/// `folder`, which it makes when that was deleted too. It refuses where the folder was moved or unmounted: then the files are elsewhere
+/// and come back.
 /// Core: the writer's thread.
-Result<void> copy_anew(rocksdb::DB& from, const rocksdb::Options& rules, const std::string& folder, dev_t device);
+Result<void> copy_anew(rocksdb::DB& from, const rocksdb::Options& rules, HeldFolder& folder);
+/// Puts a copy that is whole in the place of the store's files, which are closed; those go into a folder `former`. It can be
+/// interrupted at any step, and goes on when it is called again: a start does so first. Does nothing where no copy is; one that is not
+/// whole goes away.
 Result<void> take_copy(const std::string& folder);
+/// The copy is in use: what it has replaced goes away.
+void drop_former(const std::string& folder);
 
 }  // namespace penstock::store

@@ -32,6 +32,7 @@ constexpr std::size_t batch_header = 12;          // number of its first change 
 constexpr std::uint32_t crc_shift = 0xA282EAD8;   // checksums in the log are rotated and shifted
 constexpr std::string_view statement_mark = "penstock-synced:";
 constexpr std::size_t notice_max = 2000;
+constexpr const char* twin_name = "penstock.mark";
 enum Fragment : std::uint8_t { full = 1, first = 2, middle = 3, last = 4 };
 
 template <class T>
@@ -238,7 +239,7 @@ std::uint64_t whole_bytes(SealedFiles& files, const std::string& path) {
 
 DamageCheck::DamageCheck(SealedFiles& files, std::string folder, std::string mark_file, std::string boot)
     : files_(files), folder_(std::move(folder)), boot_(std::move(boot)) {
-    if (!mark_file.empty()) mark_ = std::make_unique<Mark>(std::move(mark_file));
+    if (!mark_file.empty()) mark_ = std::make_unique<Mark>(std::move(mark_file)), twin_ = std::make_unique<Mark>(folder_ + "/" + twin_name);
     random_bytes(&nonce_, sizeof nonce_);
 }
 
@@ -246,19 +247,23 @@ Result<std::string> DamageCheck::look() {
     if (mark_) {
         const auto state = mark_->read(before_);
         if (!state) return std::unexpected(state.error());
-        if (*state == Mark::State::damaged) log::warn("store", "the mark of the state is damaged and is begun anew; a log that is cut short cannot be told this time file={}", mark_->path());
+        marked_by_ = mark_->path();
+        Mark::Values twin;
+        const bool has_twin = twin_->read(twin).value_or(Mark::State::damaged) == Mark::State::good;
+        if (*state != Mark::State::good && has_twin) before_ = std::move(twin), marked_by_ = twin_->path();
+        if (*state == Mark::State::damaged) log::warn("store", "the mark of the state is damaged and is begun anew{} file={}", has_twin ? "" : "; a log that is cut short cannot be told this time", mark_->path());
     }
     std::error_code error;
     const bool has_data = !numbered(folder_, "", ".sst").empty() || !numbered(folder_, "", ".log").empty();
     // Another folder was put in its place, a backup for one: the mark is not about that.
     const bool has_identity = fs::exists(folder_ + "/IDENTITY", error);
     if (const auto id = identity(); has_data && before_.contains("id") && (!has_identity || (!id.empty() && before_.at("id") != id))) {
-        log::info("store", "the folder is another one than the mark is about; the mark is begun anew folder={} file={}", folder_, mark_->path());
+        log::info("store", "the folder is another one than the mark is about; the mark is begun anew folder={} file={}", folder_, marked_by_);
         before_.clear();
     }
     if (has_data || fs::exists(folder_ + "/CURRENT", error)) return look_at_current();
     if (before_.empty()) return std::string();
-    return fail(fmt::format("{}: is missing or empty, though state was kept in it ({} says so); put it back (is its disk mounted?) or restore a backup; to begin anew, remove {}", folder_, mark_->path(), mark_->path()));
+    return fail(fmt::format("{}: is missing or empty, though state was kept in it ({} says so); put it back (is its disk mounted?) or restore a backup; to begin anew, remove {}", folder_, marked_by_, marked_by_));
 }
 
 /// RocksDB gives each folder a name of its own, which copies that it makes do not have.
@@ -280,7 +285,7 @@ Result<std::string> DamageCheck::look_at_current() {
         const auto right = lists.contains(marked) ? marked : lists.size() == 1 && (marked == 0 || current != 0) ? lists.begin()->first : 0;
         if (right == 0) return std::string("CURRENT is missing or damaged, or the file that it names is not there");
         if (right == current) {
-            set_aside({}, fmt::format("the files are older than what had been written ({} says so); what is there is in use", mark_->path()));
+            set_aside({}, fmt::format("the files are older than what had been written ({} says so); what is there is in use", marked_by_));
             before_.clear();
             return std::string();
         }
@@ -299,7 +304,8 @@ Result<std::string> DamageCheck::look_at_current() {
     if (current == marked && whole < number_in(before_, "listed"))
         return fmt::format("{} can be read up to byte {} of {}", lists.at(current), whole, number_in(before_, "listed"));
     // RocksDB always has a log, and does not ask about one where there is none.
-    if (const auto log = number_in(before_, "log"); log != 0 && numbered(folder_, "", ".log").empty())
+    if (!numbered(folder_, "", ".log").empty()) return std::string();
+    if (const auto log = number_in(before_, "log"); log != 0)
         set_aside({}, fmt::format("the log {:06}.log is missing; what stood in it alone is lost, though it had been acknowledged", log));
     return std::string();
 }
@@ -343,6 +349,7 @@ void DamageCheck::opened(std::uint64_t log, std::uint64_t changes) {
     }
     if (std::exchange(is_unread_, false)) set_aside({}, "a log could not be read; what stood in it alone is lost");
     wrote(log, changes, true);
+    if (twin_) [[maybe_unused]] const auto synced = twin_->sync();
     if (mark_ && !mark_->sync()) log::warn("store", "the mark of the state cannot be written; a log that is cut short cannot be told at the next start file={}", mark_->path());
 }
 
@@ -369,14 +376,35 @@ void DamageCheck::listed(std::uint64_t number, std::uint64_t bytes) {
     if (is_open_) write_mark();
 }
 
+void DamageCheck::put_identity_back() {
+    const auto path = folder_ + "/IDENTITY";
+    std::string id;
+    {
+        const std::lock_guard lock(guard_);
+        if (const auto found = values_.find("id"); found != values_.end()) id = found->second;
+    }
+    std::error_code error;
+    if (id.empty() || fs::exists(path, error) || error) return;
+    const auto beside = path + ".new";
+    std::ofstream out(beside, std::ios::binary | std::ios::trunc);
+    out << id;
+    out.close();
+    if (out) sync_path(beside), fs::rename(beside, path, error), sync_path(folder_);
+    if (!out || error) return;
+    log::warn("store", "IDENTITY was deleted while the state was open, and is written again folder={}", folder_);
+}
+
 void DamageCheck::write_mark() {
     // A disk that does not take it leaves the one before, which says less.
-    if (mark_) [[maybe_unused]] const auto written = mark_->write(values_);
+    for (auto* mark : {mark_.get(), twin_.get()})
+        if (mark != nullptr) [[maybe_unused]] const auto written = mark->write(values_);
 }
 
 void DamageCheck::closed() {
     const std::lock_guard lock(guard_);
-    if (mark_ && is_open_) [[maybe_unused]] const auto synced = mark_->sync();
+    if (!is_open_) return;
+    for (auto* mark : {mark_.get(), twin_.get()})
+        if (mark != nullptr) [[maybe_unused]] const auto synced = mark->sync();
 }
 
 std::string DamageCheck::statement() const { return text_of({.nonce = nonce_, .synced = synced_}); }

@@ -35,7 +35,7 @@ std::uint64_t whole_bytes(SealedFiles& files, const std::string& path);
 ///
 /// It rests on two things that are written on the way. A statement stands in the log with each group of batches: up to which change
 /// all was synced before. The mark (base/mark.h), beside the folder, says the same of the last group, and how long the list of files
-/// (MANIFEST) was. What was on the disk for sure and is not there now is damage; what comes behind and cannot be read was never
+/// (MANIFEST) was; a second one in the folder (`penstock.mark`) says it where the first is gone or damaged. What was on the disk for sure and is not there now is damage; what comes behind and cannot be read was never
 /// acknowledged.
 ///
 /// Thread: of the store's writer, but for listed(), which any thread calls, and notice().
@@ -56,6 +56,8 @@ class DamageCheck {
     void wrote(std::uint64_t log, std::uint64_t change, bool synced);
     /// The list of files in force, and how much of it is synced.
     void listed(std::uint64_t number, std::uint64_t bytes);
+    /// The folder's own name (IDENTITY), by which a mark is known to be about it, stands in it again where somebody deleted it.
+    void put_identity_back();
     /// All is written, the process ends.
     void closed();
 
@@ -73,7 +75,8 @@ class DamageCheck {
     void write_mark();
     SealedFiles& files_;
     std::string folder_, boot_;
-    std::unique_ptr<Mark> mark_;          ///< null: none is kept
+    std::unique_ptr<Mark> mark_, twin_;   ///< null: none is kept
+    std::string marked_by_;               ///< path of the one that before_ is of
     Mark::Values before_;                 ///< what the mark said when the folder was opened; empty: nothing
     std::uint64_t nonce_ = 0;             ///< of the statements of this process: no client can write one
     std::uint64_t synced_ = 0;

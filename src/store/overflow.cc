@@ -17,6 +17,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/held_folder.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "crypto/seal.h"
@@ -139,6 +140,7 @@ class Disk final : public Overflow {
   public:
     Disk(std::string folder, std::uint32_t workers, std::function<bool()> memory_is_short, std::function<void(std::uint32_t)> wake, mqtt::MessageBytes& cell)
         : folder_(std::move(folder)), memory_is_short_(std::move(memory_is_short)), wake_(std::move(wake)), cell_(cell) {
+        if (auto parent = HeldFolder::open(fs::absolute(folder_).parent_path().string())) parent_ = std::move(*parent);
         std::error_code error;
         for (const auto& entry : fs::directory_iterator(folder_, error))
             if (entry.path().extension() == extension) fs::remove(entry.path(), error);   // of a process that is gone, with its keys
@@ -179,6 +181,7 @@ class Disk final : public Overflow {
     }
 
     const std::string folder_;
+    std::shared_ptr<HeldFolder> parent_;   ///< null: it is not there yet
     const std::function<bool()> memory_is_short_;
     std::atomic<std::int64_t> size_max_{0}, age_max_ms_{0}, free_min_{64 << 20};
     std::atomic<std::int64_t> used_{0};
@@ -218,6 +221,7 @@ class Disk final : public Overflow {
     void write(Job& job) {
         auto& file = *job.file;
         if (file.fd < 0) {
+            if (parent_ && !parent_->ready()) return refuse(file, job, ENOENT);
             std::error_code error;
             if (fs::create_directories(folder_, error)) fs::permissions(folder_, fs::perms::owner_all, error);
             file.fd = ::open(file.path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -236,8 +240,12 @@ class Disk final : public Overflow {
             if (std::exchange(refused_, false)) log::info("store", "the message buffer's disk takes writes again folder={}", folder_);
             return;
         }
+        refuse(file, job, errno);
+    }
+    void refuse(const File& file, Job& job, int reason) {
+        job.good = false;
         ++failed_;
-        const auto why = fmt::format("{}: {}", file.path, std::strerror(errno));
+        const auto why = fmt::format("{}: {}", file.path, std::strerror(reason));
         const std::lock_guard lock(guard_);
         if (!std::exchange(refused_, true)) log::error("store", "the message buffer's disk does not take writes; messages stay in memory, and it is tried again in a while why=\"{}\"", why);
         fault_ = why;

@@ -1,7 +1,9 @@
 #include "store/sealed_files.h"
 
+#include <fcntl.h>
 #include <rocksdb/file_system.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -369,6 +371,97 @@ class Watched final : public rocksdb::FSWritableFileOwnerWrapper {
     std::uint64_t log_, list_, size_ = 0;
 };
 
+/// The files of one folder that an open store needs.
+class Held {
+  public:
+    Held() = default;
+    Held(const Held&) = delete;
+    Held& operator=(const Held&) = delete;
+    ~Held() { clear(); }
+
+    void look_in(const std::filesystem::path& folder) {
+        const std::lock_guard lock(guard_);
+        clear();
+        folder_ = folder;
+        std::error_code error;
+        for (const auto& entry : std::filesystem::directory_iterator(folder, error)) add_file(entry.path());
+    }
+    void let_go() {
+        const std::lock_guard lock(guard_);
+        clear();
+    }
+    /// The store has just made it, or given it this name.
+    void add(const std::string& path) {
+        const std::lock_guard lock(guard_);
+        if (is_ours(path)) add_file(path);
+    }
+    /// The store deletes it; that it is gone then is no loss.
+    IOStatus remove(const std::string& path, const std::function<IOStatus()>& removing) {
+        const std::lock_guard lock(guard_);
+        if (is_ours(path)) drop(std::filesystem::path(path).filename().string());
+        return removing();
+    }
+    void forget(const std::string& path) {
+        const std::lock_guard lock(guard_);
+        if (is_ours(path)) drop(std::filesystem::path(path).filename().string());
+    }
+    SealedFiles::Stand stand(bool tables) {
+        const std::lock_guard lock(guard_);
+        for (const auto& [name, file] : files_) {
+            if (!tables && name.ends_with(".sst")) continue;
+            if (const auto state = state_of(folder_ / name, file); state != SealedFiles::Stand::State::there) return {.state = state, .name = name};
+        }
+        return {};
+    }
+    /// The path under which it can be read: another one where it does not stand under its name any more.
+    std::string readable(const std::string& path) {
+        const std::lock_guard lock(guard_);
+        if (!is_ours(path)) return path;
+        const auto found = files_.find(std::filesystem::path(path).filename().string());
+        if (found == files_.end() || found->second.open < 0 || state_of(path, found->second) == SealedFiles::Stand::State::there) return path;
+        return fmt::format("/proc/self/fd/{}", found->second.open);
+    }
+
+  private:
+    struct File {
+        int open = -1;                   ///< keeps the bytes, and the number from being given to another file
+        dev_t device = 0;
+        ino_t inode = 0;
+    };
+    [[nodiscard]] bool is_ours(const std::string& path) const { return !folder_.empty() && std::filesystem::path(path).parent_path() == folder_; }
+    static bool is_needed(const std::string& name) { return name == "CURRENT" || is_sealable(name); }
+    static SealedFiles::Stand::State state_of(const std::filesystem::path& path, const File& file) {
+        struct stat now {};
+        if (::stat(path.c_str(), &now) != 0) return SealedFiles::Stand::State::gone;
+        return now.st_dev == file.device && now.st_ino == file.inode ? SealedFiles::Stand::State::there : SealedFiles::Stand::State::replaced;
+    }
+    void add_file(const std::filesystem::path& path) {
+        const auto name = path.filename().string();
+        if (!is_needed(name)) return;
+        drop(name);
+        File file{.open = ::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+        struct stat made {};
+        if ((file.open >= 0 ? ::fstat(file.open, &made) : ::stat(path.c_str(), &made)) != 0) return;   // not a file of this machine's
+        file.device = made.st_dev;
+        file.inode = made.st_ino;
+        files_[name] = file;
+    }
+    void drop(const std::string& name) {
+        const auto found = files_.find(name);
+        if (found == files_.end()) return;
+        if (found->second.open >= 0) ::close(found->second.open);
+        files_.erase(found);
+    }
+    void clear() {
+        for (const auto& [name, file] : files_)
+            if (file.open >= 0) ::close(file.open);
+        files_.clear();
+    }
+    std::mutex guard_;
+    std::filesystem::path folder_;       ///< empty: nothing is held yet
+    std::map<std::string, File> files_;
+};
+
 class Wrapper final : public rocksdb::FileSystemWrapper {
   public:
     explicit Wrapper(const std::shared_ptr<rocksdb::FileSystem>& below) : FileSystemWrapper(below) {}
@@ -388,9 +481,10 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
         *out = std::make_unique<SequentialReader>(std::move(*sealed));
         return IOStatus::OK();
     }
-    IOStatus NewRandomAccessFile(const std::string& path, const FileOptions& options, std::unique_ptr<rocksdb::FSRandomAccessFile>* out, IODebugContext* dbg) override {
+    IOStatus NewRandomAccessFile(const std::string& name, const FileOptions& options, std::unique_ptr<rocksdb::FSRandomAccessFile>* out, IODebugContext* dbg) override {
         std::optional<Sealed> sealed;
-        if (auto status = look(path, options, sealed, dbg); !status.ok()) return status;
+        const auto path = held_.readable(name);
+        if (auto status = look(path, options, sealed, dbg, name); !status.ok()) return status;
         if (!sealed) return FileSystemWrapper::NewRandomAccessFile(path, options, out, dbg);
         IOStatus status;
         auto layout = layout_of(*sealed, status);
@@ -403,8 +497,17 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
         if (status.ok() && (log != 0 || list != 0)) *out = std::make_unique<Watched>(std::move(*out), watch_, log, list);
         return status;
     }
+    IOStatus DeleteFile(const std::string& path, const IOOptions& options, IODebugContext* dbg) override {
+        return held_.remove(path, [&] { return FileSystemWrapper::DeleteFile(path, options, dbg); });
+    }
+    IOStatus LinkFile(const std::string& from, const std::string& to, const IOOptions& options, IODebugContext* dbg) override {
+        auto status = FileSystemWrapper::LinkFile(from, to, options, dbg);
+        if (status.ok()) held_.add(to);
+        return status;
+    }
     IOStatus RenameFile(const std::string& from, const std::string& to, const IOOptions& options, IODebugContext* dbg) override {
         auto status = FileSystemWrapper::RenameFile(from, to, options, dbg);
+        if (status.ok()) held_.forget(from), held_.add(to);
         if (status.ok() && to == watch_->folder + "/CURRENT") watch_->took_effect();
         return status;
     }
@@ -415,7 +518,7 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
             if (seals_) key = ring_.keys.back();
         }
         auto made = FileSystemWrapper::NewWritableFile(path, options, out, dbg);
-        if (made.ok()) note_log(path);
+        if (made.ok()) held_.add(path);
         if (!made.ok() || key.id == 0) return made;
         const Visit visit;
         std::string salt(salt_size, '\0');
@@ -460,15 +563,9 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
         return is_sealable(path) ? IOStatus::NotSupported("sealed files are not cut") : FileSystemWrapper::Truncate(path, size, options, dbg);
     }
 
-    void watch_logs(std::string folder) {
-        const std::lock_guard lock(guard_);
-        watched_ = std::move(folder);
-    }
-    bool newest_log_is_there() {
-        const std::lock_guard lock(guard_);
-        struct stat now {};
-        return log_.empty() || (::stat(log_.c_str(), &now) == 0 && now.st_dev == log_device_ && now.st_ino == log_inode_);
-    }
+    void hold() { held_.look_in(watch_->folder); }
+    void let_go() { held_.let_go(); }
+    SealedFiles::Stand stand(bool tables) { return held_.stand(tables); }
     Result<std::map<std::uint32_t, std::size_t>> census(const std::string& folder) {
         std::map<std::uint32_t, std::size_t> out;
         std::vector<std::pair<std::string, std::string>> unknown;    // path, why
@@ -519,15 +616,6 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
 
   private:
     const std::shared_ptr<Watch> watch_ = std::make_shared<Watch>();
-    void note_log(const std::string& path) {
-        const std::lock_guard lock(guard_);
-        if (!path.ends_with(".log") || std::filesystem::path(path).parent_path() != watched_) return;
-        struct stat made {};
-        if (::stat(path.c_str(), &made) != 0) return log_.clear();   // not a file of this machine's
-        log_ = path;
-        log_device_ = made.st_dev;
-        log_inode_ = made.st_ino;
-    }
     IOStatus read_head(const std::string& path, const FileOptions& options, std::string& head, IODebugContext* dbg) {
         std::unique_ptr<rocksdb::FSRandomAccessFile> file;
         if (auto status = target()->NewRandomAccessFile(path, options, &file, dbg); !status.ok()) return status;
@@ -552,9 +640,9 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
         key = file_key(found->bytes, salt);
         return {};
     }
-    /// Nothing: the file stands in the clear.
-    IOStatus look(const std::string& path, const FileOptions& options, std::optional<Sealed>& out, IODebugContext* dbg) {
-        if (!is_sealable(path)) return IOStatus::OK();
+    /// Nothing: the file stands in the clear. `name`: the file's own, where `path` is another one.
+    IOStatus look(const std::string& path, const FileOptions& options, std::optional<Sealed>& out, IODebugContext* dbg, const std::string& name = {}) {
+        if (!is_sealable(name.empty() ? path : name)) return IOStatus::OK();
         std::string head;
         if (auto status = read_head(path, options, head, dbg); !status.ok()) return status;
         bool torn = !head.empty() && head.size() < head_size && magic.starts_with(std::string_view(head).substr(0, magic.size()));
@@ -578,10 +666,7 @@ class Wrapper final : public rocksdb::FileSystemWrapper {
     KeyRing ring_;
     std::set<std::string> headless_;     ///< paths of sealed files whose head is damaged
     bool seals_ = false;
-    std::filesystem::path watched_;
-    std::string log_;                    ///< the newest
-    dev_t log_device_ = 0;
-    ino_t log_inode_ = 0;
+    Held held_;
 };
 
 class Files final : public SealedFiles {
@@ -589,8 +674,9 @@ class Files final : public SealedFiles {
     explicit Files(std::shared_ptr<rocksdb::FileSystem> below) : wrapper_(std::make_shared<Wrapper>(below ? std::move(below) : rocksdb::FileSystem::Default())) {}
     std::shared_ptr<rocksdb::FileSystem> files() override { return wrapper_; }
     void set(KeyRing ring, bool seal) override { wrapper_->set(std::move(ring), seal); }
-    void watch_logs(std::string folder) override { wrapper_->watch_logs(std::move(folder)); }
-    bool newest_log_is_there() override { return wrapper_->newest_log_is_there(); }
+    void hold() override { wrapper_->hold(); }
+    void let_go() override { wrapper_->let_go(); }
+    Stand stand(bool tables) override { return wrapper_->stand(tables); }
     Result<std::map<std::uint32_t, std::size_t>> census(const std::string& folder) override { return wrapper_->census(folder); }
     Result<std::vector<std::string>> runs(const std::string& path) override { return wrapper_->runs(path); }
     void watch(const std::string& folder, std::function<void(std::uint64_t, std::uint64_t)> listed) override {

@@ -31,11 +31,22 @@ class SealedFiles {
     virtual std::shared_ptr<rocksdb::FileSystem> files() = 0;
     /// What seals from now on: the ring's last key, or none.
     virtual void set(KeyRing ring, bool seal) = 0;
-    /// Where newest_log_is_there() looks; before the first log is begun.
-    virtual void watch_logs(std::string folder) = 0;
-    /// The log that was begun last in the watched folder still stands under its name. One that was deleted, with its folder or by an
-    /// unmount, goes on taking writes, all of which are lost with it. True before the first.
-    [[nodiscard]] virtual bool newest_log_is_there() = 0;
+    /// What the store that is open in the watched folder needs: its list of files, its logs and tables. They are kept open from now on
+    /// until the store deletes them, so that one that somebody else deletes can still be read, and no other file is taken for it.
+    virtual void hold() = 0;
+    /// The store is closed.
+    virtual void let_go() = 0;
+    struct Stand {
+        enum class State : std::uint8_t {
+            there,
+            gone,                        ///< deleted or moved, alone, with its folder or by an unmount; the open file goes on taking writes
+            replaced,                    ///< another file has its name
+        };
+        State state = State::there;
+        std::string name;                ///< of the first one that is not there
+    };
+    /// Whether what is held stands under its names. `tables` false: they are left out, which is cheap.
+    [[nodiscard]] virtual Stand stand(bool tables) = 0;
     /// The number of sealable files in the folder by key; 0: in the clear. An error names a file whose key is not in the ring.
     virtual Result<std::map<std::uint32_t, std::size_t>> census(const std::string& folder) = 0;
     /// What a file holds, read as far as it goes: one text, or several where pieces between them do not open (of a file in the clear

@@ -207,10 +207,22 @@ class Damage(unittest.TestCase):
                 self.assertEqual(self.look(name), outcome)
                 self.assertFalse((self.p.data / name).exists() and name == "broker" and any((self.p.data / name).iterdir()))
 
+    def test_a_registry_that_is_gone_with_its_mark(self):
+        """What stands beside it says that there was one."""
+        for left in ("pki.mark", "broker.mark"):
+            with self.subTest(left=left):
+                shutil.rmtree(self.p.data, ignore_errors=True)
+                shutil.copytree(self.image, self.p.data)
+                for file in list(self.p.data.glob("registry.sqlite*")) + [self.p.data / name for name in ("pki.mark", "broker.mark") if name != left]:
+                    file.unlink()
+                self.assertEqual(self.look(left), "refused")
+                self.assertIn(f"remove {self.p.data / left}", self.p.logs())
+                self.assertFalse((self.p.data / "registry.sqlite").exists())
+
     def test_beginning_anew_on_purpose(self):
         """What each refusal tells a person to do works."""
         p = self.p
-        for begun, kept in (("registry.sqlite", ["registry.sqlite-wal", "registry.sqlite-shm"]), ("broker", []), ("pki", [])):
+        for begun, kept in (("registry.sqlite", ["registry.sqlite-wal", "registry.sqlite-shm", "pki.mark", "broker.mark"]), ("broker", []), ("pki", [])):
             with self.subTest(what=begun):
                 shutil.rmtree(p.data, ignore_errors=True)
                 shutil.copytree(self.image, p.data)

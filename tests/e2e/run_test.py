@@ -20,6 +20,24 @@ def page(port, path):
 
 
 class Run(unittest.TestCase):
+    def test_a_pipe_without_a_writer_holds_up_nothing(self):
+        port = free_port()
+        p = Penstock(BINARY)
+        fifo = p.folder / "pipe"
+        os.mkfifo(fifo)
+        p.files = [str(fifo)]
+        with p:
+            wait_until(lambda: "nothing has been written into it yet" in p.logs(), "what it waits for")
+            fifo.write_text(broker("{diagnostics: {metrics: {prometheusPort: 0}}}") + "---\n" + listener("piped", [f"port: {port}"]))
+            p.wait_running("piped", 30)
+        self.assertEqual(p.process.returncode, 0)
+        stopped = Penstock(BINARY)
+        os.mkfifo(stopped.folder / "pipe")
+        stopped.files = [str(stopped.folder / "pipe")]
+        with stopped:
+            stopped.stop()
+        self.assertEqual(stopped.process.returncode, 1, "it never ran what -f names")
+
     def test_files_are_applied_followed_and_pruned(self):
         first, second, metrics = free_port(), free_port(), free_port()
         p = Penstock(BINARY)

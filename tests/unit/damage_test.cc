@@ -190,6 +190,38 @@ TEST_P(Damage, a_log_that_is_cut_short_is_told) {
     EXPECT_NE(after.notice().find(log.filename().string() + " is missing"), std::string::npos) << after.notice();
 }
 
+/// The mark and the newest log gone together: a second mark in the folder says it.
+TEST_P(Damage, a_log_that_is_gone_with_the_mark_is_told) {
+    const Killed killed(GetParam());
+    const Folder at;
+    {
+        killed.copy_to(at.path);
+        fs::remove(newest_log(at.path));
+        fs::remove(at.path / "broker.mark");
+        const Life after(at.path, GetParam());
+        ASSERT_EQ(after.refused, "");
+        EXPECT_TRUE(is_part_of(after.found, killed.right));
+        EXPECT_NE(after.notice(), "") << after.found.size() << " of " << killed.right.size();
+    }
+    killed.copy_to(at.path);
+    fs::resize_file(newest_log(at.path), fs::file_size(newest_log(at.path)) / 2);
+    fs::remove(at.path / "broker.mark");
+    const Life cut(at.path, GetParam());
+    EXPECT_NE(cut.notice(), "");
+}
+
+/// Marks that somebody deletes while they are in use come again with the next write.
+TEST_P(Damage, marks_that_are_deleted_are_made_again) {
+    const Folder folder;
+    Life life(folder.path, GetParam());
+    life.keep("a", "1");
+    for (const auto& mark : {folder.path / "broker.mark", folder.path / "broker" / "penstock.mark"}) {
+        ASSERT_TRUE(fs::remove(mark)) << mark;
+        life.keep("a", "2");
+        EXPECT_TRUE(fs::exists(mark)) << mark;
+    }
+}
+
 /// With an interval between syncs the mark says what was written too. The same start of the machine has it; after a power cut it may be gone.
 TEST_P(Damage, what_was_not_synced_may_be_gone_after_a_power_cut_alone) {
     const Killed killed(GetParam(), 60'000);

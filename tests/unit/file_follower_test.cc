@@ -269,9 +269,10 @@ TEST_F(Follower, a_fault_keeps_everything_as_it_was_and_is_told) {
 TEST_F(Follower, what_was_refused_is_tried_again_by_itself) {
     int conflicts = 0;
     follower->on_conflict([&](const Json&, const std::string&) { ++conflicts; });
-    write("x.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: later}\n");
+    write("x.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: later}\n---\n" + map_of("beside"));
     EXPECT_EQ(after(2000).phase, Phase::refused);
     EXPECT_NE(follower->state().why.find("namespaces \"later\" not found"), std::string::npos) << follower->state().why;
+    EXPECT_TRUE(exists("beside")) << "a refusal keeps out that document alone";
     ASSERT_TRUE(world.registry->create(*resources::find_kind("v1", "Namespace"), "", {{"metadata", {{"name", "later"}}}}));
     EXPECT_EQ(after(6000).phase, Phase::applied);
     // A field that somebody else changed is told once and taken when it is given back.
@@ -366,20 +367,83 @@ TEST_F(Disk, a_writer_is_seen_until_it_closes_the_file) {
     EXPECT_EQ(files.writer_of(path), client::Writer::none);
 }
 
-TEST_F(Disk, a_pipe_is_read_once) {
+/// Whatever a file says, and wherever: what is said of it stays short.
+TEST(Messages, quote_no_text_whole) {
+    const std::string large(256 << 10, 'x');
+    const std::string head = "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: BrokerListener\nmetadata: {name: a, namespace: b}\n";
+    test::ApiWorld world;
+    test::ApiTransport transport{world};
+    client::Kinds kinds(transport);
+    int said = 0;
+    for (const auto& text : {"apiVersion: v1\nkind: " + large + "\n", "apiVersion: " + large + "\nkind: BrokerListener\n", "apiVersion: a/" + large + "\nkind: " + large + "\n", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + large + "}\n",
+                             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: " + large + "}\n", head + large + ": 1\n", head + "spec: {" + large + ": 1}\n", head + "spec: {serviceType: " + large + "}\n", head + "spec: {ports: [{port: " + large + "}]}\n",
+                             head + "spec: *" + large + "\n", head + "spec: !" + large + " {}\n", head + "spec: !<" + large + "\n", head + "spec: &" + large + "\n  - {\n", "%" + large + "\n---\n" + head, "%TAG !" + large + "! x\n%TAG !" + large + "! x\n---\n" + head, "%YAML " + large + "\n---\n" + head,
+                             head + "spec: {" + large + ": 1, " + large + ": 2}\n", head + "spec: \"\\" + large + "\"\n", large + "\n", "{\"" + large + "\": \n", "[" + large + "}\n", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, annotations: {" + large + ": b}}\n"}) {
+        const auto documents = resources::parse_documents(text, "m.yaml");
+        std::vector<std::string> faults;
+        if (!documents) {
+            faults.push_back(documents.error().message);
+        } else {
+            faults = client::validate_documents(*documents, true);
+            for (const auto& document : *documents) {
+                const auto applied = client::apply_document(transport, kinds, document, {.name_space = "default", .server_side = true, .manager = "m"});
+                faults.push_back(applied.what + applied.error);
+            }
+        }
+        for (const auto& fault : faults) EXPECT_LT(fault.size(), 8192u) << text.substr(0, 150) << ": " << fault.substr(0, 400);
+        said += static_cast<int>(faults.size());
+    }
+    EXPECT_GT(said, 20);
+}
+
+TEST_F(Disk, a_pipe_is_read_once_and_not_waited_for) {
     const auto path = (folder / "pipe").string();
     ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
     client::DiskFiles files({path});
-    std::string text;
-    {
-        // Either side waits until the other has opened the pipe.
-        const std::jthread writer([&] { std::ofstream(path) << "kind: x\n"; });
-        text = files.read(path).value_or("");
-    }
-    EXPECT_EQ(text, "kind: x\n");
-    EXPECT_EQ(files.read(path).value_or("gone"), text) << "what was read stays";
+    const auto fault = [&] { return files.look().front().fault; };
+    EXPECT_EQ(fault(), path + ": nothing has been written into it yet");
+    const int writer = open(path.c_str(), O_WRONLY | O_NONBLOCK);
+    ASSERT_GE(writer, 0);
+    EXPECT_EQ(fault(), path + ": its writer has not ended yet");
+    ASSERT_EQ(::write(writer, "kind: x\n", 8), 8);
+    EXPECT_EQ(fault(), path + ": its writer has not ended yet");
+    EXPECT_FALSE(files.read(path));
+    close(writer);
+    EXPECT_EQ(fault(), "");
+    EXPECT_EQ(files.read(path).value_or("gone"), "kind: x\n");
+    EXPECT_EQ(files.read(path).value_or("gone"), "kind: x\n") << "what was read stays";
     const auto before = files.look();
     EXPECT_EQ(files.look(), before);
+}
+
+TEST_F(Disk, what_would_hold_up_its_reader_is_not_opened) {
+    ASSERT_EQ(mkfifo((folder / "pipe.yaml").c_str(), 0600), 0);
+    write("m.yaml", "");
+    client::DiskFiles files({folder.string()});
+    EXPECT_EQ(names(files), (std::vector<std::string>{"m.yaml"})) << "a pipe in a folder is no manifest";
+    // One that takes the place of a file between the look and the reading.
+    for (const auto& path : {(folder / "pipe.yaml").string(), std::string("/dev/zero")}) {
+        const auto text = files.read(path);
+        ASSERT_FALSE(text);
+        EXPECT_EQ(text.error().message, path + ": is neither a file nor a folder");
+    }
+}
+
+TEST_F(Disk, standard_input_is_not_waited_for) {
+    int ends[2];
+    ASSERT_EQ(pipe(ends), 0);
+    const int before = dup(0);
+    dup2(ends[0], 0);
+    client::DiskFiles files({"-"});
+    EXPECT_EQ(files.look().front().fault, "standard input: nothing has been written into it yet");
+    ASSERT_EQ(::write(ends[1], "kind: x\n", 8), 8);
+    EXPECT_EQ(files.look().front().fault, "standard input: its writer has not ended yet");
+    close(ends[1]);
+    EXPECT_EQ(files.look().front().fault, "");
+    EXPECT_EQ(files.read("-").value_or("gone"), "kind: x\n");
+    dup2(before, 0);
+    close(before);
+    close(ends[0]);
 }
 
 }  // namespace

@@ -7,12 +7,14 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <thread>
 
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/held_folder.h"
 #include "base/random.h"
 #include "control/state_keys.h"
 #include "registry/registry.h"
@@ -224,6 +226,123 @@ TEST(VanishedFolder, a_store_whose_files_are_deleted_is_written_anew) {
     }
 }
 
+std::string identity_of(const fs::path& folder) {
+    std::ifstream in(folder / "IDENTITY");
+    return {std::istreambuf_iterator<char>(in), {}};
+}
+
+bool wait_for(const std::function<bool()>& what) {
+    const auto end = monotonic_ms() + 30'000;
+    while (!what() && monotonic_ms() < end) std::this_thread::yield();
+    return what();
+}
+
+/// Each file of a store alone. Afterwards what the process leaves when it is killed is whole.
+TEST(VanishedFolder, a_store_of_which_one_file_is_deleted_is_written_anew) {
+    for (const bool seals : {false, true}) {
+        store::KeyRing keys;
+        if (seals) keys.add("key");
+        std::map<std::string, std::string> must;
+        const Folder first;
+        const auto keep = [&](Life& life, const std::string& topic) {
+            must[topic] = std::string(3000, 'x');
+            ASSERT_TRUE(life.wait(life.keep(topic, must[topic]))) << topic << ": " << life.durable->figures().fault;
+        };
+        {
+            Life life(first.path, {}, keys);
+            for (int i = 0; i < 5; ++i) keep(life, fmt::format("a{}", i));
+        }
+        std::vector<std::string> names;
+        {
+            const Life life(first.path, {}, keys);
+            for (const auto& entry : fs::directory_iterator(first.path))
+                if (entry.is_regular_file()) names.push_back(entry.path().filename().string());
+        }
+        int tables = 0, logs = 0;
+        for (const auto& name : names) {
+            if (name == "LOCK") continue;
+            const Folder work, killed;
+            fs::copy(first.path, work.path, fs::copy_options::recursive);
+            Life life(work.path, {}, keys);
+            ASSERT_TRUE(life.durable) << life.why;
+            keep(life, "b");
+            // The names are another start's; what takes their place has the same kind.
+            auto file = work.path / name;
+            const auto kind = [](const std::string& of) { return of.ends_with(".log") ? ".log" : of.starts_with("MANIFEST-") ? "MANIFEST-" : of.starts_with("OPTIONS-") ? "OPTIONS-" : of; };
+            for (const auto& entry : fs::directory_iterator(work.path))
+                if (const auto other = entry.path().filename().string(); kind(other) == kind(name) && (name.ends_with(".log") || !fs::exists(file))) file = entry.path();
+            if (!fs::exists(file)) continue;   // a table that went into another one
+            tables += name.ends_with(".sst");
+            logs += name.ends_with(".log");
+            const auto before = identity_of(work.path);
+            fs::remove(file);
+            if (name == "IDENTITY") {
+                ASSERT_TRUE(wait_for([&] { return identity_of(work.path) == before; })) << "it is written again";
+            } else if (!name.starts_with("OPTIONS-")) {
+                ASSERT_TRUE(wait_for([&] { return identity_of(work.path) != before && life.durable->figures().fault.empty(); })) << name << ": " << life.durable->figures().fault;
+            }
+            keep(life, "c");
+            fs::copy(work.path, killed.path, fs::copy_options::recursive);
+            const Life after(killed.path, {}, keys);
+            ASSERT_TRUE(after.durable) << name << ": " << after.why;
+            EXPECT_EQ(after.found, must) << name;
+            EXPECT_EQ(after.durable->figures().notice, "") << name;
+            EXPECT_FALSE(fs::exists(killed.path / "former")) << name;
+            must.erase("b");
+            must.erase("c");
+        }
+        EXPECT_GT(tables, 0);
+        EXPECT_GT(logs, 0);
+    }
+}
+
+/// An end right after it: nobody has seen yet that a file is gone.
+TEST(VanishedFolder, a_store_of_which_a_file_is_deleted_is_written_anew_at_the_end) {
+    const Folder folder;
+    {
+        Life life(folder.path);
+        ASSERT_TRUE(life.wait(life.keep("t", "kept")));
+        for (const auto& entry : fs::directory_iterator(folder.path))
+            if (entry.path().extension() == ".log") fs::remove(entry.path());
+    }
+    const Life after(folder.path);
+    ASSERT_TRUE(after.durable) << after.why;
+    EXPECT_EQ(after.found, (std::map<std::string, std::string>{{"t", "kept"}}));
+}
+
+/// A crash at any step between a copy that is whole and its use loses nothing, and one that is not whole is not used.
+TEST(VanishedFolder, a_copy_is_taken_by_the_next_start_too) {
+    const Folder old, copy;
+    {
+        Life life(old.path);
+        ASSERT_TRUE(life.wait(life.keep("old", "1")));
+    }
+    {
+        Life life(copy.path);
+        ASSERT_TRUE(life.wait(life.keep("new", "2")));
+    }
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(copy.path))
+        if (entry.is_regular_file() && entry.path().filename() != "CURRENT" && entry.path().filename() != "LOCK") names.push_back(entry.path().filename());
+    names.emplace_back("CURRENT");
+    for (const char* mark : {"", "WHOLE", "PLACING"})
+        for (std::size_t placed = 0; placed <= names.size(); ++placed) {
+            if (placed > 0 && std::string(mark) != "PLACING") break;
+            const Folder work;
+            if (std::string(mark) == "PLACING") fs::create_directories(work.path);
+            else fs::copy(old.path, work.path, fs::copy_options::recursive);
+            if (std::string(mark) == "WHOLE") fs::remove(work.path / "CURRENT");
+            fs::copy(copy.path, work.path / "anew", fs::copy_options::recursive);
+            for (std::size_t i = 0; i < placed; ++i) fs::rename(work.path / "anew" / names[i], work.path / names[i]);
+            if (*mark != 0) std::ofstream(work.path / "anew" / mark);
+            const Life after(work.path);
+            ASSERT_TRUE(after.durable) << mark << placed << after.why;
+            const bool taken = *mark != 0;
+            EXPECT_EQ(after.found, (std::map<std::string, std::string>{{taken ? "new" : "old", taken ? "2" : "1"}})) << mark << placed;
+            for (const char* rest : {"anew", "former"}) EXPECT_FALSE(fs::exists(work.path / rest)) << mark << placed;
+        }
+}
+
 TEST(VanishedFolder, a_folder_that_is_moved_away_and_comes_back_is_gone_on_with) {
     const Folder folder;
     const auto away = folder.path.string() + "-away";
@@ -234,8 +353,8 @@ TEST(VanishedFolder, a_folder_that_is_moved_away_and_comes_back_is_gone_on_with)
         fs::create_directories(folder.path);
         std::ofstream(folder.path / "CURRENT") << "somebody else's";
         const auto ticket = life.keep("u", "meanwhile");
-        for (const auto end = monotonic_ms() + 30'000; life.durable->figures().fault.find("other files stand in the place") == std::string::npos && monotonic_ms() < end;) std::this_thread::yield();
-        EXPECT_NE(life.durable->figures().fault.find("other files stand in the place"), std::string::npos) << life.durable->figures().fault;
+        for (const auto end = monotonic_ms() + 30'000; life.durable->figures().fault.find("another folder stands in the place") == std::string::npos && monotonic_ms() < end;) std::this_thread::yield();
+        EXPECT_NE(life.durable->figures().fault.find("another folder stands in the place"), std::string::npos) << life.durable->figures().fault;
         EXPECT_LT(life.engine->durable(), ticket) << "not acknowledged";
         fs::remove_all(folder.path);
         fs::rename(away, folder.path);
@@ -294,6 +413,70 @@ TEST(VanishedFolder, a_registry_whose_file_is_deleted_is_written_anew) {
     const auto again = registry::Registry::open(file.string()).value();
     for (const char* name : {"before", "after", "more"}) EXPECT_TRUE(again->get(config_maps(), "default", name)) << name;
     EXPECT_EQ(again->version(), version);
+}
+
+/// Also while nobody writes. What was in the log that is gone is in the file then.
+TEST(VanishedFolder, a_registry_whose_log_is_deleted_is_written_anew) {
+    const Folder folder, killed;
+    fs::create_directories(folder.path);
+    const auto file = folder.path / "registry.sqlite";
+    const auto registry = registry::Registry::open(file.string()).value();
+    for (const char* name : {"one", "two"}) {
+        ASSERT_TRUE(make(*registry, name));
+        ASSERT_TRUE(fs::remove(file.string() + "-wal"));
+        ASSERT_TRUE(wait_for([&] { return registry->storage_fault().empty() && fs::exists(file.string() + "-wal"); })) << registry->storage_fault();
+    }
+    ASSERT_TRUE(fs::remove(file.string() + "-wal"));
+    ASSERT_TRUE(make(*registry, "three"));
+    fs::copy(folder.path, killed.path, fs::copy_options::recursive);
+    const auto again = registry::Registry::open((killed.path / "registry.sqlite").string());
+    ASSERT_TRUE(again) << again.error().message;
+    for (const char* name : {"one", "two", "three"}) EXPECT_TRUE((*again)->get(config_maps(), "default", name)) << name;
+}
+
+TEST(HeldFolder, is_the_one_it_was_or_is_made_anew) {
+    const Folder folder;
+    fs::create_directories(folder.path / "data");
+    const auto path = (folder.path / "data").string();
+    const auto held = HeldFolder::open(path).value();
+    ASSERT_TRUE(held->ready());
+    const auto write_into = [&](const char* name) { std::ofstream(held->at(name)) << name; };
+    write_into("a");
+    EXPECT_TRUE(fs::exists(folder.path / "data" / "a"));
+    EXPECT_EQ(held->named(held->at("pki/x") + ": why"), path + "/pki/x: why");
+    // Moved, as by an unmount: what is written goes where it went, and nothing into what has the name now.
+    fs::rename(path, folder.path / "away");
+    EXPECT_EQ(held->ready().error().message, path + ": the folder was moved, or its disk unmounted; put it back, or mount that again");
+    fs::create_directories(path);
+    EXPECT_NE(held->ready().error().message.find("another folder stands in the place of the one that is open"), std::string::npos);
+    write_into("b");
+    EXPECT_TRUE(fs::is_empty(path));
+    EXPECT_TRUE(fs::exists(folder.path / "away" / "b"));
+    fs::remove(path);
+    fs::rename(folder.path / "away", path);
+    EXPECT_TRUE(held->ready());
+    // Deleted: made anew, with what is above it.
+    fs::remove_all(folder.path);
+    EXPECT_FALSE(held->is_there());
+    ASSERT_TRUE(held->ready()) << held->ready().error().message;
+    EXPECT_EQ(fs::status(path).permissions(), fs::perms::owner_all);
+    write_into("c");
+    EXPECT_TRUE(fs::exists(folder.path / "data" / "c"));
+}
+
+TEST(VanishedFolder, keys_are_not_begun_anew_in_another_folder) {
+    const Folder folder;
+    fs::create_directories(folder.path / "data");
+    const auto data = HeldFolder::open((folder.path / "data").string()).value();
+    const control::StatePlace place{.folder = (folder.path / "data" / "broker").string(), .key_file = (folder.path / "data" / "pki" / "state-keys").string(), .buffer_folder = {}, .data = data};
+    const auto made = control::state_keys(place, true, "");
+    ASSERT_TRUE(made) << made.error().message;
+    fs::rename(folder.path / "data", folder.path / "away");
+    fs::create_directories(folder.path / "data");
+    const auto again = control::state_keys(place, true, "", *made);
+    ASSERT_FALSE(again);
+    EXPECT_NE(again.error().message.find("mount that again"), std::string::npos) << again.error().message;
+    EXPECT_TRUE(fs::is_empty(folder.path / "data"));
 }
 
 TEST(VanishedFolder, a_registry_is_not_written_behind_another_file) {
