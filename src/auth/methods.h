@@ -150,6 +150,7 @@ class CustomMethod final : public Method {
         std::optional<std::string> user_name, password, method;
         std::string data;
         std::string certificates;                 ///< PEM
+        std::string network;                      ///< see Credentials
         std::optional<std::weak_ptr<const void>> asker{};  ///< see Credentials
     };
     struct Answer {
