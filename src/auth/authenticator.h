@@ -23,6 +23,7 @@ struct Credentials {
     std::vector<crypto::Certificate> chain;       ///< leaf first; empty: none shown
     std::int64_t now_ms = 0;                      ///< Unix time
     bool is_again = false;                        ///< re-authentication of a connected client (AUTH 0x19)
+    std::string_view network{};                   ///< who asks counts as one with those of the same (see broker::Driver::network)
     std::optional<std::weak_ptr<const void>> asker{};      ///< expires when nobody waits for the verdict any more; none: not known
 };
 

@@ -8,27 +8,32 @@ namespace penstock::auth {
 
 unsigned Crew::threads_here() { return std::clamp(std::thread::hardware_concurrency(), 1u, 4u); }
 
-Crew::Crew(unsigned threads, std::size_t waiting_max, std::size_t bytes_max) : waiting_max_(waiting_max), bytes_max_(bytes_max) {
+Crew::Crew(unsigned threads, std::size_t waiting_max, std::size_t bytes_max) : room_{.count = waiting_max, .bytes = bytes_max} {
     for (unsigned i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
 }
 
-bool Crew::add(std::function<void()> work, std::size_t bytes) {
+void Crew::add(std::string_view from, Work work, std::size_t bytes) {
+    std::vector<Work> without_room;
     {
         const std::lock_guard lock(guard_);
-        if (stopping_ || work_.size() >= waiting_max_ || bytes_ + bytes > bytes_max_) return false;
-        work_.push_back({.run = std::move(work), .bytes = bytes});
-        bytes_ += bytes;
+        const auto number = next_++;
+        work_.emplace(number, std::move(work));
+        for (const auto gone : stopping_ ? std::vector{number} : turns_.add(from, number, bytes, room_)) {
+            const auto found = work_.find(gone);
+            without_room.push_back(std::move(found->second));
+            work_.erase(found);
+        }
     }
     changed_.notify_one();
-    return true;
+    for (const auto& one : without_room) one(false);
 }
 
 void Crew::stop() {
     {
         const std::lock_guard lock(guard_);
         stopping_ = true;
+        turns_.clear();
         work_.clear();
-        bytes_ = 0;
     }
     changed_.notify_all();
     for (auto& thread : threads_)
@@ -41,13 +46,13 @@ void Crew::run() {
         Work work;
         {
             std::unique_lock lock(guard_);
-            changed_.wait(lock, [this] { return stopping_ || !work_.empty(); });
+            changed_.wait(lock, [this] { return stopping_ || turns_.size() != 0; });
             if (stopping_) return;
-            work = std::move(work_.front());
-            work_.pop_front();
-            bytes_ -= work.bytes;
+            const auto found = work_.find(*turns_.next());
+            work = std::move(found->second);
+            work_.erase(found);
         }
-        work.run();
+        work(true);
     }
 }
 

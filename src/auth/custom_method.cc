@@ -33,6 +33,7 @@ Step CustomMethod::check(const Credentials& credentials, const std::function<Res
     question.password = copy(credentials.password);
     question.method = copy(credentials.method);
     question.data = credentials.data;
+    question.network = credentials.network;
     for (const auto& certificate : credentials.chain) question.certificates += certificate.pem();
     Principal principal{.method = name(), .user_name = question.user_name.value_or("")};
     // Without a user name the certificate's name is what the server could have looked at.

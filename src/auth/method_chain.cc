@@ -7,16 +7,17 @@ namespace penstock::auth {
 
 /// Credentials whose views outlive the packet they came in, for answers that come later.
 struct MethodChain::Kept {
-    std::string client_id, user_name, password, method, data;
+    std::string client_id, user_name, password, method, data, network;
     Credentials credentials;
 
     explicit Kept(const Credentials& from)
-        : client_id(from.client_id), user_name(from.user_name.value_or("")), password(from.password.value_or("")), method(from.method.value_or("")), data(from.data), credentials(from) {
+        : client_id(from.client_id), user_name(from.user_name.value_or("")), password(from.password.value_or("")), method(from.method.value_or("")), data(from.data), network(from.network), credentials(from) {
         credentials.client_id = client_id;
         if (from.user_name) credentials.user_name = user_name;
         if (from.password) credentials.password = password;
         if (from.method) credentials.method = method;
         credentials.data = data;
+        credentials.network = network;
     }
 };
 

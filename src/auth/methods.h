@@ -74,24 +74,30 @@ class X509Method final : public Method {
             std::int64_t until_ms = 0;            ///< Unix time at which it must be asked anew; 0: there is nobody to ask
         };
         using Done = std::function<void(const Known&)>;
-        /// `path`: from the client's certificate to the trusted one. Nothing: it must be asked first, and what `later` returns
-        /// gets the answer, on another thread. Any thread.
+        /// `path`: from the client's certificate to the trusted one, or to the issuer of that where it is known. Nothing: it must be asked
+        /// first, and what `later` returns gets the answer, on another thread. Any thread.
         virtual std::optional<Known> look(const std::vector<crypto::Certificate>& path, const std::function<Done()>& later) = 0;
     };
     X509Method(std::shared_ptr<const crypto::TrustStore> trust, std::vector<Entry> entries, std::string trust_name, std::shared_ptr<Revocation> revocation = nullptr)
-        : trust_(std::move(trust)), entries_(std::move(entries)), trust_name_(std::move(trust_name)), revocation_(std::move(revocation)) {}
-    const char* name() const noexcept override { return "X509"; }
+        : rules_(std::make_shared<const Rules>(Rules{std::move(trust), std::move(entries), std::move(trust_name), std::move(revocation)})) {}
+    static constexpr const char* method_name = "X509";
+    const char* name() const noexcept override { return method_name; }
     Step check(const Credentials& credentials, const std::function<Resume()>& later) override;
     std::string review(Principal& principal, const std::vector<crypto::Certificate>& chain, std::int64_t now_ms) override;
-    [[nodiscard]] const crypto::TrustStore& trust() const noexcept { return *trust_; }
+    [[nodiscard]] const crypto::TrustStore& trust() const noexcept { return *rules_->trust; }
 
   private:
-    Principal principal_of(const std::vector<crypto::Certificate>& path) const;
-    static Verdict verdict(Principal principal, const Revocation::Known& known);
-    std::shared_ptr<const crypto::TrustStore> trust_;
-    std::vector<Entry> entries_;
-    std::string trust_name_;
-    std::shared_ptr<Revocation> revocation_;
+    /// What stays the same; outlives the method while an answer is waited for.
+    struct Rules {
+        std::shared_ptr<const crypto::TrustStore> trust;
+        std::vector<Entry> entries;
+        std::string trust_name;
+        std::shared_ptr<Revocation> revocation;
+        [[nodiscard]] Principal principal_of(const std::vector<crypto::Certificate>& path) const;
+    };
+    struct Search;
+    static std::optional<Verdict> go_on(const std::shared_ptr<Search>& search, const std::function<Resume()>& later);
+    std::shared_ptr<const Rules> rules_;
 };
 
 /// What is needed to check service-account tokens, as it was at one moment.
@@ -150,6 +156,7 @@ class CustomMethod final : public Method {
         std::optional<std::string> user_name, password, method;
         std::string data;
         std::string certificates;                 ///< PEM
+        std::string network;                      ///< see Credentials
         std::optional<std::weak_ptr<const void>> asker{};  ///< see Credentials
     };
     struct Answer {

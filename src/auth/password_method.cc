@@ -59,25 +59,22 @@ Step PasswordMethod::check(const Credentials& credentials, const std::function<R
     // The same name always meets the same decoy, so that asking twice tells no more than asking once.
     const auto choice = crypto::sha256(state_->salt + user);
     auto hash = exists ? known->second.hash : state_->decoys[(static_cast<std::size_t>(static_cast<unsigned char>(choice[0])) << 8 | static_cast<unsigned char>(choice[1])) % state_->decoys.size()];
-    // The continuation exists only once the crew has room, for it must be called exactly once.
-    auto resume = std::make_shared<Resume>();
-    *resume = later();
     const auto bytes = 512 + hash.size() + credentials.client_id.size() + user.size() + password.size() + credentials.data.size();
-    const bool taken = crew_->add([state = state_, resume, hash = std::move(hash), exists, user, password, digest, wrong, asker = credentials.asker] {
+    crew_->add(credentials.network, [state = state_, resume = later(), hash = std::move(hash), exists, user, password, digest, wrong, asker = credentials.asker](bool has_room) {
         if (asker && asker->expired()) return;   // its client did not wait: others do
+        if (!has_room) {
+            auto busy = Verdict::refused(mqtt::ReasonCode::server_busy, "too many passwords are being checked; retry later");
+            busy.is_fault = true;
+            return resume(Step::of(std::move(busy)));
+        }
         const bool good = crypto::verify_password(hash, password) && exists;
         if (good) {
             const std::lock_guard lock(state->guard);
             if (state->remembered.size() >= remembered_max) state->remembered.clear();
             state->remembered[user] = digest;
         }
-        (*resume)(Step::of(good ? Verdict::accepted(state->principal(user)) : wrong()));
+        resume(Step::of(good ? Verdict::accepted(state->principal(user)) : wrong()));
     }, bytes);
-    if (!taken) {
-        auto busy = Verdict::refused(mqtt::ReasonCode::server_busy, "too many passwords are being checked; retry later");
-        busy.is_fault = true;
-        (*resume)(Step::of(std::move(busy)));
-    }
     return {.kind = Step::Kind::wait, .verdict = {}};
 }
 

@@ -89,15 +89,20 @@ struct Connection : session::Link {
         bool reauthenticating = false;
     };
     std::unique_ptr<Auth> auth;
+    /// Who shows credentials, as wrong ones are counted.
+    struct Guesser {
+        std::string network;                      ///< see Driver::network
+        std::string device;                       ///< a digest of the network, the client id and the user name
+    };
     /// CONNECT, kept until authentication ends.
     struct Waiting {
         std::string connect_body;
+        Guesser guesser;                          ///< as CONNECT came: the address of a connection that broke is not known any more
         std::string assigned_id;
         std::uint64_t ticket = 0;                 ///< of the verdict that is waited for; 0: none
         std::int64_t began_ns = 0;                ///< when CONNECT came, where it is traced
         std::shared_ptr<auth::Authenticator> by;  ///< who was asked: the port's may be another when the answer comes
         std::shared_ptr<const char> asks = std::make_shared<const char>();   ///< gone when nobody waits for the answer any more
-        std::size_t counted = 0;                  ///< bytes counted with those who wait for a verdict
     };
     std::unique_ptr<Waiting> waiting;
     std::unique_ptr<TlsState> tls;

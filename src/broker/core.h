@@ -14,6 +14,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/turns.h"
 #include "broker/categories.h"
 #include "broker/cleared_topics.h"
 #include "broker/config.h"
@@ -275,7 +276,7 @@ class Core {
     // connect
     Next refuse(Connection& connection, mqtt::Version version, mqtt::ReasonCode reason, const char* statement, std::string_view text);
     Next open_session(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const auth::Verdict& verdict);
-    Next apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, auth::Verdict verdict);
+    Next apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Connection::Guesser& guesser, auth::Verdict verdict);
     Next end_reauthentication(Connection& connection, auth::Verdict verdict);
     std::string connack_properties(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id,
                                    const auth::Verdict& verdict, std::uint32_t granted_expiry, bool essential_only);
@@ -310,13 +311,27 @@ class Core {
     void enforce_away(std::uint64_t id, const Away& away);
     [[nodiscard]] bool may_publish(Connection& connection, std::string_view topic);
     void note(const Connection& connection, std::string_view client_id, const char* action, std::string_view target, mqtt::ReasonCode reason, std::string why);
-    /// Too many failures of this address; true: refuse without looking.
     /// Who pays for a wrong credential: the address, but for those who were let in from it lately each for himself, so that one device
-    /// with a wrong password does not lock out the others behind the same address.
-    std::string guesser_of(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id);
-    void note_known(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id);
-    bool is_throttled(const std::string& guesser);
-    void count_failure(const std::string& guesser);
+    /// with a wrong password does not lock out the others behind the same address. One who repeats himself is stopped before he
+    /// spends the patience with all others.
+    [[nodiscard]] static Connection::Guesser guesser_of(std::string network, std::string_view client_id, std::string_view user_name);
+    void note_known(const Connection::Guesser& guesser);
+    /// Too many failures: refuse without looking.
+    bool is_throttled(const Connection::Guesser& guesser);
+    /// How many wrong credentials in a row are looked at, and how many more each second.
+    struct Patience {
+        double burst, per_second;
+    };
+    static constexpr Patience of_network{.burst = 20, .per_second = 1}, of_device{.burst = 5, .per_second = 0.1};   ///< on one worker
+    bool is_over(const std::string& who, const Patience& patience);
+    void count_failure(const Connection::Guesser& guesser);
+    double count_failure(const std::string& who, const Patience& patience);
+    /// Ends the CONNECTs that wait for a verdict though they would be refused now: one would look at them for nothing, and others wait.
+    void end_throttled(const Connection::Guesser& guesser);
+    /// Refuses a CONNECT that waits.
+    void refuse_waiting(Connection& connection, mqtt::ReasonCode reason, const char* text);
+    /// Who gives way to a CONNECT that waits now; itself, when nobody does.
+    [[nodiscard]] std::vector<std::uint64_t> make_room_to_wait(const Connection::Waiting& waiting);
 
     // deadlines
     /// A connection's place in the wheel has come: its keep alive, or what it waits for, may be over.
@@ -483,7 +498,7 @@ class Core {
     std::uint32_t expired_ = 0;                                    ///< it has been turned up to this second
     store::OverflowLane* overflow_;                                ///< null: none
     std::unordered_map<std::uint64_t, Connection*> waiting_;       ///< ticket → who waits for a verdict
-    std::size_t waiting_bytes_ = 0;                                ///< of their CONNECTs
+    Turns waiting_connects_;                                       ///< of these, those who are not connected yet, by network
     std::uint64_t next_ticket_ = 1;
     std::multimap<std::int64_t, Connection*> expiries_;            ///< monotonic ms at which a credential ends or is looked at again
     std::deque<Decision> decisions_;

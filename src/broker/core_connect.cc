@@ -21,6 +21,8 @@ constexpr std::uint32_t never = 0xFFFF'FFFF;
 // Of those who wait for a verdict, of one worker: a whole fleet that returns after a restart, but not all memory.
 constexpr std::size_t waiting_max = 20'000, waiting_small = 16 * 1024;
 constexpr std::int64_t waiting_bytes_min = 8 << 20;
+constexpr const char* throttled_text = "too many failed attempts from this address; retry in a few seconds";
+constexpr const char* busy_text = "too many clients wait to be authenticated; retry later";
 
 std::vector<crypto::Certificate> chain_of(const Connection& connection) {
     return connection.tls != nullptr && connection.tls->channel.has_peer_certificate() ? connection.tls->channel.peer_chain() : std::vector<crypto::Certificate>();
@@ -44,6 +46,7 @@ auth::Credentials credentials_of(const Connection& connection, const mqtt::Conne
             .data = connect.authentication_data,
             .chain = chain_of(connection),
             .now_ms = wall_ms(),
+            .network = connection.waiting != nullptr ? std::string_view(connection.waiting->guesser.network) : std::string_view(),
             .asker = connection.waiting != nullptr ? std::optional<std::weak_ptr<const void>>(connection.waiting->asks) : std::nullopt};
 }
 
@@ -136,19 +139,18 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
 
     auto verdict = auth::Verdict::accepted({});
     std::unique_ptr<auth::Exchange> exchange;
+    Connection::Guesser guesser;
     if (connection.listener->authenticator != nullptr) {
+        guesser = guesser_of(driver_.network(connection), client_id, connect.user_name.value_or(""));
         // Nothing is looked at for an address that failed too often: guessing costs the guesser.
-        if (is_throttled(guesser_of(connection, connect, client_id))) {
+        if (is_throttled(guesser)) {
             ++figures_.throttled;
-            note(connection, client_id, "Authenticate", {}, ReasonCode::connection_rate_exceeded, "too many failed attempts from this address");
-            return refuse(connection, connect.version, ReasonCode::connection_rate_exceeded, "MQTT-4.13", "too many failed attempts from this address; retry in a few seconds");
+            note(connection, client_id, "Authenticate", {}, ReasonCode::connection_rate_exceeded, throttled_text);
+            return refuse(connection, connect.version, ReasonCode::connection_rate_exceeded, "MQTT-4.13", throttled_text);
         }
-        // Those who wait for a verdict hold their CONNECT in memory; strangers get a bounded part of it.
-        const auto bytes_max = static_cast<std::size_t>(std::max<std::int64_t>(waiting_bytes_min, config_.pool_bytes / 32)) / (frame.body.size() > waiting_small ? 2 : 1);
-        if (waiting_.size() >= waiting_max || waiting_bytes_ + frame.body.size() > bytes_max)
-            return refuse(connection, connect.version, ReasonCode::server_busy, "MQTT-4.13", "too many clients wait to be authenticated; retry later");
         connection.waiting = std::make_unique<Connection::Waiting>();
         connection.waiting->assigned_id = assigned;
+        connection.waiting->guesser = guesser;
         if (connect_trace_) connection.waiting->began_ns = monotonic_ns();
         connection.waiting->by = connection.listener->authenticator;
         verdict = connection.listener->authenticator->begin(credentials_of(connection, connect, client_id), exchange, later(connection));
@@ -163,11 +165,29 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
     }
     if (verdict.kind == auth::Verdict::Kind::go_on || verdict.kind == auth::Verdict::Kind::wait) connection.waiting->connect_body = frame.body;
     else connection.waiting.reset();
-    if (verdict.kind == auth::Verdict::Kind::wait) waiting_bytes_ += connection.waiting->counted = frame.body.size();
-    return apply_verdict(connection, connect, assigned, std::move(verdict));
+    std::vector<std::uint64_t> yielding;
+    if (verdict.kind == auth::Verdict::Kind::wait) {
+        yielding = make_room_to_wait(*connection.waiting);
+        if (!yielding.empty() && yielding.front() == connection.waiting->ticket) {
+            waiting_.erase(yielding.front());
+            connection.waiting.reset();
+            return refuse(connection, connect.version, ReasonCode::server_busy, "MQTT-4.13", busy_text);
+        }
+    }
+    const auto next = apply_verdict(connection, connect, assigned, guesser, std::move(verdict));
+    for (const auto ticket : yielding)
+        if (const auto found = waiting_.find(ticket); found != waiting_.end()) refuse_waiting(*found->second, ReasonCode::server_busy, busy_text);
+    return next;
 }
 
-Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, auth::Verdict verdict) {
+std::vector<std::uint64_t> Core::make_room_to_wait(const Connection::Waiting& waiting) {
+    // Those who wait for a verdict hold their CONNECT in memory; strangers get a bounded part of it, and none of them keeps others out.
+    const auto bytes = waiting.connect_body.size();
+    const auto bytes_max = static_cast<std::size_t>(std::max<std::int64_t>(waiting_bytes_min, config_.pool_bytes / 32)) / (bytes > waiting_small ? 2 : 1);
+    return waiting_connects_.add(waiting.guesser.network, waiting.ticket, bytes, {.count = waiting_max, .bytes = bytes_max});
+}
+
+Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Connection::Guesser& guesser, auth::Verdict verdict) {
     using Kind = auth::Verdict::Kind;
     refuse_expired(verdict);
     const std::string client_id(assigned_id.empty() ? connect.client_id : assigned_id);
@@ -175,7 +195,7 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
         case Kind::accept: {
             const bool secured = connection.listener->authenticator != nullptr;
             if (secured) {
-                note_known(connection, connect, client_id);
+                note_known(guesser);
                 secure(connection, client_id, verdict.principal);
             }
             // A session or a will whose time has come is not met any more.
@@ -195,9 +215,13 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
         }
         case Kind::refuse:
             ++(verdict.is_fault ? categories_[0].authentication_failures : categories_[0].authentication_deny);
-            if (!verdict.is_fault) count_failure(guesser_of(connection, connect, client_id));
             note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.detail.empty() ? verdict.reason_string : fmt::format("{} ({})", verdict.reason_string, verdict.detail));
-            return refuse(connection, connect.version, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
+            refuse(connection, connect.version, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
+            if (!verdict.is_fault) {
+                count_failure(guesser);
+                end_throttled(guesser);
+            }
+            return Next::gone;
         case Kind::wait:
             if (connect_trace_) connect_trace_->drop();
             connect_trace_.reset();
@@ -243,8 +267,9 @@ Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
         // Re-authentication is CONNECT's authentication once more. The port may have lost its rules since.
         if (connection.listener->authenticator == nullptr) return fault(ReasonCode::bad_authentication_method, "MQTT-4.12.1-2", "this listener has no enhanced authentication any more");
         auto waiting = std::make_unique<Connection::Waiting>();
+        waiting->guesser.network = driver_.network(connection);
         const auth::Credentials again{.client_id = connection.session->client_id(), .user_name = {}, .password = {}, .method = decoded->method, .data = decoded->data,
-                                      .chain = chain_of(connection), .now_ms = wall_ms(), .is_again = true, .asker = waiting->asks};
+                                      .chain = chain_of(connection), .now_ms = wall_ms(), .is_again = true, .network = waiting->guesser.network, .asker = waiting->asks};
         connection.waiting = std::move(waiting);
         connection.waiting->by = connection.listener->authenticator;
         verdict = connection.listener->authenticator->begin(again, auth->exchange, later(connection));
@@ -262,7 +287,7 @@ Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
     auto connect = mqtt::decode_connect(waiting->connect_body);
     trace_connect(connection, *connect, waiting->assigned_id.empty() ? connect->client_id : waiting->assigned_id, waiting->began_ns);
     const bool goes_on = verdict.kind == auth::Verdict::Kind::go_on;
-    const auto next = apply_verdict(connection, *connect, waiting->assigned_id, std::move(verdict));
+    const auto next = apply_verdict(connection, *connect, waiting->assigned_id, waiting->guesser, std::move(verdict));
     if (goes_on) connection.waiting = std::move(waiting);
     return next;
 }
@@ -276,9 +301,11 @@ Core::Next Core::end_reauthentication(Connection& connection, auth::Verdict verd
         verdict = auth::Verdict::refused(ReasonCode::not_authorized, "re-authentication must be by the same identity");
     if (verdict.kind == auth::Verdict::Kind::refuse && !verdict.is_fault) {
         ++category.authentication_deny;
-        count_failure(driver_.network(connection));
+        const auto guesser = guesser_of(driver_.network(connection), client_id, "");
+        count_failure(guesser);
         note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.reason_string);
         disconnect(connection, verdict.reason, "MQTT-4.12.1-2", ("re-authentication failed: " + verdict.reason_string).c_str(), now_);
+        end_throttled(guesser);
         return Next::gone;
     }
     // What could not be decided leaves the client as it is: 0x18 asks for another try (fact sheet 4.4).
@@ -503,7 +530,10 @@ void Core::end_connection(Connection& connection, bool keep_will) {
     --figures_.connections;
     if (!retrievals_.empty()) retrievals_.erase(&connection);
     connection.state = ConnectionState::closing;
-    if (connection.waiting != nullptr && connection.waiting->ticket != 0 && waiting_.erase(connection.waiting->ticket) != 0) waiting_bytes_ -= connection.waiting->counted;
+    if (connection.waiting != nullptr && connection.waiting->ticket != 0) {
+        waiting_.erase(connection.waiting->ticket);
+        waiting_connects_.remove(connection.waiting->ticket);
+    }
     if (connection.security != nullptr && std::exchange(connection.security->has_expiry, false)) expiries_.erase(connection.security->expiry);
     categories_.drop(std::exchange(connection.category, std::uint16_t{0}), second_);
     auto* session = std::exchange(connection.session, nullptr);

@@ -16,7 +16,6 @@ using session::Session;
 
 namespace {
 
-constexpr double failures_burst = 20, failures_per_second = 1;   // of one address, on one worker
 constexpr std::size_t failures_max = 20'000, decisions_max = 500, noted_bytes_max = 256, noted_why_max = 1024;
 
 }  // namespace
@@ -37,14 +36,14 @@ void Core::on_verdict(std::uint64_t ticket, auth::Verdict verdict, std::int64_t 
     auto& connection = *found->second;
     waiting_.erase(found);
     const auto waiting = std::move(connection.waiting);
-    waiting_bytes_ -= waiting->counted;
+    waiting_connects_.remove(ticket);
     recheck(connection, *waiting, verdict);
     Next next = Next::gone;
     if (connection.state == ConnectionState::wait_verdict) {
         auto connect = mqtt::decode_connect(waiting->connect_body);
         connecting_ = connect->client_id;
         trace_connect(connection, *connect, waiting->assigned_id.empty() ? connect->client_id : waiting->assigned_id, waiting->began_ns);
-        next = apply_verdict(connection, *connect, waiting->assigned_id, std::move(verdict));
+        next = apply_verdict(connection, *connect, waiting->assigned_id, waiting->guesser, std::move(verdict));
     } else {
         watch_keep_alive(connection);
         next = end_reauthentication(connection, std::move(verdict));
@@ -323,38 +322,67 @@ std::vector<ClientView> Core::clients() {
 
 // --- guessing ---
 
-namespace {
-std::string known_as(std::string_view network, const mqtt::ConnectView& connect, std::string_view client_id) {
-    return crypto::sha256(fmt::format("{}:{}{}:{}{}", network.size(), network, client_id.size(), client_id, connect.user_name.value_or("")));
-}
-}  // namespace
-
-std::string Core::guesser_of(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) {
-    auto network = driver_.network(connection);
-    if (failures_.empty()) return network;
-    auto known = known_as(network, connect, client_id);
-    return known_.contains(known) ? known : network;
+Connection::Guesser Core::guesser_of(std::string network, std::string_view client_id, std::string_view user_name) {
+    auto device = crypto::sha256(fmt::format("{}:{}{}:{}{}", network.size(), network, client_id.size(), client_id, user_name));
+    return {.network = std::move(network), .device = std::move(device)};
 }
 
-void Core::note_known(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) {
+void Core::note_known(const Connection::Guesser& guesser) {
     if (known_.size() >= failures_max) known_.clear();
-    known_.insert(known_as(driver_.network(connection), connect, client_id));
+    known_.insert(guesser.device);
 }
 
-bool Core::is_throttled(const std::string& guesser) {
-    const auto found = failures_.find(guesser);
+bool Core::is_throttled(const Connection::Guesser& guesser) {
+    if (failures_.empty()) return false;
+    if (known_.contains(guesser.device)) return is_over(guesser.device, of_network);
+    return is_over(guesser.device, of_device) || is_over(guesser.network, of_network);
+}
+
+bool Core::is_over(const std::string& who, const Patience& patience) {
+    const auto found = failures_.find(who);
     if (found == failures_.end()) return false;
     auto& f = found->second;
-    f.tokens = std::max(0.0, f.tokens - static_cast<double>(now_ - f.at) / 1000 * failures_per_second);
+    f.tokens = std::max(0.0, f.tokens - static_cast<double>(now_ - f.at) / 1000 * patience.per_second);
     f.at = now_;
-    return f.tokens >= failures_burst;
+    return f.tokens >= patience.burst;
 }
 
-void Core::count_failure(const std::string& guesser) {
+double Core::count_failure(const std::string& who, const Patience& patience) {
     if (failures_.size() >= failures_max) failures_.clear();
-    auto& f = failures_.try_emplace(guesser, Failures{.tokens = 0, .at = now_}).first->second;
-    f.tokens = std::max(0.0, f.tokens - static_cast<double>(now_ - f.at) / 1000 * failures_per_second) + 1;
+    auto& f = failures_.try_emplace(who, Failures{.tokens = 0, .at = now_}).first->second;
+    f.tokens = std::max(0.0, f.tokens - static_cast<double>(now_ - f.at) / 1000 * patience.per_second) + 1;
     f.at = now_;
+    return f.tokens;
+}
+
+void Core::count_failure(const Connection::Guesser& guesser) {
+    if (known_.contains(guesser.device)) {
+        count_failure(guesser.device, of_network);
+        return;
+    }
+    count_failure(guesser.device, of_device);
+    count_failure(guesser.network, of_network);
+}
+
+void Core::end_throttled(const Connection::Guesser& guesser) {
+    if (!is_throttled(guesser)) return;
+    for (const auto ticket : waiting_connects_.of(guesser.network)) {
+        const auto found = waiting_.find(ticket);
+        if (found == waiting_.end() || !is_throttled(found->second->waiting->guesser)) continue;
+        ++figures_.throttled;
+        refuse_waiting(*found->second, ReasonCode::connection_rate_exceeded, "too many failed attempts from this address; retry in a few seconds");
+    }
+}
+
+void Core::refuse_waiting(Connection& connection, ReasonCode reason, const char* text) {
+    // Who looks at it sees that nobody waits any more.
+    const auto waiting = std::move(connection.waiting);
+    waiting_.erase(waiting->ticket);
+    waiting_connects_.remove(waiting->ticket);
+    const auto connect = mqtt::decode_connect(waiting->connect_body);
+    connecting_ = connect->client_id;
+    note(connection, connecting_, "Authenticate", {}, reason, text);
+    refuse(connection, connection.version, reason, "MQTT-4.13", text);
 }
 
 }  // namespace penstock::broker

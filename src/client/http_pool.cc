@@ -16,13 +16,14 @@
 #include <boost/beast/ssl.hpp>
 
 #include <chrono>
-#include <deque>
 #include <optional>
 #include <thread>
+#include <unordered_map>
 
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "base/turns.h"
 #include "tls/verification.h"
 
 namespace penstock::client {
@@ -35,7 +36,7 @@ using boost::system::error_code;
 
 namespace {
 
-constexpr std::size_t idle_max = 8;
+constexpr std::size_t idle_max = 8, request_bytes = 64;
 
 struct Connection {
     std::unique_ptr<beast::tcp_stream> plain;
@@ -105,7 +106,7 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
         return {};
     }
 
-    void send(std::string method, std::string target, std::vector<std::pair<std::string, std::string>> headers, std::string body, std::function<void(HttpAnswer)> done, std::function<bool()> wanted) override {
+    void send(std::string method, std::string target, std::vector<std::pair<std::string, std::string>> headers, std::string body, std::function<void(HttpAnswer)> done, std::function<bool()> wanted, std::string from) override {
         Question question;
         // The root has a name too (RFC 9112, 3.2.1).
         question.request = {http::string_to_verb(method), path_.empty() && !target.starts_with('/') ? "/" + target : path_ + target, 11};
@@ -117,23 +118,32 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
         question.request.prepare_payload();
         question.done = std::move(done);
         question.wanted = std::move(wanted);
-        asio::post(context_, [self = shared_from_this(), q = std::make_shared<Question>(std::move(question))] {
-            const auto size = q->request.body().size();
-            if (self->waiting_.size() >= self->options_.waiting_max || self->waiting_bytes_ + size > self->options_.waiting_bytes_max) return q->done({.error = "too many requests wait for it"});
-            self->waiting_bytes_ += size;
-            self->waiting_.push_back(std::move(*q));
-            self->start();
-        });
+        asio::post(context_, [self = shared_from_this(), q = std::make_shared<Question>(std::move(question)), from = std::move(from)]() mutable { self->enqueue(std::move(q), from); });
     }
 
   private:
+    void enqueue(std::shared_ptr<Question> question, const std::string& from) {
+        const auto number = next_++;
+        // The rest of a request has a bound of its own; it counts so that many empty ones are more than few.
+        const auto size = request_bytes + question->request.body().size();
+        waiting_.emplace(number, std::move(question));
+        for (const auto gone : turns_.add(from, number, size, {.count = options_.waiting_max, .bytes = options_.waiting_bytes_max})) {
+            const auto found = waiting_.find(gone);
+            found->second->done({.error = "too many requests wait for it", .is_unsent = true});
+            waiting_.erase(gone);
+        }
+        start();
+    }
+
     void start() {
-        while (under_way_ < options_.under_way_max && !waiting_.empty()) {
-            waiting_bytes_ -= waiting_.front().request.body().size();
-            auto question = std::make_shared<Question>(std::move(waiting_.front()));
-            waiting_.pop_front();
+        while (under_way_ < options_.under_way_max) {
+            const auto number = turns_.next();
+            if (!number) return;
+            const auto found = waiting_.find(*number);
+            auto question = std::move(found->second);
+            waiting_.erase(found);
             if (question->wanted && !question->wanted()) {
-                question->done({.error = "nobody waits for the answer any more"});
+                question->done({.error = "nobody waits for the answer any more", .is_unsent = true});
                 continue;
             }
             ++under_way_;
@@ -250,8 +260,9 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
     std::string host_, port_, path_;
     asio::ssl::context tls_{asio::ssl::context::tls_client};
     // The pool's thread alone:
-    std::deque<Question> waiting_;
-    std::size_t waiting_bytes_ = 0;
+    Turns turns_;
+    std::unordered_map<std::uint64_t, std::shared_ptr<Question>> waiting_;
+    std::uint64_t next_ = 1;
     std::size_t under_way_ = 0;
     std::vector<std::unique_ptr<Connection>> idle_;
 };

@@ -271,6 +271,9 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
     if (const auto asked = uncovered_.find(fmt::format("{}:{}", port.config.resource, port.config.port)); asked != uncovered_.end())
         port.warnings.push_back(fmt::format("clients asked for {}, which the certificate does not cover; add it to san (or issue a certificate that has it)", fmt::join(asked->second, ", ")));
     if (prepared.context != nullptr) port.refused = prepared.judgement.because_of(crypto::Weight::all_refuse);
+    if (!port.refused.empty())
+        port.refused += at_path(port.spec, "tls.manual").is_object() ? fmt::format("; put a good one in its place, with: {}", put_command(port.name_space, prepared.secret))
+                                                                     : fmt::format("; correct what is wrong with its issuer, then have it issued anew with: kubectl delete secret {} -n {}", prepared.secret, port.name_space);
     if (prepared.context != nullptr) look_ahead(port, prepared);
     if (!prepared.fault.empty()) block(prepared.fault);
 }
@@ -313,7 +316,7 @@ void BrokerController::look_ahead(PlannedPort& port, const PreparedTls& prepared
     if (!port.refused.empty()) return;
     for (const auto& certificate : prepared.context->chain())
         if (certificate.not_after_ms() <= now)
-            port.refused = fmt::format("certificate \"{}\" has expired at {}: clients that check it refuse; put a valid one into Secret {}/{}", certificate.subject(), rfc3339(certificate.not_after_ms()), port.name_space, prepared.secret);
+            port.refused = fmt::format("certificate \"{}\" has expired at {}: clients that check it refuse; put a valid one into Secret {}/{}, with: {}", certificate.subject(), rfc3339(certificate.not_after_ms()), port.name_space, prepared.secret, put_command(port.name_space, prepared.secret));
 }
 
 Outcome BrokerController::turn() {

@@ -23,9 +23,8 @@ const resources::Kind& core(const char* name) { return *resources::find_kind("v1
 std::string end_of(const crypto::Certificate& certificate, const ServedCertificate& served, std::int64_t now_ms) {
     const auto left = certificate.not_after_ms() - now_ms, life = certificate.not_after_ms() - certificate.not_before_ms();
     if (left <= 0 || left >= 30 * day_ms || (left >= 7 * day_ms && life <= 45 * day_ms)) return {};
-    return fmt::format("certificate \"{}\" ends in {} days ({}), and nobody renews it (tls.mode Manual): put its successor into Secret {}/{} before, with: "
-                       "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key --dry-run=client -o yaml | kubectl apply -f -",
-                       certificate.subject(), left / day_ms, rfc3339(certificate.not_after_ms()), served.name_space, served.secret, served.secret, served.name_space);
+    return fmt::format("certificate \"{}\" ends in {} days ({}), and nobody renews it (tls.mode Manual): put its successor into Secret {}/{} before, with: {}",
+                       certificate.subject(), left / day_ms, rfc3339(certificate.not_after_ms()), served.name_space, served.secret, put_command(served.name_space, served.secret));
 }
 
 /// The last certificate that the leaf leads to within what is sent.
@@ -49,8 +48,8 @@ std::string gap_in(const ServedCertificate& served, const std::vector<crypto::Ce
         intermediate = &other;
     }
     if (intermediate != nullptr)
-        return fmt::format("the chain lacks its intermediate \"{}\": clients that know only the root refuse it; put that certificate behind the others (cat LEAF.crt INTERMEDIATE.crt > CHAIN.crt) and the whole into Secret {}/{}",
-                           intermediate->subject(), served.name_space, served.secret);
+        return fmt::format("the chain lacks its intermediate \"{}\": clients that know only the root refuse it; put that certificate behind the others (cat LEAF.crt INTERMEDIATE.crt > CHAIN.crt) and the whole into Secret {}/{}, with: {}",
+                           intermediate->subject(), served.name_space, served.secret, put_command(served.name_space, served.secret));
     // Who put certificates behind the leaf went up to the root, which is left out as it should be; it cannot be told from a second gap.
     if (&top != &served.chain.front()) return {};
     return fmt::format("the chain ends with \"{}\", whose issuer \"{}\" is not in it: if that is an intermediate, clients that know only the root refuse; put the certificates up to the root behind it "
@@ -76,6 +75,10 @@ std::vector<std::string> outlook(const ServedCertificate& served, const std::vec
             if (auto text = end_of(certificate, served, now_ms); !text.empty()) out.push_back(std::move(text));
     if (auto text = gap_in(served, known); !text.empty()) out.push_back(std::move(text));
     return out;
+}
+
+std::string put_command(const std::string& name_space, const std::string& secret) {
+    return fmt::format("kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key --dry-run=client -o yaml | kubectl apply -f -", secret, name_space);
 }
 
 std::vector<crypto::Certificate> authorities_in(const Objects& objects, const std::string& name_space) {

@@ -19,6 +19,9 @@ struct ServedCertificate {
 /// its chain. `known`: CAs that stand anywhere near (the Secret's `ca.crt`, ConfigMaps, other Secrets). `now_ms`: Unix time.
 std::vector<std::string> outlook(const ServedCertificate& served, const std::vector<crypto::Certificate>& known, std::int64_t now_ms);
 
+/// The command that puts a chain (CHAIN.crt, leaf first) and its key (KEY.key) into a Secret that is there already or not.
+std::string put_command(const std::string& name_space, const std::string& secret);
+
 /// CAs among the ConfigMaps and Secrets of a namespace.
 std::vector<crypto::Certificate> authorities_in(const Objects& objects, const std::string& name_space);
 

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "control/certificate_outlook.h"
+#include "crypto/examination.h"
 #include "crypto/x509.h"
 
 namespace penstock::control {
@@ -96,6 +97,7 @@ Result<Signer> signer_of(const Objects& objects, const Json& issuer, std::int64_
     if (!chain || chain->empty()) return fail(fmt::format("Secret {}/{}: tls.crt: {}", space, name, chain ? "no certificate in it" : chain.error().message));
     if (!chain->front().is_ca()) return fail(fmt::format("Secret {}/{}: signing certificate \"{}\" is not a CA (basicConstraints CA:TRUE is missing)", space, name, chain->front().subject()));
     if (!chain->front().matches_key(out.pair.key)) return fail(fmt::format("Secret {}/{}: tls.key is not the key of the first certificate", space, name));
+    if (const auto why = crypto::issuing_fault(*chain); !why.empty()) return fail(fmt::format("Secret {}/{}: {}", space, name, why));
     if (chain->front().not_after_ms() <= now_ms)
         return fail(fmt::format("Secret {}/{}: the CA \"{}\" has expired at {}", space, name,
                                 chain->front().subject(), rfc3339(chain->front().not_after_ms())));

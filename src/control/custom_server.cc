@@ -43,7 +43,7 @@ class HttpServer final : public CustomMethod::Server, public std::enable_shared_
     void ask(CustomMethod::Question question, std::function<void(CustomMethod::Answer)> done) override {
         if (site_ == nullptr) return done({.message = fault_});
         auto body = question_body(question).dump(-1, ' ', false, Json::error_handler_t::replace);
-        send(std::move(body), newest_version, 0, std::move(done), [asker = question.asker] { return !asker || !asker->expired(); });
+        send({std::move(body), question.network, [asker = question.asker] { return !asker || !asker->expired(); }}, newest_version, 0, std::move(done));
     }
     std::string fault() const override {
         const std::lock_guard lock(guard_);
@@ -65,9 +65,15 @@ class HttpServer final : public CustomMethod::Server, public std::enable_shared_
     }
 
   private:
-    void send(std::string body, const std::string& version, int attempt, std::function<void(CustomMethod::Answer)> done, std::function<bool()> wanted) {
-        auto copy = body;
-        site_->send("POST", "/?api-version=" + version, headers_, std::move(copy), [self = shared_from_this(), body = std::move(body), attempt, done = std::move(done), wanted](client::HttpAnswer answer) mutable {
+    struct Call {
+        std::string body, network;
+        std::function<bool()> wanted;
+    };
+    void send(Call call, const std::string& version, int attempt, std::function<void(CustomMethod::Answer)> done) {
+        auto body = call.body;
+        auto wanted = call.wanted;
+        auto network = call.network;
+        site_->send("POST", "/?api-version=" + version, headers_, std::move(body), [self = shared_from_this(), call = std::move(call), attempt, done = std::move(done)](client::HttpAnswer answer) mutable {
             if (answer.status == 422 && attempt == 0) {
                 // The server names what it speaks; ours is one version, which later ones must still understand.
                 const auto parsed = resources::parse_json(answer.body);
@@ -75,18 +81,18 @@ class HttpServer final : public CustomMethod::Server, public std::enable_shared_
                     if (const auto& versions = resources::at_path(*parsed, "supportedVersions"); versions.is_array())
                         for (const auto& candidate : versions)
                             if (candidate.is_string() && candidate.get<std::string>().starts_with("0.") && candidate.get<std::string>().find_first_not_of("0123456789.") == std::string::npos)
-                                return self->send(std::move(body), candidate.get<std::string>(), attempt + 1, std::move(done), std::move(wanted));
+                                return self->send(std::move(call), candidate.get<std::string>(), attempt + 1, std::move(done));
             }
             auto out = answer.status == 0 ? CustomMethod::Answer{.message = answer.error} : custom_answer(answer.status, answer.body);
             const bool is_silent = out.kind == CustomMethod::Answer::Kind::unreachable;
-            if (!is_silent || wanted()) self->heard(is_silent ? out.message : std::string());   // a question that nobody waits for is not asked
-            if (is_silent && wanted()) {
+            if (!answer.is_unsent) self->heard(is_silent ? out.message : std::string());   // a question that was not asked tells nothing of the server
+            if (is_silent && call.wanted()) {
                 static log::RateLimit limit(1);
                 std::uint64_t suppressed = 0;
                 if (limit.allow(monotonic_ms(), suppressed)) log::warn("control", "a custom authentication server does not answer why=\"{}\" suppressed={}", out.message, suppressed);
             }
             done(std::move(out));
-        }, wanted);
+        }, std::move(wanted), std::move(network));
     }
     void heard(const std::string& why_not) {
         const std::lock_guard lock(guard_);

@@ -55,8 +55,9 @@ std::string joined(const std::vector<std::string>& list) { return fmt::format("{
 /// What is wrong with the ports of one listener.
 void port_findings(const PortFacts& port, std::vector<Finding>& out) {
     const auto subject = subject_of("BrokerListener", port.listener);
+    const auto head = fmt::format("port {}", port.port);
     auto add = [&](Severity severity, const char* reason, const std::string& what, std::string cure = {}) {
-        out.push_back({.severity = severity, .subject = subject, .reason = reason, .what = fmt::format("port {}: {}", port.port, what), .cure = std::move(cure)});
+        out.push_back({.severity = severity, .subject = subject, .reason = reason, .what = what.starts_with(head + " ") ? what : fmt::format("{}: {}", head, what), .cure = std::move(cure)});
     };
     if (!port.is_open) {
         if (port.is_blocked) add(Severity::unavailable, "SecurityIncomplete", port.error, "the port opens by itself once that is there");
@@ -92,14 +93,14 @@ std::vector<Finding> findings_of(const BrokerFacts& facts) {
         add(Severity::unavailable, facts.is_starting ? "Starting" : "StateNotOpen", facts.not_started);
         return out;
     }
-    if (!facts.disk_fault.empty()) add(Severity::degraded, "DiskNotWritable", facts.disk_fault, "QoS 1 and 2 messages are refused until it takes writes again");
+    if (!facts.disk_fault.empty()) add(Severity::degraded, "DiskNotWritable", facts.disk_fault, "QoS 1 and 2 messages are refused until it takes writes again: make room on the disk of the data folder (df -h)");
     // A probe that fails on each route is the broker's own matter; on some, that of their listeners.
     const auto usable = std::ranges::count_if(facts.ports, [](const auto& port) { return port.is_open && port.refused.empty() && port.nobody.empty() && port.probe_fault.empty(); });
     const auto failed = std::ranges::count_if(facts.ports, [](const auto& port) { return !port.probe_fault.empty(); });
     if (failed > 0) {
         const auto& first = *std::ranges::find_if(facts.ports, [](const auto& port) { return !port.probe_fault.empty(); });
         const auto open = std::ranges::count_if(facts.ports, &PortFacts::is_open);
-        add(failed == open ? Severity::unavailable : Severity::degraded, "BrokerProbeFailed", fmt::format("the self-test failed on {}/{} listeners; {}: {}", failed, open, first.listener, first.probe_fault));
+        add(failed == open ? Severity::unavailable : Severity::degraded, "BrokerProbeFailed", fmt::format("the self-test failed on {}/{} listeners; {}: {}", failed, open, first.listener, first.probe_fault), "see: penstock traces --failed");
     }
     if (facts.ports.empty())
         add(Severity::unavailable, "NoListener", fmt::format("no BrokerListener names Broker \"{}\": no port is open", facts.name), "make one with: kubectl apply -f LISTENER.yaml (examples/ has some)");
@@ -112,10 +113,10 @@ std::vector<Finding> findings_of(const BrokerFacts& facts) {
         if (!one.warnings.empty()) out.push_back({.severity = Severity::degraded, .subject = about, .reason = "Warnings", .what = joined(one.warnings), .cure = {}});
     }
     if (!facts.metrics_fault.empty()) add(Severity::degraded, "MetricsPortNotOpen", facts.metrics_fault, "set another in spec.diagnostics.metrics.prometheusPort, or end who holds it; it is tried again every 2 s");
-    if (!facts.persistence_waits.empty()) add(Severity::degraded, "PersistenceNotBegun", "persistence does not begin now: " + facts.persistence_waits, "nothing is kept until then");
+    if (!facts.persistence_waits.empty()) add(Severity::degraded, "PersistenceNotBegun", "persistence does not begin now: " + facts.persistence_waits, "nothing is kept until that is corrected, or spec.persistence is taken out of the Broker");
     if (!facts.keys_fault.empty()) add(Severity::degraded, "KeysNotInForce", facts.keys_fault);
     if (!facts.disk_notice.empty()) add(Severity::degraded, "StateWasDamaged", facts.disk_notice);
-    if (!facts.buffer_fault.empty()) add(Severity::degraded, "MessageBufferFull", facts.buffer_fault, "queues grow in memory, and at 75 % of it PUBLISH is refused");
+    if (!facts.buffer_fault.empty()) add(Severity::degraded, "MessageBufferFull", facts.buffer_fault, "queues grow in memory, and at 75 % of it PUBLISH is refused: give it more room in spec.diskBackedMessageBuffer.maxSize");
     if (!facts.persistence_ends.empty()) add(Severity::note, "PersistenceGoesOn", facts.persistence_ends);
     if (!facts.workers_wait.empty()) add(Severity::note, "WorkersWait", facts.workers_wait);
     return out;
@@ -144,8 +145,8 @@ std::vector<Finding> findings_of(const ProcessFacts& facts) {
             "set the clock, by a time service (timedatectl set-ntp true)");
     if (!facts.registry_fault.empty())
         add(Severity::degraded, "registry", "RegistryNotWritable", facts.registry_fault + ": no resource can be changed, and statuses are shown from memory", "make room on the disk of the data folder (df -h); it is tried again with each write");
-    if (!facts.api_fault.empty()) add(Severity::degraded, "resource API", "ApiNotReached", facts.api_fault, "the broker goes on with what it knows; changes wait until the API is back");
-    if (!facts.token_keys_fault.empty()) add(Severity::degraded, "resource API", "TokenKeysNotRead", facts.token_keys_fault, "");
+    if (!facts.api_fault.empty()) add(Severity::degraded, "resource API", "ApiNotReached", facts.api_fault, "the broker goes on with what it knows, and changes wait until the API is back; see what it answers with: kubectl get --raw /readyz");
+    if (!facts.token_keys_fault.empty()) add(Severity::degraded, "resource API", "TokenKeysNotRead", facts.token_keys_fault, "see what the API answers with: kubectl get --raw /openid/v1/jwks");
     return out;
 }
 

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "control/certificate_outlook.h"
 #include "control/certificates.h"
 #include "crypto/hash.h"
 #include "crypto/password.h"
@@ -192,7 +193,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
 
     auto chain_text = secret_text(*secret, "tls.crt"), key = secret_text(*secret, "tls.key");
     if (!chain_text || !key) {
-        out.fault = fmt::format("Secret {}/{} needs the entries tls.crt and tls.key (type kubernetes.io/tls)", space, out.secret);
+        out.fault = fmt::format("Secret {}/{} needs the entries tls.crt and tls.key (type kubernetes.io/tls); put them in with: {}", space, out.secret, put_command(space, out.secret));
         return or_before();
     }
     tls::ServerOptions options{.certificate_chain = *chain_text, .key = *key, .ask_client_certificate = ask_certificate, .client_authorities = authorities};
@@ -201,7 +202,9 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
     auto context = out.judgement.is_usable() ? tls::Context::server(options) : fail(out.judgement.because_of(crypto::Weight::unusable));
     if (auto why = context ? tls::rehearse(*context) : std::string(); !why.empty()) context = fail(std::move(why));
     if (!context) {
-        out.fault = fmt::format("Secret {}/{}: {}", space, out.secret, context.error().message);
+        // Of a chain that OpenSSL does not take, the judgement says what to do about it.
+        const auto judged = out.judgement.because_of(crypto::Weight::all_refuse);
+        out.fault = fmt::format("Secret {}/{}: {}", space, out.secret, out.judgement.is_usable() && !judged.empty() ? judged : context.error().message);
         return or_before();   // a renewal that went wrong must not take the port away
     }
     out.context = std::move(*context);
@@ -330,7 +333,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                     lists.insert(lists.end(), revoked->begin(), revoked->end());
                 }
             }
-            if (out.fault.empty() && trusted.empty()) fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} has no certificate in PEM", trust_name));
+            if (out.fault.empty() && trusted.empty()) fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} has no certificate in PEM; put the CA into it with: kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt --dry-run=client -o yaml | kubectl apply -f -", trust_name, trust_name, space));
             if (!out.fault.empty()) break;
             for (const auto& certificate : trusted)
                 for (const auto& finding : crypto::examine_authority(certificate, crypto::Purpose::client, wall_ms()))
@@ -359,7 +362,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                     auto hash = secret_text(*inputs[i], user).value_or("");
                     while (hash.ends_with('\n') || hash.ends_with('\r')) hash.pop_back();
                     if (const auto why = crypto::password_hash_fault(hash); !why.empty()) {
-                        out.warnings.push_back(fmt::format("user \"{}\" of Secret {} cannot log in: {}", user, secret_name, why));
+                        out.warnings.push_back(fmt::format("user \"{}\" of Secret {} cannot log in: {}; set the password anew with: penstock passwd -n {} {} {}", user, secret_name, why, space, secret_name, user));
                         continue;
                     }
                     users.emplace(user, auth::PasswordMethod::User{.hash = std::move(hash), .attributes = attributes_of(at_path(method, "passwordSettings.authorizationAttributes").is_object() ? at_path(method, "passwordSettings.authorizationAttributes").value(user, Json::object()) : Json::object())});
@@ -372,7 +375,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             Json resolved = {{"endpoint", text_at(settings, "endpoint")}, {"headers", at_path(settings, "headers").is_object() ? at_path(settings, "headers") : Json::object()}, {"ca", ""}};
             if (const auto ca = text_at(settings, "caCertConfigMap"); !ca.empty()) {
                 if (inputs[i] == nullptr) {
-                    lacks(fmt::format("customSettings.caCertConfigMap: ConfigMap {}/{} does not exist", space, ca));
+                    lacks(fmt::format("customSettings.caCertConfigMap: ConfigMap {}/{} does not exist; make it with: kubectl create configmap {} -n {} --from-file=ca.crt=CA.crt", space, ca, ca, space));
                     break;
                 }
                 std::string bundle;
@@ -390,7 +393,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             if (const auto client = text_at(settings, "auth.x509.secretRef"); !client.empty()) {
                 const auto secret = objects_.get(core("Secret"), space, client);
                 if (secret == nullptr) {
-                    lacks(fmt::format("customSettings.auth.x509.secretRef: Secret {}/{} does not exist", space, client));
+                    lacks(fmt::format("customSettings.auth.x509.secretRef: Secret {}/{} does not exist; make it with: kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key", space, client, client, space));
                     break;
                 }
                 resolved["certificate"] = secret_text(*secret, "tls.crt").value_or("");

@@ -13,19 +13,36 @@ namespace {
 constexpr std::int64_t day_ms = 86'400'000;
 constexpr int soon_days = 30;
 
+/// `kind ns/name` as commands take it: `name -n ns`.
+std::string in_commands(const std::string& source) {
+    const auto space = source.find(' '), slash = source.find('/', space == std::string::npos ? 0 : space);
+    if (space == std::string::npos || slash == std::string::npos) return source;
+    return fmt::format("{} -n {}", source.substr(slash + 1), source.substr(space + 1, slash - space - 1));
+}
+std::string put_bundle(const std::string& source) {
+    return fmt::format("kubectl create configmap {} --from-file=client_ca.pem=ALL-CAS.crt --dry-run=client -o yaml | kubectl apply -f -", in_commands(source));
+}
+
 /// Why nobody gets in this way; empty: somebody may.
 std::string shut(const WayIn& way, std::int64_t now_ms) {
     if (way.method == "X509") {
         if (way.trusted.empty() || !std::ranges::all_of(way.trusted, [&](const auto& certificate) { return certificate.not_after_ms() <= now_ms; })) return {};
         const auto& last = *std::ranges::max_element(way.trusted, {}, [](const auto& certificate) { return certificate.not_after_ms(); });
-        return fmt::format("each trusted certificate of {} has expired (the last, \"{}\", at {}); put the CA that signs clients now into it", way.source, last.subject(), rfc3339(last.not_after_ms()));
+        return fmt::format("each trusted certificate of {} has expired (the last, \"{}\", at {}); put the CA that signs clients now into it, with: {}", way.source, last.subject(), rfc3339(last.not_after_ms()), put_bundle(way.source));
     }
-    if (way.method == "Password" && way.users == 0) return fmt::format("{} has no user who can log in; add one with: penstock passwd SECRET USER", way.source);
-    if (way.method == "ServiceAccountToken" && !way.keys_are_known) return fmt::format("the keys that sign service-account tokens are not known: they could not be read from {}", way.source);
+    if (way.method == "Password" && way.users == 0) {
+        const auto at = in_commands(way.source);
+        const auto space = at.find(" -n ");
+        const auto name = at.substr(0, space), rest = space == std::string::npos ? std::string() : at.substr(space + 1) + " ";
+        return fmt::format("{} has no user who can log in; add one, here USER, with: penstock passwd {}{} USER", way.source, rest, name);
+    }
+    if (way.method == "ServiceAccountToken" && !way.keys_are_known)
+        return fmt::format("the keys that sign service-account tokens are not known: they could not be read from {}; see what it answers with: kubectl get --raw /openid/v1/jwks", way.source);
     if (way.method == "Custom" && way.server != nullptr) {
         way.server->look();
         if (const auto why = way.server->fault(); !why.empty())
-            return fmt::format("the authentication server {} does not answer: {}; {}", way.source, why, way.is_closed ? "clients are refused with 0x88 until it does" : "the next method decides until it does");
+            return fmt::format("the authentication server {} does not answer: {}; {}; start it (try: curl -v {}), or name another in spec.authenticationMethods[].customSettings.endpoint", way.source, why,
+                               way.is_closed ? "clients are refused with 0x88 until it does" : "the next method, if there is one, decides until it does", way.source);
     }
     return {};
 }
@@ -34,8 +51,8 @@ std::string shut(const WayIn& way, std::int64_t now_ms) {
 void add_ends(const WayIn& way, std::int64_t now_ms, std::vector<std::string>& warnings) {
     for (const auto& certificate : way.trusted) {
         const auto left = certificate.not_after_ms() - now_ms;
-        if (left <= 0) warnings.push_back(fmt::format("the trusted certificate \"{}\" of {} has expired at {}; clients whose chain ends there are refused", certificate.subject(), way.source, rfc3339(certificate.not_after_ms())));
-        else if (left < soon_days * day_ms) warnings.push_back(fmt::format("the trusted certificate \"{}\" of {} ends in {} days ({}); put its successor beside it", certificate.subject(), way.source, left / day_ms, rfc3339(certificate.not_after_ms())));
+        if (left <= 0) warnings.push_back(fmt::format("the trusted certificate \"{}\" of {} has expired at {}; clients whose chain ends there are refused; put its successor in its place, with: {}", certificate.subject(), way.source, rfc3339(certificate.not_after_ms()), put_bundle(way.source)));
+        else if (left < soon_days * day_ms) warnings.push_back(fmt::format("the trusted certificate \"{}\" of {} ends in {} days ({}); put its successor beside it, with: {}", certificate.subject(), way.source, left / day_ms, rfc3339(certificate.not_after_ms()), put_bundle(way.source)));
     }
 }
 

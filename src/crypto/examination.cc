@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <string_view>
 
 #include <fmt/format.h>
 
@@ -52,11 +53,16 @@ bool is_weak_digest(const Certificate& certificate) {
     return bits >= 0 && bits < security_bits_min;
 }
 
+bool is_curve_of_tls(std::string_view curve) {
+    constexpr std::array<std::string_view, 6> names{"prime256v1", "P-256", "secp384r1", "P-384", "secp521r1", "P-521"};
+    return std::ranges::find(names, curve) != names.end();
+}
+
 /// RFC 8446, 4.2.3 and 4.2.7: the curves and signature schemes TLS has; others cannot be offered.
 void examine_curve(const std::string& who, EVP_PKEY* key, Findings& out) {
     const auto curve = text_parameter(key, OSSL_PKEY_PARAM_GROUP_NAME);
     if (curve == "secp521r1" || curve == "P-521") out.add(Weight::note, fmt::format("{} has a key on P-521: some browsers and devices do not take it; P-256 is understood by all", who));
-    else if (curve != "prime256v1" && curve != "P-256" && curve != "secp384r1" && curve != "P-384")
+    else if (!is_curve_of_tls(curve))
         out.add(Weight::unusable, fmt::format("{} has a key on the curve {}, which TLS clients do not offer: no handshake can be completed; issue it with a key on P-256 or P-384, or RSA 2048", who, curve.empty() ? "of its own parameters" : curve));
     if (text_parameter(key, OSSL_PKEY_PARAM_EC_ENCODING) == "explicit")
         out.add(Weight::all_refuse, fmt::format("{} spells its curve's parameters out (RFC 5480, 2.1.1 demands the curve's name): peers refuse it; make the key with -pkeyopt ec_param_enc:named_curve", who));
@@ -100,9 +106,33 @@ void examine_times(const std::string& who, const Certificate& c, std::int64_t no
 bool is_marked_ca(const Certificate& c) { return (X509_get_extension_flags(c.native()) & EXFLAG_CA) != 0; }
 bool may_sign_certificates(const Certificate& c) { return (X509_get_key_usage(c.native()) & KU_KEY_CERT_SIGN) != 0; }   // all bits when there is no key usage
 
+/// The key of who signs others: signatures of other kinds are verified by hardly any client, whatever OpenSSL itself takes.
+void examine_signing_key(const std::string& who, const Certificate& c, Findings& out) {
+    auto* key = X509_get0_pubkey(c.native());
+    const char* cure = "make a CA with a key on P-256 or P-384, or RSA 2048 to 4096, and issue anew what it signed";
+    if (key == nullptr) {
+        ERR_clear_error();
+        return out.add(Weight::all_refuse, fmt::format("{} has a public key that cannot be read; {}", who, cure));
+    }
+    if (c.security_bits() < security_bits_min) return out.add(Weight::all_refuse, fmt::format("{} has a weak key ({}), so clients refuse the chain; {}", who, c.key_text(), cure));
+    if (EVP_PKEY_is_a(key, "EC")) {
+        const auto curve = text_parameter(key, OSSL_PKEY_PARAM_GROUP_NAME);
+        if (!is_curve_of_tls(curve)) out.add(Weight::all_refuse, fmt::format("{} has a key on the curve {}, whose signatures TLS clients do not take; {}", who, curve.empty() ? "of its own parameters" : curve, cure));
+        if (text_parameter(key, OSSL_PKEY_PARAM_EC_ENCODING) == "explicit") out.add(Weight::all_refuse, fmt::format("{} spells its curve's parameters out (RFC 5480, 2.1.1 demands the curve's name): peers refuse it; make the key with -pkeyopt ec_param_enc:named_curve", who));
+    } else if (EVP_PKEY_is_a(key, "RSA") || EVP_PKEY_is_a(key, "RSA-PSS")) {
+        const int bits = EVP_PKEY_get_bits(key);
+        if (bits > rsa_bits_max) out.add(Weight::all_refuse, fmt::format("{} has an RSA key of {} bits: OpenSSL takes {} at most; {}", who, bits, rsa_bits_max, cure));
+        else if (bits > rsa_bits_usual_max || EVP_PKEY_is_a(key, "RSA-PSS")) out.add(Weight::some_refuse, fmt::format("{} has the key {}, which clients written in Go refuse; {}", who, c.key_text(), cure));
+    } else if (EVP_PKEY_is_a(key, "ED448")) {
+        out.add(Weight::some_refuse, fmt::format("{} has an Ed448 key: hardly any client takes it; {}", who, cure));
+    } else if (!EVP_PKEY_is_a(key, "ED25519")) {
+        out.add(Weight::all_refuse, fmt::format("{} has a key of type {}, which TLS has no signature for; {}", who, c.key_text(), cure));
+    }
+}
+
 /// One certificate that vouches for those below it.
 void examine_signer(const std::string& who, const Certificate& c, Findings& out) {
-    if (c.security_bits() < security_bits_min) out.add(Weight::all_refuse, fmt::format("{} has a weak key ({}); use EC P-256 or RSA 2048 at least", who, c.key_text()));
+    examine_signing_key(who, c, out);
     if (is_marked_ca(c) && !may_sign_certificates(c)) out.add(Weight::all_refuse, fmt::format("{} signs others without keyCertSign in its key usage, so clients refuse the chain; issue it with keyUsage=critical,keyCertSign,cRLSign", who));
     if (!is_marked_ca(c))
         out.add(Weight::all_refuse, fmt::format("{} signs others but is no CA: basicConstraints CA:TRUE is missing, so clients refuse the chain; issue it with an extension file that has basicConstraints=critical,CA:TRUE and keyUsage=critical,keyCertSign,cRLSign", who));
@@ -117,12 +147,12 @@ void examine_leaf_purpose(const Certificate& leaf, Purpose purpose, Findings& ou
         if (leaf.dns_names().empty() && leaf.addresses().empty())
             out.add(Weight::some_refuse, fmt::format("\"{}\" has no subjectAltName: clients compare names with it alone (RFC 6125) and refuse; issue it with subjectAltName=DNS:...,IP:...", leaf.subject()));
         if (has_extended_usage(leaf) && has("server auth") && std::ranges::find(usages, "server auth") == usages.end())
-            out.add(Weight::some_refuse, fmt::format("\"{}\" is made for any purpose, and not for servers by name (extended key usage: {}): clients with OpenSSL refuse it", leaf.subject(), fmt::join(usages, ", ")));
-        if (has_extended_usage(leaf) && !has("server auth")) out.add(Weight::all_refuse, fmt::format("\"{}\" is not made for servers (extended key usage: {})", leaf.subject(), fmt::join(usages, ", ")));
+            out.add(Weight::some_refuse, fmt::format("\"{}\" is made for any purpose, and not for servers by name (extended key usage: {}): clients with OpenSSL refuse it; issue it with extendedKeyUsage=serverAuth", leaf.subject(), fmt::join(usages, ", ")));
+        if (has_extended_usage(leaf) && !has("server auth")) out.add(Weight::all_refuse, fmt::format("\"{}\" is not made for servers (extended key usage: {}); issue it with extendedKeyUsage=serverAuth", leaf.subject(), fmt::join(usages, ", ")));
         if (leaf.not_after_ms() - leaf.not_before_ms() > 825 * day_ms) out.add(Weight::note, fmt::format("\"{}\" lives {} days; Apple's clients refuse server certificates of more than 825", leaf.subject(), (leaf.not_after_ms() - leaf.not_before_ms()) / day_ms));
     }
     if (purpose == Purpose::client) {
-        if (has_extended_usage(leaf) && !has("client auth")) out.add(Weight::all_refuse, fmt::format("\"{}\" is not made for clients (extended key usage: {})", leaf.subject(), fmt::join(usages, ", ")));
+        if (has_extended_usage(leaf) && !has("client auth")) out.add(Weight::all_refuse, fmt::format("\"{}\" is not made for clients (extended key usage: {}); issue it with extendedKeyUsage=clientAuth", leaf.subject(), fmt::join(usages, ", ")));
         if (leaf.common_name().empty()) out.add(Weight::note, fmt::format("\"{}\" has no CN, which the broker takes as the user name", leaf.subject()));
     }
     if (leaf.is_ca() && purpose != Purpose::any) out.add(Weight::note, fmt::format("\"{}\" is a CA; a CA's key should not be used by a server or client", leaf.subject()));
@@ -220,12 +250,24 @@ IdentityJudgement judge_identity(const std::string& chain_pem, const std::string
     return unusable(fmt::format("the private key is not that of the first certificate (\"{}\"); the leaf comes first", out.chain.front().subject()));
 }
 
+std::string issuing_fault(const std::vector<Certificate>& chain) {
+    Findings out;
+    for (std::size_t i = 0; i < chain.size(); ++i) {
+        const auto who = name_of(chain, i);
+        examine_signer(who, chain[i], out);
+        if (is_weak_digest(chain[i]) && !chain[i].is_self_signed()) out.add(Weight::all_refuse, fmt::format("{} is signed with {}; have it signed with SHA-256", who, chain[i].signature_algorithm()));
+    }
+    ERR_clear_error();
+    const auto found = out.take();
+    return !found.empty() && found.front().weight >= Weight::all_refuse ? found.front().message : std::string();
+}
+
 std::vector<Finding> examine_authority(const Certificate& authority, Purpose purpose, std::int64_t now_ms) {
     Findings out;
     const auto who = fmt::format("\"{}\"", authority.subject());
     if (authority.not_after_ms() <= now_ms) out.add(Weight::all_refuse, fmt::format("{} has expired at {}: nobody with a certificate of it gets in", who, rfc3339(authority.not_after_ms())));
     if (authority.not_before_ms() > now_ms) out.add(Weight::all_refuse, fmt::format("{} is not valid before {}: nobody with a certificate of it gets in until then", who, rfc3339(authority.not_before_ms())));
-    if (authority.security_bits() < security_bits_min) out.add(Weight::all_refuse, fmt::format("{} has a weak key ({}; {} bits of security are the least): nobody with a certificate of it gets in; replace the CA", who, authority.key_text(), security_bits_min));
+    if (authority.security_bits() < security_bits_min) out.add(Weight::all_refuse, fmt::format("{} has a weak key ({}; {} bits of security are the least): nobody with a certificate of it gets in; make a CA with a key on P-256 or RSA 2048 and issue anew what it signed", who, authority.key_text(), security_bits_min));
     if (!is_marked_ca(authority)) {
         out.add(Weight::some_refuse, fmt::format("{} is no CA (basicConstraints CA:TRUE is missing): only a peer with exactly this certificate is accepted", who));
     } else {

@@ -44,6 +44,10 @@ struct IdentityJudgement {
 /// quoted. Any thread.
 IdentityJudgement judge_identity(const std::string& chain_pem, const std::string& key_pem, Purpose purpose, std::int64_t now_ms);
 
+/// Why all clients refuse what a CA signs, whenever that is: keys, curves, usages and signatures of its chain (the CA first); times are
+/// not looked at. Empty: nothing is wrong. The cure is in it. Pure; any thread.
+std::string issuing_fault(const std::vector<Certificate>& chain);
+
 /// What is wrong with a certificate that is to vouch for the certificates of clients or servers: empty when nothing is. Such a
 /// certificate lets nobody in (weak key, ended, made for another purpose), or only itself (no CA).
 std::vector<Finding> examine_authority(const Certificate& authority, Purpose purpose, std::int64_t now_ms);

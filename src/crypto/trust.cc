@@ -223,12 +223,28 @@ std::string TrustStore::revocation_fault(const std::vector<Certificate>& path) c
     return {};
 }
 
-TrustStore::Outcome TrustStore::verify(const std::vector<Certificate>& chain, Purpose purpose, std::int64_t at_ms) const {
+std::string TrustStore::fault_of(const std::vector<Certificate>& path, const Objection& objection) const {
+    auto why = revocation_fault(path);
+    return why.empty() && objection ? objection(path) : why;
+}
+
+std::vector<Certificate> TrustStore::with_issuer_of_anchor(std::vector<Certificate> path) const {
+    if (path.empty() || is_own_issuer(path.back())) return path;
+    const auto anchor = path.back();
+    for (const auto& one : trusted_)
+        if (!is_same(one, anchor) && may_have_issued(one, anchor) && anchor.is_signed_by(one)) {
+            path.push_back(one);
+            break;
+        }
+    return path;
+}
+
+TrustStore::Outcome TrustStore::verify(const std::vector<Certificate>& chain, Purpose purpose, std::int64_t at_ms, const Objection& objection) const {
     if (chain.empty()) return {.fault = "there is no certificate", .path = {}};
     const auto& leaf = chain.front();
     const auto sent = worth_looking_at(chain);
     auto first = attempt(leaf, sent, nullptr, purpose, at_ms);
-    if (first.outcome.ok()) first.outcome.fault = revocation_fault(first.outcome.path);
+    if (first.outcome.ok()) first.outcome.fault = fault_of(first.outcome.path, objection);
     if (first.outcome.ok() || first.is_leaf_alone) return first.outcome;
 
     // OpenSSL follows one path alone, and does not turn back.
@@ -241,7 +257,7 @@ TrustStore::Outcome TrustStore::verify(const std::vector<Certificate>& chain, Pu
         if (tried == most) return true;
         ++tried;
         auto next = attempt(leaf, {path.begin() + 1, path.end() - (path.size() > 1 ? 1 : 0)}, &path.back(), purpose, at_ms);
-        if (next.outcome.ok()) next.outcome.fault = revocation_fault(next.outcome.path);
+        if (next.outcome.ok()) next.outcome.fault = fault_of(next.outcome.path, objection);
         if (next.outcome.ok()) good = next.outcome;
         else if (!first.is_whole && next.is_whole) first = std::move(next);   // says more than that the way ends
         return good.has_value();

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,7 +27,14 @@ class TrustStore {
     };
     /// RFC 5280 section 6 from `chain[0]` (the rest helps) to a trusted certificate. Keys and signatures below 112 bits are
     /// refused. `at_ms`: Unix time. The fault names the certificate.
-    [[nodiscard]] Outcome verify(const std::vector<Certificate>& chain, Purpose purpose, std::int64_t at_ms) const;
+    [[nodiscard]] Outcome verify(const std::vector<Certificate>& chain, Purpose purpose, std::int64_t at_ms) const { return verify(chain, purpose, at_ms, {}); }
+    /// `objection` is asked about each path that is good otherwise (what is known from elsewhere, such as OCSP); the search goes on
+    /// when it answers why that one is not to be taken.
+    using Objection = std::function<std::string(const std::vector<Certificate>& path)>;
+    [[nodiscard]] Outcome verify(const std::vector<Certificate>& chain, Purpose purpose, std::int64_t at_ms, const Objection& objection) const;
+    /// The path, and behind a trusted intermediate at its end the one of the trusted certificates that issued it: who can be asked
+    /// about it, or nothing more where none did.
+    [[nodiscard]] std::vector<Certificate> with_issuer_of_anchor(std::vector<Certificate> path) const;
     [[nodiscard]] const std::vector<Certificate>& trusted() const noexcept { return trusted_; }
     [[nodiscard]] const RevocationLists& lists() const noexcept { return lists_; }
 
@@ -35,6 +43,7 @@ class TrustStore {
     struct Attempt;
     [[nodiscard]] Attempt attempt(const Certificate& leaf, const std::vector<Certificate>& between, const Certificate* anchor, Purpose purpose, std::int64_t at_ms) const;
     [[nodiscard]] std::string revocation_fault(const std::vector<Certificate>& path) const;
+    [[nodiscard]] std::string fault_of(const std::vector<Certificate>& path, const Objection& objection) const;
 
     std::vector<Certificate> trusted_;
     RevocationLists lists_;

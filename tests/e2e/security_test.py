@@ -372,6 +372,38 @@ class UnderLoad(Case):
         self.assertEqual(Mqtt(1883).connect("again", user="ann", password="other"), 0)
 
 
+class Strangers(Case):
+    def test_wrong_passwords_from_elsewhere_keep_nobody_out(self):
+        """1,500 CONNECTs with wrong passwords wait for their hashes: a plant behind another address gets in meanwhile."""
+        fleet = [f"device{i}" for i in range(8)]
+        p = self.start(manifest("BrokerAuthentication", "people", {"brokerRef": "default", "authenticationMethods": [{"method": "Password", "passwordSettings": {"secretRef": "users"}}]}),
+                       manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 1883, "authenticationRef": "people"}]}))
+        for user in fleet:
+            self.assertEqual(p.run("passwd", "users", user, stdin="pw\n").returncode, 0)
+        p.wait_running("local")
+        # The last of them is known once it gets in; of the others nobody was let in yet, as after a restart.
+        tries = iter(range(1000))
+        wait_until(lambda: Mqtt(1883, host="127.0.0.1").connect(f"try{next(tries)}", user=fleet[-1], password="pw") == 0, "the users are known")
+        packet = lambda client, user, password: (lambda body: b"\x10" + bytes([len(body)]) + body)(
+            b"\x00\x04MQTT\x05\xc2\x00\x00\x00" + b"".join(struct.pack(">H", len(t)) + t.encode() for t in (client, user, password)))
+        def connect(source, client, user, password):
+            peer = socket.create_connection(("127.0.0.1", 1883), source_address=(source, 0))
+            self.addCleanup(peer.close)
+            peer.sendall(packet(client, user, password))
+            return peer
+        strangers = [connect("127.0.0.2", f"stranger{i}", "device1", f"wrong{i}") for i in range(1500)]
+        def code(peer):
+            peer.settimeout(120)
+            try:
+                answer = peer.recv(4)
+            except ConnectionError:
+                return None
+            return answer[3] if len(answer) == 4 else None
+        plant = [connect("127.0.0.1", f"plant-{user}", user, "pw") for user in fleet]
+        self.assertEqual([code(peer) for peer in plant], [0] * len(fleet))
+        self.assertIn(code(strangers[0]), (0x86, 0x9F))
+
+
 class Browsers(Case):
     def test_pages_are_asked_where_they_come_from(self):
         """RFC 6455 section 10.2: a page's script says its origin; a listener may name those it serves."""

@@ -19,6 +19,7 @@ class MemoryNet {
     struct End {
         broker::Connection* connection = nullptr;
         std::uint32_t core = 0;
+        std::string network = "memory";  ///< where it comes from, as guesses are counted
         std::string received;            ///< bytes from the broker not yet looked at
         bool is_closed = false;
         bool reads = true;               ///< false: a reader that stopped; the broker's buffer stays full
@@ -203,7 +204,7 @@ class MemoryNet {
         }
         void pause(broker::Connection& c) override { c.is_paused = true; }
         std::string peer(const broker::Connection&) override { return "memory"; }
-        std::string network(const broker::Connection&) override { return "memory"; }
+        std::string network(const broker::Connection& c) override { return net_.owned_.at(const_cast<broker::Connection*>(&c))->network; }
         void hold(broker::Connection& c) override { c.is_held = true; }
         void release(broker::Connection& c) override {
             c.is_held = false;

@@ -537,27 +537,49 @@ TEST(Secured, a_session_is_nobodys_once_it_expired) {
     EXPECT_EQ(code_of(take(*bob), mqtt::PacketType::connack, 1), 0u);
 }
 
-TEST(Crew, oldest_first_bounded_and_nothing_for_who_is_gone) {
+/// Crew of one thread that is held until the test lets it go; what it does is written down.
+struct HeldCrew {
+    auth::Crew crew;
     std::mutex guard;
-    std::vector<int> done;
-    auth::Crew crew(1, 5, 1000);
-    std::promise<void> go, begun;
-    ASSERT_TRUE(crew.add([&] { begun.set_value(), go.get_future().wait(); }, 900));
-    begun.get_future().wait();
-    for (int i = 0; i < 5; ++i) EXPECT_TRUE(crew.add([&, i] { const std::lock_guard lock(guard); done.push_back(i); }, 100)) << i;
-    EXPECT_FALSE(crew.add([] {}, 0)) << "five wait";
-    auth::Crew other(1, 5, 1000);
-    EXPECT_FALSE(other.add([] {}, 1001)) << "too many bytes";
-    go.set_value();
-    for (const auto end = monotonic_ms() + 20'000; monotonic_ms() < end;) {
-        const std::lock_guard lock(guard);
-        if (done.size() == 5) break;
+    std::vector<std::string> done;       ///< name, or `!name` when there was no room
+    std::promise<void> go;
+
+    explicit HeldCrew(std::size_t waiting_max, std::size_t bytes_max = 1000) : crew(1, waiting_max, bytes_max) {
+        std::promise<void> begun;
+        crew.add("", [&](bool) { begun.set_value(), go.get_future().wait(); }, 0);
+        begun.get_future().wait();
     }
-    EXPECT_EQ(done, (std::vector<int>{0, 1, 2, 3, 4}));
-    crew.stop();
-    other.stop();
+    void add(const std::string& from, const std::string& name, std::size_t bytes = 1) {
+        crew.add(from, [this, name](bool has_room) { const std::lock_guard lock(guard); done.push_back(has_room ? name : "!" + name); }, bytes);
+    }
+    std::vector<std::string> finish(std::size_t count) {
+        go.set_value();
+        for (const auto end = monotonic_ms() + 20'000; monotonic_ms() < end;) {
+            const std::lock_guard lock(guard);
+            if (done.size() >= count) break;
+        }
+        crew.stop();
+        return done;
+    }
+};
+
+TEST(Crew, oldest_first_bounded_and_each_is_told) {
+    HeldCrew held(5);
+    for (const auto* name : {"1", "2", "3", "4", "5"}) held.add("plant", name);
+    held.add("plant", "6");
+    EXPECT_EQ(held.finish(6), (std::vector<std::string>{"!6", "1", "2", "3", "4", "5"})) << "five wait";
+    HeldCrew small(5);
+    small.add("plant", "large", 1001);
+    EXPECT_EQ(small.finish(1), std::vector<std::string>{"!large"}) << "too many bytes";
     EXPECT_GE(auth::Crew::threads_here(), 1u);
     EXPECT_LE(auth::Crew::threads_here(), std::max(1u, std::thread::hardware_concurrency()));
+}
+
+TEST(Crew, addresses_take_turns_and_who_has_most_waiting_gives_way) {
+    HeldCrew held(6);
+    for (const auto* name : {"s1", "s2", "s3", "s4", "s5"}) held.add("stranger", name);
+    for (const auto* name : {"p1", "p2", "p3"}) held.add("plant", name);
+    EXPECT_EQ(held.finish(8), (std::vector<std::string>{"!s5", "!s4", "s1", "p1", "s2", "p2", "s3", "p3"}));
 }
 
 TEST(Crew, two_hash_at_a_time) {
@@ -565,12 +587,101 @@ TEST(Crew, two_hash_at_a_time) {
     std::latch both(2);
     std::promise<void> met;
     for (int i = 0; i < 2; ++i)
-        ASSERT_TRUE(crew.add([&, i] {
+        crew.add("", [&, i](bool) {
             both.arrive_and_wait();
             if (i == 0) met.set_value();
-        }, 1));
+        }, 1);
     EXPECT_EQ(met.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
     crew.stop();
+}
+
+// A stranger's wrong passwords wait in a long row. Once his address failed too often the rest of the row is not looked at, as
+// newcomers from there are not.
+TEST(Secured, who_waits_behind_too_many_failures_of_his_address_is_ended_at_once) {
+    auto says = std::make_shared<Says>();
+    MemoryNet net(1, {}, says);
+    std::vector<MemoryNet::End*> row;
+    for (int i = 0; i < 60; ++i) {
+        row.push_back(net.open());
+        row.back()->network = "203.0.113.9";
+        net.send(*row.back(), connect_bytes(fmt::format("s{}", i), "ann", "late", i % 2 == 0 ? mqtt::Version::v5 : mqtt::Version::v311));
+    }
+    auto* plant = net.open();
+    plant->network = "10.0.0.7";
+    net.send(*plant, connect_bytes("plant", "ann", "late"));
+    const auto no = auth::Verdict::refused(mqtt::ReasonCode::bad_user_name_or_password, "no");
+    for (int i = 0; i < 20; ++i) {
+        EXPECT_FALSE(row[59]->is_closed) << i;
+        says->waiting[static_cast<std::size_t>(i)].first(no);
+        net.settle();
+    }
+    std::size_t limited = 0;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+        EXPECT_TRUE(row[i]->is_closed) << i;
+        const auto code = code_of(take(*row[i]), mqtt::PacketType::connack, 1);
+        if (i >= 20) limited += code == (i % 2 == 0 ? 0x9Fu : 3u) ? 1 : 0;
+    }
+    EXPECT_EQ(limited, 40u);
+    EXPECT_FALSE(plant->is_closed);
+    says->waiting[60].first(says->waiting[60].second);
+    net.settle();
+    EXPECT_EQ(code_of(take(*plant), mqtt::PacketType::connack, 1), 0u);
+    // An answer that comes after all is nobody's.
+    says->waiting[40].first(says->waiting[40].second);
+    net.settle();
+    EXPECT_EQ(net.core(0).figures().connections, 1u);
+}
+
+// All devices of a plant return behind one gateway after a restart, when nobody is known yet; one of them has a wrong password.
+TEST(Secured, a_fleet_behind_one_address_gets_in_whole_though_one_of_it_is_wrong) {
+    auto says = std::make_shared<Says>();
+    MemoryNet net(1, {}, says);
+    const auto no = auth::Verdict::refused(mqtt::ReasonCode::bad_user_name_or_password, "no");
+    std::vector<MemoryNet::End*> fleet;
+    for (int i = 0; i < 400; ++i) {
+        fleet.push_back(net.open());
+        net.send(*fleet.back(), connect_bytes(fmt::format("d{}", i), fmt::format("user{}", i), "late"));
+    }
+    std::size_t answered = 0;
+    unsigned last = 0;
+    for (std::size_t i = 0; i < fleet.size(); ++i) {
+        // The wrong one tries again with each of the others.
+        auto* wrong = net.open();
+        net.send(*wrong, connect_bytes("wrong", "meter", "late"));
+        if (wrong->is_closed) last = code_of(take(*wrong), mqtt::PacketType::connack, 1);
+        else says->waiting.back().first(no);
+        while (answered < says->waiting.size() && says->waiting[answered].second.principal.user_name != fmt::format("user{}", i)) ++answered;
+        ASSERT_LT(answered, says->waiting.size());
+        says->waiting[answered].first(says->waiting[answered].second);
+        net.settle();
+        EXPECT_EQ(code_of(take(*fleet[i]), mqtt::PacketType::connack, 1), 0u) << i;
+    }
+    EXPECT_EQ(last, 0x9Fu) << "who repeats himself is stopped by himself";
+}
+
+// Who fills the row of those who wait keeps nobody else out of it.
+TEST(Secured, whose_connects_fill_the_row_gives_way) {
+    auto says = std::make_shared<Says>();
+    MemoryNet net(1, {.pool_bytes = 256 << 20}, says);
+    // Each of them 15,000 bytes: 8 MiB are held.
+    std::vector<MemoryNet::End*> row;
+    for (int i = 0; i < 700; ++i) {
+        row.push_back(net.open());
+        row.back()->network = "203.0.113.9";
+        net.send(*row.back(), connect_bytes(fmt::format("s{}", i), std::string(15'000, 'u'), "late"));
+    }
+    EXPECT_EQ(code_of(take(*row.back()), mqtt::PacketType::connack, 1), 0x89u) << "full";
+    auto waits = [&] { return std::ranges::count_if(row, [](const auto* end) { return !end->is_closed; }); };
+    const auto before = waits();
+    EXPECT_GT(before, 400);
+    auto* plant = net.open();
+    net.send(*plant, connect_bytes("plant", std::string(15'000, 'p'), "late"));
+    EXPECT_FALSE(plant->is_closed);
+    EXPECT_EQ(waits(), before - 1);
+    EXPECT_FALSE(row.front()->is_closed) << "the newest gives way";
+    says->waiting.back().first(says->waiting.back().second);
+    net.settle();
+    EXPECT_EQ(code_of(take(*plant), mqtt::PacketType::connack, 1), 0u);
 }
 
 TEST(Secured, a_credential_that_ends_takes_the_connection_with_it) {

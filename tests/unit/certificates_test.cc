@@ -8,6 +8,7 @@
 #include "control/certificates.h"
 #include "control/security.h"
 #include "crypto/ocsp.h"
+#include "harness/x509_maker.h"
 #include "crypto/trust.h"
 #include "crypto/x509.h"
 
@@ -365,6 +366,30 @@ TEST(Certificates, what_cannot_be_issued_says_why) {
     ASSERT_TRUE(world.wait([&] { return message("waits").find("is not a CA") != std::string::npos; })) << message("waits");
     world.registry->patch(core("Secret"), space, "mine", registry::PatchType::merge, {{"data", {{"tls.crt", base64_encode(pair(true))}}}}, false).value();
     ASSERT_TRUE(world.wait([&] { return world.ready("waits") == "True Ready"; })) << message("waits");
+}
+
+// What a CA signs with a key that no client takes is refused by all: its issuer is not ready, and signs nothing.
+TEST(Certificates, a_ca_whose_signatures_nobody_takes_issues_nothing) {
+    World world;
+    auto condition = [&](const char* kind, const std::string& name) {
+        const auto object = world.objects.get(manager(kind), space, name);
+        const auto& conditions = object != nullptr ? at_path(*object, "status.conditions") : Json();
+        return conditions.is_array() && !conditions.empty() ? text_at(conditions[0], "status") + " " + text_at(conditions[0], "message") : std::string();
+    };
+    const auto weak = harness::make_authority("weak", nullptr, harness::make_key("RSA 1024")), odd = harness::make_authority("odd", nullptr, harness::make_key("secp256k1"));
+    const auto below = harness::make_authority("below", &weak);
+    for (const auto& [name, pem, key, word] : {std::tuple{"weak", weak.certificate.pem(), weak.key, "weak key (RSA 1024)"}, std::tuple{"odd", odd.certificate.pem(), odd.key, "curve secp256k1"},
+                                               std::tuple{"below", below.certificate.pem() + weak.certificate.pem(), below.key, "certificate 2 (\"CN = weak\") has a weak key"}}) {
+        const std::string at = name;
+        world.registry->create(core("Secret"), space, {{"metadata", {{"name", at}}}, {"type", "kubernetes.io/tls"}, {"data", {{"tls.crt", base64_encode(pem)}, {"tls.key", base64_encode(harness::key_pem(key.get()))}}}}).value();
+        world.registry->create(manager("Issuer"), space, {{"metadata", {{"name", at}}}, {"spec", {{"ca", {{"secretName", at}}}}}}).value();
+        world.registry->create(manager("Certificate"), space, certificate("of-" + at, {{"secretName", "of-" + at}, {"commonName", "x"}, {"privateKey", {{"algorithm", "ECDSA"}}}, {"issuerRef", {{"kind", "Issuer"}, {"name", at}}}})).value();
+        for (const auto& [kind, object] : {std::pair{"Issuer", at}, std::pair{"Certificate", "of-" + at}}) {
+            ASSERT_TRUE(world.wait([&] { return condition(kind, object).find(word) != std::string::npos; })) << kind << " " << object << ": " << condition(kind, object);
+            EXPECT_TRUE(condition(kind, object).starts_with("False ")) << condition(kind, object);
+        }
+        EXPECT_EQ(world.objects.get(core("Secret"), space, "of-" + at), nullptr);
+    }
 }
 
 // --- what a port gets ---

@@ -304,6 +304,55 @@ TEST(WaysIn, what_shuts_with_time_alone_is_told) {
     EXPECT_NE(control::look_at({custom, users}, now).nobody, "") << "it refuses before the other is asked";
 }
 
+// What is told can be done as it stands: a command with the names of this installation, or a field.
+TEST(WaysIn, each_cure_can_be_followed_as_it_stands) {
+    const auto now = wall_ms();
+    control::WayIn x509{.method = "X509", .source = "ConfigMap plant/client-ca", .trusted = {certificate("old", now - 20 * day_ms, now - day_ms)}}, users{.method = "Password", .source = "Secret plant/people"},
+        tokens{.method = "ServiceAccountToken", .source = "the API", .keys_are_known = false}, custom{.method = "Custom", .source = "https://auth.example:9443"};
+    const auto server = std::make_shared<SilentServer>();
+    server->why = "connection refused";
+    custom.server = server;
+    const auto bundle = "kubectl create configmap client-ca -n plant --from-file=client_ca.pem=ALL-CAS.crt --dry-run=client -o yaml | kubectl apply -f -";
+    for (const auto& [way, cure] : {std::pair{x509, std::string(bundle)}, std::pair{users, std::string("penstock passwd -n plant people USER")}, std::pair{tokens, std::string("kubectl get --raw /openid/v1/jwks")},
+                                    std::pair{custom, std::string("curl -v https://auth.example:9443), or name another in spec.authenticationMethods[].customSettings.endpoint")}}) {
+        const auto said = control::look_at({way}, now).nobody;
+        EXPECT_NE(said.find(cure), std::string::npos) << said;
+    }
+    auto soon = x509;
+    soon.trusted.push_back(certificate("soon", now - 20 * day_ms, now + 5 * day_ms));
+    const auto warnings = control::look_at({soon}, now).warnings;
+    ASSERT_EQ(warnings.size(), 2u);
+    for (const auto& warning : warnings) EXPECT_NE(warning.find(bundle), std::string::npos) << warning;
+}
+
+TEST(Health, each_finding_names_a_command_or_a_field) {
+    auto facts = good_broker();
+    auto closed = good_port(), blind = good_port();
+    closed.is_open = false;
+    closed.error = "port 1883 cannot be opened: Address already in use";
+    blind.probe_fault = "no CONNACK";
+    facts.ports = {closed, blind};
+    facts.orphans = {{"s/o", "there is no running Broker"}};
+    facts.metrics_fault = facts.disk_fault = facts.persistence_waits = facts.buffer_fault = "something";
+    BrokerFacts none, bare = good_broker();
+    bare.ports.clear();
+    ProcessFacts process;
+    process.turns_ms = {20'000};
+    process.descriptors = process.descriptors_max = 100;
+    process.pool_used = process.pool_max = 100;
+    process.clock_back_ms = 1'000'000;
+    process.registry_fault = process.api_fault = process.token_keys_fault = "something";
+    std::size_t count = 0;
+    for (const auto& list : {control::findings_of(facts), control::findings_of(none), control::findings_of(bare), control::findings_of(process)})
+        for (const auto& finding : list) {
+            ++count;
+            const std::vector<const char*> steps{"kubectl ", "penstock traces", "spec.", "ss -ltnp", "df -h", "restart penstock", "LimitNOFILE=", "timedatectl "};
+            EXPECT_TRUE(std::ranges::any_of(steps, [&](const char* step) { return finding.cure.find(step) != std::string::npos; })) << finding.reason << ": " << finding.text();
+            EXPECT_EQ(finding.what.find("port 1883: port 1883"), std::string::npos) << finding.what;
+        }
+    EXPECT_GE(count, 16u);
+}
+
 // --- certificates that go wrong later ---
 
 struct Chain {

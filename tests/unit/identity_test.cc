@@ -145,6 +145,16 @@ TEST(Identity, chains_in_every_state) {
     told(c, ended, Weight::all_refuse, "certificate 2 (\"CN = odd\") has expired");
     const auto [d, weak] = below({}, harness::make_key("RSA 1024"));
     told(d, weak, Weight::all_refuse, "weak key (RSA 1024)");
+    // Keys that OpenSSL itself would verify with, and hardly any client does.
+    for (const auto& [kind, word] : {std::pair{"secp256k1", "curve secp256k1"}, std::pair{"brainpoolP256r1", "curve brainpoolP256r1"}, std::pair{"sect283r1", "curve sect283r1"}}) {
+        const auto [odd, odd_pem] = below({}, harness::make_key(kind));
+        told(odd, odd_pem, Weight::all_refuse, word);
+        EXPECT_FALSE(judge(odd, key, odd_pem).is_acceptable()) << kind;
+    }
+    const auto [r, pss] = below({}, harness::make_key("RSA-PSS 2048"));
+    told(r, pss, Weight::some_refuse, "written in Go refuse");
+    const auto [q, p521] = below({}, harness::make_key("P-521"));
+    told(q, p521, Weight::note, "");
     const auto [e, sha1] = below({.digest = "SHA1"});
     told(e, sha1, Weight::all_refuse, "sign with SHA-256");
     const auto [f, narrow] = below({.more = {{NID_name_constraints, "critical,permitted;DNS:elsewhere.example"}}});
@@ -243,6 +253,21 @@ TEST(ListenerSecurity, a_certificate_that_all_clients_refuse_is_no_running_port)
     ASSERT_NE(port.context, nullptr) << "clients that do not verify go on";
     EXPECT_FALSE(port.judgement.is_acceptable());
     EXPECT_NE(port.judgement.because_of(Weight::all_refuse).find("digitalSignature"), std::string::npos);
+}
+
+// An intermediate is judged as the leaf is: whether OpenSSL takes it or not, the port does not claim to run, and says what to do.
+TEST(ListenerSecurity, an_intermediate_with_a_useless_key_is_no_running_port) {
+    for (const auto* kind : {"RSA 1024", "secp256k1", "P-192"}) {
+        World world;
+        const auto key = harness::make_key("P-256");
+        const auto middle = harness::make_authority("middle", &root(), harness::make_key(kind));
+        world.put(harness::make_certificate(key, server_options(&middle)).pem() + middle.certificate.pem(), key);
+        const auto port = world.port();
+        const auto said = port.context == nullptr ? port.fault : port.judgement.because_of(Weight::all_refuse);
+        EXPECT_NE(said.find("certificate 2 (\"CN = middle\") has a "), std::string::npos) << kind << ": " << said;
+        EXPECT_NE(said.find("make a CA with a key on P-256"), std::string::npos) << kind << ": " << said;
+        EXPECT_FALSE(port.judgement.is_acceptable()) << kind;
+    }
 }
 
 // Time alone changes what is true of a certificate.

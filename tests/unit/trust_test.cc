@@ -2,10 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
 
+#include "auth/methods.h"
 #include "base/text.h"
 #include "control/security.h"
 #include "crypto/trust.h"
@@ -134,6 +137,125 @@ TEST(Path, a_revoked_certificate_on_one_path_leaves_the_other) {
     const TrustStore neither({old_root.certificate, new_root.certificate}, {make_list(old_root, {.revoked = {by_old.certificate}}), make_list(new_root, {.revoked = {by_new.certificate}})});
     EXPECT_NE(fault(neither, {leaf, by_old.certificate, by_new.certificate}).find("is revoked"), std::string::npos);
     EXPECT_NE(fault(neither, {leaf, by_old.certificate, by_new.certificate}).find("none of the 2 paths"), std::string::npos) << fault(neither, {leaf, by_old.certificate, by_new.certificate});
+}
+
+// --- paths, and what responders say (OCSP, RFC 6960) ---
+
+/// A responder that has a word on single certificates; of paths that nobody has asked about it answers when the test lets it.
+struct Responder final : auth::X509Method::Revocation {
+    std::map<std::string, Known> words;  ///< by fingerprint
+    bool is_late = false;
+    std::vector<std::pair<std::vector<Certificate>, Done>> asked;
+    std::vector<std::size_t> lengths;
+
+    [[nodiscard]] Known of(const std::vector<Certificate>& path) const {
+        for (std::size_t i = 0; i + 1 < path.size(); ++i)
+            if (const auto found = words.find(path[i].fingerprint()); found != words.end() && !found->second.fault.empty()) return found->second;
+        return {.fault = {}, .until_ms = wall_ms() + 3'600'000};
+    }
+    std::optional<Known> look(const std::vector<Certificate>& path, const std::function<Done()>& later) override {
+        lengths.push_back(path.size());
+        if (!is_late) return of(path);
+        asked.emplace_back(path, later());
+        return std::nullopt;
+    }
+    void refuse(const Certificate& one, bool is_revoked = true) { words[one.fingerprint()] = {.fault = "no to " + one.fingerprint(), .is_revoked = is_revoked, .until_ms = wall_ms() + 3'600'000}; }
+};
+
+/// An intermediate with a certificate of each of two roots, and a client of it.
+struct TwoPaths {
+    Signer old_root = make_authority("old root"), new_root = make_authority("new root");
+    harness::SharedKey key = make_key("P-256");
+    Signer by_old = make_authority("middle", &old_root, key), by_new = make_authority("middle", &new_root, key);
+    Certificate leaf = client_of(by_old);
+    std::shared_ptr<Responder> responder = std::make_shared<Responder>();
+    int answers = 0;
+    auth::Step answer;
+
+    auth::X509Method method(std::vector<crypto::RevocationList> lists = {}) const {
+        return {std::make_shared<const TrustStore>(std::vector{old_root.certificate, new_root.certificate}, std::move(lists)), {}, "here", responder};
+    }
+    auth::Step check(auth::X509Method& method, bool is_turned = false) {
+        std::vector<Certificate> chain{leaf, by_old.certificate, by_new.certificate};
+        if (is_turned) std::swap(chain[1], chain[2]);
+        return method.check({.client_id = "c", .chain = chain, .now_ms = wall_ms()}, [this]() -> auth::Resume { return [this](auth::Step step) { ++answers, answer = std::move(step); }; });
+    }
+};
+
+TEST(Path, an_intermediate_that_a_responder_calls_revoked_leaves_the_other_path) {
+    for (const bool is_revoked : {true, false})
+        for (const bool is_turned : {true, false})
+            for (const bool is_old : {true, false}) {
+                TwoPaths world;
+                auto method = world.method();
+                world.responder->refuse((is_old ? world.by_old : world.by_new).certificate, is_revoked);
+                const auto step = world.check(method, is_turned);
+                EXPECT_EQ(step.verdict.kind, auth::Verdict::Kind::accept) << (is_revoked ? "revoked" : "HardFail, and nobody knows") << step.verdict.reason_string;
+                world.responder->refuse((is_old ? world.by_new : world.by_old).certificate, is_revoked);
+                const auto neither = world.check(method, is_turned);
+                EXPECT_EQ(neither.verdict.kind, auth::Verdict::Kind::refuse);
+                EXPECT_NE(neither.verdict.reason_string.find("none of the 2 paths"), std::string::npos) << neither.verdict.reason_string;
+            }
+}
+
+TEST(Path, a_list_on_one_path_and_a_responder_on_the_other_leave_none) {
+    TwoPaths world;
+    auto method = world.method({make_list(world.old_root, {.revoked = {world.by_old.certificate}})});
+    EXPECT_EQ(world.check(method).verdict.kind, auth::Verdict::Kind::accept);
+    world.responder->refuse(world.by_new.certificate);
+    EXPECT_EQ(world.check(method).verdict.kind, auth::Verdict::Kind::refuse);
+    world.responder->words.clear();
+    world.responder->refuse(world.leaf);
+    EXPECT_EQ(world.check(method).verdict.kind, auth::Verdict::Kind::refuse) << "the client's own certificate is on each path";
+}
+
+TEST(Path, answers_that_come_later_lead_on_to_the_other_path) {
+    for (const bool is_other_good : {true, false}) {
+        TwoPaths world;
+        world.responder->is_late = true;
+        auto method = world.method();
+        EXPECT_EQ(world.check(method).kind, auth::Step::Kind::wait);
+        ASSERT_EQ(world.responder->asked.size(), 1u);
+        const auto first = world.responder->asked[0];
+        world.responder->refuse(first.first.at(1));
+        first.second(world.responder->of(first.first));
+        ASSERT_EQ(world.responder->asked.size(), 2u) << "another path is asked about";
+        EXPECT_EQ(world.answers, 0);
+        const auto second = world.responder->asked[1];
+        EXPECT_NE(second.first.at(1).fingerprint(), first.first.at(1).fingerprint());
+        if (!is_other_good) world.responder->refuse(second.first.at(1));
+        second.second(world.responder->of(second.first));
+        EXPECT_EQ(world.answers, 1);
+        EXPECT_EQ(world.answer.verdict.kind, is_other_good ? auth::Verdict::Kind::accept : auth::Verdict::Kind::refuse);
+    }
+}
+
+TEST(Path, who_is_connected_stays_as_long_as_one_path_is_good) {
+    TwoPaths world;
+    auto method = world.method();
+    const std::vector<Certificate> chain{world.leaf, world.by_old.certificate, world.by_new.certificate};
+    auto principal = world.check(method).verdict.principal;
+    world.responder->refuse(world.by_old.certificate);
+    EXPECT_EQ(method.review(principal, chain, wall_ms()), "");
+    EXPECT_GT(principal.review_at, wall_ms());
+    world.responder->refuse(world.by_new.certificate);
+    EXPECT_NE(method.review(principal, chain, wall_ms()), "");
+}
+
+// As a list does: a trusted intermediate may be revoked by its own issuer, where that is trusted too.
+TEST(Path, a_trusted_intermediate_is_asked_about_where_its_issuer_is_known) {
+    const auto root = make_authority("root");
+    const auto middle = make_authority("middle", &root);
+    const auto responder = std::make_shared<Responder>();
+    auth::X509Method both(std::make_shared<const TrustStore>(std::vector{middle.certificate, root.certificate}, std::vector<crypto::RevocationList>{}), {}, "here", responder);
+    auth::X509Method pinned(std::make_shared<const TrustStore>(std::vector{middle.certificate}, std::vector<crypto::RevocationList>{}), {}, "here", responder);
+    const auth::Credentials credentials{.client_id = "c", .chain = {client_of(middle)}, .now_ms = wall_ms()};
+    const auto nobody = []() -> auth::Resume { return {}; };
+    EXPECT_EQ(both.check(credentials, nobody).verdict.kind, auth::Verdict::Kind::accept);
+    EXPECT_EQ(responder->lengths.back(), 3u);
+    responder->refuse(middle.certificate);
+    EXPECT_EQ(both.check(credentials, nobody).verdict.kind, auth::Verdict::Kind::refuse);
+    EXPECT_EQ(pinned.check(credentials, nobody).verdict.kind, auth::Verdict::Kind::accept) << "nobody can be asked";
 }
 
 // A peer chooses what it sends: what cannot lead anywhere must end, and a bad path never becomes a good one.
