@@ -68,6 +68,7 @@ struct Connection : session::Link {
     bool is_held = false;                         ///< not read until a verdict is there
     bool is_stuffed : 1 = false;                  ///< not read until it has read what is there for it
     bool is_stranger : 1 = false;                 ///< `in_counted` is counted with those whose CONNECT has not come
+    bool is_bridge : 1 = false;                   ///< see mqtt::ConnectView::is_bridge
     bool is_debug : 1 = false;                    ///< per-client debug log
     std::uint16_t category = 0;                   ///< index into the worker's metric categories
     std::uint16_t keep_alive = 0;                 ///< seconds in force

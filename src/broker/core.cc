@@ -26,6 +26,9 @@ constexpr std::size_t subscription_bytes_max = 8u << 20;   // of their filters
 constexpr std::int64_t match_cache_min = 1 << 20, match_cache_max = 16 << 20;   // bytes of a worker, by the size of the pool
 constexpr std::size_t pressure_look = 256;                 // deliveries of one message between two looks at the pool
 constexpr std::string_view selftest_prefix = "azedge/dmqtt/selftest/";
+// Version 3 has no answer for it but the end of the connection; version 5 refuses each filter for itself.
+constexpr mqtt::ProtocolError malformed_filter{ReasonCode::topic_filter_invalid, "MQTT311-4.8.0-1", "a topic filter is empty or has a wildcard where none may be"};
+constexpr mqtt::ProtocolError padded_length{ReasonCode::malformed_packet, "MQTT-1.5.5-1", "the remaining length has more bytes than it needs"};
 }  // namespace
 
 void log_ended(std::string_view client, std::string_view peer, std::string_view listener, ReasonCode reason,
@@ -33,9 +36,10 @@ void log_ended(std::string_view client, std::string_view peer, std::string_view 
     static log::RateLimit limit(10);
     std::uint64_t suppressed = 0;
     if (!log::enabled("broker", log::Level::info) || !limit.allow(now, suppressed)) return;
-    log::info("broker", "connection ended client=\"{}\" peer={} listener={} reason={} (0x{:02X}) statement={} why=\"{}\"{}", client,
-              peer, listener, mqtt::reason_name(reason), static_cast<unsigned>(reason), statement, text,
-              suppressed > 0 ? fmt::format(" suppressed={}", suppressed) : "");
+    const std::string_view broken(statement);
+    log::info("broker", "connection ended client=\"{}\" peer={} listener={} reason={} (0x{:02X}){}{} why=\"{}\"{}", client, peer,
+              listener, mqtt::reason_name(reason), static_cast<unsigned>(reason), broken.empty() ? "" : " statement=", broken,
+              text, suppressed > 0 ? fmt::format(" suppressed={}", suppressed) : "");
 }
 
 Core::Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared, std::unique_ptr<store::Engine> engine, store::OverflowLane* overflow)
@@ -126,11 +130,12 @@ std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::i
         const auto state = mqtt::cut_frame(bytes.substr(at), is_publish ? packet_max(connection) : std::min(packet_max(connection), control_packet_max), frame);
         if (state == mqtt::FrameState::need_more) break;
         if (state == mqtt::FrameState::malformed) {
-            disconnect(connection, ReasonCode::malformed_packet, "MQTT-1.5.5-1", "the remaining length has more than four bytes", now);
+            disconnect(connection, ReasonCode::malformed_packet, "MQTT-4.13.1-1", "the remaining length has more than four bytes", now);
             return gone;
         }
         if (state == mqtt::FrameState::too_large) {
-            disconnect(connection, ReasonCode::packet_too_large, "MQTT-3.2.2-15", "the packet is larger than the maximum packet size", now);
+            disconnect(connection, ReasonCode::packet_too_large, frame.size > config_.packet_size_max ? "MQTT-3.2.2-15" : "",
+                       "the packet is larger than the maximum packet size", now);
             return gone;
         }
         ++figures_.packets_received;
@@ -157,6 +162,10 @@ Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std:
         log::write("broker", log::Level::debug,
                    log::line("packet received client=\"{}\" type={} bytes={}", connection.session ? connection.session->client_id() : "",
                                static_cast<unsigned>(frame.type), frame.size));
+    if (frame.is_padded && connection.version == Version::v5 && connection.state != ConnectionState::wait_connect) {
+        disconnect(connection, padded_length.reason, padded_length.statement, padded_length.text, now_);
+        return Next::gone;
+    }
     if (connection.state == ConnectionState::wait_connect) {
         if (frame.type == PacketType::connect) return on_connect(connection, frame, rest);
         disconnect(connection, ReasonCode::protocol_error, "MQTT-3.1.0-1", "the first packet is not CONNECT", now_);
@@ -175,7 +184,7 @@ Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std:
         case PacketType::subscribe: return on_subscribe(connection, frame);
         case PacketType::unsubscribe: return on_unsubscribe(connection, frame);
         case PacketType::pingreq:
-            if (frame.flags != 0 || !frame.body.empty()) {
+            if ((frame.flags != 0 && connection.version != Version::v31) || !frame.body.empty()) {
                 disconnect(connection, ReasonCode::malformed_packet, "MQTT-2.1.3-1", "PINGREQ has flags or a body", now_);
                 return Next::gone;
             }
@@ -188,9 +197,12 @@ Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std:
         case PacketType::connect:
             disconnect(connection, ReasonCode::protocol_error, "MQTT-3.1.0-2", "a second CONNECT", now_);
             return Next::gone;
+        case PacketType::reserved:
+            disconnect(connection, ReasonCode::malformed_packet, "MQTT-4.13.1-1", "there is no packet of type 0", now_);
+            return Next::gone;
         default: break;
     }
-    disconnect(connection, ReasonCode::protocol_error, "MQTT-2.1.2", "this packet type is not for a server", now_);
+    disconnect(connection, ReasonCode::protocol_error, "MQTT-4.13.1-1", "this packet type is not for a server", now_);
     return Next::gone;
 }
 
@@ -209,7 +221,7 @@ void Core::send_ack(Connection& connection, PacketType type, std::uint16_t packe
     std::string properties;
     if (!text.empty() && connection.problem_information) mqtt::write_reason_string(properties, text);
     mqtt::encode_ack(scratch_, type, connection.version, packet_id, reason, properties);
-    if (connection.packet_size_max != 0 && scratch_.size() > connection.packet_size_max) {
+    if (!fits(connection, scratch_.size())) {
         scratch_.clear();   // the reason string must not make the packet too large [MQTT-3.4.2-2]
         mqtt::encode_ack(scratch_, type, connection.version, packet_id, reason);
     }
@@ -244,21 +256,24 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         if (known.size() < publish.topic_alias) known.resize(publish.topic_alias);
         auto& name = known[publish.topic_alias - 1u];
         if (publish.topic.empty()) {
-            if (name.empty()) return fault(ReasonCode::protocol_error, "MQTT-3.3.2-12", "the topic alias is not set");
+            if (name.empty()) return fault(ReasonCode::protocol_error, "MQTT-4.13.1-1", "the topic alias is not set");
             publish.topic = name;
         } else if (name != publish.topic) {
             const bool grows = publish.topic.size() > name.size();
             auto& counted = connection.aliases->incoming_bytes;
             counted.set(counted.bytes() - name.size() + publish.topic.size());
             name = publish.topic;
-            if (grows && shared_.pool_used() > config_.pool_bytes) return fault(ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "the message pool is full; retry later");
+            if (grows && shared_.pool_used() > config_.pool_bytes) return fault(ReasonCode::quota_exceeded, "", "the message pool is full; retry later");
         }
     } else if (publish.topic.empty()) {
         return fault(connection.version == Version::v5 ? ReasonCode::protocol_error : ReasonCode::topic_name_invalid, "MQTT-4.7.3-1",
                      "the topic name is empty");
     }
     if (trace) trace->note("messaging.destination.name", publish.topic);
-    if (!topics::is_valid_name(publish.topic)) return fault(ReasonCode::topic_name_invalid, "MQTT-3.3.2-2", "the topic name has a wildcard or too many levels");
+    if (!topics::is_valid_name(publish.topic)) {
+        if (topics::has_wildcard(publish.topic)) return fault(ReasonCode::topic_name_invalid, "MQTT-3.3.2-2", "the topic name has a wildcard");
+        return fault(ReasonCode::topic_name_invalid, "", "the topic name has too many levels");
+    }
     if (!publish.response_topic.empty() && topics::has_wildcard(publish.response_topic))
         return fault(ReasonCode::protocol_error, "MQTT-3.3.2-14", "the response topic has a wildcard");
     if (config_.aio_compatible && publish.qos == Qos::exactly_once)
@@ -303,7 +318,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         return Next::stop;
     }
     if (trace) trace->step("get_pub_authz_context");
-    if (is_of_the_server(publish.topic)) {
+    if (is_of_the_server(publish.topic) && !is_bridge_state(publish.topic)) {
         ++category.authorization_deny;
         if (publish.qos == Qos::exactly_once && connection.version != Version::v5) session.begin_incoming(publish.packet_id);
         return answer(connection.version == Version::v5 ? ReasonCode::not_authorized : ReasonCode::success, "$SYS belongs to the server");
@@ -317,7 +332,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
     }
     if (connection.security != nullptr) ++category.authorization_allow;
     if (publish.payload_is_utf8 && !mqtt::is_valid_utf8(publish.payload) && publish.payload.find('\0') == std::string_view::npos) {
-        if (publish.qos == Qos::at_most_once) return fault(ReasonCode::payload_format_invalid, "MQTT-3.3.2-4", "the payload is not UTF-8 as its format indicator says");
+        if (publish.qos == Qos::at_most_once) return fault(ReasonCode::payload_format_invalid, "", "the payload is not UTF-8 as its format indicator says");
         return answer(ReasonCode::payload_format_invalid, "the payload is not UTF-8 as its format indicator says");
     }
 
@@ -340,7 +355,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
                            .retain = publish.retain,
                            .qos = publish.qos,
                            .expires_at = 0,
-                           .publisher = session.id()};
+                           .publisher = session.publisher()};
     std::string forwarded;
     if (publish.has_volatile_properties) {
         mqtt::copy_forwarded_properties(publish.properties, forwarded);
@@ -400,7 +415,7 @@ Core::Next Core::on_ack(Connection& connection, const mqtt::Frame& frame) {
             return Next::go_on;
     }
     if (!in_order) {
-        disconnect(connection, ReasonCode::protocol_error, "MQTT-3.3.4-1", "this acknowledgement is not the next packet of its exchange", now_);
+        disconnect(connection, ReasonCode::protocol_error, "MQTT-4.13.1-1", "this acknowledgement is not the next packet of its exchange", now_);
         return Next::gone;
     }
     session.pump(queue_limits(), now_, counts);
@@ -416,11 +431,15 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
     if (!decoded) return fault(decoded.error().reason, decoded.error().statement, decoded.error().text);
     const auto& subscribe = *decoded;
     if (config_.aio_compatible && subscribe.subscription_id != 0)
-        return fault(ReasonCode::subscription_identifiers_not_supported, "MQTT-3.2.2-1", "subscription identifiers are not available (AIO compatibility)");
+        return fault(ReasonCode::subscription_identifiers_not_supported, "MQTT-4.13.1-1", "subscription identifiers are not available (AIO compatibility)");
     for (const auto& entry : subscribe.entries) {
-        if (entry.no_local && topics::split_shared(entry.filter).is_shared)
+        const auto shared = topics::split_shared(entry.filter);
+        if (entry.no_local && shared.is_shared)
             return fault(ReasonCode::protocol_error, "MQTT-3.8.3-4", "No Local on a shared subscription");
+        if (connection.version != Version::v5 && !topics::is_well_formed_filter(entry.filter)) return fault(ReasonCode::topic_filter_invalid, malformed_filter.statement, malformed_filter.text);
     }
+    if (!fits(connection, mqtt::suback_size(PacketType::suback, connection.version, subscribe.entries.size())))
+        return fault(ReasonCode::packet_too_large, "MQTT-3.1.2-24", "SUBACK for so many filters is larger than the client's maximum packet size");
 
     auto& session = *connection.session;
     std::optional<PacketTrace> trace;
@@ -453,9 +472,11 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
             ++category.authorization_allow;
         }
         const auto qos = config_.aio_compatible ? std::min<std::uint8_t>(1, static_cast<std::uint8_t>(entry.qos)) : static_cast<std::uint8_t>(entry.qos);
+        // What version 5 says in the options, a bridge of version 3 says of all its subscriptions.
+        const bool is_bridge = connection.is_bridge && connection.version != Version::v5;
         const topics::Options options{.qos = qos,
-                                      .no_local = entry.no_local,
-                                      .retain_as_published = entry.retain_as_published,
+                                      .no_local = is_bridge ? !shared.is_shared : entry.no_local,
+                                      .retain_as_published = is_bridge || entry.retain_as_published,
                                       .id = subscribe.subscription_id};
         reasons.push_back(static_cast<ReasonCode>(qos));
         auto* known = session.subscriptions.find(entry.filter);
@@ -481,6 +502,10 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
     }
     if (trace)
         if (const auto bad = std::ranges::find_if(reasons, [](ReasonCode reason) { return static_cast<std::uint8_t>(reason) >= 0x80; }); bad != reasons.end()) trace->fail(mqtt::reason_name(*bad));
+    // MQTT 3.1 has no code for a refusal: "it must therefore make a positive acknowledgement".
+    if (connection.version == Version::v31)
+        for (std::size_t i = 0; i < reasons.size(); ++i)
+            if (mqtt::is_error(reasons[i])) reasons[i] = static_cast<ReasonCode>(subscribe.entries[i].qos);
     scratch_.clear();
     mqtt::encode_suback(scratch_, PacketType::suback, connection.version, subscribe.packet_id, reasons);
     gate(connection);
@@ -490,7 +515,7 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
         if (!has_retrievals(connection) && takes_retained(connection)) send_retained(session, r.filter, r.options);
         else retrievals_[&connection].add(r.filter, r.options);
     }
-    if (has_retrievals(connection) && retrievals_[&connection].is_over()) return fault(ReasonCode::quota_exceeded, "MQTT-4.13.2-1", "more retained messages were asked for than are read");
+    if (has_retrievals(connection) && retrievals_[&connection].is_over()) return fault(ReasonCode::quota_exceeded, "", "more retained messages were asked for than are read");
     return Next::go_on;
 }
 
@@ -539,6 +564,14 @@ Core::Next Core::on_unsubscribe(Connection& connection, const mqtt::Frame& frame
     const auto decoded = mqtt::decode_unsubscribe(frame.flags, frame.body, connection.version);
     if (!decoded) {
         disconnect(connection, decoded.error().reason, decoded.error().statement, decoded.error().text, now_);
+        return Next::gone;
+    }
+    if (connection.version != Version::v5 && !std::ranges::all_of(decoded->filters, topics::is_well_formed_filter)) {
+        disconnect(connection, ReasonCode::topic_filter_invalid, malformed_filter.statement, malformed_filter.text, now_);
+        return Next::gone;
+    }
+    if (!fits(connection, mqtt::suback_size(PacketType::unsuback, connection.version, decoded->filters.size()))) {
+        disconnect(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "UNSUBACK for so many filters is larger than the client's maximum packet size", now_);
         return Next::gone;
     }
     auto& session = *connection.session;
@@ -597,6 +630,12 @@ bool Core::may_publish(Connection& connection, std::string_view topic) {
 
 // --- routing ---
 
+bool Core::is_bridge_state(std::string_view topic) noexcept {
+    constexpr std::string_view before = "$SYS/broker/connection/", after = "/state";
+    if (!topic.starts_with(before) || !topic.ends_with(after) || topic.size() <= before.size() + after.size()) return false;
+    return !topic.substr(before.size(), topic.size() - before.size() - after.size()).contains('/');
+}
+
 bool Core::is_hidden(std::string_view topic) const noexcept { return config_.hide_selftest && topic.starts_with(selftest_prefix); }
 
 bool Core::is_late(const mqtt::MessageRef& message) {
@@ -625,7 +664,7 @@ bool Core::deliver_local(mqtt::Outgoing& message, const topics::Match& match) {
         const auto& target = match.targets[i];
         auto& session = *static_cast<Session*>(target.subscriber);
         if (i % pressure_look == pressure_look - 1) look_at_pressure();
-        if (target.no_local && session.id() == publisher) continue;
+        if (target.no_local && session.publisher() == publisher) continue;   // [MQTT-3.8.3-3]
         any = true;
         if (spared_ != nullptr && std::ranges::any_of(*spared_, [&](const store::Portion& portion) { return home_of(session.client_id(), portion.workers) == portion.worker; })) continue;
         deliver_to(session, message, target.qos, retain && target.retain_as_published, match.ids.data() + target.ids_begin, target.ids_count);

@@ -199,7 +199,8 @@ class Core {
     std::vector<Span> take_spans() { return spans_.take(); }
     /// Connected clients of ports with authentication.
     [[nodiscard]] std::vector<ClientView> clients();
-    /// Ends one connection with a reason; `text` becomes the reason string.
+    /// Ends one connection with a reason; `text` becomes the reason string, `statement` is what was broken: the specification's own
+    /// identifier, or empty when the end enforces none (a shutdown, changed rules, a full pool).
     void disconnect(Connection& connection, mqtt::ReasonCode reason, const char* statement, const char* text, std::int64_t now);
     /// See store::Engine.
     std::uint64_t commit(const store::MailCounts& mails) { return engine_->commit(mails); }
@@ -274,12 +275,20 @@ class Core {
     void trace_connect(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id, std::int64_t began_ns);
 
     // connect
-    Next refuse(Connection& connection, mqtt::Version version, mqtt::ReasonCode reason, const char* statement, std::string_view text);
+    /// Ends a connection whose CONNECT is not accepted. `statement`: as of disconnect().
+    Next refuse(Connection& connection, mqtt::ReasonCode reason, const char* statement, std::string_view text);
+    /// CONNACK with a reason, in the client's form and within its Maximum Packet Size: without the text if it must be, and not at all
+    /// where that version has no code for it or nothing fits (false).
+    bool write_refusal(Connection& connection, mqtt::ReasonCode reason, std::string_view text);
+    /// It is not larger than the client takes [MQTT-3.1.2-24].
+    static bool fits(const Connection& connection, std::size_t size) noexcept { return connection.packet_size_max == 0 || size <= connection.packet_size_max; }
     Next open_session(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const auth::Verdict& verdict);
     Next apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Connection::Guesser& guesser, auth::Verdict verdict);
     Next end_reauthentication(Connection& connection, auth::Verdict verdict);
     std::string connack_properties(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id,
                                    const auth::Verdict& verdict, std::uint32_t granted_expiry, bool essential_only);
+    /// What the will, if there is one, makes of the CONNECT; nothing: it is taken.
+    [[nodiscard]] std::optional<mqtt::ProtocolError> will_fault(const mqtt::ConnectView& connect) const;
 
     // security
     /// Reads nothing more of the client until its verdict is there, or has taken too long.
@@ -399,6 +408,8 @@ class Core {
     [[nodiscard]] bool is_hidden(std::string_view topic) const noexcept;
     /// `$SYS` and what is below: clients read it, the server alone writes it.
     static bool is_of_the_server(std::string_view topic) noexcept { return topic.starts_with("$SYS") && (topic.size() == 4 || topic[4] == '/'); }
+    /// Where Mosquitto's bridges say whether they are connected: `$SYS/broker/connection/NAME/state`, which is theirs to write.
+    static bool is_bridge_state(std::string_view topic) noexcept;
     [[nodiscard]] session::QueueLimits queue_limits() const noexcept;
     /// With the pool under pressure less is copied for readers that are behind. For the deliveries that follow.
     void look_at_pressure() noexcept { high_water_ = under_pressure() ? high_water_under_pressure : session::QueueLimits{}.out_high_water; }

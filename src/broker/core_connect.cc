@@ -28,16 +28,6 @@ std::vector<crypto::Certificate> chain_of(const Connection& connection) {
     return connection.tls != nullptr && connection.tls->channel.has_peer_certificate() ? connection.tls->channel.peer_chain() : std::vector<crypto::Certificate>();
 }
 
-/// The code of CONNACK that says what a DISCONNECT with `reason` would.
-ReasonCode refusal_of(ReasonCode reason) {
-    switch (reason) {
-        case ReasonCode::server_shutting_down:
-        case ReasonCode::administrative_action:
-        case ReasonCode::maximum_connect_time: return ReasonCode::server_unavailable;
-        default: return reason;
-    }
-}
-
 auth::Credentials credentials_of(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id) {
     return {.client_id = client_id,
             .user_name = connect.user_name,
@@ -62,51 +52,75 @@ void Core::trace_connect(const Connection& connection, const mqtt::ConnectView& 
     connect_trace_->note("network.peer.address", driver_.peer(connection));
 }
 
-Core::Next Core::refuse(Connection& connection, Version version, ReasonCode reason, const char* statement, std::string_view text) {
+bool Core::write_refusal(Connection& connection, ReasonCode reason, std::string_view text) {
+    const auto told = mqtt::as_reason_of(mqtt::PacketType::connack, reason);
+    // Without a code that fits, version 3 is closed without a word [MQTT311-3.2.2-6].
+    if (connection.version != Version::v5 && !mqtt::connack_code_v3(told)) return false;
+    std::string properties;
+    if (connection.version == Version::v5 && !text.empty()) mqtt::write_reason_string(properties, text);
+    for (const auto& block : {properties, std::string()}) {
+        scratch_.clear();
+        mqtt::encode_connack(scratch_, connection.version, false, told, block);   // session present 0 with an error [MQTT-3.2.2-6]
+        if (!fits(connection, scratch_.size())) continue;   // the reason string does not make it too large [MQTT-3.2.2-19]
+        ++figures_.refusals[static_cast<std::uint8_t>(told)];
+        output(connection).append(scratch_);
+        return true;
+    }
+    return false;
+}
+
+Core::Next Core::refuse(Connection& connection, ReasonCode reason, const char* statement, std::string_view text) {
     if (connect_trace_) connect_trace_->fail(text);
     connect_trace_.reset();
-    ++figures_.refusals[static_cast<std::uint8_t>(reason)];
     log_ended(connecting_, driver_.peer(connection), connection.listener->resource, reason, statement, text, now_);
-    std::string properties;
-    if (version == Version::v5 && !text.empty()) mqtt::write_reason_string(properties, text);
-    scratch_.clear();
-    mqtt::encode_connack(scratch_, version, false, reason, properties);   // session present 0 with an error [MQTT-3.2.2-6]
-    output(connection).append(scratch_);
+    if (!write_refusal(connection, reason, text)) ++figures_.disconnects[static_cast<std::uint8_t>(reason)];
     end_connection(connection, false);
     driver_.close(connection);
     return Next::gone;
 }
 
+std::optional<mqtt::ProtocolError> Core::will_fault(const mqtt::ConnectView& connect) const {
+    if (!connect.will) return std::nullopt;
+    const auto topic = connect.will->topic;
+    if (topic.empty()) return mqtt::ProtocolError{ReasonCode::topic_name_invalid, "MQTT-4.7.3-1", "the will topic is empty"};
+    if (topics::has_wildcard(topic)) return mqtt::ProtocolError{ReasonCode::topic_name_invalid, "MQTT-4.7.0-1", "the will topic has a wildcard"};
+    if (!topics::is_valid_name(topic)) return mqtt::ProtocolError{ReasonCode::topic_name_invalid, "", "the will topic has too many levels"};
+    if (is_of_the_server(topic) && !is_bridge_state(topic))
+        return mqtt::ProtocolError{ReasonCode::not_authorized, "MQTT-3.1.4-2", "$SYS belongs to the server; the will topic is there"};
+    if (config_.aio_compatible && connect.will->qos == mqtt::Qos::exactly_once)
+        return mqtt::ProtocolError{ReasonCode::qos_not_supported, "MQTT-3.2.2-12", "a will of QoS 2 is not supported"};
+    return std::nullopt;
+}
+
 Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, std::string_view rest) {
     connecting_.clear();
     connect_trace_.reset();
-    auto decoded = mqtt::decode_connect(frame.body);
-    if (!decoded || frame.flags != 0) {
-        const auto error = decoded ? mqtt::ProtocolError{ReasonCode::malformed_packet, "MQTT-2.1.3-1", "the flags of CONNECT are not zero"}
-                                   : decoded.error();
-        const auto version = mqtt::peek_connect_version(frame.body);
-        if (!version) {
-            disconnect(connection, error.reason, "MQTT-3.1.2-1", "the protocol name is not MQTT", now_);
-            return Next::gone;
-        }
-        // Version 3 knows no code for a packet that breaks the rules: it is closed without CONNACK [MQTT311-3.1.4-1].
-        if (*version < 5 && error.reason != ReasonCode::unsupported_protocol_version) {
-            disconnect(connection, error.reason, error.statement, error.text, now_);
-            return Next::gone;
-        }
-        return refuse(connection, *version >= 5 ? Version::v5 : Version::v311, error.reason, error.statement, error.text);
+    const auto form = mqtt::refusal_form(frame.body);
+    if (!form) {
+        disconnect(connection, ReasonCode::unsupported_protocol_version, "MQTT-3.1.2-1", "the protocol name is not MQTT", now_);
+        return Next::gone;
     }
+    // From here on a refusal knows how it is read, and how large it may be.
+    connection.version = form->version;
+    connection.packet_size_max = form->maximum_packet_size;
+    auto decoded = mqtt::decode_connect(frame.body);
+    // MQTT 3.1 does not use the flags of CONNECT.
+    if (decoded && frame.flags != 0 && decoded->version != Version::v31)
+        decoded = std::unexpected(mqtt::ProtocolError{ReasonCode::malformed_packet, "MQTT-2.1.3-1", "the flags of CONNECT are not zero"});
+    if (decoded && frame.is_padded && decoded->version == Version::v5)
+        decoded = std::unexpected(mqtt::ProtocolError{ReasonCode::malformed_packet, "MQTT-1.5.5-1", "the remaining length has more bytes than it needs"});
+    if (!decoded) return refuse(connection, decoded.error().reason, decoded.error().statement, decoded.error().text);
     auto& connect = *decoded;
     connecting_ = connect.client_id;
-    connection.version = connect.version;
+    connection.is_bridge = connect.is_bridge;
     connection.problem_information = connect.request_problem_information;
 
     std::string assigned;
     if (connect.client_id.empty()) {
         if (connect.version == Version::v31)
-            return refuse(connection, connect.version, ReasonCode::client_identifier_not_valid, "MQTT311-3.1.3-8", "an empty client identifier");
+            return refuse(connection, ReasonCode::client_identifier_not_valid, "MQTT311-3.1.3-8", "an empty client identifier");
         if (connect.version == Version::v311 && !connect.clean_start)
-            return refuse(connection, connect.version, ReasonCode::client_identifier_not_valid, "MQTT311-3.1.3-8",
+            return refuse(connection, ReasonCode::client_identifier_not_valid, "MQTT311-3.1.3-8",
                           "an empty client identifier needs clean session 1");
         // Chosen so that the session lives on this worker.
         do assigned = "auto-" + random_uuid();
@@ -128,14 +142,8 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
     trace_connect(connection, connect, client_id, 0);
     // Who has a session takes nothing more, and may be who makes room.
     if (is_full() && find_session(client_id) == nullptr)
-        return refuse(connection, connect.version, ReasonCode::quota_exceeded, "MQTT-4.13", "the message pool is full; retry later");
-    if (connect.will) {
-        if (!topics::is_valid_name(connect.will->topic))
-            return refuse(connection, connect.version, ReasonCode::topic_name_invalid, "MQTT-3.1.3-11", "the will topic is empty or has a wildcard");
-        if (is_of_the_server(connect.will->topic)) return refuse(connection, connect.version, ReasonCode::not_authorized, "MQTT-3.1.4-2", "$SYS belongs to the server; the will topic is there");
-        if (config_.aio_compatible && connect.will->qos == mqtt::Qos::exactly_once)
-            return refuse(connection, connect.version, ReasonCode::qos_not_supported, "MQTT-3.2.2-12", "a will of QoS 2 is not supported");
-    }
+        return refuse(connection, ReasonCode::quota_exceeded, "MQTT-3.1.4-2", "the message pool is full; retry later");
+    if (const auto fault = will_fault(connect)) return refuse(connection, fault->reason, fault->statement, fault->text);
 
     auto verdict = auth::Verdict::accepted({});
     std::unique_ptr<auth::Exchange> exchange;
@@ -146,7 +154,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
         if (is_throttled(guesser)) {
             ++figures_.throttled;
             note(connection, client_id, "Authenticate", {}, ReasonCode::connection_rate_exceeded, throttled_text);
-            return refuse(connection, connect.version, ReasonCode::connection_rate_exceeded, "MQTT-4.13", throttled_text);
+            return refuse(connection, ReasonCode::connection_rate_exceeded, "MQTT-3.1.4-2", throttled_text);
         }
         connection.waiting = std::make_unique<Connection::Waiting>();
         connection.waiting->assigned_id = assigned;
@@ -155,7 +163,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
         connection.waiting->by = connection.listener->authenticator;
         verdict = connection.listener->authenticator->begin(credentials_of(connection, connect, client_id), exchange, later(connection));
     } else if (connect.authentication_method) {
-        return refuse(connection, connect.version, ReasonCode::bad_authentication_method, "MQTT-4.12.0-1",
+        return refuse(connection, ReasonCode::bad_authentication_method, "MQTT-4.12.0-1",
                       "this listener has no enhanced authentication");
     }
     if (connect.authentication_method) {
@@ -171,7 +179,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
         if (!yielding.empty() && yielding.front() == connection.waiting->ticket) {
             waiting_.erase(yielding.front());
             connection.waiting.reset();
-            return refuse(connection, connect.version, ReasonCode::server_busy, "MQTT-4.13", busy_text);
+            return refuse(connection, ReasonCode::server_busy, "MQTT-3.1.4-2", busy_text);
         }
     }
     const auto next = apply_verdict(connection, connect, assigned, guesser, std::move(verdict));
@@ -211,12 +219,12 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
             }
             ++category.authorization_deny;
             note(connection, client_id, "Connect", client_id, ReasonCode::not_authorized, fault);
-            return refuse(connection, connect.version, ReasonCode::not_authorized, "MQTT-3.1.4-2", fault);
+            return refuse(connection, ReasonCode::not_authorized, "MQTT-3.1.4-2", fault);
         }
         case Kind::refuse:
             ++(verdict.is_fault ? categories_[0].authentication_failures : categories_[0].authentication_deny);
             note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.detail.empty() ? verdict.reason_string : fmt::format("{} ({})", verdict.reason_string, verdict.detail));
-            refuse(connection, connect.version, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
+            refuse(connection, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
             if (!verdict.is_fault) {
                 count_failure(guesser);
                 end_throttled(guesser);
@@ -238,6 +246,7 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
     if (!verdict.data.empty()) mqtt::write_property(properties, PropertyId::authentication_data, verdict.data);
     scratch_.clear();
     mqtt::encode_auth(scratch_, ReasonCode::continue_authentication, properties);
+    if (!fits(connection, scratch_.size())) return refuse(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "the client's maximum packet size is below that of AUTH");
     output(connection).append(scratch_);
     return Next::go_on;
 }
@@ -245,7 +254,7 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
 Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
     const auto decoded = mqtt::decode_auth(frame.flags, frame.body);
     auto fault = [&](ReasonCode reason, const char* statement, const char* text) {
-        if (connection.state == ConnectionState::wait_auth) return refuse(connection, connection.version, reason, statement, text);
+        if (connection.state == ConnectionState::wait_auth) return refuse(connection, reason, statement, text);
         disconnect(connection, reason, statement, text, now_);
         return Next::gone;
     };
@@ -340,6 +349,10 @@ Core::Next Core::end_reauthentication(Connection& connection, auth::Verdict verd
     if (!verdict.data.empty()) mqtt::write_property(properties, PropertyId::authentication_data, verdict.data);
     scratch_.clear();
     mqtt::encode_auth(scratch_, again ? ReasonCode::continue_authentication : ReasonCode::success, properties);
+    if (!fits(connection, scratch_.size())) {
+        disconnect(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "the client's maximum packet size is below that of AUTH", now_);
+        return Next::gone;
+    }
     output(connection).append(scratch_);
     return Next::go_on;
 }
@@ -355,7 +368,7 @@ std::string Core::connack_properties(Connection& connection, const mqtt::Connect
         if (!verdict.data.empty()) mqtt::write_property(out, PropertyId::authentication_data, verdict.data);
     }
     if (!config_.aio_compatible && connect.request_response_information && !essential_only)
-        mqtt::write_property(out, PropertyId::response_information, fmt::format("response/{}/", connection.session->client_id()));
+        mqtt::write_property(out, PropertyId::response_information, fmt::format("response/{}/", assigned_id.empty() ? connect.client_id : assigned_id));
     mqtt::write_property(out, PropertyId::receive_maximum, config_.aio_compatible ? 100u : config_.receive_maximum);
     if (config_.aio_compatible) {
         mqtt::write_property(out, PropertyId::maximum_qos, 1u);
@@ -370,6 +383,26 @@ std::string Core::connack_properties(Connection& connection, const mqtt::Connect
 Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const auth::Verdict& verdict) {
     const std::string_view client_id = assigned_id.empty() ? connect.client_id : assigned_id;
     const bool v5 = connect.version == Version::v5;
+    const auto bound = config_.session_expiry_max == 0 ? never : config_.session_expiry_max;
+    const auto granted = v5 ? std::min(connect.session_expiry_interval, bound) : connect.clean_start ? 0 : bound;
+    connection.receive_maximum = v5 ? std::min(connect.receive_maximum, config_.client_receive_maximum) : config_.client_receive_maximum;
+    connection.packet_size_max = config_.aio_compatible ? 0 : connect.maximum_packet_size;
+    connection.alias_maximum = config_.aio_compatible ? std::uint16_t{0} : connect.topic_alias_maximum;
+    connection.keep_alive = connect.keep_alive;
+    // A version 3 client cannot be told another interval; its own stays in force.
+    if (v5 && config_.keep_alive_max != 0 && (connect.keep_alive == 0 || connect.keep_alive > config_.keep_alive_max))
+        connection.keep_alive = config_.keep_alive_max;
+    std::string properties;
+    // A small client gets what it must know; what is left out is an offer or checked by the server anyway.
+    for (const bool essential_only : {false, true}) {
+        if (v5) properties = connack_properties(connection, connect, assigned_id, verdict, granted, essential_only);
+        scratch_.clear();
+        mqtt::encode_connack(scratch_, connect.version, false, ReasonCode::success, properties);
+        if (fits(connection, scratch_.size())) break;
+        // Before anything of the session is touched.
+        if (essential_only) return refuse(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "the client's maximum packet size is below that of CONNACK");
+    }
+
     auto* session = find_session(client_id);
     if (session != nullptr && session->link() != nullptr) {
         // Takeover: [MQTT-3.1.4-3]. The old will is due when it has no delay, or when the session ends here.
@@ -393,8 +426,6 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     session->will.reset();   // a will that waited for its delay is not sent [MQTT-3.1.3-9]
     if (connection.security != nullptr && !connection.security->principal.id.empty()) session->owner = std::make_unique<const std::string>(connection.security->principal.id);
 
-    const auto bound = config_.session_expiry_max == 0 ? never : config_.session_expiry_max;
-    const auto granted = v5 ? std::min(connect.session_expiry_interval, bound) : connect.clean_start ? 0 : bound;
     session->expiry_interval = granted;
     const bool was_kept = session->is_kept;
     count_session(*session, connection.security != nullptr ? &connection.security->principal : nullptr);
@@ -403,7 +434,11 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     session->is_kept = durable_ && granted > 0;
     session->asks_queue = connect.persistence_requested;
     if (session->is_kept && !session->keeps_queue && keeps_queue(*session)) session->keep_queue(*engine_);
-    if (connect.will) {
+    const auto* grant = connection.security != nullptr ? connection.security->grant.get() : nullptr;
+    if (connect.will && grant != nullptr && !grant->may_publish(connect.will->topic)) {
+        // A bridge has it whether it was asked for or not; nothing is lost without it.
+        note(connection, client_id, "Publish", connect.will->topic, ReasonCode::not_authorized, "no rule allows it: the bridge is connected without this will");
+    } else if (connect.will) {
         auto will = std::make_unique<session::Will>();
         will->message = mqtt::MessageRef(mqtt::Message::make({.topic = connect.will->topic,
                                                               .payload = connect.will->payload,
@@ -413,7 +448,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
                                                               .retain = connect.will->retain,
                                                               .qos = connect.will->qos,
                                                               .expires_at = 0,
-                                                              .publisher = session->id()}));
+                                                              .publisher = session->publisher()}));
         will->delay_interval = connect.will->delay_interval;
         will->has_expiry = connect.will->message_expiry.has_value();
         will->message_expiry = connect.will->message_expiry.value_or(0);
@@ -424,37 +459,15 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     connection.state = ConnectionState::connected;
     if (connection.security != nullptr) watch_expiry(connection);
     connection.is_debug = log::is_debug_client(client_id);
-    connection.receive_maximum = v5 ? std::min(connect.receive_maximum, config_.client_receive_maximum) : config_.client_receive_maximum;
-    connection.packet_size_max = config_.aio_compatible ? 0 : connect.maximum_packet_size;
-    connection.alias_maximum = config_.aio_compatible ? std::uint16_t{0} : connect.topic_alias_maximum;
-    connection.keep_alive = connect.keep_alive;
-    // A version 3 client cannot be told another interval; its own stays in force.
-    if (v5 && config_.keep_alive_max != 0 && (connect.keep_alive == 0 || connect.keep_alive > config_.keep_alive_max))
-        connection.keep_alive = config_.keep_alive_max;
     watch_keep_alive(connection);
     ++figures_.connections_total;
 
-    std::string properties;
-    // Fixed header, flags, reason and the length of the properties, at their largest.
-    constexpr std::size_t connack_overhead = 5 + 2 + 4;
-    auto too_large = [&] { return connection.packet_size_max != 0 && properties.size() + connack_overhead > connection.packet_size_max; };
-    if (v5) properties = connack_properties(connection, connect, assigned_id, verdict, granted, false);
-    // A small client gets what it must know; what is left out is an offer or checked by the server anyway.
-    if (v5 && too_large()) properties = connack_properties(connection, connect, assigned_id, verdict, granted, true);
-    if (v5 && too_large()) {
-        if (connect_trace_) connect_trace_->fail("the client's maximum packet size is below that of CONNACK");
-        connect_trace_.reset();
-        // Not even CONNACK fits: [MQTT-3.1.2-24] leaves nothing to send, and nothing may be sent before it [MQTT-3.14.0-1].
-        connection.state = ConnectionState::wait_connect;
-        disconnect(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "the client's maximum packet size is below that of CONNACK", now_);
-        return Next::gone;
-    }
     scratch_.clear();
     // MQTT 3.1 has no session present flag; its byte is reserved.
     mqtt::encode_connack(scratch_, connect.version, session_present && connect.version != Version::v31, ReasonCode::success, properties);
     output(connection).append(scratch_);
-    log::debug("broker", "client connected client=\"{}\" peer={} listener={} version={} session_present={}", client_id,
-               driver_.peer(connection), connection.listener->resource, static_cast<unsigned>(connect.version), session_present);
+    log::debug("broker", "client connected client=\"{}\" peer={} listener={} version={} bridge={} session_present={}", client_id,
+               driver_.peer(connection), connection.listener->resource, static_cast<unsigned>(connect.version), connect.is_bridge, session_present);
     gate(connection);
     if (session->is_kept) keep(*session);
     else if (was_kept) {
@@ -478,9 +491,13 @@ Core::Next Core::on_disconnect(Connection& connection, const mqtt::Frame& frame)
         disconnect(connection, decoded.error().reason, decoded.error().statement, decoded.error().text, now_);
         return Next::gone;
     }
+    if (connection.version == Version::v5 && !mqtt::is_reason_of(mqtt::PacketType::disconnect, decoded->reason, false)) {
+        disconnect(connection, ReasonCode::protocol_error, "MQTT-3.14.2-1", "the reason code is none that a client disconnects with", now_);
+        return Next::gone;
+    }
     if (auto* session = connection.session; session != nullptr && decoded->session_expiry_interval) {
         if (session->expiry_interval == 0 && *decoded->session_expiry_interval != 0) {
-            disconnect(connection, ReasonCode::protocol_error, "MQTT-3.14.2-2", "DISCONNECT raises a session expiry of zero", now_);
+            disconnect(connection, ReasonCode::protocol_error, "MQTT-4.13.1-1", "DISCONNECT raises a session expiry of zero", now_);
             return Next::gone;
         }
         session->expiry_interval = std::min(*decoded->session_expiry_interval, config_.session_expiry_max == 0 ? never : config_.session_expiry_max);
@@ -496,25 +513,18 @@ void Core::disconnect(Connection& connection, ReasonCode reason, const char* sta
     log_ended(connection.session != nullptr ? connection.session->client_id() : "", driver_.peer(connection),
               connection.listener ? connection.listener->resource : "", reason, statement, text, now);
     // Before CONNACK a server must not send DISCONNECT [MQTT-3.14.0-1]; version 3 has no DISCONNECT from the server.
-    if (connection.state == ConnectionState::wait_verdict || connection.state == ConnectionState::wait_auth) {
-        std::string properties;
-        const auto refusal = refusal_of(reason);
-        if (connection.version == Version::v5) mqtt::write_property(properties, PropertyId::reason_string, text);
-        ++figures_.refusals[static_cast<std::uint8_t>(refusal)];
-        scratch_.clear();
-        mqtt::encode_connack(scratch_, connection.version, false, refusal, properties);
-        output(connection).append(scratch_);
-    }
+    if (connection.state == ConnectionState::wait_verdict || connection.state == ConnectionState::wait_auth) write_refusal(connection, reason, text);
     if (connection.state == ConnectionState::connected && connection.version == Version::v5) {
+        // No Session Expiry Interval: it is the client's alone to change [MQTT-3.14.2-2].
         std::string properties;
         mqtt::write_reason_string(properties, text);
-        scratch_.clear();
-        mqtt::encode_disconnect(scratch_, connection.version, reason, properties);
-        if (connection.packet_size_max != 0 && scratch_.size() > connection.packet_size_max) {
+        for (const auto& block : {properties, std::string()}) {
             scratch_.clear();
-            mqtt::encode_disconnect(scratch_, connection.version, reason);
+            mqtt::encode_disconnect(scratch_, connection.version, mqtt::as_reason_of(mqtt::PacketType::disconnect, reason), block);
+            if (!fits(connection, scratch_.size())) continue;   // [MQTT-3.14.2-3]
+            output(connection).append(scratch_);
+            break;
         }
-        if (connection.packet_size_max == 0 || scratch_.size() <= connection.packet_size_max) output(connection).append(scratch_);
     }
     end_connection(connection, true);
     driver_.close(connection);
@@ -570,6 +580,7 @@ void Core::end_connection(Connection& connection, bool keep_will) {
 void Core::publish_will(Session& session) {
     const auto will = std::move(session.will);
     auto view = will->message->view();
+    view.publisher = session.publisher();   // also of a will that was kept on the disk
     auto seconds = will->has_expiry ? will->message_expiry : config_.message_expiry_max;
     if (config_.message_expiry_max != 0) seconds = std::min(seconds, config_.message_expiry_max);
     if (will->has_expiry || seconds != 0) view.expires_at = now_ + static_cast<std::int64_t>(seconds) * 1000;

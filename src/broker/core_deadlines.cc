@@ -119,7 +119,7 @@ void Core::check_silence(Connection& connection) {
         return disconnect(connection, ReasonCode::keep_alive_timeout, "MQTT-3.1.2-22", "nothing was received within one and a half keep alive intervals", now_);
     if (connection.state == ConnectionState::wait_auth)
         return disconnect(connection, ReasonCode::not_authorized, "MQTT-4.12.0-4", "the client did not go on with its authentication in time", now_);
-    disconnect(connection, ReasonCode::maximum_connect_time, "MQTT-3.1.4-1", "no CONNECT arrived in time", now_);
+    disconnect(connection, ReasonCode::maximum_connect_time, "", "no CONNECT arrived in time", now_);
 }
 
 void Core::give_up_verdict(Connection& connection) {

@@ -84,6 +84,7 @@ void Core::send_retained(Session& session, std::string_view filter, const topics
     output(*connection);
     if (session.keeps_queue) gate(*connection);
     retained_->match(filter, {}, [&](Retained& value) {
+        if (options.no_local && value.message->view().publisher == session.publisher()) return;   // [MQTT-3.8.3-3]
         if (const auto at = value.message->expires_at(); at != 0 && at <= now_) return;
         mqtt::Outgoing message(value.message);
         const auto qos = std::min(static_cast<Qos>(options.qos), message.view().qos);

@@ -112,7 +112,7 @@ void Core::end_credential(Connection& connection, std::int64_t now) {
         ++figures_.credentials_expired;
     }
     note(connection, connection.session->client_id(), "Authenticate", security.principal.method, ReasonCode::not_authorized, why);
-    if (!config_.aio_compatible) return disconnect(connection, ReasonCode::not_authorized, "MQTT-4.13.2-1", told.c_str(), now);
+    if (!config_.aio_compatible) return disconnect(connection, ReasonCode::not_authorized, "", told.c_str(), now);
     end_connection(connection, true);   // AIO closes without a word (fact sheet 4.4)
     driver_.close(connection);
 }
@@ -129,7 +129,8 @@ std::string Core::connect_fault(const Connection& connection, const mqtt::Connec
         return "this client id has a session of another identity; use another client id, or wait until that session expires";
     if (security == nullptr || security->grant == nullptr) return {};
     if (!security->grant->may_connect()) return security->grant->rules().empty() ? "no authorization rule is about this client" : "no authorization rule lets this client connect with this client id";
-    if (connect.will && !security->grant->may_publish(connect.will->topic)) return "no authorization rule allows publishing to the will topic";
+    // Without its will a bridge does its work all the same: see open_session().
+    if (connect.will && !is_bridge_state(connect.will->topic) && !security->grant->may_publish(connect.will->topic)) return "no authorization rule allows publishing to the will topic";
     return {};
 }
 
@@ -254,7 +255,7 @@ void Core::on_rules(Connection& connection, const std::shared_ptr<const Listener
         // The end of the connection is no way to publish what the client may not publish.
         if (listener->policy != nullptr) drop_forbidden_will(*connection.session, *listener->policy->resolve(connection.security != nullptr ? connection.security->principal : auth::Principal{}, connection.session->client_id()));
         const auto id = connection.session->id();
-        disconnect(connection, ReasonCode::not_authorized, "MQTT-4.13.2-1", ("the rules changed: " + why).c_str(), now);
+        disconnect(connection, ReasonCode::not_authorized, "", ("the rules changed: " + why).c_str(), now);
         if (const auto away = away_.find(id); away != away_.end()) enforce_away(id, away->second);
     };
     if (listener->authenticator == nullptr) {
@@ -382,7 +383,7 @@ void Core::refuse_waiting(Connection& connection, ReasonCode reason, const char*
     const auto connect = mqtt::decode_connect(waiting->connect_body);
     connecting_ = connect->client_id;
     note(connection, connecting_, "Authenticate", {}, reason, text);
-    refuse(connection, connection.version, reason, "MQTT-4.13", text);
+    refuse(connection, reason, "MQTT-3.1.4-2", text);
 }
 
 }  // namespace penstock::broker

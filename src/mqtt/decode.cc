@@ -12,6 +12,12 @@ std::unexpected<ProtocolError> protocol_error(const char* statement, const char*
     return std::unexpected(ProtocolError{ReasonCode::protocol_error, statement, text});
 }
 
+/// The flags of a packet that has `wanted` there. MQTT 3.1 asks for the QoS of those that have one and uses no other bit but DUP, which
+/// says that a packet is sent again.
+bool are_flags_good(std::uint8_t flags, std::uint8_t wanted, Version version) noexcept {
+    return flags == wanted || (version == Version::v31 && (wanted == 0 || (flags & 6) == wanted));
+}
+
 /// Length and content of a property block; nothing below version 5.
 std::string_view property_block(WireReader& in, Version version) {
     return version == Version::v5 ? in.bytes(in.varint()) : std::string_view{};
@@ -38,31 +44,75 @@ Decoded<WillView> decode_will(WireReader& in, std::uint8_t flags, Version versio
 
 }  // namespace
 
-std::optional<std::uint8_t> peek_connect_version(std::string_view body) noexcept {
+namespace {
+
+constexpr std::uint8_t bridge_bit = 0x80;                ///< of the protocol level
+constexpr std::uint32_t smallest_connack = 5;            ///< of version 5
+
+/// The lowest Maximum Packet Size that stands in a block of CONNECT's properties, whatever is wrong with the others.
+std::uint32_t find_maximum_packet_size(std::string_view block) noexcept {
+    WireReader in(block);
+    std::uint32_t found = 0;
+    while (!in.empty()) {
+        const auto* rule = find_property_rule(in.u8());
+        if (rule == nullptr) return found != 0 ? found : smallest_connack;   // how long its value is, nobody knows
+        std::uint32_t number = 0;
+        switch (rule->type) {
+            case WireType::u8: in.u8(); break;
+            case WireType::u16: in.u16(); break;
+            case WireType::u32: number = in.u32(); break;
+            case WireType::varint: in.varint(); break;
+            case WireType::text_pair: in.binary(); [[fallthrough]];
+            case WireType::binary:
+            case WireType::text: in.binary(); break;
+        }
+        if (in.failure()) return found != 0 ? found : smallest_connack;
+        if (rule->id == PropertyId::maximum_packet_size && number != 0 && (found == 0 || number < found)) found = number;
+    }
+    return found;
+}
+
+}  // namespace
+
+std::optional<RefusalForm> refusal_form(std::string_view body) noexcept {
     WireReader in(body);
     const auto name = in.binary();
-    const auto version = in.u8();
+    const auto level = static_cast<std::uint8_t>(in.u8() & ~bridge_bit);
     if (in.failure() || (name != "MQTT" && name != "MQIsdp")) return std::nullopt;
-    return version;
+    if (name == "MQIsdp") return RefusalForm{.version = Version::v31};
+    if (level < static_cast<std::uint8_t>(Version::v5)) return RefusalForm{.version = Version::v311};
+    RefusalForm out{.version = Version::v5, .maximum_packet_size = smallest_connack};
+    in.u8();
+    in.u16();
+    const auto block = in.bytes(in.varint());
+    if (!in.failure()) out.maximum_packet_size = find_maximum_packet_size(block);
+    return out;
 }
 
 Decoded<ConnectView> decode_connect(std::string_view body) {
     WireReader in(body);
     const auto name = in.utf8();
     const auto version = in.u8();
-    const auto flags = in.u8();
     ConnectView out;
+    if (in.failure()) return std::unexpected(*in.failure());
+    const auto level = static_cast<std::uint8_t>(version & ~bridge_bit);
+    out.is_bridge = level != version;
+    if (!((name == "MQTT" && (level == 4 || version == 5)) || (name == "MQIsdp" && level == 3)))
+        return std::unexpected(ProtocolError{ReasonCode::unsupported_protocol_version,
+                                             name == "MQTT" && level >= 5 ? "MQTT-3.1.2-2" : "MQTT311-3.1.2-2",
+                                             "the protocol name or version is not one this server speaks"});
+    out.version = static_cast<Version>(level);
+    const auto flags = in.u8();
     out.keep_alive = in.u16();
     if (in.failure()) return std::unexpected(*in.failure());
-    if (!((name == "MQTT" && (version == 4 || version == 5)) || (name == "MQIsdp" && version == 3)))
-        return std::unexpected(ProtocolError{ReasonCode::unsupported_protocol_version, "MQTT-3.1.2-2",
-                                             "the protocol name or version is not one this server speaks"});
-    out.version = static_cast<Version>(version);
-    if ((flags & 1) != 0) return malformed("MQTT-3.1.2-3", "the reserved flag of CONNECT is set");
+    // MQTT 3.1 does not use the lowest flag, and disregards what is said of a will that is not there.
+    const bool is_v31 = out.version == Version::v31;
+    if ((flags & 1) != 0 && !is_v31) return malformed("MQTT-3.1.2-3", "the reserved flag of CONNECT is set");
     out.clean_start = (flags & 2) != 0;
     const bool has_will = (flags & 4) != 0;
-    if (!has_will && (flags & 0x38) != 0) return malformed("MQTT-3.1.2-11", "will QoS or will retain without a will");
-    if ((flags >> 3 & 3) == 3) return malformed("MQTT-3.1.2-12", "will QoS 3");
+    if (!has_will && (flags & 0x18) != 0 && !is_v31) return malformed("MQTT-3.1.2-11", "a will QoS without a will");
+    if (!has_will && (flags & 0x20) != 0 && !is_v31) return malformed("MQTT-3.1.2-13", "will retain without a will");
+    if (has_will && (flags >> 3 & 3) == 3) return malformed("MQTT-3.1.2-12", "will QoS 3");
     if (out.version != Version::v5 && (flags & 0x80) == 0 && (flags & 0x40) != 0)
         return malformed("MQTT311-3.1.2-22", "a password without a user name");
 
@@ -87,7 +137,7 @@ Decoded<ConnectView> decode_connect(std::string_view body) {
     }
     if (properties.failure()) return std::unexpected(*properties.failure());
     if (out.authentication_data.data() != nullptr && !out.authentication_method)
-        return protocol_error("MQTT-3.1.2-11.10", "authentication data without a method");
+        return protocol_error("MQTT-4.13.1-1", "authentication data without a method");
 
     out.client_id = in.utf8();
     if (has_will) {
@@ -95,10 +145,11 @@ Decoded<ConnectView> decode_connect(std::string_view body) {
         if (!will) return std::unexpected(in.failure() ? *in.failure() : will.error());
         out.will = std::move(*will);
     }
-    if ((flags & 0x80) != 0) out.user_name = in.utf8();
-    if ((flags & 0x40) != 0) out.password = in.binary();
+    // In MQTT 3.1 the remaining length says whether they are there; the flags alone do not.
+    if ((flags & 0x80) != 0 && !(is_v31 && in.empty())) out.user_name = in.utf8();
+    if ((flags & 0x40) != 0 && !(is_v31 && in.empty())) out.password = in.binary();
     if (in.failure()) return std::unexpected(*in.failure());
-    if (!in.empty()) return malformed("MQTT-3.1.3-1", "bytes are left after the last field of CONNECT");
+    if (!in.empty()) return malformed("MQTT-4.13.1-1", "bytes are left after the last field of CONNECT");
     return out;
 }
 
@@ -108,7 +159,8 @@ Decoded<PublishView> decode_publish(std::uint8_t flags, std::string_view body, V
     out.dup = (flags & 8) != 0;
     out.retain = (flags & 1) != 0;
     out.qos = static_cast<Qos>(flags >> 1 & 3);
-    if (out.dup && out.qos == Qos::at_most_once) return malformed("MQTT-3.3.1-2", "DUP is set on a QoS 0 message");
+    if (out.dup && out.qos == Qos::at_most_once && version != Version::v31)
+        return malformed("MQTT-3.3.1-2", "DUP is set on a QoS 0 message");
 
     WireReader in(body);
     out.topic = in.utf8();
@@ -168,8 +220,28 @@ void copy_forwarded_properties(std::string_view block, std::string& out) {
     }
 }
 
+namespace {
+
+/// From whichever end: clients and servers read with the same decoders.
+bool is_known(PacketType type, ReasonCode reason) noexcept {
+    return is_reason_of(type, reason, false) || is_reason_of(type, reason, true);
+}
+
+const char* ack_statement(PacketType type) noexcept {
+    switch (type) {
+        case PacketType::puback: return "MQTT-3.4.2-1";
+        case PacketType::pubrec: return "MQTT-3.5.2-1";
+        case PacketType::pubrel: return "MQTT-3.6.2-1";
+        default: return "MQTT-3.7.2-1";
+    }
+}
+
+}  // namespace
+
 Decoded<AckView> decode_ack(PacketType type, std::uint8_t flags, std::string_view body, Version version) {
-    if (flags != (type == PacketType::pubrel ? 2 : 0)) return malformed("MQTT-2.1.3-1", "the packet's flags are not those of its type");
+    const bool is_pubrel = type == PacketType::pubrel;
+    if (!are_flags_good(flags, is_pubrel ? 2 : 0, version))
+        return malformed(is_pubrel ? "MQTT-3.6.1-1" : "MQTT-2.1.3-1", "the packet's flags are not those of its type");
     WireReader in(body);
     AckView out;
     out.packet_id = in.u16();
@@ -183,22 +255,14 @@ Decoded<AckView> decode_ack(PacketType type, std::uint8_t flags, std::string_vie
         }
     }
     if (in.failure()) return std::unexpected(*in.failure());
-    if (!in.empty()) return malformed("MQTT-2.1.4", "bytes are left after the last field");
+    if (!in.empty()) return malformed("MQTT-4.13.1-1", "bytes are left after the last field");
     if (out.packet_id == packet_id_none) return protocol_error("MQTT-2.2.1-3", "the packet identifier is zero");
-    const auto reason = out.reason;
-    using enum ReasonCode;
-    const bool known = type == PacketType::puback || type == PacketType::pubrec
-                           ? reason == success || reason == no_matching_subscribers || reason == unspecified_error ||
-                                 reason == implementation_specific_error || reason == not_authorized ||
-                                 reason == topic_name_invalid || reason == packet_identifier_in_use ||
-                                 reason == quota_exceeded || reason == payload_format_invalid
-                           : reason == success || reason == packet_identifier_not_found;
-    if (!known) return malformed("MQTT-3.4.2-1", "the reason code is not one of this packet's");
+    if (!is_known(type, out.reason)) return protocol_error(ack_statement(type), "the reason code is not one of this packet's");
     return out;
 }
 
 Decoded<SubscribeView> decode_subscribe(std::uint8_t flags, std::string_view body, Version version) {
-    if (flags != 2) return malformed("MQTT-3.8.1-1", "the flags of SUBSCRIBE are not 0010");
+    if (!are_flags_good(flags, 2, version)) return malformed("MQTT-3.8.1-1", "the flags of SUBSCRIBE are not 0010");
     WireReader in(body);
     SubscribeView out;
     out.packet_id = in.u16();
@@ -212,15 +276,17 @@ Decoded<SubscribeView> decode_subscribe(std::uint8_t flags, std::string_view bod
         entry.filter = in.utf8();
         const auto options = in.u8();
         if (in.failure()) break;
-        if ((options & 3) == 3) return malformed("MQTT-3.8.3-4", "subscription QoS 3");
+        const bool is_qos_3 = (options & 3) == 3;
         if (version == Version::v5) {
-            if ((options & 0xC0) != 0) return malformed("MQTT-3.8.3-5", "reserved bits of the subscription options are set");
+            if ((options & 0xC0) != 0)
+                return malformed("MQTT-3.8.3-5", "reserved bits of the subscription options are set");
+            if (is_qos_3) return protocol_error("MQTT-4.13.1-1", "subscription QoS 3");
             entry.no_local = (options & 4) != 0;
             entry.retain_as_published = (options & 8) != 0;
             entry.retain_handling = options >> 4 & 3;
-            if (entry.retain_handling == 3) return protocol_error("MQTT-3.8.3-5", "retain handling 3");
-        } else if ((options & 0xFC) != 0) {
-            return malformed("MQTT311-3.8.3-4", "reserved bits of the requested QoS are set");
+            if (entry.retain_handling == 3) return protocol_error("MQTT-4.13.1-1", "retain handling 3");
+        } else if (is_qos_3 || ((options & 0xFC) != 0 && version == Version::v311)) {
+            return malformed("MQTT311-3.8.3-4", "the requested QoS is 3 or has reserved bits set");
         }
         entry.qos = static_cast<Qos>(options & 3);
         out.entries.push_back(entry);
@@ -232,7 +298,7 @@ Decoded<SubscribeView> decode_subscribe(std::uint8_t flags, std::string_view bod
 }
 
 Decoded<UnsubscribeView> decode_unsubscribe(std::uint8_t flags, std::string_view body, Version version) {
-    if (flags != 2) return malformed("MQTT-3.10.1-1", "the flags of UNSUBSCRIBE are not 0010");
+    if (!are_flags_good(flags, 2, version)) return malformed("MQTT-3.10.1-1", "the flags of UNSUBSCRIBE are not 0010");
     WireReader in(body);
     UnsubscribeView out;
     out.packet_id = in.u16();
@@ -248,7 +314,7 @@ Decoded<UnsubscribeView> decode_unsubscribe(std::uint8_t flags, std::string_view
 }
 
 Decoded<DisconnectView> decode_disconnect(std::uint8_t flags, std::string_view body, Version version) {
-    if (flags != 0) return malformed("MQTT-3.14.1-1", "the flags of DISCONNECT are not zero");
+    if (!are_flags_good(flags, 0, version)) return malformed("MQTT-3.14.1-1", "the flags of DISCONNECT are not zero");
     DisconnectView out;
     WireReader in(body);
     if (version == Version::v5 && !in.empty()) {
@@ -264,7 +330,9 @@ Decoded<DisconnectView> decode_disconnect(std::uint8_t flags, std::string_view b
         }
     }
     if (in.failure()) return std::unexpected(*in.failure());
-    if (!in.empty()) return malformed("MQTT-2.1.4", "bytes are left after the last field");
+    if (!in.empty()) return malformed("MQTT-4.13.1-1", "bytes are left after the last field");
+    if (version == Version::v5 && !is_known(PacketType::disconnect, out.reason))
+        return protocol_error("MQTT-3.14.2-1", "the reason code is not one of DISCONNECT's");
     return out;
 }
 
@@ -285,10 +353,8 @@ Decoded<AuthView> decode_auth(std::uint8_t flags, std::string_view body) {
         }
     }
     if (in.failure()) return std::unexpected(*in.failure());
-    if (!in.empty()) return malformed("MQTT-2.1.4", "bytes are left after the last field");
-    if (out.reason != ReasonCode::success && out.reason != ReasonCode::continue_authentication &&
-        out.reason != ReasonCode::reauthenticate)
-        return malformed("MQTT-3.15.2-1", "the reason code is not one of AUTH's");
+    if (!in.empty()) return malformed("MQTT-4.13.1-1", "bytes are left after the last field");
+    if (!is_known(PacketType::auth, out.reason)) return protocol_error("MQTT-3.15.2-1", "the reason code is not one of AUTH's");
     return out;
 }
 

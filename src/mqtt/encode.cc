@@ -9,6 +9,8 @@ void fixed_header(std::string& out, PacketType type, std::uint8_t flags, std::si
     w.varint(static_cast<std::uint32_t>(remaining));
 }
 
+constexpr std::uint8_t connack_unavailable = 3;   // of version 3: "the MQTT service is unavailable"
+
 std::size_t block_size(std::string_view properties) {
     return varint_size(static_cast<std::uint32_t>(properties.size())) + properties.size();
 }
@@ -57,7 +59,7 @@ void encode_connack(std::string& out, Version version, bool session_present, Rea
     fixed_header(out, PacketType::connack, 0, v5 ? 2 + block_size(properties) : 2);
     WireWriter w(out);
     w.u8(session_present ? 1 : 0);
-    w.u8(v5 ? static_cast<std::uint8_t>(reason) : connack_code_v311(reason));
+    w.u8(v5 ? static_cast<std::uint8_t>(reason) : connack_code_v3(reason).value_or(connack_unavailable));
     if (v5) block(w, properties);
 }
 
@@ -120,16 +122,25 @@ void encode_unsubscribe(std::string& out, Version version, std::uint16_t packet_
     for (const auto f : filters) w.text(f);
 }
 
+namespace {
+/// An UNSUBACK of version 3 has no payload.
+bool has_reasons(PacketType type, Version version) noexcept { return version == Version::v5 || type == PacketType::suback; }
+}  // namespace
+
+std::size_t suback_size(PacketType type, Version version, std::size_t filters) noexcept {
+    const auto rest = 2 + (version == Version::v5 ? block_size({}) : 0) + (has_reasons(type, version) ? filters : 0);
+    return 1 + varint_size(static_cast<std::uint32_t>(rest)) + rest;
+}
+
 void encode_suback(std::string& out, PacketType type, Version version, std::uint16_t packet_id,
                    const std::vector<ReasonCode>& reasons, std::string_view properties) {
-    const bool v5 = version == Version::v5;
-    // An UNSUBACK of 3.1.1 has no payload; a SUBACK of 3.1.1 knows one failure, 0x80 [MQTT311-3.9.3-2].
-    const bool with_reasons = v5 || type == PacketType::suback;
+    const bool v5 = version == Version::v5, with_reasons = has_reasons(type, version);
     fixed_header(out, type, 0, 2 + (v5 ? block_size(properties) : 0) + (with_reasons ? reasons.size() : 0));
     WireWriter w(out);
     w.u16(packet_id);
     if (v5) block(w, properties);
     if (!with_reasons) return;
+    // A SUBACK of 3.1.1 knows one failure, 0x80 [MQTT311-3.9.3-2].
     for (const auto r : reasons) w.u8(!v5 && is_error(r) ? std::uint8_t{0x80} : static_cast<std::uint8_t>(r));
 }
 

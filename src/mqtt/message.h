@@ -22,7 +22,7 @@ struct MessageView {
     bool retain = false;
     Qos qos{};
     std::int64_t expires_at = 0;         ///< monotonic ms; 0: never
-    std::uint64_t publisher = 0;         ///< session of the publisher, for No Local
+    std::uint64_t publisher = 0;         ///< the publishing client (session::Session::publisher), for No Local; 0: none
 };
 
 /// One application message: immutable, reference-counted, one allocation. Any core; never changes after make().

@@ -26,6 +26,7 @@ struct WillView {
 /// MQTT 5.0 §3.1, MQTT 3.1.1 §3.1. Views into the frame; absent properties carry the specification's defaults.
 struct ConnectView {
     Version version{};
+    bool is_bridge = false;                             ///< the level has its highest bit set, as Mosquitto's bridges do
     bool clean_start = false;
     std::uint16_t keep_alive = 0;                       ///< seconds; 0 switches it off
     std::string_view client_id;
@@ -46,8 +47,15 @@ struct ConnectView {
     std::string_view trace_parent;                      ///< user property `traceparent`
 };
 
-/// Reads only the version byte, so that a refusal can be answered in the client's own form.
-std::optional<std::uint8_t> peek_connect_version(std::string_view body) noexcept;
+/// How a refusal of a CONNECT is answered.
+struct RefusalForm {
+    Version version{};                                  ///< whose CONNACK the client reads, whatever its level is
+    std::uint32_t maximum_packet_size = 0;              ///< bytes of that CONNACK; 0: no limit
+};
+/// Read from as much of the packet as can be read, so that a CONNECT with a fault is answered in its client's own form [MQTT-3.1.2-2],
+/// [MQTT311-3.1.2-2] and within its Maximum Packet Size [MQTT-3.1.2-24]. Where that cannot be known, the smallest CONNACK there is.
+/// None: this is not MQTT.
+std::optional<RefusalForm> refusal_form(std::string_view body) noexcept;
 Decoded<ConnectView> decode_connect(std::string_view body);
 
 /// MQTT 5.0 §3.3. Views into the frame.
@@ -168,7 +176,7 @@ struct ConnectOptions {
     PropertyList properties, will_properties;
 };
 void encode_connect(std::string& out, const ConnectOptions& options);
-/// `properties` is the block's content, ignored below version 5.
+/// `properties` is the block's content, ignored below version 5, where `reason` must have a code: connack_code_v3().
 void encode_connack(std::string& out, Version version, bool session_present, ReasonCode reason, std::string_view properties);
 /// Fixed header to the end; `properties` as above. Returns the size of the packet.
 std::size_t encode_publish(std::string& out, Version version, std::string_view topic, std::string_view payload, Qos qos,
@@ -181,6 +189,8 @@ void encode_unsubscribe(std::string& out, Version version, std::uint16_t packet_
                         const std::vector<std::string_view>& filters, std::string_view properties = {});
 void encode_suback(std::string& out, PacketType type, Version version, std::uint16_t packet_id,
                    const std::vector<ReasonCode>& reasons, std::string_view properties = {});
+/// Bytes of the SUBACK or UNSUBACK for so many filters, without properties.
+std::size_t suback_size(PacketType type, Version version, std::size_t filters) noexcept;
 void encode_ping(std::string& out, PacketType type);
 void encode_disconnect(std::string& out, Version version, ReasonCode reason, std::string_view properties = {});
 void encode_auth(std::string& out, ReasonCode reason, std::string_view properties);

@@ -49,6 +49,15 @@ constexpr std::array rules{
 };
 static_assert(std::ranges::is_sorted(rules, {}, &PropertyRule::id), "looked up by bisection");
 
+/// What §2.2.2.2 and §3 call each fault of a property: what cannot be parsed is a Malformed Packet, and so is an identifier that is not
+/// one of its packet's; what was parsed and is not allowed is a Protocol Error (§1.2).
+constexpr struct {
+    ProtocolError unknown{ReasonCode::malformed_packet, "MQTT-4.13.1-1", "unknown property identifier"};
+    ProtocolError misplaced{ReasonCode::malformed_packet, "MQTT-4.13.1-1", "this property is not one of this packet's"};
+    ProtocolError repeated{ReasonCode::protocol_error, "MQTT-4.13.1-1", "a property is given twice"};
+    ProtocolError out_of_range{ReasonCode::protocol_error, "MQTT-4.13.1-1", "a property value is out of range"};
+} faults;
+
 /// The values that §3 of the specification calls a Protocol Error whatever the rest of the packet says.
 bool value_out_of_range(const Property& p) noexcept {
     switch (p.id) {
@@ -84,16 +93,16 @@ bool PropertyReader::next(Property& out) noexcept {
     const auto id = in_.u8();
     const auto* rule = find_property_rule(id);
     if (rule == nullptr) {
-        in_.fail({ReasonCode::malformed_packet, "MQTT-2.2.2", "unknown property identifier"});
+        in_.fail(faults.unknown);
         return false;
     }
     if ((rule->allowed & where_) == 0) {
-        in_.fail({ReasonCode::protocol_error, "MQTT-2.2.2", "this property is not allowed in this packet"});
+        in_.fail(faults.misplaced);
         return false;
     }
     const auto bit = std::uint64_t{1} << id;
     if ((seen_ & bit) != 0 && (rule->repeatable & where_) == 0) {
-        in_.fail({ReasonCode::protocol_error, "MQTT-2.2.2", "a property is given twice"});
+        in_.fail(faults.repeated);
         return false;
     }
     seen_ |= bit;
@@ -113,7 +122,7 @@ bool PropertyReader::next(Property& out) noexcept {
     }
     if (in_.failure()) return false;
     if (value_out_of_range(out)) {
-        in_.fail({ReasonCode::protocol_error, "MQTT-2.2.2", "a property value is out of range"});
+        in_.fail(faults.out_of_range);
         return false;
     }
     return true;

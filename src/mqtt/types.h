@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace penstock::mqtt {
@@ -65,8 +66,15 @@ enum class ReasonCode : std::uint8_t {
 constexpr bool is_error(ReasonCode code) noexcept { return static_cast<std::uint8_t>(code) >= 0x80; }
 /// The name of the specification in lower case with dashes, as it appears in metrics labels.
 std::string_view reason_name(ReasonCode code) noexcept;
-/// The CONNACK return code of MQTT 3.1.1 §3.2.2.3 nearest to a version 5 reason.
-std::uint8_t connack_code_v311(ReasonCode code) noexcept;
+/// True when the specification's table for packets of this type (CONNACK, acknowledgements, DISCONNECT, AUTH) has the code, and the
+/// sender may use it there: [MQTT-3.2.2-8], [MQTT-3.4.2-1], [MQTT-3.14.2-1] and their like.
+bool is_reason_of(PacketType packet, ReasonCode code, bool from_server) noexcept;
+/// The code with which a server says `code` in a packet of this type (CONNACK or DISCONNECT): itself where the table has it, else the
+/// nearest that is there.
+ReasonCode as_reason_of(PacketType packet, ReasonCode code) noexcept;
+/// The CONNACK return code of MQTT 3.1 and 3.1.1 (§3.2.2.3) that means a version 5 reason. None: no code of version 3 fits, and the
+/// connection is closed without CONNACK [MQTT311-3.2.2-6].
+std::optional<std::uint8_t> connack_code_v3(ReasonCode code) noexcept;
 
 /// A peer broke the protocol: what to answer, and the normative statement it broke. Cheap to copy; static texts.
 struct ProtocolError {

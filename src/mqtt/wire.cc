@@ -7,7 +7,7 @@ namespace penstock::mqtt {
 bool is_valid_utf8(std::string_view text) noexcept { return utf8_fault(text) == std::string_view::npos; }
 
 namespace {
-constexpr ProtocolError short_packet{ReasonCode::malformed_packet, "MQTT-2.1.4", "the packet ends inside a field"};
+constexpr ProtocolError short_packet{ReasonCode::malformed_packet, "MQTT-4.13.1-1", "the packet ends inside a field"};
 }
 
 std::uint8_t WireReader::u8() noexcept {
@@ -89,7 +89,10 @@ FrameState cut_frame(std::string_view bytes, std::uint32_t size_max, Frame& out)
         if (at >= bytes.size()) return FrameState::need_more;
         const auto byte = static_cast<std::uint8_t>(bytes[at++]);
         length |= static_cast<std::uint32_t>(byte & 0x7F) << shift;
-        if ((byte & 0x80) == 0) break;
+        if ((byte & 0x80) == 0) {
+            out.is_padded = byte == 0 && shift > 0;
+            break;
+        }
         if (shift == 21) return FrameState::malformed;
     }
     const auto first = static_cast<std::uint8_t>(bytes[0]);

@@ -77,6 +77,7 @@ struct Frame {
     std::uint8_t flags = 0;      ///< low nibble of the first byte
     std::string_view body;       ///< variable header and payload; points into the caller's bytes
     std::size_t size = 0;        ///< whole packet, fixed header included
+    bool is_padded = false;      ///< its length has more bytes than it needs, which version 5 forbids [MQTT-1.5.5-1]
 };
 
 enum class FrameState : std::uint8_t { complete, need_more, malformed, too_large };

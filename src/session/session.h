@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/keyed_hash.h"
 #include "mqtt/message.h"
 #include "session/link.h"
 #include "session/packet_ids.h"
@@ -51,13 +52,16 @@ struct DeliveryCounts {
 /// Core: home. Lives from CONNECT until it expires, whether a link is attached or not.
 class Session : public topics::Subscriber {
   public:
-    Session(std::string client_id, std::uint64_t id) : client_id_(std::move(client_id)), id_(id) {}
+    Session(std::string client_id, std::uint64_t id)
+        : client_id_(std::move(client_id)), id_(id), publisher_(keyed_hash(client_id_)) {}
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
     [[nodiscard]] const std::string& client_id() const noexcept { return client_id_; }
     /// Unique in the process, also across workers.
     [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
+    /// What its client's messages carry (mqtt::MessageView::publisher): the same for all sessions of a client identifier in this process.
+    [[nodiscard]] std::uint64_t publisher() const noexcept { return publisher_; }
 
     /// A connection takes the session up. Deliveries in flight are sent again, in order, with DUP [MQTT-4.4.0-1].
     void attach(Link& link, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts);
@@ -145,7 +149,7 @@ class Session : public topics::Subscriber {
     void write(store::InFlight& entry, bool dup, std::int64_t now, DeliveryCounts& counts);
 
     std::string client_id_;
-    std::uint64_t id_;
+    std::uint64_t id_, publisher_;
     Link* link_ = nullptr;
     std::unique_ptr<store::SessionStore> store_;                 ///< opened when first needed
     std::unique_ptr<PacketIds> incoming_;                        ///< QoS 2 identifiers between PUBLISH and PUBREL

@@ -26,7 +26,11 @@ bool is_valid_name(std::string_view topic) noexcept {
 }
 
 bool is_valid_filter(std::string_view filter) noexcept {
-    if (filter.empty() || filter.size() > 65'535 || !level_count_ok(filter)) return false;
+    return level_count_ok(filter) && is_well_formed_filter(filter);
+}
+
+bool is_well_formed_filter(std::string_view filter) noexcept {
+    if (filter.empty() || filter.size() > 65'535) return false;
     for (std::size_t i = 0; i < filter.size(); ++i) {
         const char c = filter[i];
         if (c != '+' && c != '#') continue;

@@ -11,8 +11,10 @@ inline constexpr std::size_t levels_max = 201;
 /// Spec: MQTT 5.0 §4.7.1, §4.7.3; [MQTT-3.3.2-2], [MQTT-4.7.3-1].
 bool is_valid_name(std::string_view topic) noexcept;
 
-/// Topic filter of a SUBSCRIBE: wildcards only as whole levels, `#` only last.
+/// A topic filter by the specification: at least one character, wildcards only as whole levels, `#` only last.
 /// Spec: [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.3-1].
+bool is_well_formed_filter(std::string_view filter) noexcept;
+/// A well-formed filter that this server takes: at most levels_max levels.
 bool is_valid_filter(std::string_view filter) noexcept;
 
 bool has_wildcard(std::string_view filter) noexcept;

@@ -473,6 +473,132 @@ TEST(EnhancedAuthentication, wrong_answer_other_method_and_other_packets_are_ref
     EXPECT_EQ(static_cast<unsigned char>(plain->received.at(3)), 0x86);
 }
 
+// No packet is larger than the client takes [MQTT-3.1.2-24], and none has a reason that is not of its kind [MQTT-3.14.2-1].
+TEST(Letter, auth_that_does_not_fit_the_client) {
+    auto with_limit = [](std::uint32_t limit) {
+        auto properties = method_properties();
+        properties.push_back({.id = mqtt::PropertyId::maximum_packet_size, .number = limit});
+        return connect_packet("a", Version::v5, properties);
+    };
+    // AUTH has 4 bytes, 8 of the method and 7 of data.
+    MemoryNet net(1, {}, std::make_shared<TwoSteps>());
+    auto* fits = net.open();
+    net.send(*fits, with_limit(19));
+    EXPECT_EQ(fits->received.size(), 19u);
+    EXPECT_EQ(static_cast<unsigned char>(fits->received.at(0)), 0xF0);
+    auto* small = net.open();
+    net.send(*small, with_limit(18));
+    EXPECT_TRUE(small->is_closed);
+    EXPECT_EQ(small->received, std::string("\x20\x03\x00\x95\x00", 5)) << "CONNACK 0x95 without a reason string";
+    auto* smallest = net.open();
+    net.send(*smallest, with_limit(4));
+    EXPECT_TRUE(smallest->is_closed);
+    EXPECT_EQ(smallest->received, "");
+}
+
+TEST(Letter, a_failed_reauthentication_has_a_reason_of_disconnect) {
+    /// Accepts, and says later with what is given.
+    class Says final : public auth::Authenticator {
+      public:
+        mqtt::ReasonCode later{};
+
+      private:
+        auth::Verdict begin(const auth::Credentials& credentials, std::unique_ptr<auth::Exchange>&, const auth::Later&) override {
+            return credentials.is_again ? auth::Verdict::refused(later, "no") : auth::Verdict::accepted({});
+        }
+    };
+    using enum mqtt::ReasonCode;
+    const std::pair<mqtt::ReasonCode, mqtt::ReasonCode> expected[] = {{not_authorized, not_authorized}, {bad_user_name_or_password, not_authorized}, {bad_authentication_method, not_authorized},
+                                                                      {banned, not_authorized}, {server_unavailable, server_busy}, {server_busy, server_busy}, {unsupported_protocol_version, unspecified_error}};
+    for (const auto& [said, told] : expected) {
+        const auto says = std::make_shared<Says>();
+        says->later = said;
+        MemoryNet net(1, {}, says);
+        auto* a = net.open();
+        net.send(*a, connect_packet("a", Version::v5, method_properties()));
+        a->received.clear();
+        net.send(*a, auth_packet(0x19, "again"));
+        EXPECT_TRUE(a->is_closed);
+        ASSERT_GE(a->received.size(), 3u);
+        EXPECT_EQ(static_cast<unsigned char>(a->received[0]), 0xE0);
+        EXPECT_EQ(static_cast<mqtt::ReasonCode>(a->received[2]), told) << mqtt::reason_name(said);
+    }
+}
+
+// What version 3 reads of each reason, and what it cannot be told [MQTT311-3.2.2-6].
+TEST(Letter, refusals_of_version_3) {
+    class Refuses final : public auth::Authenticator {
+      public:
+        mqtt::ReasonCode with{};
+
+      private:
+        auth::Verdict begin(const auth::Credentials&, std::unique_ptr<auth::Exchange>&, const auth::Later&) override { return auth::Verdict::refused(with, "no"); }
+    };
+    using enum mqtt::ReasonCode;
+    const std::pair<mqtt::ReasonCode, int> expected[] = {{unsupported_protocol_version, 1}, {client_identifier_not_valid, 2}, {server_unavailable, 3}, {server_busy, 3}, {quota_exceeded, 3}, {unspecified_error, 3},
+                                                         {server_shutting_down, 3}, {bad_user_name_or_password, 4}, {not_authorized, 5}, {banned, 5}, {bad_authentication_method, 5},
+                                                         {topic_name_invalid, -1}, {packet_too_large, -1}, {qos_not_supported, -1}, {malformed_packet, -1}, {protocol_error, -1}, {payload_format_invalid, -1}};
+    for (const auto version : {Version::v31, Version::v311})
+        for (const auto& [said, told] : expected) {
+            const auto refuses = std::make_shared<Refuses>();
+            refuses->with = said;
+            MemoryNet net(1, {}, refuses);
+            auto* a = net.open();
+            net.send(*a, connect_packet("a", version));
+            EXPECT_TRUE(a->is_closed);
+            const std::string connack{'\x20', '\x02', '\0', static_cast<char>(told)};
+            EXPECT_EQ(a->received, told < 0 ? std::string() : connack) << mqtt::reason_name(said);
+        }
+}
+
+// A bridge has a will on its state topic whether the rules allow it or not.
+TEST(Bridge, rules_that_do_not_allow_its_notification_do_not_refuse_it) {
+    class Anybody final : public auth::Authenticator {
+        auth::Verdict begin(const auth::Credentials& c, std::unique_ptr<auth::Exchange>&, const auth::Later&) override {
+            return auth::Verdict::accepted({.method = "Anybody", .user_name = std::string(c.client_id), .id = "user/" + std::string(c.client_id)});
+        }
+    };
+    const auto policy = [](std::vector<std::string> publish) {
+        std::vector<auth::Rule> rules{{.user_names = {"edge", "watcher"}, .resources = {{auth::Action::connect, {}}, {auth::Action::publish, std::move(publish)}, {auth::Action::subscribe, {"#", "$SYS/#"}}}}};
+        return std::make_shared<const auth::Policy>(std::move(rules), "test/policy");
+    };
+    const auto connect_with_will = [](Version version, const std::string& topic) {
+        mqtt::ConnectOptions options{.version = version, .client_id = "edge", .keep_alive = 0};
+        options.has_will = options.will_retain = true;
+        options.will_topic = topic;
+        options.will_payload = "0";
+        std::string out;
+        mqtt::encode_connect(out, options);
+        if (version != Version::v5) out[2 + 2 + 4] = static_cast<char>(out[2 + 2 + 4] | 0x80);
+        return out;
+    };
+    const std::string state = "$SYS/broker/connection/edge/state";
+    for (const auto version : {Version::v311, Version::v5})
+        for (const bool allowed : {false, true}) {
+            MemoryNet net(1, {}, std::make_shared<Anybody>(), policy(allowed ? std::vector<std::string>{"t/#", "$SYS/broker/connection/+/state"} : std::vector<std::string>{"t/#"}));
+            auto *bridge = net.open(), *watcher = net.open();
+            net.send(*watcher, connect_packet("watcher") + subscribe_packet(state, mqtt::Qos::at_most_once));
+            watcher->received.clear();
+            net.send(*bridge, connect_with_will(version, state));
+            ASSERT_FALSE(bridge->is_closed);
+            EXPECT_EQ(bridge->received.at(3), 0);
+            net.send(*bridge, publish_packet(state, "1", 1, 7, version));
+            EXPECT_FALSE(bridge->is_closed);
+            net.drop(*bridge);
+            std::vector<std::string> seen;
+            count_publishes(watcher->received, Version::v5, &seen);
+            EXPECT_EQ(seen, allowed ? (std::vector<std::string>{"1", "0"}) : std::vector<std::string>()) << "what no rule allows goes nowhere";
+            const auto& decisions = net.core(0).decisions();
+            EXPECT_EQ(std::ranges::count_if(decisions, [&](const auto& d) { return d.target == state && d.why.contains("without this will"); }), allowed ? 0 : 1);
+        }
+    // Any other will that is not allowed refuses the CONNECT, as for everybody.
+    MemoryNet net(1, {}, std::make_shared<Anybody>(), policy({"t/#"}));
+    auto* bridge = net.open();
+    net.send(*bridge, connect_with_will(Version::v311, "elsewhere"));
+    EXPECT_TRUE(bridge->is_closed);
+    EXPECT_EQ(bridge->received, std::string("\x20\x02\x00\x05", 4));
+}
+
 /// A durable engine whose disk is always done, and which knows of one QoS 2 message from before a crash.
 class MarkedEngine final : public store::MemoryEngine {
   public:
