@@ -1,4 +1,4 @@
-// Manifests: YAML and JSON in, validated, defaulted and written again.
+// Manifests: YAML and JSON in, validated, defaulted, written again and read as the same.
 #include <cstdint>
 
 #include "resources/schema.h"
@@ -19,7 +19,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             [[maybe_unused]] const auto no_effect = notes(kind, object);
         }
         if (brief(document.object).size() > 300) __builtin_trap();
-        [[maybe_unused]] const auto yaml = to_yaml(document.object);
+        const auto yaml = to_yaml(document.object);
+        if (yaml.size() > manifest_bytes_max) continue;   // aliases, each written out
+        const auto again = parse_documents(yaml, "fuzz");
+        if (!again || again->size() != 1 || again->front().object != document.object) __builtin_trap();
     }
     return 0;
 }
