@@ -584,12 +584,20 @@ void BrokerController::publish_sys(std::int64_t now) {
 std::vector<Role> BrokerController::roles() {
     const auto missing = not_ready();
     const std::lock_guard lock(guard_);
-    Role broker{.pod = "aio-broker-frontend-0", .container = "broker", .component = "frontend", .log_modules = {"broker", "session", "mqtt", "topics", "store", "io", "tls", "auth"}, .ports = {}, .ready = missing.empty() && server_ != nullptr, .why_not = missing};
+    // Its log has what becomes of the broker as a whole too: its start, its listeners, what was read back.
+    Role broker{.pod = "aio-broker-frontend-0", .container = "broker", .component = "frontend", .log_modules = {"broker", "session", "mqtt", "topics", "store", "io", "tls", "auth", "control", "app"}, .ports = {}, .ready = missing.empty() && server_ != nullptr, .why_not = missing};
     for (const auto& state : states_)
         if (state.is_open) broker.ports.emplace_back(fmt::format("mqtt-{}", state.bound_port), state.bound_port);
     std::vector<Role> out{broker};
     out.push_back({.pod = "aio-broker-operator-0", .container = "operator", .component = "operator", .log_modules = {"control", "app"}, .ports = {}, .why_not = {}});
     out.push_back(api_role());
+    // The parts under which AIO's pages look for what the one process does here.
+    auto part = [&](const char* pod, const char* container, const char* component, std::vector<std::string> modules) {
+        out.push_back({.pod = pod, .container = container, .component = component, .log_modules = std::move(modules), .ports = {}, .ready = server_ != nullptr, .why_not = server_ != nullptr ? "" : missing});
+    };
+    part("aio-broker-backend-1-0", "broker", "backend", {"store"});
+    part("aio-broker-authentication-0", "authentication", "authentication", {"auth", "tls"});
+    part("aio-broker-health-manager-0", "health-manager", "health-manager", {"control"});
     if (plan_.self_check) {
         const auto fault = std::ranges::find_if(selftest_.latest, [](const auto& result) { return !result.ok(); });
         const bool good = fault == selftest_.latest.end();

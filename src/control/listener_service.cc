@@ -88,12 +88,13 @@ std::string service_refusal(const Json& current, const Json& listener, const Jso
             // An earlier listener of this name: its Service is this one's.
             if (text_at(owner, "kind") == "BrokerListener" && text_at(owner, "name") == name) return {};
             if (flag_of(owner, "controller"))
-                return fmt::format("Service {} is {} {}'s and is left as it is; {}", place, text_at(owner, "kind"),
-                                   text_at(owner, "name"), cure);
+                return fmt::format("Service {} is {} {}'s and is left as it is; {}", place,
+                                   text_at(owner, "kind"), text_at(owner, "name"), cure);
         }
     std::vector<std::string> differences;
     auto differs = [&](const char* field, const std::string& is, const std::string& ought) {
-        if (is != ought) differences.push_back(fmt::format("{} is {}, the listener's is {}", field, is, ought));
+        if (is == ought) return;
+        differences.push_back(fmt::format("{} is {}, the listener's is {}", field, is, ought));
     };
     differs("spec.type", text_at(current, "spec.type", "ClusterIP"), text_at(wanted, "spec.type"));
     differs("spec.ports", ports_text(current), ports_text(wanted));

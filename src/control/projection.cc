@@ -1,5 +1,6 @@
 #include "control/projection.h"
 
+#include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -200,7 +201,9 @@ class Projection : public Reconciler {
         uname(&system);
         auto memory = first_line("/proc/meminfo");
         memory = fmt::format("{}Ki", trim(memory.substr(std::min(memory.size(), std::string_view("MemTotal:").size()), memory.rfind(' ') == std::string::npos ? 0 : memory.rfind(' ') - 9)));
-        const Json resources = {{"cpu", std::to_string(sysconf(_SC_NPROCESSORS_ONLN))}, {"memory", memory}, {"pods", "110"}};
+        struct statvfs disk{};
+        const auto bytes = statvfs(options_.data_folder.c_str(), &disk) == 0 ? disk.f_blocks * disk.f_frsize : 0;
+        const Json resources = {{"ephemeral-storage", fmt::format("{}Ki", bytes / 1024)}, {"cpu", std::to_string(sysconf(_SC_NPROCESSORS_ONLN))}, {"memory", memory}, {"pods", "110"}};
         auto ready = condition(before, "Ready", true, "PenstockReady", "penstock is running");
         // The heartbeat moves every five minutes: each step is a write.
         std::string beat;

@@ -149,6 +149,7 @@ Kind broker_listener() {
              text("serviceName", "Name of the Service; the listener's own name when absent. A Service that was there first is taken over when its type, ports and selector are the listener's; else it is left as it is, and the status says so."), ports},
             "Desired state."))},
         .columns = {{"Type", "spec.serviceType"}, {"Ports", "status.ports"}, {"Status", "status.runtimeStatus.status"}, {"Health", "status.healthState.status"},
+                    {"TLS", "#port-tls", "string", 1, "TLS of each port: Automatic, Manual or none."}, {"Authentication", "#port-authentication", "string", 1, "BrokerAuthentication of each port, or none."},
                     {"Message", "status.runtimeStatus.description", "string", 1}}};
 }
 

@@ -343,6 +343,10 @@ TEST(ListenerService, is_not_fought_over) {
     };
     EXPECT_TRUE(wait(objects, 20'000, [&] { return told().find("was there first, says something else and is left as it is") != std::string::npos; })) << told();
     EXPECT_EQ(*world.registry->get(core("Service"), space, "lan").value(), *first) << "not a byte of it is written";
+    std::string pods;
+    for (const auto& role : controller.roles()) pods += role.pod + " ";
+    for (const char* part : {"aio-broker-frontend-0", "aio-broker-backend-1-0", "aio-broker-authentication-0", "aio-broker-health-manager-0", "aio-broker-operator-0"})
+        EXPECT_NE(pods.find(part), std::string::npos) << "AIO's pages look for it: " << pods;
     // The person does what the message says: the listener gets its own, and says nothing any more.
     world.registry->remove(core("Service"), space, "lan").value();
     EXPECT_TRUE(wait(objects, 20'000, [&] {

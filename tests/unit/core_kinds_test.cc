@@ -436,6 +436,8 @@ TEST(Projection, endpoints_name_the_ports_that_are_open) {
         EXPECT_EQ(subset.contains("addresses"), open) << "the port that waits does not take the open one along: " << subset;
         EXPECT_EQ(subset.contains("notReadyAddresses"), !open);
     }
+    const auto node = *r->list(core("Node"), "").items.at(0);
+    EXPECT_TRUE(text_at(node, "status.capacity.ephemeral-storage").ends_with("Ki")) << node["status"]["capacity"];
     EXPECT_EQ(subsets("by-name")[0]["ports"][0]["port"], 31884) << "a name is that of the Pod's port";
     EXPECT_TRUE(subsets("by-name")[0].contains("notReadyAddresses")) << "the Pod is not ready, and nothing says that its ports are one by one";
     {
