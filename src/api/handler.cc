@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "base/utf8.h"
+#include "resources/versions.h"
 
 namespace penstock::api {
 
@@ -44,6 +45,8 @@ Form form_of(const std::string& accept) {
     }
     return Form::unacceptable;
 }
+
+std::string warning_header(const std::string& text) { return fmt::format("299 - \"{}\"", quotable(text)); }
 
 namespace {
 
@@ -193,13 +196,27 @@ Reply Handler::dispatch(const Request& request, const User& user) {
     // Asked before the path is known to exist: whoever may nothing learns nothing.
     if (!authorizer_.allows(user, access)) return route.kind != nullptr ? refuse_anonymous(user, access, route.kind) : failure_reply(403, "Forbidden", fmt::format("{} is forbidden: {}", access.resource, denial(user, access)));
     if (route.kind == nullptr || (scoped && !route.kind->namespaced)) return no_such_path();
+    route.shown = route.kind;
+    route.kind = &resources::kept_kind(*route.shown);
+    auto reply = serve(request, route, access, user);
+    if (!route.shown->deprecation.empty()) reply.headers.emplace_back("Warning", warning_header(route.shown->deprecation));
+    return reply;
+}
+
+Reply Handler::serve(const Request& request, const Route& route, const Access& access, const User& user) {
     const auto& kind = *route.kind;
+    if (!kind.refusal.empty() && request.method != "GET" && request.method != "DELETE") return failure_reply(405, "MethodNotAllowed", fmt::format("no {} here: {}", kind.kind, kind.refusal));
     if (!kind.stored) return route.name.empty() && request.method == "POST" ? review(request, route, user) : failure_reply(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
     if (kind.namespaced && route.name_space.empty() && !route.name.empty()) return no_such_path();
     if (!route.subresource.empty() && kind.built_in) {
         if (kind.kind == "ServiceAccount" && route.subresource == "token") return issue_token(request, route);
         if (kind.kind == "Pod" && route.subresource == "log") return pod_log(request, route);
         if (kind.kind == "Pod" && route.subresource == "portforward") return port_forward(request, route);
+        for (const char* name : {"exec", "attach", "ephemeralcontainers", "eviction"})
+            if (kind.kind == "Pod" && route.subresource == name) {
+                if (const auto pod = registry_.get(kind, route.name_space, route.name); !pod) return failure_reply(pod.error());
+                return failure_reply(405, "MethodNotAllowed", fmt::format("no {} here: Pod {} is a role of the penstock process on this machine and no container; `kubectl logs` shows what it does, a shell on the machine reaches the rest", name, route.name));
+            }
     }
     if (kind.kind == "Broker" && (route.subresource == "decisions" || route.subresource == "clients" || route.subresource == "traces")) {
         if (request.method != "GET") return failure_reply(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
@@ -212,7 +229,7 @@ Reply Handler::dispatch(const Request& request, const User& user) {
     const auto verbs = resources::verbs_of(kind);
     if (std::ranges::find(verbs, access.verb) == verbs.end()) {
         if (request.method == "GET" || request.method == "POST" || request.method == "PUT" || request.method == "PATCH" || request.method == "DELETE")
-            return failure_reply(405, "MethodNotAllowed", kind.read_only ? fmt::format("{} show what runs here and are written by Penstock alone", kind.plural) : "the server does not allow this method on the requested resource");
+            return failure_reply(405, "MethodNotAllowed", kind.read_only ? fmt::format("{} show what runs here and are written by Penstock alone{}", kind.plural, access.verb == "create" && kind.kind == "Pod" ? fmt::format("; {}", resources::workload_refusal) : "") : "the server does not allow this method on the requested resource");
         return failure_reply(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
     }
     return request.method == "GET" ? read(request, route) : write(request, route, user);

@@ -114,12 +114,14 @@ class Handler {
 
   private:
     struct Route {
-        const resources::Kind* kind = nullptr;
+        const resources::Kind* kind = nullptr;       ///< as which objects are kept
+        const resources::Kind* shown = nullptr;      ///< the version that was asked for: `kind`, or an earlier one
         std::string name_space;
         std::string name;
         std::string subresource;
     };
     Reply dispatch(const Request& request, const User& user);
+    Reply serve(const Request& request, const Route& route, const Access& access, const User& user);
     std::optional<Reply> impersonate(const Request& request, User& user) const;
     Reply refuse_anonymous(const User& user, const Access& access, const resources::Kind* kind) const;
 
@@ -165,6 +167,8 @@ std::string age_text(std::int64_t seconds);
 Reply json_reply(int status, const resources::Json& body);
 Reply failure_reply(const registry::Failure& failure);
 Reply failure_reply(int code, std::string reason, std::string message);
+/// The value of a `Warning` header (RFC 7234 section 5.5, code 299) as Kubernetes' clients read it.
+std::string warning_header(const std::string& text);
 std::string query_of(const Request& request, const char* key);
 /// The form an Accept header asks for: the first clause that can be served.
 enum class Form : std::uint8_t { plain, table, metadata, unacceptable };

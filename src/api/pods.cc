@@ -30,8 +30,10 @@ Reply Handler::pod_log(const Request& request, const Route& route) const {
 
     LogRequest wanted;
     const auto& annotations = at_path(**pod, "metadata.annotations");
+    // Held here: what split() answers points into it.
+    const auto modules = annotations.is_object() ? annotations.value("penstock.io/log-modules." + container, "") : std::string();
     if (annotations.is_object())
-        for (const auto module : split(annotations.value("penstock.io/log-modules." + container, ""), ',')) wanted.modules.emplace_back(module);
+        for (const auto module : split(modules, ',')) wanted.modules.emplace_back(module);
     auto number = [&](const char* key) -> std::optional<std::int64_t> { return parse_number<std::int64_t>(query_of(request, key)); };
     for (const char* key : {"tailLines", "sinceSeconds", "limitBytes"})
         if (!query_of(request, key).empty() && (!number(key) || *number(key) < 0)) return failure_reply(422, "Invalid", fmt::format("PodLogOptions \"{}\" is invalid: {}: Invalid value: \"{}\": must be a number of at least 0", route.name, key, query_of(request, key)));

@@ -1,4 +1,6 @@
 // Objects: get, list, watch, create, update, patch, delete.
+#include <unistd.h>
+
 #include <algorithm>
 
 #include <fmt/format.h>
@@ -6,6 +8,7 @@
 #include "api/handler.h"
 #include "base/text.h"
 #include "resources/protobuf.h"
+#include "resources/versions.h"
 
 namespace penstock::api {
 
@@ -18,12 +21,13 @@ using resources::text_at;
 namespace {
 
 constexpr std::size_t page_max = 100'000;
+const auto cores = static_cast<unsigned>(std::max<long>(1, sysconf(_SC_NPROCESSORS_ONLN)));
 
 std::string media_of(const Request& request) { return to_lower(trim(std::string_view(request.content_type).substr(0, request.content_type.find(';')))); }
 
-/// The object as the route's version of the kind has it: versions of a definition share their objects.
+/// The object as the route's version of the kind has it: versions of a kind share their objects.
 Json presented(const Kind& kind, const Json& object) {
-    if (!kind.dynamic || text_at(object, "apiVersion") == kind.api_version()) return object;
+    if (text_at(object, "apiVersion") == kind.api_version()) return object;
     auto out = object;
     out["apiVersion"] = kind.api_version();
     return out;
@@ -47,10 +51,6 @@ std::string manager_of(const Request& request) {
     return out.empty() ? "unknown" : printable(out);   // a header may have any bytes, an object has text
 }
 
-std::string warning_header(const std::string& text) {
-    return fmt::format("299 - \"{}\"", quotable(text));
-}
-
 }  // namespace
 
 Reply Handler::read(const Request& request, const Route& route) const {
@@ -60,9 +60,9 @@ Reply Handler::read(const Request& request, const Route& route) const {
     if (!route.name.empty()) {
         const auto found = registry_.get(kind, route.name_space, route.name);
         if (!found) return failure_reply(found.error());
-        if (form == Form::plain && !kind.dynamic) return {.body = text_of(**found) + "\n"};
+        if (form == Form::plain && !kind.dynamic && route.shown == route.kind) return {.body = text_of(**found) + "\n"};
         if (form == Form::table) return json_reply(200, make_table(kind, {*found}, text_at(**found, "metadata.resourceVersion"), include_object(request), true));
-        return json_reply(200, form == Form::metadata ? metadata_only(**found) : presented(kind, **found));
+        return json_reply(200, form == Form::metadata ? metadata_only(**found) : presented(*route.shown, **found));
     }
 
     auto selector = Selector::parse(kind, query_of(request, "labelSelector"), query_of(request, "fieldSelector"));
@@ -85,7 +85,7 @@ Reply Handler::read(const Request& request, const Route& route) const {
                             timeout_text));
         if (initial && match != "NotOlderThan") return invalid_query("ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
         Reply out;
-        out.watch = Watch{.kind = route.kind, .name_space = route.name_space, .selector = std::move(*selector), .from = version.value_or(0), .initial_state = initial || version.value_or(0) == 0,
+        out.watch = Watch{.kind = route.shown, .name_space = route.name_space, .selector = std::move(*selector), .from = version.value_or(0), .initial_state = initial || version.value_or(0) == 0,
                           .form = form == Form::table ? Watch::Form::table : form == Form::metadata ? Watch::Form::metadata : Watch::Form::plain, .bookmarks = bookmarks,
                           .mark_initial_end = initial && bookmarks, .timeout_s = timeout.value_or(0)};
         return out;
@@ -121,12 +121,12 @@ Reply Handler::read(const Request& request, const Route& route) const {
     }
     // Written item by item: a list of all objects need not exist a second time as a tree.
     const bool partial = form == Form::metadata;
-    Reply out{.body = fmt::format("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[", partial ? "PartialObjectMetadataList" : kind.kind + "List", partial ? "meta.k8s.io/v1" : kind.api_version(), metadata.dump())};
+    Reply out{.body = fmt::format("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[", partial ? "PartialObjectMetadataList" : kind.kind + "List", partial ? "meta.k8s.io/v1" : route.shown->api_version(), metadata.dump())};
     bool first = true;
     for (const auto& item : page->items) {
         if (!std::exchange(first, false)) out.body += ',';
-        const bool as_is = !partial && (!kind.dynamic || text_at(*item, "apiVersion") == kind.api_version());
-        out.body += as_is ? text_of(*item) : text_of(partial ? metadata_only(*item) : presented(kind, *item));
+        const bool as_is = !partial && text_at(*item, "apiVersion") == route.shown->api_version();
+        out.body += as_is ? text_of(*item) : text_of(partial ? metadata_only(*item) : presented(*route.shown, *item));
     }
     out.body += "]}\n";
     return out;
@@ -192,7 +192,9 @@ Reply Handler::write(const Request& request, const Route& route, const User& use
 
     auto answer = [&](const registry::Answer<registry::ObjectRef>& result, int code) {
         if (!result) return failure_reply(result.error());
-        auto out = form_of(request.accept) == Form::table ? json_reply(code, make_table(kind, {*result}, text_at(**result, "metadata.resourceVersion"), include_object(request), true)) : json_reply(code, presented(kind, **result));
+        auto out = form_of(request.accept) == Form::table ? json_reply(code, make_table(kind, {*result}, text_at(**result, "metadata.resourceVersion"), include_object(request), true)) : json_reply(code, presented(*route.shown, **result));
+        if (!status)
+            for (const auto& note : resources::notes(kind, **result, cores)) warnings.push_back(fmt::format("{}: {}{}", note.path, note.reason == "NoEffect" ? "has no effect: " : "", note.message));
         for (const auto& w : warnings) out.headers.emplace_back("Warning", warning_header(w));
         return out;
     };
@@ -211,8 +213,9 @@ Reply Handler::write(const Request& request, const Route& route, const User& use
         else return failure_reply(415, "UnsupportedMediaType", fmt::format("the body of the request was in an unknown format - accepted media types include: {}", accepted));
         if (type == registry::PatchType::apply) options.manager = query_of(request, "fieldManager");
         else if (!query_of(request, "force").empty()) return invalid_query("PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch");
-        const auto patch = body_of(request, code);
+        auto patch = body_of(request, code);
         if (!patch) return failure_reply(400, "BadRequest", fmt::format("the patch cannot be read: {}", patch.error().message));
+        if (auto converted = resources::convert(*route.shown, *patch, warnings); !converted) return failure_reply(422, "Invalid", fmt::format("{} \"{}\" is invalid: {}", route.shown->qualified_kind(), route.name, converted.error().message));
         if (kind.group == "rbac.authorization.k8s.io" && !user.is_master()) {
             // What would come of it is what must not exceed the caller's own rights.
             auto trial = options;
@@ -244,8 +247,9 @@ Reply Handler::write(const Request& request, const Route& route, const User& use
     }
     if (const auto given = text_at(*object, "kind"); !given.empty() && given != kind.kind)
         return failure_reply(400, "BadRequest", fmt::format("{} in version \"{}\" cannot be handled as a {}: the kind in the data ({}) does not match the expected kind ({})", given, kind.version, kind.kind, given, kind.kind));
-    if (const auto given = text_at(*object, "apiVersion"); !given.empty() && given != kind.api_version())
-        return failure_reply(400, "BadRequest", fmt::format("the API version in the data ({}) does not match the expected API version ({})", given, kind.api_version()));
+    if (const auto given = text_at(*object, "apiVersion"); !given.empty() && given != route.shown->api_version())
+        return failure_reply(400, "BadRequest", fmt::format("the API version in the data ({}) does not match the expected API version ({})", given, route.shown->api_version()));
+    if (auto converted = resources::convert(*route.shown, *object, warnings); !converted) return failure_reply(422, "Invalid", fmt::format("{} \"{}\" is invalid: {}", route.shown->qualified_kind(), text_at(*object, "metadata.name"), converted.error().message));
     if (const auto beyond = escalation(user, kind, route.name_space, *object)) return failure_reply(*beyond);
     if (request.method == "POST") {
         if (!route.name.empty() || (kind.namespaced && route.name_space.empty())) return not_allowed();
@@ -278,13 +282,13 @@ Reply Handler::remove(const Request& request, const Route& route, const registry
         Json items = Json::array();
         for (const auto& item : registry_.list(kind, route.name_space).items) {
             if (!selector->matches(*item)) continue;
-            if (registry_.remove(kind, text_at(*item, "metadata.namespace"), text_at(*item, "metadata.name"), how)) items.push_back(presented(kind, *item));
+            if (registry_.remove(kind, text_at(*item, "metadata.namespace"), text_at(*item, "metadata.name"), how)) items.push_back(presented(*route.shown, *item));
         }
-        return json_reply(200, {{"kind", kind.kind + "List"}, {"apiVersion", kind.api_version()}, {"metadata", {{"resourceVersion", std::to_string(registry_.version())}}}, {"items", items}});
+        return json_reply(200, {{"kind", kind.kind + "List"}, {"apiVersion", route.shown->api_version()}, {"metadata", {{"resourceVersion", std::to_string(registry_.version())}}}, {"items", items}});
     }
     const auto removed = registry_.remove(kind, route.name_space, route.name, how);
     if (!removed) return failure_reply(removed.error());
-    if (!removed->is_gone || (kind.built_in && (kind.kind == "Service" || kind.kind == "ServiceAccount"))) return json_reply(200, presented(kind, *removed->object));
+    if (!removed->is_gone || (kind.built_in && (kind.kind == "Service" || kind.kind == "ServiceAccount"))) return json_reply(200, presented(*route.shown, *removed->object));
     Json details = {{"name", route.name}, {"kind", kind.plural}, {"uid", text_at(*removed->object, "metadata.uid")}};
     if (!kind.group.empty()) details["group"] = kind.group;
     return json_reply(200, {{"kind", "Status"}, {"apiVersion", "v1"}, {"metadata", Json::object()}, {"status", "Success"}, {"details", details}});

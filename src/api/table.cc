@@ -124,9 +124,21 @@ std::string event_cell(const std::string& path, const Json& object) {
     return age_of(path == "#event-first" ? first : last);
 }
 
+/// What the spec asks of each port, one after the other as in the column of ports.
+std::string port_cell(const std::string& path, const Json& object) {
+    std::string out;
+    if (const auto& ports = at_path(object, "spec.ports"); ports.is_array())
+        for (const auto& port : ports) {
+            const auto word = path == "#port-tls" ? text_at(port, "tls.mode", at_path(port, "tls").is_object() ? "Automatic" : "none") : text_at(port, "authenticationRef", "none");
+            out += (out.empty() ? "" : ",") + word;
+        }
+    return out;
+}
+
 /// Cells that are not plain fields.
 std::string special_cell(const std::string& path, const Json& object) {
     if (path == "#none") return "<none>";
+    if (path == "#port-tls" || path == "#port-authentication") return port_cell(path, object);
     if (path == "#data") return std::to_string(at_path(object, "data").size() + at_path(object, "binaryData").size());
     if (path == "#secrets") return std::to_string(at_path(object, "secrets").size());
     if (path == "#external-ip" || path == "#ports" || path == "#selector") return service_cell(path, object);
@@ -212,13 +224,15 @@ Json make_table(const resources::Kind& kind, const std::vector<registry::ObjectR
     };
     // Events are told apart by what they are about; roles and definitions show when they were made.
     const bool is_event = kind.built_in && kind.kind == "Event";
-    const bool has_age = !is_event && (kind.columns.empty() || kind.columns[0].name != "Created At");
+    // A definition that names columns names them all.
+    const bool has_age = !is_event && !(kind.dynamic && !kind.columns.empty()) && (kind.columns.empty() || kind.columns[0].name != "Created At");
     if (!is_event) column("Name", "string", "name", "Name must be unique within a namespace.", 0);
+    // Kinds of Kubernetes itself show what is wide after the age, those of definitions before it.
     for (const auto& c : kind.columns)
-        if (c.priority == 0) column(c.name, "string", "", c.doc, c.priority);
+        if (c.priority == 0 || !kind.built_in) column(c.name, "string", "", c.doc, c.priority);
     if (has_age) column("Age", "string", "", "Time since creation.", 0);
     for (const auto& c : kind.columns)
-        if (c.priority > 0) column(c.name, "string", "", c.doc, c.priority);
+        if (c.priority > 0 && kind.built_in) column(c.name, "string", "", c.doc, c.priority);
     Json rows = Json::array();
     for (const auto& item : items) {
         Json cells = Json::array();
@@ -226,11 +240,11 @@ Json make_table(const resources::Kind& kind, const std::vector<registry::ObjectR
         auto put = [&](const resources::Column& c) { cells.push_back(printable(cell(c, *item))); };
         if (!is_event) cells.push_back(text_at(*item, "metadata.name"));
         for (const auto& c : kind.columns)
-            if (c.priority == 0) put(c);
+            if (c.priority == 0 || !kind.built_in) put(c);
         const auto created = parse_rfc3339(text_at(*item, "metadata.creationTimestamp"));
         if (has_age) cells.push_back(created < 0 ? "<unknown>" : age_text((wall_ms() - created) / 1000));
         for (const auto& c : kind.columns)
-            if (c.priority > 0) put(c);
+            if (c.priority > 0 && kind.built_in) put(c);
         Json row = {{"cells", cells}};
         if (include_object == "Object") row["object"] = *item;
         else if (include_object != "None") row["object"] = {{"kind", "PartialObjectMetadata"}, {"apiVersion", "meta.k8s.io/v1"}, {"metadata", (*item)["metadata"]}};

@@ -357,6 +357,7 @@ int run(const RunOptions& options) {
                                                         : std::vector<control::Role>{control::api_role()};
                          },
                      .manifests = [&] { return follow_board.why_not(); },
+                     .data_folder = options.data_folder,
                      .broker_elsewhere = !options.with_broker});
     api::Handler handler(**registry, tokens, version);
     auto certificates_figures = [&keeper, &objects] {

@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "client/manifest_files.h"
 #include "resources/text_rules.h"
+#include "resources/versions.h"
 
 namespace penstock::client {
 
@@ -126,9 +127,12 @@ std::vector<std::string> validate_documents(const std::vector<resources::Documen
             continue;
         }
         auto object = document.object;
-        auto faults = resources::prune_unknown(**kind, object);
-        if (!resources::apply_defaults(**kind, object)) faults.push_back({"", "FieldValueTooLong", fmt::format("Too long: with its defaults it would take more than {} bytes", resources::defaults_bytes_max)});
-        std::ranges::move(resources::validate(**kind, object), std::back_inserter(faults));
+        std::vector<std::string> old_spellings;
+        if (auto converted = resources::convert(**kind, object, old_spellings); !converted) out.push_back(fmt::format("{}: {}", place_of(document), converted.error().message));
+        const auto& kept = resources::kept_kind(**kind);
+        auto faults = resources::prune_unknown(kept, object);
+        if (!resources::apply_defaults(kept, object)) faults.push_back({"", "FieldValueTooLong", fmt::format("Too long: with its defaults it would take more than {} bytes", resources::defaults_bytes_max)});
+        std::ranges::move(resources::validate(kept, object), std::back_inserter(faults));
         for (const auto& fault : faults) out.push_back(fmt::format("{}: {}: {}", place_of(document), fault.path, fault.message));
     }
     return out;

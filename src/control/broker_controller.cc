@@ -13,6 +13,7 @@
 #include "auth/held.h"
 #include "control/certificate_outlook.h"
 #include "control/custom_server.h"
+#include "control/listener_service.h"
 #include "registry/admission.h"
 #include "resources/field_set.h"
 
@@ -411,6 +412,8 @@ bool BrokerController::reconcile() {
                 secure(port, listener);
                 if (!port.blocked.empty()) stay_open(port);
             }
+    std::erase_if(service_faults_, [&](const auto& entry) { return std::ranges::none_of(listeners, [&](const Json& l) { return name_of(l) == entry.first; }); });
+    for (const auto& listener : listeners) claim_service(listener, plan);
     security_.sweep();
     keep_leaving(plan, listeners, chosen != nullptr);
     pool_max_ = plan.config.pool_bytes;
@@ -472,7 +475,7 @@ bool BrokerController::reconcile() {
     for (const auto& item : news)
         for (const auto& listener : listeners)
             if (item.listener == text_at(listener, "metadata.namespace") + "/" + text_at(listener, "metadata.name")) recorder_.record(listener, item.type, item.reason, item.message);
-    bool complete = metrics_fault.empty() && workers_wait.empty();
+    bool complete = metrics_fault.empty() && workers_wait.empty() && std::ranges::all_of(service_faults_, [](const auto& entry) { return entry.second.why.empty() || entry.second.is_refused; });
     for (std::size_t i = 0; i < states.size(); ++i) complete &= states[i].is_open || !plan.ports[i].blocked.empty();
     return complete;
 }
@@ -518,52 +521,51 @@ void BrokerController::adopt(const Json& listener, const Json& broker) {
     [[maybe_unused]] const auto done = objects_.patch(kind_of("BrokerListener"), text_at(listener, "metadata.namespace"), text_at(listener, "metadata.name"), registry::PatchType::merge, patch, manager_name);
 }
 
+void BrokerController::claim_service(const Json& listener, Plan& plan) {
+    const auto space = text_at(listener, "metadata.namespace"), name = text_at(listener, "metadata.name");
+    const auto current = objects_.get(service_kind(), space, text_at(listener, "spec.serviceName", name));
+    auto& fault = service_faults_[name_of(listener)];
+    auto refusal = current != nullptr ? service_refusal(*current, listener, service_of(listener, plan, {}, in_cluster_, current.get())) : std::string();
+    if (!refusal.empty() && refusal != fault.why) log::warn("control", "{} listener={}/{}", refusal, space, name);
+    if (!refusal.empty() || fault.is_refused) fault = {.why = refusal, .is_refused = !refusal.empty()};
+    if (fault.why.empty()) return;
+    const auto port = std::ranges::find_if(plan.ports, [&](const PlannedPort& p) { return !p.is_leaving && p.name_space == space && p.listener == name; });
+    if (port != plan.ports.end()) port->warnings.push_back(fault.why);
+}
+
 void BrokerController::put_service(const Json& listener, const Plan& plan, const std::vector<broker::ListenerState>& states) {
+    auto& fault = service_faults_[name_of(listener)];
+    if (fault.is_refused) return;
     const auto space = text_at(listener, "metadata.namespace"), name = text_at(listener, "metadata.name");
     const auto service_name = text_at(listener, "spec.serviceName", name);
-    Json ports = Json::array();
-    std::string type = "ClusterIP";
-    for (std::size_t i = 0; i < plan.ports.size(); ++i) {
-        const auto& port = plan.ports[i];
-        if (port.listener != name || port.name_space != space) continue;
-        type = port.service_type == "ClusterIp" ? "ClusterIP" : port.service_type;
-        const auto number = states[i].is_open && port.port == 0 ? states[i].bound_port : port.port;
-        Json entry = {{"name", fmt::format("mqtt-{}", number)}, {"port", number}, {"targetPort", in_cluster_ && states[i].is_open ? states[i].bound_port : number}, {"protocol", "TCP"}};
-        if (type == "NodePort") entry["nodePort"] = port.config.port;
-        ports.push_back(std::move(entry));
-    }
-    const auto addresses = io::machine_addresses();
-    const auto host = addresses.empty() ? std::string("127.0.0.1") : addresses.front();
-    Json object = {{"apiVersion", "v1"}, {"kind", "Service"},
-                   {"metadata", {{"name", service_name}, {"namespace", space},
-                                 {"labels", {{"app.kubernetes.io/name", "microsoft-iotoperations-mqttbroker"}}},
-                                 {"ownerReferences", Json::array({{{"apiVersion", text_at(listener, "apiVersion")}, {"kind", "BrokerListener"}, {"name", name}, {"uid", text_at(listener, "metadata.uid")}, {"controller", true}}})}}},
-                   {"spec", {{"type", type}, {"ports", ports}, {"selector", {{"app.kubernetes.io/name", "microsoft-iotoperations-mqttbroker"}, {"tier", "frontend"}}}}},
-                   {"status", {{"loadBalancer", type == "LoadBalancer" ? Json{{"ingress", Json::array({{{"ip", host}}})}} : Json::object()}}}};
-    const auto status = object["status"];
-    object.erase("status");
-    if (!in_cluster_) {
-        object["spec"]["clusterIP"] = "127.0.0.1";
-        // Clients reach a LoadBalancer's port itself; there is no second port behind it.
-        if (type == "LoadBalancer") object["spec"]["allocateLoadBalancerNodePorts"] = false;
-    }
+    const auto current = objects_.get(service_kind(), space, service_name);
+    const auto object = service_of(listener, plan, states, in_cluster_, current.get());
     auto put_status = [&] {
-        if (!in_cluster_) write_status(service_kind(), space, service_name, status);   // a cluster's own controllers say where it is
+        if (in_cluster_) return;   // a cluster's own controllers say where it is
+        const auto addresses = io::machine_addresses();
+        const auto host = addresses.empty() ? std::string("127.0.0.1") : addresses.front();
+        const bool is_balanced = text_at(object, "spec.type") == "LoadBalancer";
+        write_status(service_kind(), space, service_name, {{"loadBalancer", is_balanced ? Json{{"ingress", Json::array({{{"ip", host}}})}} : Json::object()}});
     };
     // Owned by right and applied as a whole: what others added to the Service stays theirs. Nothing is sent when it is so already.
-    const auto current = objects_.get(service_kind(), space, service_name);
-    const bool as_wanted = current != nullptr && resources::merge_applied(*current, object, service_kind().schema) == *current && at_path(*current, "spec.ports").size() == ports.size();
-    if (as_wanted) return put_status();
-    if (auto applied = objects_.patch(service_kind(), space, service_name, registry::PatchType::apply, object, manager_name); !applied)
-        log::warn("control", "the Service of a listener was not written listener={}/{} why=\"{}\"", space, name, applied.error().message);
+    const bool as_wanted = current != nullptr && resources::merge_applied(*current, object, service_kind().schema) == *current && at_path(*current, "spec.ports").size() == object["spec"]["ports"].size();
+    if (as_wanted) {
+        fault = {};
+        return put_status();
+    }
+    if (auto applied = objects_.patch(service_kind(), space, service_name, registry::PatchType::apply, object, manager_name); !applied) {
+        auto why = fmt::format("Service {}/{} was not written: {}", space, service_name, applied.error().message);
+        if (why != fault.why) log::warn("control", "{} listener={}/{}", why, space, name);
+        fault.why = std::move(why);
+        return;
+    }
+    fault = {};
     put_status();
     // A listener that was renamed to another Service leaves the old one behind; it goes.
-    for (const auto& other : objects_.list(service_kind(), space)) {
-        const auto& owners = at_path(*other, "metadata.ownerReferences");
-        if (owners.is_array() && !owners.empty() && text_at(owners[0], "uid") == text_at(listener, "metadata.uid") && text_at(*other, "metadata.name") != service_name) {
+    for (const auto& other : objects_.list(service_kind(), space))
+        if (is_owned_by(*other, listener) && text_at(*other, "metadata.name") != service_name) {
             [[maybe_unused]] const auto removed = objects_.remove(service_kind(), space, text_at(*other, "metadata.name"));
         }
-    }
 }
 
 void BrokerController::write_status(const resources::Kind& kind, const std::string& space, const std::string& name, const Json& status) {
@@ -585,12 +587,20 @@ void BrokerController::publish_sys(std::int64_t now) {
 std::vector<Role> BrokerController::roles() {
     const auto missing = not_ready();
     const std::lock_guard lock(guard_);
-    Role broker{.pod = "aio-broker-frontend-0", .container = "broker", .component = "frontend", .log_modules = {"broker", "session", "mqtt", "topics", "store", "io", "tls", "auth"}, .ports = {}, .ready = missing.empty() && server_ != nullptr, .why_not = missing};
+    // Its log has what becomes of the broker as a whole too: its start, its listeners, what was read back.
+    Role broker{.pod = "aio-broker-frontend-0", .container = "broker", .component = "frontend", .log_modules = {"broker", "session", "mqtt", "topics", "store", "io", "tls", "auth", "control", "app"}, .ports = {}, .ready = missing.empty() && server_ != nullptr, .why_not = missing};
     for (const auto& state : states_)
         if (state.is_open) broker.ports.emplace_back(fmt::format("mqtt-{}", state.bound_port), state.bound_port);
     std::vector<Role> out{broker};
     out.push_back({.pod = "aio-broker-operator-0", .container = "operator", .component = "operator", .log_modules = {"control", "app"}, .ports = {}, .why_not = {}});
     out.push_back(api_role());
+    // The parts under which AIO's pages look for what the one process does here.
+    auto part = [&](const char* pod, const char* container, const char* component, std::vector<std::string> modules) {
+        out.push_back({.pod = pod, .container = container, .component = component, .log_modules = std::move(modules), .ports = {}, .ready = server_ != nullptr, .why_not = server_ != nullptr ? "" : missing});
+    };
+    part("aio-broker-backend-1-0", "broker", "backend", {"store"});
+    part("aio-broker-authentication-0", "authentication", "authentication", {"auth", "tls"});
+    part("aio-broker-health-manager-0", "health-manager", "health-manager", {"control"});
     if (plan_.self_check) {
         const auto fault = std::ranges::find_if(selftest_.latest, [](const auto& result) { return !result.ok(); });
         const bool good = fault == selftest_.latest.end();

@@ -103,6 +103,8 @@ class BrokerController {
     /// Statuses of the BrokerAuthentications and BrokerAuthorizations.
     void report_rules(const Plan& plan);
     resources::Json broker_status(const resources::Json& broker, const Plan& plan, const std::vector<broker::ListenerState>& states) const;
+    /// Looks whether the listener may write its Service, and warns where not.
+    void claim_service(const resources::Json& listener, Plan& plan);
     void put_service(const resources::Json& listener, const Plan& plan, const std::vector<broker::ListenerState>& states);
     void adopt(const resources::Json& listener, const resources::Json& broker);
     void write_status(const resources::Kind& kind, const std::string& space, const std::string& name, const resources::Json& status);
@@ -131,6 +133,11 @@ class BrokerController {
         std::string why;
         std::shared_ptr<auth::Authenticator> holder;
     };
+    struct ServiceFault {
+        std::string why;                           ///< empty: all is well
+        bool is_refused = false;                   ///< the Service is somebody else's
+    };
+    std::map<std::string, ServiceFault> service_faults_;   ///< by listener; the engine's thread alone
     bool has_looked_ = false;                      ///< the engine's thread alone
     std::map<std::string, Held> held_;             ///< by port; the engine's thread alone, as the next two
     struct Leaving {

@@ -132,7 +132,10 @@ Json BrokerController::broker_status(const Json& broker, const Plan& plan, const
     std::string closed;
     for (const auto& state : states)
         if (!state.is_open) closed += fmt::format("{}{} port {}", closed.empty() ? "" : ", ", state.config.resource, state.config.port);
-    std::string description = "All replicas are running";
+    std::string description = "All replicas are running", capped;
+    for (const auto& note : plan.notes)
+        if (note.reason == "Capped") capped += fmt::format("{}{}: {}", capped.empty() ? "" : "; ", note.path, note.message);
+    if (!capped.empty()) description = "Running, with less than asked for: " + capped;
     if (!closed.empty()) description += "; listeners not open: " + closed;
     if (!health.message.empty()) description += "; " + health.message;
     for (const auto& finding : all)

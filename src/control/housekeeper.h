@@ -32,6 +32,7 @@ struct HousekeeperOptions {
     /// Why the manifests that are followed are not in force as they stand; empty when they are. Shown by the Node's condition
     /// ManifestsApplied.
     std::function<std::string()> manifests;
+    std::string data_folder = "/";       ///< whose disk is the Node's ephemeral-storage
     bool broker_elsewhere = false;       ///< the broker is another process, which may be gone while its statuses stand
 };
 

@@ -101,11 +101,7 @@ Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigne
         if (!equal_no_case(text_at(broker, "spec.diagnostics.traces.selfTracing.mode"), "Disabled")) out.self_tracing_interval = static_cast<int>(number_at(broker, "spec.diagnostics.traces.selfTracing.intervalSeconds", 30));
     }
 
-    if (const auto* kind = resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker")) out.notes = resources::notes(*kind, broker);
-    if (out.redundancy_factor > 1)
-        out.notes.push_back({"spec.cardinality.backendChain.redundancyFactor", "NoEffect", "one machine keeps one copy of the state"});
-    if (at_path(broker, "spec.cardinality").is_object() && static_cast<std::uint32_t>(out.frontend_replicas * out.frontend_workers) > cores)
-        out.notes.push_back({"spec.cardinality.frontend", "Capped", fmt::format("{} workers are wanted, this machine has {} cores", out.frontend_replicas * out.frontend_workers, cores)});
+    if (const auto* kind = resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker")) out.notes = resources::notes(*kind, broker, cores);
 
     for (const auto& listener : listeners) {
         const auto type = resources::canonical({"ClusterIp", "LoadBalancer", "NodePort"}, text_at(listener, "spec.serviceType", "ClusterIp"));

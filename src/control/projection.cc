@@ -1,5 +1,6 @@
 #include "control/projection.h"
 
+#include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@ using resources::text_at;
 namespace {
 
 constexpr std::int64_t look_again_ms = 2000, heartbeat_ms = 300'000;
+constexpr const char* manager = "penstock-projection";
 constexpr const char* product_label = "microsoft-iotoperations-mqttbroker";
 
 std::string os_name() {
@@ -80,10 +82,9 @@ class Projection : public Reconciler {
         const auto address = addresses.empty() ? std::string("127.0.0.1") : addresses.front();
         put(node_kind(), "", node_name_, node(address));
         const auto roles = options_.roles();
-        for (const auto& role : roles) {
-            put_pod(role, address);
-            if (role.component == "diagnostics-service") put_diagnostics_service(role);
-        }
+        for (const auto& role : roles) put_pod(role, address);
+        const auto diagnostics = std::ranges::find(roles, "diagnostics-service", &Role::component);
+        put_diagnostics_service(diagnostics != roles.end() ? &*diagnostics : nullptr);
         for (const auto& service : registry_.list(service_kind(), "").items) put_endpoints(*service);
         for (const auto& pod : registry_.list(pod_kind(), "").items) {
             const auto name = text_at(*pod, "metadata.name");
@@ -99,58 +100,98 @@ class Projection : public Reconciler {
     static const resources::Kind& service_kind() { return *resources::find_kind("v1", "Service"); }
     static const resources::Kind& endpoints_kind() { return *resources::find_kind("v1", "Endpoints"); }
 
-    /// The Service under which AIO's tools look for the metrics.
-    void put_diagnostics_service(const Role& role) {
+    /// The Service under which AIO's tools look for the metrics. One that somebody else made under this name is left alone.
+    void put_diagnostics_service(const Role* role) {
+        constexpr const char* name = "aio-broker-diagnostics-service";
+        const auto current = registry_.get(service_kind(), options_.name_space, name);
+        if (current && !is_ours(**current)) return;
+        if (role == nullptr) {
+            if (current) [[maybe_unused]] const auto gone = registry_.remove(service_kind(), options_.name_space, name);
+            return;
+        }
         Json ports = Json::array();
-        for (const auto& [name, port] : role.ports) ports.push_back({{"name", name}, {"port", port}, {"protocol", "TCP"}});
-        const Json object = {{"apiVersion", "v1"}, {"kind", "Service"}, {"metadata", {{"name", "aio-broker-diagnostics-service"}, {"labels", {{"app.kubernetes.io/name", product_label}}}}},
-                             {"spec", {{"type", "ClusterIP"}, {"selector", {{"app.kubernetes.io/component", role.component}}}, {"ports", ports}}}};
-        [[maybe_unused]] const auto done = registry_.patch(service_kind(), options_.name_space, "aio-broker-diagnostics-service", registry::PatchType::apply, object, false, {.manager = "penstock-projection", .force = true});
+        for (const auto& [word, port] : role->ports) ports.push_back({{"name", word}, {"port", port}, {"protocol", "TCP"}});
+        const Json object = {{"apiVersion", "v1"}, {"kind", "Service"}, {"metadata", {{"name", name}, {"labels", {{"app.kubernetes.io/name", product_label}}}}},
+                             {"spec", {{"type", "ClusterIP"}, {"selector", {{"app.kubernetes.io/component", role->component}}}, {"ports", ports}}}};
+        [[maybe_unused]] const auto done = registry_.patch(service_kind(), options_.name_space, name, registry::PatchType::apply, object, false, {.manager = manager, .force = true});
     }
 
-    /// The addresses behind a Service with a selector: the Pods that are ready and match it.
+    static bool is_ours(const Json& object) {
+        const auto& managers = at_path(object, "metadata.managedFields");
+        return managers.is_array() && std::ranges::any_of(managers, [](const Json& entry) { return text_at(entry, "manager") == manager && text_at(entry, "subresource").empty(); });
+    }
+
+    /// The number behind a port of a Service: of the Pod's port that has the name, where it is a name. 0: the Pod has none.
+    static int target_of(const Json& port, const Json& pod) {
+        if (!port.contains("targetPort")) return resources::integer_of(port, "port");
+        if (port["targetPort"].is_number_integer()) return resources::integer_of(port, "targetPort");
+        for (const auto& container : at_path(pod, "spec.containers"))
+            for (const auto& there : at_path(container, "ports"))
+                if (text_at(there, "name") == text_at(port, "targetPort")) return resources::integer_of(there, "containerPort");
+        return 0;
+    }
+    static bool has_port(const Json& pod, int number) {
+        for (const auto& container : at_path(pod, "spec.containers"))
+            for (const auto& there : at_path(container, "ports"))
+                if (resources::integer_of(there, "containerPort") == number) return true;
+        return false;
+    }
+
+    /// The addresses behind a Service with a selector: the Pods that match it, and are ready. Of the Service of a listener each port
+    /// counts for itself: one that waits for its certificate does not take the open ones along.
     void put_endpoints(const Json& service) {
         const auto& selector = at_path(service, "spec.selector");
         if (!selector.is_object() || selector.empty()) return;
         const auto space = text_at(service, "metadata.namespace"), name = text_at(service, "metadata.name");
-        Json ready = Json::array(), waiting = Json::array(), ports = Json::array();
-        for (const auto& pod : registry_.list(pod_kind(), space).items) {
-            const auto& labels = at_path(*pod, "metadata.labels");
-            bool matches = labels.is_object();
-            for (const auto& [key, value] : selector.items()) matches = matches && labels.contains(key) && labels[key] == value;
-            if (!matches) continue;
-            bool is_ready = false;
-            for (const auto& c : at_path(*pod, "status.conditions")) is_ready |= text_at(c, "type") == "Ready" && text_at(c, "status") == "True";
-            const Json address = {{"ip", text_at(*pod, "status.podIP")}, {"nodeName", node_name_}, {"targetRef", {{"kind", "Pod"}, {"namespace", space}, {"name", text_at(*pod, "metadata.name")}, {"uid", text_at(*pod, "metadata.uid")}}}};
-            (is_ready ? ready : waiting).push_back(address);
-        }
+        const auto& owners = at_path(service, "metadata.ownerReferences");
+        const bool is_listener = owners.is_array() && std::ranges::any_of(owners, [](const Json& owner) { return text_at(owner, "kind") == "BrokerListener"; });
+        // Ports that lead to the same addresses are one subset.
+        std::map<std::pair<Json, Json>, Json> subsets;
         for (const auto& port : at_path(service, "spec.ports")) {
-            const auto& target = port.contains("targetPort") && port["targetPort"].is_number() ? port["targetPort"] : port["port"];
-            Json entry = {{"port", target}, {"protocol", text_at(port, "protocol", "TCP")}};
-            if (const auto word = text_at(port, "name"); !word.empty()) entry["name"] = word;
-            ports.push_back(std::move(entry));
+            std::map<int, std::pair<Json, Json>> by_target;   // ready, and not
+            for (const auto& pod : registry_.list(pod_kind(), space).items) {
+                const auto& labels = at_path(*pod, "metadata.labels");
+                bool matches = labels.is_object();
+                for (const auto& [key, value] : selector.items()) matches = matches && labels.contains(key) && labels[key] == value;
+                const auto target = matches ? target_of(port, *pod) : 0;
+                if (target == 0) continue;
+                bool is_ready = false;
+                for (const auto& c : at_path(*pod, "status.conditions")) is_ready |= text_at(c, "type") == "Ready" && text_at(c, "status") == "True";
+                if (is_listener) is_ready = has_port(*pod, target);
+                auto& [ready, waiting] = by_target[target];
+                (is_ready ? ready : waiting).push_back({{"ip", text_at(*pod, "status.podIP")}, {"nodeName", node_name_}, {"targetRef", {{"kind", "Pod"}, {"namespace", space}, {"name", text_at(*pod, "metadata.name")}, {"uid", text_at(*pod, "metadata.uid")}}}});
+            }
+            for (auto& [target, addresses] : by_target) {
+                Json entry = {{"port", target}, {"protocol", text_at(port, "protocol", "TCP")}};
+                if (const auto word = text_at(port, "name"); !word.empty()) entry["name"] = word;
+                subsets[std::move(addresses)].push_back(std::move(entry));
+            }
         }
-        Json subset = {{"ports", ports}};
-        if (!ready.empty()) subset["addresses"] = ready;
-        if (!waiting.empty()) subset["notReadyAddresses"] = waiting;
+        Json list = Json::array();
+        for (const auto& [addresses, ports] : subsets) {
+            Json subset = {{"ports", ports}};
+            if (!addresses.first.empty()) subset["addresses"] = addresses.first;
+            if (!addresses.second.empty()) subset["notReadyAddresses"] = addresses.second;
+            list.push_back(std::move(subset));
+        }
         const Json object = {{"apiVersion", "v1"}, {"kind", "Endpoints"},
                              {"metadata", {{"name", name}, {"ownerReferences", Json::array({{{"apiVersion", "v1"}, {"kind", "Service"}, {"name", name}, {"uid", text_at(service, "metadata.uid")}}})}}},
-                             {"subsets", ready.empty() && waiting.empty() ? Json::array() : Json::array({subset})}};
-        [[maybe_unused]] const auto done = registry_.patch(endpoints_kind(), space, name, registry::PatchType::apply, object, false, {.manager = "penstock-projection", .force = true});
+                             {"subsets", list}};
+        [[maybe_unused]] const auto done = registry_.patch(endpoints_kind(), space, name, registry::PatchType::apply, object, false, {.manager = manager, .force = true});
     }
 
     /// Creates or brings up to date: metadata and spec by patch, then the status.
     void put(const resources::Kind& kind, const std::string& space, const std::string& name, Json object) {
         const auto status = object["status"];
         object.erase("status");
-        const registry::WriteOptions options{.manager = "penstock-projection"};
+        const registry::WriteOptions options{.manager = manager};
         const auto current = registry_.get(kind, space, name);
         if (!current) {
             if (!registry_.create(kind, space, object, options)) return;   // the namespace is ending, or the disk is full: it is tried again
         } else {
             [[maybe_unused]] const auto done = registry_.patch(kind, space, name, registry::PatchType::merge, object, false, options);
         }
-        registry_.put_status(kind, space, name, status, "penstock-projection");
+        registry_.put_status(kind, space, name, status, manager);
     }
 
     Json node(const std::string& address) {
@@ -160,7 +201,9 @@ class Projection : public Reconciler {
         uname(&system);
         auto memory = first_line("/proc/meminfo");
         memory = fmt::format("{}Ki", trim(memory.substr(std::min(memory.size(), std::string_view("MemTotal:").size()), memory.rfind(' ') == std::string::npos ? 0 : memory.rfind(' ') - 9)));
-        const Json resources = {{"cpu", std::to_string(sysconf(_SC_NPROCESSORS_ONLN))}, {"memory", memory}, {"pods", "110"}};
+        struct statvfs disk{};
+        const auto bytes = statvfs(options_.data_folder.c_str(), &disk) == 0 ? disk.f_blocks * disk.f_frsize : 0;
+        const Json resources = {{"ephemeral-storage", fmt::format("{}Ki", bytes / 1024)}, {"cpu", std::to_string(sysconf(_SC_NPROCESSORS_ONLN))}, {"memory", memory}, {"pods", "110"}};
         auto ready = condition(before, "Ready", true, "PenstockReady", "penstock is running");
         // The heartbeat moves every five minutes: each step is a write.
         std::string beat;

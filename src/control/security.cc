@@ -87,9 +87,20 @@ std::vector<std::string> expected_hosts(const Json& listener) {
 
 namespace {
 
+/// A certificate that somebody made for a port that the network reaches: the names in it are those that he has clients use. It is
+/// enough that one of them leads here; what lives in a DNS elsewhere is not known here and is taken to.
+bool names_are_chosen(const crypto::Certificate& leaf, const SecurityBuilder::Dialled& dialled) {
+    if (dialled.is_automatic || equal_no_case(text_at(dialled.listener, "spec.serviceType", "ClusterIp"), "ClusterIp")) return false;
+    const auto service = text_at(dialled.listener, "spec.serviceName", text_at(dialled.listener, "metadata.name"));
+    auto stays_here = [&](const std::string& name) { return name == "localhost" || name == "127.0.0.1" || name == "::1" || name == service || name.starts_with(service + "."); };
+    if (std::ranges::any_of(leaf.dns_names(), [&](const auto& name) { return !stays_here(name); })) return true;
+    return std::ranges::any_of(dialled.expected, [&](const auto& host) { return !stays_here(host) && leaf.covers(host); });
+}
+
 /// The names that `host` is missing from are told with what the certificate has instead.
 std::string uncovered_warning(const crypto::Certificate& leaf, const SecurityBuilder::Dialled& dialled) {
     std::string missing;
+    if (names_are_chosen(leaf, dialled)) return {};
     for (const auto& host : dialled.expected) {
         // The Service's names are for pods; on one machine they matter where the certificate is ours.
         const auto service = text_at(dialled.listener, "spec.serviceName", text_at(dialled.listener, "metadata.name"));

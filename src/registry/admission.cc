@@ -54,6 +54,30 @@ void check_annotation(const Json& object, const char* key, std::initializer_list
     faults.push_back({fmt::format("metadata.annotations[{}]", key), "FieldValueNotSupported", fmt::format("Unsupported value: \"{}\": supported values: {}", value, list)});
 }
 
+/// What the issuer would refuse later: `spec` has duration and renewBefore, `wants` says how long a certificate lives otherwise.
+void check_renewal(const Json& spec, const std::string& path, const char* wants, std::vector<Fault>& faults) {
+    constexpr std::int64_t shortest_ms = 3'600'000, soonest_ms = 300'000;
+    const auto duration = text_at(spec, "duration", wants), before = text_at(spec, "renewBefore");
+    const auto lives = parse_duration_ms(duration);
+    if (!lives) return;   // told by the field itself
+    if (*lives < shortest_ms) faults.push_back({path + ".duration", "FieldValueInvalid", fmt::format("Invalid value: \"{}\": must be at least 1h", duration)});
+    if (before.empty()) return;
+    const auto ahead = parse_duration_ms(before);
+    if (!ahead || *ahead < soonest_ms || *ahead >= *lives)
+        faults.push_back({path + ".renewBefore", "FieldValueInvalid", fmt::format("Invalid value: \"{}\": must be at least 5m and below the duration ({})", before, duration)});
+}
+
+void check_renewals(const resources::Kind& kind, const Json& object, std::vector<Fault>& faults) {
+    const auto& spec = resources::at_path(object, "spec");
+    if (kind.group == "cert-manager.io" && kind.kind == "Certificate") check_renewal(spec, "spec", "2160h", faults);
+    if (kind.group != "mqttbroker.iotoperations.azure.com") return;
+    if (const auto& internal = resources::at_path(spec, "advanced.internalCerts"); internal.is_object()) check_renewal(internal, "spec.advanced.internalCerts", "", faults);
+    if (const auto& ports = resources::at_path(spec, "ports"); ports.is_array())
+        for (std::size_t i = 0; i < ports.size(); ++i)
+            if (const auto& automatic = resources::at_path(ports[i], "tls.certManagerCertificateSpec"); automatic.is_object())
+                check_renewal(automatic, fmt::format("spec.ports[{}].tls.certManagerCertificateSpec", i), "2160h", faults);
+}
+
 void admit_listener(const Json& object, const std::vector<ObjectRef>& peers, const std::vector<ObjectRef>& brokers, std::vector<Fault>& faults) {
     const auto broker = broker_of(object);
     if (broker.empty()) faults.push_back({"spec.brokerRef", "FieldValueRequired", "Required value: the name of the Broker, here or as an owner reference of kind Broker"});
@@ -199,7 +223,10 @@ void admit_authorization(const Json& object, std::vector<Fault>& faults) {
 
 void admit(const resources::Kind& kind, const Json& object, const Json* previous, const Peers& peers, std::vector<Fault>& faults) {
     if (kind.built_in) return admit_core(kind, object, previous, peers, faults);
-    if (kind.group != "mqttbroker.iotoperations.azure.com" || !faults.empty()) return;
+    const bool has_schema_faults = !faults.empty();   // the rules below rely on types
+    // What an older version let in stays editable: only times that are new are looked at.
+    if (faults.empty() && (previous == nullptr || resources::at_path(*previous, "spec") != resources::at_path(object, "spec"))) check_renewals(kind, object, faults);
+    if (kind.group != "mqttbroker.iotoperations.azure.com" || has_schema_faults) return;
     const auto space = text_at(object, "metadata.namespace");
     auto nearby = [&](const char* name) {
         auto out = peers.list("mqttbroker.iotoperations.azure.com/v1", name);

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "resources/definition.h"
 #include "resources/merge.h"
+#include "resources/versions.h"
 
 namespace penstock::registry {
 
@@ -94,7 +95,9 @@ Result<void> Registry::load(const std::string& path) {
     auto last = database_.last_version();
     if (!last) return std::unexpected(last.error());
     version_ = *last;
-    for (const auto& kind : resources::all_kinds()) kinds_.push_back(&kind);
+    // The version that is kept comes first: discovery prefers it, and objects are told of under it.
+    for (const auto* kinds : {&resources::all_kinds(), &resources::earlier_versions(), &resources::workload_kinds()})
+        for (const auto& kind : *kinds) kinds_.push_back(&kind);
 
     struct Row {
         std::string kind;

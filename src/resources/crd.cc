@@ -35,6 +35,7 @@ Json definition_of(const Kind& kind) {
     schema["properties"]["metadata"] = {{"type", "object"}};
     Json columns = Json::array();
     for (const auto& column : kind.columns) {
+        if (column.path.starts_with('#')) continue;   // made of several fields, which a JSONPath cannot
         Json one = {{"name", column.name}, {"type", column.type}, {"jsonPath", "." + column.path}};
         if (column.priority > 0) one["priority"] = column.priority;
         if (!column.doc.empty()) one["description"] = column.doc;

@@ -128,7 +128,7 @@ Kind broker_listener() {
         "TLS of the port; absent: plaintext.");
     auto ports = required(list("ports",
         {required(number("port", 0, 65'535, nullptr, "Port number; unique across all listeners of the broker. 0 picks a free one, shown in the status.")),
-         number("nodePort", 0, 65'535, nullptr, "Port on all interfaces for NodePort listeners; `port` itself when absent."),
+         number("nodePort", 0, 65'535, nullptr, "Port on all interfaces for NodePort listeners, 30000 to 32767. Absent: `port` itself if it is in that range, else 30000 + port mod 2768."),
          choice("protocol", {"Mqtt", "WebSockets"}, "Mqtt", "Transport."),
          text("authenticationRef", "Name of a BrokerAuthentication; absent: anybody may connect."),
          text("authorizationRef", "Name of a BrokerAuthorization; absent: everything is allowed."), tls},
@@ -146,9 +146,10 @@ Kind broker_listener() {
         .fields = {required(object("spec",
             {text("brokerRef", "Name of the Broker; or an owner reference of kind Broker."),
              choice("serviceType", {"ClusterIp", "LoadBalancer", "NodePort"}, "ClusterIp", "Which interfaces are bound. One listener per type, unless the Broker has annotation `penstock.io/listeners-per-service-type: Any`."),
-             text("serviceName", "Name of the Service; the listener's own name when absent."), ports},
+             text("serviceName", "Name of the Service; the listener's own name when absent. A Service that was there first is taken over when its type, ports and selector are the listener's; else it is left as it is, and the status says so."), ports},
             "Desired state."))},
         .columns = {{"Type", "spec.serviceType"}, {"Ports", "status.ports"}, {"Status", "status.runtimeStatus.status"}, {"Health", "status.healthState.status"},
+                    {"TLS", "#port-tls", "string", 1, "TLS of each port: Automatic, Manual or none."}, {"Authentication", "#port-authentication", "string", 1, "BrokerAuthentication of each port, or none."},
                     {"Message", "status.runtimeStatus.description", "string", 1}}};
 }
 

@@ -69,6 +69,9 @@ struct Kind {
     bool built_in = false;                       ///< a kind of Kubernetes itself: strategic merge, unconditional update, no generation
     bool dynamic = false;                        ///< declared by a CustomResourceDefinition: `schema` counts, `fields` are empty
     bool read_only = false;                      ///< written by Penstock alone
+    std::string kept_version;                    ///< not empty: an earlier version; objects are kept as this one (versions.h)
+    std::string deprecation;                     ///< not empty: told to whoever uses this version
+    std::string refusal;                         ///< not empty: known and never kept; why (versions.h)
     bool stored = true;                          ///< false: only asked (reviews), never kept
     std::string doc;
     std::vector<Field> fields;                   ///< top level, without apiVersion, kind, metadata, status
@@ -89,10 +92,11 @@ struct Fault {
     std::string message;
 };
 
-/// All kinds this build declares; those of CustomResourceDefinitions are known to the registry.
+/// All kinds this build declares, each in the version that is kept; earlier versions are in versions.h, those of CustomResourceDefinitions are known to the registry.
 const std::vector<Kind>& all_kinds();
 /// The verbs discovery shows for the kind.
 std::vector<std::string> verbs_of(const Kind& kind);
+/// Of any version; null when unknown.
 const Kind* find_kind(std::string_view api_version, std::string_view kind);
 /// By plural, singular, short name or kind, with or without `.group`; any case.
 const Kind* find_kind_by_word(std::string_view word);
@@ -107,8 +111,8 @@ std::vector<Fault> prune_unknown(const Kind& kind, Json& object);
 /// the object is in no certain state.
 bool apply_defaults(const Kind& kind, Json& object);
 inline constexpr std::size_t defaults_bytes_max = 4 * 1024 * 1024;
-/// Fields the object sets that have no effect here, with the reason.
-std::vector<Fault> notes(const Kind& kind, const Json& object);
+/// Fields the object sets that have no effect or less than they say on a machine of so many cores: `NoEffect` or `Capped`, and why.
+std::vector<Fault> notes(const Kind& kind, const Json& object, unsigned cores);
 /// The canonical spelling of an enumeration value; the text itself when it is none of them.
 std::string canonical(const std::vector<std::string>& values, std::string_view text);
 /// OpenAPI v3 schema of a kind that is declared by fields.

@@ -8,6 +8,7 @@
 #include "resources/json_schema.h"
 #include "resources/schema.h"
 #include "resources/text_rules.h"
+#include "resources/versions.h"
 
 namespace penstock::resources {
 namespace {
@@ -203,9 +204,19 @@ void collect_notes(const std::vector<Field>& fields, const Json& object, const s
     }
 }
 
+/// What `kubectl explain` shows: the schema itself has no enumerations (case does not matter) and defaults are shown by no version.
+std::string description_of(const Field& field) {
+    auto out = field.doc;
+    auto add = [&](const std::string& text) { out += (out.empty() ? "" : " ") + text; };
+    if (!field.values.empty()) add(fmt::format("One of: {}.", fmt::join(field.values, ", ")));
+    if (!field.default_value.is_null() && !field.default_value.is_object()) add(fmt::format("Default: {}.", field.default_value.is_string() ? field.default_value.get<std::string>() : field.default_value.dump()));
+    if (!field.note.empty()) add(fmt::format("No effect on one machine: {}.", field.note));
+    return out;
+}
+
 Json schema_of(const Field& field) {
     Json out = Json::object();
-    if (!field.doc.empty()) out["description"] = field.doc;
+    if (const auto text = description_of(field); !text.empty()) out["description"] = text;
     if (field.type == Type::any) {
         out["x-kubernetes-preserve-unknown-fields"] = true;
         return out;
@@ -401,9 +412,25 @@ bool apply_defaults(const Kind& kind, Json& object) {
     return kind.dynamic ? default_schema(kind.schema, object, budget) : default_fields(kind.fields, object, budget);
 }
 
-std::vector<Fault> notes(const Kind& kind, const Json& object) {
+std::vector<Fault> notes(const Kind& kind, const Json& object, unsigned cores) {
     std::vector<Fault> out;
     collect_notes(kind.fields, object, "", out);
+    if (kind.group != "mqttbroker.iotoperations.azure.com") return out;
+    if (const auto& cardinality = at_path(object, "spec.cardinality"); kind.kind == "Broker" && cardinality.is_object()) {
+        const auto& copies = at_path(cardinality, "backendChain.redundancyFactor");
+        if (copies.is_number_integer() && copies.get<std::int64_t>() > 1)
+            out.push_back({"spec.cardinality.backendChain.redundancyFactor", "Capped", fmt::format("{} is capped to 1: one machine keeps one copy of the state", copies.dump())});
+        auto number = [&](const char* path, std::int64_t fallback) {
+            const auto& value = at_path(cardinality, path);
+            return value.is_number_integer() ? value.get<std::int64_t>() : fallback;
+        };
+        const auto workers = number("frontend.replicas", 1) * number("frontend.workers", 2);
+        if (workers > cores) out.push_back({"spec.cardinality.frontend", "Capped", fmt::format("replicas x workers is {} and capped to {}: this machine has so many cores", workers, cores)});
+    }
+    if (const auto& ports = at_path(object, "spec.ports"); kind.kind == "BrokerListener" && ports.is_array())
+        for (std::size_t i = 0; i < ports.size(); ++i)
+            if (!text_at(ports[i], "authorizationRef").empty() && text_at(ports[i], "authenticationRef").empty())
+                out.push_back({fmt::format("spec.ports[{}].authorizationRef", i), "NoEffect", "without authenticationRef anybody may do anything"});
     return out;
 }
 
@@ -414,8 +441,9 @@ std::string canonical(const std::vector<std::string>& values, std::string_view t
 }
 
 const Kind* find_kind(std::string_view api_version, std::string_view name) {
-    for (const auto& kind : all_kinds())
-        if (kind.kind == name && kind.api_version() == api_version) return &kind;
+    for (const auto* kinds : {&all_kinds(), &earlier_versions()})
+        for (const auto& kind : *kinds)
+            if (kind.kind == name && kind.api_version() == api_version) return &kind;
     return nullptr;
 }
 

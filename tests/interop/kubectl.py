@@ -337,6 +337,35 @@ def pods(k):
     k.check("pods cannot be made", r.returncode != 0, r)
 
 
+def workloads(k):
+    """Nothing here runs containers: what asks for them is answered, and what only looks for them goes on."""
+    for words in (["create", "deployment", "x", "--image=y"], ["create", "job", "x", "--image=y"], ["run", "x", "--image=y"]):
+        k.refuse(" ".join(words), "no containers", *words)
+    k.refuse("exec", "no exec here: Pod aio-broker-frontend-0 is a role of the penstock process", "-n", NS, "exec", "aio-broker-frontend-0", "--", "ls")
+    manifest = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "x", "namespace": "default"},
+                "spec": {"serviceName": "x", "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "x", "image": "y"}]}}}}
+    k.refuse("apply -f StatefulSet", "no StatefulSet here", "apply", "-f", "-", stdin=json.dumps(manifest))
+    k.expect("cluster-info dump", '"kind": "NodeList"', "cluster-info", "dump")
+    # With the kinds that kubectl prunes when none are named, workloads among them.
+    config = lambda name: {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default", "labels": {"pruned": "yes"}}}
+    both = {"apiVersion": "v1", "kind": "List", "items": [config("stays"), config("goes")]}
+    k.expect("apply two", "configmap/goes created", "apply", "-f", "-", stdin=json.dumps(both))
+    k.expect("apply --prune", "configmap/goes pruned", "apply", "--prune", "-l", "pruned=yes", "-f", "-", stdin=json.dumps(config("stays")))
+    k("delete", "configmap", "stays", "-n", "default")
+
+
+def earlier_versions(k):
+    group = "mqttbroker.iotoperations.azure.com"
+    manifest = {"apiVersion": f"{group}/v1beta1", "kind": "BrokerAuthentication", "metadata": {"name": "of-old", "namespace": NS},
+                "spec": {"authenticationMethods": [{"method": "x509Credentials", "x509Credentials": {"trustedClientCaCert": "client-ca"}}]}}
+    r = k.expect("apply v1beta1", "brokerauthentication.mqttbroker.iotoperations.azure.com/of-old created", "apply", "-f", "-", stdin=json.dumps(manifest))
+    k.check("it is deprecated", f"{group}/v1beta1 BrokerAuthentication is deprecated; use {group}/v1 BrokerAuthentication" in r.stderr, r)
+    k.expect("apply it again", "of-old", "apply", "-f", "-", stdin=json.dumps(manifest))
+    k.expect("it is kept as v1", "client-ca", "get", "brokerauthentication", "of-old", "-n", NS, "-o", "jsonpath={.spec.authenticationMethods[0].x509Settings.trustedClientCaCert}")
+    k.expect("get by version", f"{group}/v1beta2", "get", f"brokerauthentications.v1beta2.{group}", "of-old", "-n", NS, "-o", "jsonpath={.apiVersion}")
+    k.expect("delete by version", "deleted", "delete", f"brokerauthentications.v1beta1.{group}", "of-old", "-n", NS)
+
+
 def main():
     binary, wanted = sys.argv[1], sys.argv[2:]
     found, skipped = all_clients()
@@ -347,7 +376,7 @@ def main():
                 continue
             k = Run(p, name, kubectl)
             before = len(failures)
-            for part in (basics, built_in_kinds, accounts, listeners, server_side_apply, applied_labels, watches, definitions, owners, pods):
+            for part in (basics, built_in_kinds, accounts, listeners, server_side_apply, applied_labels, watches, definitions, owners, pods, workloads, earlier_versions):
                 try:
                     part(k)
                 except Exception as error:

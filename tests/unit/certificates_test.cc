@@ -438,6 +438,23 @@ TEST(ListenerSecurity, a_manual_certificate_is_named_with_its_faults_and_followe
     EXPECT_NE(kept.warnings.at(0).find("goes on being served"), std::string::npos);
 }
 
+TEST(ListenerSecurity, the_names_of_a_port_on_the_network_are_its_owners) {
+    Security world;
+    const auto ca = crypto::make_ca("ca", 10).value();
+    auto warnings = [&](const char* type, const char* secret, std::vector<std::string> names, std::vector<std::string> ips) {
+        const auto pair = crypto::make_leaf(ca, {.common_name = "broker", .dns_names = std::move(names), .addresses = std::move(ips), .server = true, .days = 90}).value();
+        world.registry->create(core("Secret"), space, {{"metadata", {{"name", secret}}}, {"type", "kubernetes.io/tls"}, {"data", {{"tls.crt", base64_encode(pair.certificate)}, {"tls.key", base64_encode(pair.key)}}}}).value();
+        world.listener["spec"]["serviceType"] = type;
+        return world.manual(secret).warnings;
+    };
+    EXPECT_TRUE(warnings("LoadBalancer", "a", {"broker.plant.example"}, {}).empty()) << "loopback's names are no business of the network";
+    EXPECT_TRUE(warnings("NodePort", "b", {}, {"10.1.2.3"}).empty());
+    EXPECT_EQ(warnings("ClusterIp", "c", {"broker.plant.example"}, {"10.1.2.3"}).size(), 1u) << "here clients dial localhost";
+    const auto shut = warnings("LoadBalancer", "d", {"localhost"}, {"127.0.0.1"});
+    ASSERT_EQ(shut.size(), 1u) << "nothing in it leads here from outside";
+    EXPECT_NE(shut[0].find("does not cover 10.1.2.3"), std::string::npos);
+}
+
 TEST(ListenerSecurity, authentication_says_what_is_missing) {
     Security world;
     EXPECT_NE(world.builder.authenticator(space, "authn").fault.find("does not exist"), std::string::npos);

@@ -3,6 +3,7 @@
 
 #include "client/lease.h"
 #include "control/broker_controller.h"
+#include "control/listener_service.h"
 #include "control/objects.h"
 #include "harness/api_transport.h"
 
@@ -10,6 +11,7 @@ namespace penstock {
 namespace {
 
 using resources::Json;
+using resources::at_path;
 using resources::text_at;
 using test::ApiTransport;
 using test::ApiWorld;
@@ -281,6 +283,77 @@ TEST(Engine, the_broker_follows_a_faulty_api) {
     EXPECT_GT(counts.at("after"), 0u);
     controller.stop();
     objects.stop();
+}
+
+Json listener_of(const char* type, Json ports) {
+    return {{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "BrokerListener"}, {"metadata", {{"name", "lan"}, {"namespace", space}, {"uid", "u"}}},
+            {"spec", {{"brokerRef", "default"}, {"serviceType", type}, {"serviceName", "lan"}, {"ports", std::move(ports)}}}};
+}
+
+TEST(ListenerService, names_the_port_that_is_bound) {
+    auto service = [](const char* type, Json port, int bound) {
+        const auto listener = listener_of(type, Json::array({std::move(port)}));
+        const auto plan = control::plan_broker(Json::object(), {listener}, 1);
+        std::vector<broker::ListenerState> states;
+        if (bound != 0) states.push_back({.config = plan.ports[0].config, .is_open = true, .bound_port = static_cast<std::uint16_t>(bound), .error = {}});
+        return control::service_of(listener, plan, states, false, nullptr)["spec"]["ports"][0];
+    };
+    EXPECT_EQ(service("NodePort", {{"port", 1884}, {"nodePort", 31884}}, 31884)["targetPort"], 31884) << "what is bound on this machine";
+    EXPECT_EQ(service("NodePort", {{"port", 1884}, {"nodePort", 31884}}, 0)["targetPort"], 31884) << "and what will be";
+    EXPECT_EQ(service("NodePort", {{"port", 1884}}, 0)["targetPort"], 31884) << "derived: 30000 + 1884 mod 2768";
+    EXPECT_EQ(service("NodePort", {{"port", 1884}, {"nodePort", 31884}}, 31884)["port"], 1884);
+    EXPECT_EQ(service("ClusterIp", {{"port", 0}}, 40123)["targetPort"], 40123);
+    EXPECT_EQ(service("ClusterIp", {{"port", 0}}, 40123)["port"], 40123);
+    EXPECT_EQ(service("LoadBalancer", {{"port", 8883}}, 8883)["targetPort"], 8883);
+}
+
+TEST(ListenerService, one_that_was_there_first_is_taken_over_or_left_alone) {
+    const auto listener = listener_of("LoadBalancer", Json::array({{{"port", 8883}}}));
+    const auto wanted = control::service_of(listener, control::plan_broker(Json::object(), {listener}, 1), {}, false, nullptr);
+    Json there = {{"metadata", {{"name", "lan"}, {"namespace", space}}}, {"spec", {{"type", "LoadBalancer"}, {"clusterIP", "10.43.0.11"}, {"ports", Json::array({{{"port", 8883}, {"targetPort", 8883}, {"protocol", "TCP"}}})}}}};
+    EXPECT_EQ(control::service_refusal(there, listener, wanted), "");
+    EXPECT_EQ(control::service_of(listener, control::plan_broker(Json::object(), {listener}, 1), {}, false, &there)["spec"]["clusterIP"], "10.43.0.11") << "an address may not change once set";
+    auto refusal = [&](const char* pointer, Json value) {
+        auto other = there;
+        other[Json::json_pointer(pointer)] = std::move(value);
+        return control::service_refusal(other, listener, wanted);
+    };
+    EXPECT_NE(refusal("/spec/type", "ClusterIP").find("left as it is (spec.type is ClusterIP, the listener's is LoadBalancer); name another Service in spec.serviceName"), std::string::npos);
+    EXPECT_NE(refusal("/spec/ports/0/port", 80).find("spec.ports is 80/TCP, the listener's is 8883/TCP"), std::string::npos);
+    EXPECT_NE(refusal("/spec/ports/1", {{"port", 80}}).find("spec.ports is 80/TCP,8883/TCP"), std::string::npos);
+    EXPECT_NE(refusal("/spec/selector", {{"app", "nginx"}}).find("spec.selector"), std::string::npos);
+    EXPECT_EQ(refusal("/spec/selector", {{"tier", "frontend"}}), "");
+    auto owner = [](const char* kind, const char* name) { return Json::array({{{"kind", kind}, {"name", name}, {"uid", "x"}, {"controller", true}}}); };
+    EXPECT_NE(refusal("/metadata/ownerReferences", owner("Portal", "p")).find("is Portal p's"), std::string::npos);
+    EXPECT_NE(refusal("/metadata/ownerReferences", owner("BrokerListener", "other")).find("is BrokerListener other's"), std::string::npos);
+    EXPECT_EQ(refusal("/metadata/ownerReferences", owner("BrokerListener", "lan")), "") << "of an earlier listener of the name";
+}
+
+TEST(ListenerService, is_not_fought_over) {
+    ApiWorld world;
+    control::LocalObjects objects(*world.registry);
+    world.registry->create(broker_kind("Broker"), space, named("default", {{"spec", {{"diagnostics", {{"selfCheck", {{"mode", "Disabled"}}}, {"metrics", {{"prometheusPort", 0}}}}}}}})).value();
+    const auto first = world.registry->create(core("Service"), space, named("lan", {{"spec", {{"ports", Json::array({{{"port", 80}}})}, {"selector", {{"app", "nginx"}}}}}})).value();
+    world.registry->create(broker_kind("BrokerListener"), space, named("lan", {{"spec", {{"brokerRef", "default"}, {"ports", Json::array({{{"port", 0}}})}}}})).value();
+    control::BrokerController controller(objects, "test");
+    controller.start();
+    auto told = [&] {
+        const auto listener = world.registry->get(broker_kind("BrokerListener"), space, "lan").value();
+        return text_at(*listener, "status.runtimeStatus.description");
+    };
+    EXPECT_TRUE(wait(objects, 20'000, [&] { return told().find("was there first, says something else and is left as it is") != std::string::npos; })) << told();
+    EXPECT_EQ(*world.registry->get(core("Service"), space, "lan").value(), *first) << "not a byte of it is written";
+    std::string pods;
+    for (const auto& role : controller.roles()) pods += role.pod + " ";
+    for (const char* part : {"aio-broker-frontend-0", "aio-broker-backend-1-0", "aio-broker-authentication-0", "aio-broker-health-manager-0", "aio-broker-operator-0"})
+        EXPECT_NE(pods.find(part), std::string::npos) << "AIO's pages look for it: " << pods;
+    // The person does what the message says: the listener gets its own, and says nothing any more.
+    world.registry->remove(core("Service"), space, "lan").value();
+    EXPECT_TRUE(wait(objects, 20'000, [&] {
+        const auto service = world.registry->get(core("Service"), space, "lan");
+        return service && at_path(**service, "metadata.ownerReferences").is_array() && told().find("was there first") == std::string::npos;
+    })) << told();
+    controller.stop();
 }
 
 TEST(Lease, one_leads_and_the_other_takes_over_by_its_own_clock) {

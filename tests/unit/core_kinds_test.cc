@@ -405,6 +405,76 @@ TEST_F(Housekeeping, what_has_lost_all_owners_is_collected) {
     EXPECT_FALSE(has("ConfigMap", space, "of-c")) << "the dependent goes first";
 }
 
+TEST(Projection, endpoints_name_the_ports_that_are_open) {
+    auto r = Registry::open(":memory:").value();
+    constexpr const char* where = "azure-iot-operations";
+    auto role = [](std::vector<std::pair<std::string, int>> ports, bool ready) {
+        return control::Role{.pod = "aio-broker-frontend-0", .container = "broker", .component = "frontend", .log_modules = {}, .ports = std::move(ports), .ready = ready, .why_not = {}};
+    };
+    std::mutex guard;
+    std::vector<control::Role> roles{role({{"mqtt-31884", 31884}}, false)};
+    control::Housekeeper keeper{*r, {.api_ca = "CA", .make_token = {}, .version = "test", .roles = [&] { const std::lock_guard lock(guard); return roles; }}};
+    auto service = [&](const char* name, Json ports, Json owners) {
+        r->create(core("Service"), where, {{"metadata", {{"name", name}, {"ownerReferences", std::move(owners)}}}, {"spec", {{"selector", {{"tier", "frontend"}}}, {"ports", std::move(ports)}}}}).value();
+    };
+    const auto broker = r->create(*resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker"), where, named("default", {{"spec", Json::object()}})).value();
+    const auto listener = r->create(*resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "BrokerListener"), where, named("lan", {{"spec", {{"brokerRef", "default"}, {"ports", Json::array({{{"port", 1884}}})}}}})).value();
+    service("lan", Json::array({{{"name", "a"}, {"port", 1884}, {"targetPort", 31884}}, {{"name", "b"}, {"port", 1885}}}), Json::array({{{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "BrokerListener"}, {"name", "lan"}, {"uid", text_at(*listener, "metadata.uid")}}}));
+    service("by-name", Json::array({{{"port", 80}, {"targetPort", "mqtt-31884"}}}), Json::array());
+    keeper.start();
+    auto subsets = [&](const char* name) {
+        const auto found = r->get(*resources::find_kind("v1", "Endpoints"), where, name);
+        return found ? resources::at_path(**found, "subsets") : Json();
+    };
+    auto wait = [&](const std::function<bool()>& done) {
+        for (const auto end = monotonic_ms() + 10'000; monotonic_ms() < end && !done();) r->wait_change(r->version(), 50);
+        return done();
+    };
+    EXPECT_TRUE(wait([&] { return subsets("lan").size() == 2; })) << subsets("lan");
+    for (const auto& subset : subsets("lan")) {
+        const bool open = subset["ports"][0]["port"] == 31884;
+        EXPECT_EQ(subset.contains("addresses"), open) << "the port that waits does not take the open one along: " << subset;
+        EXPECT_EQ(subset.contains("notReadyAddresses"), !open);
+    }
+    const auto node = *r->list(core("Node"), "").items.at(0);
+    EXPECT_TRUE(text_at(node, "status.capacity.ephemeral-storage").ends_with("Ki")) << node["status"]["capacity"];
+    EXPECT_EQ(subsets("by-name")[0]["ports"][0]["port"], 31884) << "a name is that of the Pod's port";
+    EXPECT_TRUE(subsets("by-name")[0].contains("notReadyAddresses")) << "the Pod is not ready, and nothing says that its ports are one by one";
+    {
+        const std::lock_guard lock(guard);
+        roles = {role({{"mqtt-31884", 31884}, {"mqtt-1885", 1885}}, true)};
+    }
+    EXPECT_TRUE(wait([&] { return subsets("lan").size() == 1 && subsets("lan")[0]["ports"].size() == 2 && subsets("by-name")[0].contains("addresses"); })) << subsets("lan");
+    keeper.stop();
+}
+
+TEST(Projection, the_service_of_the_metrics_comes_and_goes_and_is_nobody_elses) {
+    constexpr const char *where = "azure-iot-operations", *name = "aio-broker-diagnostics-service";
+    for (const bool was_there : {false, true}) {
+        auto r = Registry::open(":memory:").value();
+        std::atomic<bool> open{true};
+        control::Housekeeper keeper{*r, {.api_ca = "CA", .make_token = {}, .version = "test", .roles = [&] {
+            std::vector<control::Role> out;
+            if (open) out.push_back({.pod = "d", .container = "c", .component = "diagnostics-service", .log_modules = {}, .ports = {{"metrics", 9600}}, .ready = true, .why_not = {}});
+            return out;
+        }}};
+        registry::ObjectRef mine;
+        if (was_there) mine = r->create(core("Service"), where, named(name, {{"spec", {{"ports", Json::array({{{"port", 80}}})}}}})).value();
+        keeper.start();
+        auto wait = [&](const std::function<bool()>& done) {
+            for (const auto end = monotonic_ms() + 10'000; monotonic_ms() < end && !done();) r->wait_change(r->version(), 50);
+            return done();
+        };
+        EXPECT_TRUE(wait([&] { return r->get(core("Service"), where, name).has_value() && r->get(core("Pod"), where, "d").has_value(); }));
+        open = false;
+        EXPECT_TRUE(wait([&] { return !r->get(core("Pod"), where, "d").has_value() && r->get(core("Service"), where, name).has_value() == was_there; }));
+        if (was_there) {
+            EXPECT_EQ(*r->get(core("Service"), where, name).value(), *mine);
+        }
+        keeper.stop();
+    }
+}
+
 TEST(WorkQueue, keys_once_back_off_and_news) {
     control::WorkQueue queue([] { return 0.5; });
     const control::Key a{"k", "n", "a"}, b{"k", "n", "b"};

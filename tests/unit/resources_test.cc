@@ -8,6 +8,7 @@
 #include <map>
 
 #include "api/handler.h"
+#include "base/log.h"
 #include "crypto/signature.h"
 #include "client/apply.h"
 #include "control/plan.h"
@@ -19,6 +20,7 @@ namespace {
 
 using registry::Registry;
 using resources::Json;
+using resources::text_at;
 
 const resources::Kind& broker_kind() { return *resources::find_kind_by_word("broker"); }
 const resources::Kind& listener_kind() { return *resources::find_kind_by_word("brokerlisteners"); }
@@ -281,6 +283,173 @@ TEST(Plan, profiles_workers_and_service_types) {
 }
 
 // What `penstock crds` prints is taken by our own API too, by the rules of structural schemas.
+/// One request of an administrator, and the answer with its warnings.
+struct Client {
+    std::unique_ptr<Registry> r = Registry::open(":memory:").value();
+    api::Tokens tokens{*r, "https://issuer", {}};
+    api::Handler handler{*r, tokens, "test"};
+    std::vector<std::string> warnings;
+    int status = 0;
+    Json operator()(const char* method, const std::string& path, const Json& body = {}, const char* media = "application/json", const char* accept = "application/json") {
+        api::Request request{.method = method, .path = path, .query = {}, .accept = accept, .content_type = media, .authorization = {}, .user_agent = "test", .if_none_match = {}, .impersonation = {}, .upgrade = {},
+                             .body = body.is_null() ? std::string() : body.dump(), .user = {.name = "admin", .uid = {}, .groups = {"system:masters"}, .extra = {}}};
+        request.query["fieldManager"] = "me";
+        request.query["fieldValidation"] = "Strict";
+        const auto reply = handler.handle(request);
+        status = reply.status;
+        warnings.clear();
+        for (const auto& [name, value] : reply.headers)
+            if (name == "Warning") warnings.push_back(value);
+        return resources::parse_json(reply.body).value_or(Json());
+    }
+    [[nodiscard]] bool warned(const std::string& text) const {
+        return std::ranges::any_of(warnings, [&](const std::string& w) { return w.starts_with("299 - \"") && w.find(text) != std::string::npos; });
+    }
+};
+const std::string group_path = "/apis/mqttbroker.iotoperations.azure.com/";
+std::string place(const char* version, const char* plural, const char* name = "") { return group_path + version + "/namespaces/azure-iot-operations/" + plural + (*name != 0 ? "/" : "") + name; }
+Json old_object(const char* version, const char* kind, const char* name, Json spec) {
+    return {{"apiVersion", std::string("mqttbroker.iotoperations.azure.com/") + version}, {"kind", kind}, {"metadata", {{"name", name}, {"namespace", "azure-iot-operations"}}}, {"spec", std::move(spec)}};
+}
+
+TEST(EarlierVersions, of_microsofts_samples_are_kept_as_v1) {
+    Client call;
+    call("POST", place("v1beta1", "brokers"), old_object("v1beta1", "Broker", "default", {{"memoryProfile", "tiny"}, {"encryptInternalTraffic", false}, {"diskBackedMessageBufferSettings", {{"maxSize", "1G"}}}}));
+    ASSERT_EQ(call.status, 201);
+    EXPECT_TRUE(call.warned("mqttbroker.iotoperations.azure.com/v1beta1 Broker is deprecated; use mqttbroker.iotoperations.azure.com/v1 Broker"));
+    EXPECT_TRUE(call.warned("spec.encryptInternalTraffic: deprecated; use spec.advanced.encryptInternalTraffic"));
+    EXPECT_TRUE(call.warned("spec.advanced.encryptInternalTraffic: has no effect"));
+    auto kept = call("GET", place("v1", "brokers", "default"));
+    EXPECT_TRUE(call.warnings.empty()) << call.warnings.front();
+    EXPECT_EQ(text_at(kept, "spec.advanced.encryptInternalTraffic"), "Disabled");
+    EXPECT_EQ(text_at(kept, "spec.diskBackedMessageBuffer.maxSize"), "1G");
+    EXPECT_EQ(text_at(kept, "apiVersion"), "mqttbroker.iotoperations.azure.com/v1");
+    EXPECT_EQ(text_at(call("GET", place("v1beta1", "brokers", "default")), "apiVersion"), "mqttbroker.iotoperations.azure.com/v1beta1");
+    EXPECT_EQ(call.warnings.size(), 1u) << "reading it is told too, as Kubernetes does";
+    EXPECT_EQ(text_at(call("GET", place("v1beta2", "brokers"))["items"][0], "apiVersion"), "mqttbroker.iotoperations.azure.com/v1beta2");
+    EXPECT_TRUE(call.warnings.empty()) << "v1beta2 is not deprecated";
+
+    const Json automatic = {{"automatic", {{"issuerRef", {{"apiGroup", "cert-manager.io"}, {"kind", "Issuer"}, {"name", "mq-dmqtt-frontend"}}}, {"secretNamespace", "azure-iot-operations"}}}};
+    call("PATCH", place("v1beta1", "brokerlisteners", "listener"), old_object("v1beta1", "BrokerListener", "listener", {{"brokerRef", "default"}, {"serviceType", "loadBalancer"}, {"ports", Json::array({{{"port", 8883}, {"protocol", "Websockets"}, {"tls", automatic}}})}}), "application/apply-patch+yaml");
+    ASSERT_EQ(call.status, 201) << "server-side apply";
+    kept = call("GET", place("v1", "brokerlisteners", "listener"));
+    const auto& tls = kept["spec"]["ports"][0]["tls"];
+    EXPECT_EQ(text_at(tls, "mode"), "Automatic");
+    EXPECT_EQ(text_at(tls, "certManagerCertificateSpec.issuerRef.group"), "cert-manager.io");
+    call("PATCH", place("v1beta2", "brokerlisteners", "listener"), {{"spec", {{"ports", Json::array({{{"port", 8883}, {"tls", {{"manual", {{"secretName", "s"}, {"secretNamespace", "x"}}}}}}})}}}}, "application/merge-patch+json");
+    EXPECT_EQ(call.status, 200) << "as kubectl apply patches";
+    EXPECT_TRUE(call.warned("spec.ports[0].tls.manual.secretName: deprecated; use spec.ports[0].tls.manual.secretRef"));
+    EXPECT_EQ(text_at(call("GET", place("v1", "brokerlisteners", "listener"))["spec"]["ports"][0], "tls.manual.secretRef"), "s");
+    EXPECT_EQ(call("POST", place("v1beta1", "brokerlisteners"), old_object("v1beta1", "BrokerListener", "old", {{"brokerRef", "default"}, {"serviceType", "nodePort"}, {"port", 1884}, {"authenticationEnabled", false}}))["spec"]["ports"][0]["port"], 1884);
+    call("POST", place("v1beta1", "brokerlisteners"), old_object("v1beta1", "BrokerListener", "shut", {{"brokerRef", "default"}, {"port", 1885}, {"authenticationEnabled", true}}));
+    EXPECT_EQ(call.status, 422) << "left out it would open the port to anybody";
+
+    call("POST", place("v1beta1", "brokerauthentications"), old_object("v1beta1", "BrokerAuthentication", "authn", {{"listenerRef", {"listener"}}, {"authenticationMethods", Json::array({
+        {{"method", "Custom"}, {"custom", {{"endpoint", "https://a"}, {"auth", {{"x509", {{"secretName", "c"}, {"namespace", "n"}}}}}}}},
+        {{"method", "ServiceAccountToken"}, {"serviceAccountToken", {{"audiences", {"aio-mq"}}}}}, {{"method", "x509Credentials"}, {"x509Credentials", {{"trustedClientCaCert", "client-ca"}}}}})}}));
+    ASSERT_EQ(call.status, 201);
+    const auto methods = call("GET", place("v1", "brokerauthentications", "authn"))["spec"]["authenticationMethods"];
+    EXPECT_EQ(text_at(methods[0], "customSettings.auth.x509.secretRef"), "c");
+    EXPECT_EQ(methods[1]["serviceAccountTokenSettings"]["audiences"][0], "aio-mq");
+    EXPECT_EQ(text_at(methods[2], "method"), "X509");
+    EXPECT_EQ(text_at(methods[2], "x509Settings.trustedClientCaCert"), "client-ca");
+    call("POST", place("v1beta1", "brokerauthorizations"), old_object("v1beta1", "BrokerAuthorization", "authz", {{"listenerRef", {"listener"}}, {"authorizationPolicies", {{"enableCache", false}, {"rules", Json::array()}}}}));
+    ASSERT_EQ(call.status, 201);
+    EXPECT_EQ(text_at(call("GET", place("v1", "brokerauthorizations", "authz")), "spec.authorizationPolicies.cache"), "Disabled");
+    // What no version knows is refused as ever.
+    call("POST", place("v1beta1", "brokerauthorizations"), old_object("v1beta1", "BrokerAuthorization", "typo", {{"authorizationPolicys", Json::object()}}));
+    EXPECT_GE(call.status, 400);
+    EXPECT_TRUE(client::validate_documents({{.object = old_object("v1beta1", "Broker", "default", {{"encryptInternalTraffic", false}}), .file = "f", .index = 1, .line = 1}}).empty()) << "files are judged alike";
+    const auto about = call("GET", "/apis/mqttbroker.iotoperations.azure.com");
+    EXPECT_EQ(text_at(about, "preferredVersion.version"), "v1");
+    EXPECT_EQ(about["versions"].size(), 3u);
+}
+
+TEST(Warnings, tell_what_has_less_effect_than_it_says) {
+    Client call;
+    const Json spec = {{"cardinality", {{"backendChain", {{"partitions", 1}, {"redundancyFactor", 2}}}, {"frontend", {{"replicas", 16}, {"workers", 16}}}}}};
+    call("POST", place("v1", "brokers"), old_object("v1", "Broker", "default", spec));
+    ASSERT_EQ(call.status, 201);
+    EXPECT_TRUE(call.warned("spec.cardinality.backendChain.redundancyFactor: 2 is capped to 1: one machine keeps one copy of the state"));
+    EXPECT_TRUE(call.warned("spec.cardinality.frontend: replicas x workers is 256 and capped to "));
+    call("POST", place("v1", "brokerlisteners"), old_object("v1", "BrokerListener", "lan", {{"brokerRef", "default"}, {"ports", Json::array({{{"port", 1884}, {"authorizationRef", "a"}}})}}));
+    EXPECT_TRUE(call.warned("spec.ports[0].authorizationRef: has no effect"));
+    call("PATCH", place("v1", "brokerlisteners", "lan") + "/status", {{"status", {{"x", 1}}}}, "application/merge-patch+json");
+    EXPECT_TRUE(call.warnings.empty()) << "who writes a status is not told about the spec";
+}
+
+TEST(Workloads, are_answered_and_not_taken) {
+    Client call;
+    EXPECT_EQ(call("GET", "/apis/apps/v1/namespaces/default/deployments")["items"], Json::array()) << "kubectl apply --prune and cluster-info dump ask";
+    EXPECT_EQ(call.status, 200);
+    for (const auto& [path, kind] : {std::pair{"/apis/apps/v1/namespaces/default/deployments", "Deployment"}, std::pair{"/apis/batch/v1/namespaces/default/jobs", "Job"},
+                                     std::pair{"/api/v1/namespaces/default/persistentvolumeclaims", "PersistentVolumeClaim"}, std::pair{"/apis/networking.k8s.io/v1/namespaces/default/ingresses", "Ingress"}}) {
+        const auto message = text_at(call("POST", path, {{"kind", kind}, {"metadata", {{"name", "x"}}}}), "message");
+        EXPECT_EQ(call.status, 405);
+        EXPECT_TRUE(message.starts_with(std::string("no ") + kind + " here: Penstock runs its own roles on this machine and no containers")) << message;
+        EXPECT_NE(message.find("K3s"), std::string::npos);
+        EXPECT_EQ(message.find('\n'), std::string::npos);
+    }
+    EXPECT_NE(text_at(call("POST", "/api/v1/namespaces/default/pods", {{"kind", "Pod"}, {"metadata", {{"name", "x"}}}}), "message").find("no containers"), std::string::npos);
+    call.r->create(*resources::find_kind("v1", "Pod"), "default", {{"metadata", {{"name", "p"}}}, {"spec", {{"containers", Json::array({{{"name", "c"}}})}}}}).value();
+    EXPECT_NE(text_at(call("POST", "/api/v1/namespaces/default/pods/p/exec"), "message").find("no exec here: Pod p is a role of the penstock process"), std::string::npos);
+    EXPECT_EQ(call.status, 405);
+}
+
+TEST(PodLog, is_that_of_all_modules_of_the_container) {
+    Client call;
+    const auto modules = std::string("broker,session,mqtt,topics,store,io,tls,auth,control,app");   // longer than a text that needs no memory
+    call.r->create(*resources::find_kind("v1", "Pod"), "default", {{"metadata", {{"name", "p"}, {"annotations", {{"penstock.io/log-modules.c", modules}}}}}, {"spec", {{"containers", Json::array({{{"name", "c"}}})}}}}).value();
+    log::info("control", "a line of the log test");
+    api::Request request{.method = "GET", .path = "/api/v1/namespaces/default/pods/p/log", .query = {{"container", "c"}}, .accept = {}, .content_type = {}, .authorization = {}, .user_agent = "test", .if_none_match = {}, .impersonation = {}, .upgrade = {},
+                         .body = {}, .user = {.name = "admin", .uid = {}, .groups = {"system:masters"}, .extra = {}}};
+    EXPECT_NE(call.handler.handle(request).body.find("a line of the log test"), std::string::npos);
+}
+
+TEST(Renewal, ahead_of_the_whole_life_is_refused_at_once) {
+    Client call;
+    auto listener = [&](const char* duration, const char* before) {
+        Json spec = {{"issuerRef", {{"name", "i"}, {"kind", "Issuer"}}}, {"renewBefore", before}};
+        if (*duration != 0) spec["duration"] = duration;
+        const auto answer = call("POST", place("v1", "brokerlisteners"), old_object("v1", "BrokerListener", "lan", {{"brokerRef", "default"}, {"ports", Json::array({{{"port", 8883}, {"tls", {{"mode", "Automatic"}, {"certManagerCertificateSpec", spec}}}}})}}));
+        return call.status == 201 ? std::string() : text_at(answer, "message");
+    };
+    EXPECT_NE(listener("24h", "48h").find("spec.ports[0].tls.certManagerCertificateSpec.renewBefore: Invalid value: \"48h\": must be at least 5m and below the duration (24h)"), std::string::npos);
+    EXPECT_NE(listener("24h", "24h").find("renewBefore"), std::string::npos) << "as long is too long";
+    EXPECT_NE(listener("24h", "1m").find("renewBefore"), std::string::npos);
+    EXPECT_NE(listener("", "2160h").find("below the duration (2160h)"), std::string::npos) << "of the default";
+    EXPECT_NE(listener("10m", "5m").find("at least 1h"), std::string::npos);
+    EXPECT_EQ(listener("24h", "8h"), "");
+    const auto answer = call("POST", "/apis/cert-manager.io/v1/namespaces/default/certificates", {{"metadata", {{"name", "c"}}}, {"spec", {{"secretName", "s"}, {"issuerRef", {{"name", "i"}}}, {"duration", "2h"}, {"renewBefore", "3h"}}}});
+    EXPECT_NE(text_at(answer, "message").find("spec.renewBefore"), std::string::npos) << answer;
+    EXPECT_NE(text_at(call("POST", place("v1", "brokers"), old_object("v1", "Broker", "default", {{"advanced", {{"internalCerts", {{"duration", "2h"}, {"renewBefore", "3h"}, {"privateKey", Json::object()}}}}}})), "message").find("spec.advanced.internalCerts.renewBefore"), std::string::npos);
+}
+
+TEST(Columns, that_are_wide_come_where_kubernetes_has_them) {
+    auto names = [](const char* api_version, const char* kind) {
+        std::string out;
+        const auto table = api::make_table(*resources::find_kind(api_version, kind), {}, "1", "None", true);
+        for (const auto& column : table["columnDefinitions"]) out += text_at(column, "name") + " ";
+        return out;
+    };
+    EXPECT_EQ(names("mqttbroker.iotoperations.azure.com/v1", "BrokerListener"), "Name Type Ports Status Health TLS Authentication Message Age ") << "of a definition: as declared, the age last";
+    EXPECT_EQ(names("cert-manager.io/v1", "Certificate"), "Name Ready Secret Issuer Status Age ");
+    EXPECT_TRUE(names("v1", "Service").ends_with("Age Selector ")) << "of Kubernetes itself: after the age";
+    const auto of_definition = resources::Kind{.group = "example.com", .version = "v1", .kind = "Valve", .plural = "valves", .dynamic = true, .columns = {{"Spec", ".spec.a", "string", 1}, {"Age", ".metadata.creationTimestamp", "date"}}};
+    EXPECT_EQ(api::make_table(of_definition, {}, "1", "None", true)["columnDefinitions"].size(), 3u) << "a definition that names columns names them all: no second age";
+    const auto object = std::make_shared<const Json>(old_object("v1", "BrokerListener", "lan", {{"ports", Json::array({{{"port", 1}, {"tls", {{"mode", "Manual"}}}, {"authenticationRef", "default"}}, {{"port", 2}}})}}));
+    const auto table = api::make_table(*resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "BrokerListener"), {object}, "1", "None", true);
+    EXPECT_EQ(table["rows"][0]["cells"][5], "Manual,none");
+    EXPECT_EQ(table["rows"][0]["cells"][6], "default,none");
+}
+
+TEST(Explain, has_enumerations_defaults_and_what_has_no_effect) {
+    const auto& schema = resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker")->schema;
+    const auto spec = schema["properties"]["spec"]["properties"];
+    EXPECT_TRUE(text_at(spec["memoryProfile"], "description").ends_with("One of: Tiny, Low, Medium, High. Default: Medium."));
+    EXPECT_NE(text_at(spec["advanced"]["properties"]["encryptInternalTraffic"], "description").find("No effect on one machine: there is one process"), std::string::npos);
+}
+
 TEST(Definitions, of_all_kinds_are_structural) {
     int count = 0;
     for (const auto& kind : resources::all_kinds()) {
