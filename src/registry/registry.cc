@@ -26,6 +26,7 @@ constexpr std::size_t history_max = 10'000;
 constexpr std::int64_t storage_retry_ms = 2000;
 constexpr std::size_t object_bytes_max = 3 * 1024 * 1024;
 constexpr std::size_t made_kinds_max = 10'000;
+constexpr int status_tries = 100;          // writers that come in between, one after the other
 /// Written into an object that the rules of this version refuse, when it is read from the file; gone with the next write.
 constexpr const char* refused_annotation = "penstock.io/refused-by-validation";
 
@@ -650,14 +651,31 @@ void Registry::finalize_namespace(const std::string& name) {
     if (auto done = drop(kind, {"", name}, current); !done) log::error("registry", "namespace {} could not be ended: {}", name, done.error().message);
 }
 
-void Registry::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const Json& status, const std::string& manager) {
-    const std::lock_guard lock(guard_);
-    const auto current = find(kind, name_space, name);
-    const std::pair<std::string, Key> place{kind.qualified_plural(), {name_space, name}};
+Answer<void> Registry::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const MakeStatus& make, const std::string& manager) {
+    for (int tries = 0; tries < status_tries; ++tries) {
+        ObjectRef seen;
+        {
+            const std::lock_guard lock(guard_);
+            seen = find(kind, name_space, name);
+        }
+        if (seen == nullptr) return {};
+        auto status = make(*seen);
+        if (!status) return {};
+        const std::lock_guard lock(guard_);
+        // The very object, and not its version alone: a status in memory has none of its own.
+        if (find(kind, name_space, name) != seen) continue;
+        put_status_locked(kind, {name_space, name}, seen, std::move(*status), manager);
+        return {};
+    }
+    return std::unexpected(conflict(kind, name, "the object was modified each time before its status could be written; please try again"));
+}
+
+void Registry::put_status_locked(const Kind& kind, const Key& key, const ObjectRef& current, Json status, const std::string& manager) {
+    const std::pair<std::string, Key> place{kind.qualified_plural(), key};
     const bool is_unsaved = unsaved_.contains(place);
-    if (current == nullptr || (at_path(*current, "status") == status && !is_unsaved)) return;
+    if (at_path(*current, "status") == status && !is_unsaved) return;
     auto next = *current;
-    next["status"] = status;
+    next["status"] = std::move(status);
     track_update(kind, *current, next, {.manager = manager, .subresource = "status"});
     // An object that is the same as in memory is written all the same when the disk does not have it.
     const auto shown = std::make_shared<const Json>(next);
