@@ -110,12 +110,8 @@ std::optional<Reply> Handler::impersonate(const Request& request, User& user) co
     return std::nullopt;
 }
 
-Reply Handler::handle(const Request& request) {
-    auto user = request.user;
-    // What is quoted in answers, objects and lines of the log is text from here on.
-    if (utf8_fault(request.path) != std::string_view::npos) return failure_reply(404, "NotFound", "the path is not well-formed UTF-8 without NUL (percent-encoded, RFC 3986): nothing is there");
-    const bool is_text = std::ranges::all_of(request.query, [](const auto& pair) { return utf8_fault(pair.first) == std::string_view::npos && utf8_fault(pair.second) == std::string_view::npos; });
-    if (!is_text) return failure_reply(400, "BadRequest", "the query must be well-formed UTF-8 without NUL (percent-encoded, RFC 3986)");
+std::optional<Reply> Handler::authenticate(const Request& request, User& user) const {
+    user = request.user;
     if (!request.authorization.empty()) {
         constexpr std::string_view bearer = "Bearer ";
         if (!request.authorization.starts_with(bearer)) return failure_reply(401, "Unauthorized", "Unauthorized");
@@ -125,6 +121,21 @@ Reply Handler::handle(const Request& request) {
     } else if (!request.certificate_fault.empty()) {
         return failure_reply(401, "Unauthorized", fmt::format("Unauthorized: {}", request.certificate_fault));
     }
+    return std::nullopt;
+}
+
+std::optional<Reply> Handler::unauthorized(const Request& request) const {
+    User user;
+    return authenticate(request, user);
+}
+
+Reply Handler::handle(const Request& request) {
+    // What is quoted in answers, objects and lines of the log is text from here on.
+    if (utf8_fault(request.path) != std::string_view::npos) return failure_reply(404, "NotFound", "the path is not well-formed UTF-8 without NUL (percent-encoded, RFC 3986): nothing is there");
+    const bool is_text = std::ranges::all_of(request.query, [](const auto& pair) { return utf8_fault(pair.first) == std::string_view::npos && utf8_fault(pair.second) == std::string_view::npos; });
+    if (!is_text) return failure_reply(400, "BadRequest", "the query must be well-formed UTF-8 without NUL (percent-encoded, RFC 3986)");
+    User user;
+    if (auto refused = authenticate(request, user)) return *refused;
     if (auto refused = impersonate(request, user)) return *refused;
     return dispatch(request, user);
 }

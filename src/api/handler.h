@@ -77,6 +77,9 @@ class Handler {
         : registry_(registry), tokens_(tokens), authorizer_(registry), version_(std::move(version)) {}
 
     Reply handle(const Request& request);
+    /// The answer to a request whose header alone says that nobody we know sends it (401), before its body is there; nothing: it is
+    /// to be read.
+    [[nodiscard]] std::optional<Reply> unauthorized(const Request& request) const;
     /// `/readyz`: whether, and what the body says; `verbose`: each thing that was looked at.
     struct Readiness {
         bool is_ready = true;
@@ -122,6 +125,7 @@ class Handler {
     };
     Reply dispatch(const Request& request, const User& user);
     Reply serve(const Request& request, const Route& route, const Access& access, const User& user);
+    std::optional<Reply> authenticate(const Request& request, User& user) const;
     std::optional<Reply> impersonate(const Request& request, User& user) const;
     Reply refuse_anonymous(const User& user, const Access& access, const resources::Kind* kind) const;
 

@@ -44,6 +44,8 @@ using Stream = beast::ssl_stream<beast::tcp_stream>;
 
 constexpr std::size_t body_max = 3 * 1024 * 1024;
 constexpr std::uint32_t header_max = 64 * 1024;
+constexpr std::size_t buffer_max = 2 * header_max;   // read and not parsed yet: a header, or one line and its trailer of a chunked body
+constexpr std::size_t page_body_max = 1024;
 constexpr std::size_t connections_max = 10'000, silent_max = 5'000, shaking_max = 500;   // all; without a byte; without a finished handshake
 constexpr std::size_t strangers_max = 500;           // with neither a certificate nor a token that was good; one costs about 100 KiB
 constexpr std::size_t bodies_max = 48 * 1024 * 1024;   // bytes of requests that are being read, of strangers, and as many of the others
@@ -138,10 +140,52 @@ class Share {
     std::size_t bytes_ = 0;
 };
 
+Reply get_only() { return {.status = 405, .content_type = "text/plain", .body = "GET only\n"}; }
+
 Reply too_busy() {
     auto reply = failure_reply(429, "TooManyRequests", "too many large requests or answers are under way; retry in a second");
     reply.headers.emplace_back("Retry-After", "1");
     return reply;
+}
+
+using Parser = http::request_parser<http::string_body>;
+
+/// The answer to a request that could not be read; nothing: the connection is gone, or its client has ended it.
+std::optional<Reply> unreadable(error_code error, std::size_t body_limit) {
+    if (error == http::error::body_limit) return failure_reply(413, "RequestEntityTooLarge", fmt::format("Request entity too large: limit is {}", body_limit));
+    if (error == http::error::header_limit) return failure_reply(431, "RequestHeaderFieldsTooLarge", fmt::format("Request header too large: limit is {}", header_max));
+    if (error == http::error::buffer_overflow) return failure_reply(431, "RequestHeaderFieldsTooLarge", fmt::format("a line of the chunked body is too long: limit is {} with what follows it", buffer_max));
+    if (error.category() != http::make_error_code(http::error::bad_target).category() || error == http::error::end_of_stream || error == http::error::partial_message) return std::nullopt;
+    return failure_reply(400, "BadRequest", fmt::format("the request is not HTTP/1.1 (RFC 9112): {}", error.message()));
+}
+
+/// What a client that waits before it sends its body is told (RFC 9110 section 10.1.1).
+enum class Expectation : std::uint8_t { none, wants_continue, unknown };
+Expectation expectation_of(const Parser& parser) {
+    const auto& message = parser.get();
+    const auto value = message[http::field::expect];
+    if (message.version() < 11 || value.empty()) return Expectation::none;
+    if (!equal_no_case(trim(std::string_view(value.data(), value.size())), "100-continue")) return Expectation::unknown;
+    return parser.is_done() ? Expectation::none : Expectation::wants_continue;
+}
+
+Reply expectation_failed() { return failure_reply(417, "ExpectationFailed", "Expect: the one expectation that can be met is 100-continue"); }
+
+template <class AnyStream>
+asio::awaitable<void> write_continue(AnyStream& stream, error_code& error) {
+    static constexpr std::string_view text = "HTTP/1.1 100 Continue\r\n\r\n";
+    co_await asio::async_write(stream, asio::buffer(text), asio::redirect_error(asio::use_awaitable, error));
+}
+
+/// The last answer of a connection. A client that is still sending would not read it if the connection were closed under it.
+template <class AnyStream>
+asio::awaitable<void> write_last(AnyStream& stream, Reply reply) {
+    error_code error;
+    auto response = response_of(reply, 11, false);
+    co_await http::async_write(stream, response, asio::redirect_error(asio::use_awaitable, error));
+    beast::get_lowest_layer(stream).expires_after(drain_time);
+    std::vector<char> scratch(64 * 1024);
+    for (std::size_t drained = 0; !error && drained < drain_max;) drained += co_await stream.async_read_some(asio::buffer(scratch), asio::redirect_error(asio::use_awaitable, error));
 }
 
 /// What new connections are met with. Never changes: other certificates are another one.
@@ -263,37 +307,34 @@ struct Server::Impl {
 
     /// `unknown`: its place among strangers, until it has shown who it is.
     asio::awaitable<void> requests(std::shared_ptr<Stream> stream, std::shared_ptr<Peer> peer, std::optional<Stage::iterator>& unknown) {
-        beast::flat_buffer buffer;
+        beast::flat_buffer buffer(buffer_max);
         while (true) {
             error_code error;
-            http::request_parser<http::string_body> parser;
+            Parser parser;
             parser.header_limit(header_max);
             parser.body_limit(body_max);
             beast::get_lowest_layer(*stream).expires_after(idle_time);
             co_await http::async_read_header(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
             Share body_share, reply_share;
-            if (!error && !body_share.take(unknown ? stranger_bodies : bodies, body_bytes(parser), bodies_max)) {
-                auto response = response_of(too_busy(), 11, false);
-                co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
-                break;
-            }
             if (!error) {
                 beast::get_lowest_layer(*stream).expires_after(request_time);
-                co_await http::async_read(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+                const auto expectation = expectation_of(parser);
+                auto refused = expectation == Expectation::unknown ? std::optional(expectation_failed()) : std::nullopt;
+                // Who waits with his body is told at once when it would be for nothing.
+                if (expectation == Expectation::wants_continue) refused = handler.unauthorized(request_of(parser.get(), identity_of(*peer)));
+                if (!refused && !body_share.take(unknown ? stranger_bodies : bodies, body_bytes(parser), bodies_max)) refused = too_busy();
+                if (refused) {
+                    co_await write_last(*stream, std::move(*refused));
+                    break;
+                }
+                if (expectation == Expectation::wants_continue && buffer.size() == 0) co_await write_continue(*stream, error);
             }
-            if (error == http::error::body_limit || error == http::error::header_limit) {
-                const registry::Failure failure{.code = error == http::error::body_limit ? 413 : 431, .reason = "RequestEntityTooLarge",
-                                                .message = error == http::error::body_limit ? fmt::format("Request entity too large: limit is {}", body_max)
-                                                                                            : fmt::format("Request header too large: limit is {}", header_max)};
-                auto response = response_of({.status = failure.code, .body = failure.to_json().dump()}, 11, false);
-                co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
-                // A client that is still sending would not read the answer of a connection that is closed under it.
-                beast::get_lowest_layer(*stream).expires_after(drain_time);
-                std::vector<char> scratch(64 * 1024);
-                for (std::size_t drained = 0; !error && drained < drain_max;) drained += co_await stream->async_read_some(asio::buffer(scratch), asio::redirect_error(asio::use_awaitable, error));
+            if (!error) co_await http::async_read(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+            if (error) {
+                beast::get_lowest_layer(*stream).expires_after(request_time);
+                if (auto refused = unreadable(error, body_max)) co_await write_last(*stream, std::move(*refused));
                 break;
             }
-            if (error) break;
             const auto message = parser.release();
             const auto request = request_of(message, identity_of(*peer));
             auto reply = answer(request);
@@ -329,7 +370,7 @@ struct Server::Impl {
     }
 
     /// What a request's body will take, as far as its header tells.
-    static std::size_t body_bytes(const http::request_parser<http::string_body>& parser) {
+    static std::size_t body_bytes(const Parser& parser) {
         const auto length = parser.content_length();
         return parser.chunked() ? body_max : length ? static_cast<std::size_t>(std::min<std::uint64_t>(*length, body_max)) : 0;
     }
@@ -727,18 +768,28 @@ struct PageServer::Impl {
     }
     /// `open` counts those that are served, by its references.
     asio::awaitable<void> serve(std::shared_ptr<beast::tcp_stream> stream, [[maybe_unused]] std::shared_ptr<int> open) {
-        beast::flat_buffer buffer;
+        beast::flat_buffer buffer(buffer_max);
         while (true) {
             error_code error;
-            http::request_parser<http::string_body> parser;
+            Parser parser;
             parser.header_limit(header_max);
-            parser.body_limit(1024);
+            parser.body_limit(page_body_max);
             stream->expires_after(request_time);
-            co_await http::async_read(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
-            if (error) co_return;
+            co_await http::async_read_header(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+            if (!error) {
+                const auto expectation = expectation_of(parser);
+                if (expectation == Expectation::unknown) co_return co_await write_last(*stream, expectation_failed());
+                if (expectation == Expectation::wants_continue && parser.get().method() != http::verb::get) co_return co_await write_last(*stream, get_only());
+                if (expectation == Expectation::wants_continue && buffer.size() == 0) co_await write_continue(*stream, error);
+            }
+            if (!error) co_await http::async_read(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+            if (error) {
+                stream->expires_after(request_time);
+                if (auto refused = unreadable(error, page_body_max)) co_await write_last(*stream, std::move(*refused));
+                co_return;
+            }
             const auto message = parser.release();
-            Reply reply{.status = 405, .content_type = "text/plain", .body = "GET only\n"};
-            if (message.method() == http::verb::get) reply = page(std::string(message.target()));
+            const auto reply = message.method() == http::verb::get ? page(std::string(message.target())) : get_only();
             auto response = response_of(reply, message.version(), message.keep_alive());
             co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
             if (error || !message.keep_alive()) co_return;

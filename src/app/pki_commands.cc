@@ -29,6 +29,7 @@ using resources::Json;
 using resources::text_at;
 
 constexpr std::int64_t day_ms = 86'400'000;
+constexpr int renew_tries = 20;
 
 std::string left_text(std::int64_t until_ms) {
     const auto left = until_ms - wall_ms();
@@ -314,13 +315,19 @@ int pki_renew(const ResourceOptions& options, const PkiOptions& o) {
     auto api = connect(options);
     if (!api) return problem(api.error().message);
     const auto path = client::path_of(*resources::find_kind("cert-manager.io/v1", "Certificate"), api->access().name_space, o.name);
-    const auto current = api->request("GET", path);
-    if (!current || !current->ok()) return refused(current);
-    Json conditions = at_path(current->body, "status.conditions").is_array() ? at_path(current->body, "status.conditions") : Json::array();
-    std::erase_if(conditions.get_ref<Json::array_t&>(), [](const Json& c) { return text_at(c, "type") == "Issuing"; });
-    conditions.push_back({{"type", "Issuing"}, {"status", "True"}, {"reason", "ManuallyTriggered"}, {"message", "Certificate re-issuance manually triggered"}, {"lastTransitionTime", rfc3339(wall_ms())}});
-    const auto answer = api->request("PATCH", path + "/status", Json{{"status", {{"conditions", conditions}}}}.dump(), "application/merge-patch+json");
-    if (!answer || !answer->ok()) return refused(answer);
+    // On what was read alone: the controllers write conditions too, and theirs are not to be put back to what they were.
+    for (int tries = 1;; ++tries) {
+        const auto current = api->request("GET", path);
+        if (!current || !current->ok()) return refused(current);
+        Json conditions = at_path(current->body, "status.conditions").is_array() ? at_path(current->body, "status.conditions") : Json::array();
+        std::erase_if(conditions.get_ref<Json::array_t&>(), [](const Json& c) { return text_at(c, "type") == "Issuing"; });
+        conditions.push_back({{"type", "Issuing"}, {"status", "True"}, {"reason", "ManuallyTriggered"}, {"message", "Certificate re-issuance manually triggered"}, {"lastTransitionTime", rfc3339(wall_ms())}});
+        const Json patch = {{"metadata", {{"resourceVersion", text_at(current->body, "metadata.resourceVersion")}}}, {"status", {{"conditions", conditions}}}};
+        const auto answer = api->request("PATCH", path + "/status", patch.dump(), "application/merge-patch+json");
+        if (answer && answer->status == 409 && tries < renew_tries) continue;
+        if (!answer || !answer->ok()) return refused(answer);
+        break;
+    }
     std::cout << fmt::format("certificate {} is being renewed\n", o.name);
     return 0;
 }

@@ -66,7 +66,13 @@ Reflector::Step Reflector::list() {
         if (!answer->ok()) {
             const auto why = answer->status == 403 ? "not allowed to list" : answer->status == 404 ? "the kind is not served" : "listing failed";
             const auto cure = answer->status != 404 ? "" : kind_.group == "mqttbroker.iotoperations.azure.com" ? " (penstock crds | kubectl apply --server-side -f -)" : " (it goes on without)";
-            if (fault_ != answer->message()) log::warn("client", "{}{} kind={} status={} why=\"{}\"; it is tried again", why, cure, kind_.qualified_plural(), answer->status, answer->message());
+            // An API server that comes back refuses everything until it has read its roles again: told when it stays.
+            if (answer->status != 403) refused_at_ = -1;
+            else if (refused_at_ < 0) refused_at_ = options_.now_ms();
+            if (told_ != answer->message() && (answer->status != 403 || options_.now_ms() - refused_at_ >= refusal_patience_ms)) {
+                told_ = answer->message();
+                log::warn("client", "{}{} kind={} status={} why=\"{}\"; it is tried again", why, cure, kind_.qualified_plural(), answer->status, answer->message());
+            }
             fault_ = answer->message();
             retry_after_s_ = answer->retry_after_s;
             if (answer->status == 404) {
@@ -102,6 +108,8 @@ Reflector::Step Reflector::list() {
     position_ = version;
     exact_ = false;
     fault_.clear();
+    told_.clear();
+    refused_at_ = -1;
     if (options_.on_synced) options_.on_synced();
     return Step::go_on;
 }

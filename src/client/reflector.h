@@ -34,6 +34,8 @@ class Reflector {
     /// A watch that ends sooner without having said anything is asked for again with growing pauses, as one
     /// that failed.
     static constexpr std::int64_t short_watch_ms = 1000;
+    /// A missing right is told when the refusals have stayed for so long.
+    static constexpr std::int64_t refusal_patience_ms = 10'000;
 
     Reflector(Transport& transport, const resources::Kind& kind, std::string name_space, Options options);
     /// Until `pause` returns false or stop().
@@ -64,7 +66,8 @@ class Reflector {
     std::int64_t failed_at_ = 0;
     int retry_after_s_ = 0;
     int lists_in_vain_ = 0;              ///< lists whose watch was told at once that history is lost
-    std::string fault_;
+    std::string fault_, told_;           ///< `told_`: of the last list that failed, in the log
+    std::int64_t refused_at_ = -1;       ///< since when lists are refused for want of a right; negative: they are not
     std::atomic<bool> stopping_{false};
 };
 

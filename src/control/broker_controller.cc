@@ -28,6 +28,7 @@ namespace {
 constexpr const char* manager_name = "penstock-broker";
 constexpr const char* default_namespace = "azure-iot-operations";
 constexpr std::int64_t retry_ms = 2000;
+constexpr const char* rights_cure = "; its role needs the rights of examples/cluster-rbac.yaml";
 constexpr int recovery_report_ms = 1000;
 constexpr std::int64_t begin_retry_ms = 30'000;
 constexpr std::int64_t sys_interval_ms = 10'000;
@@ -167,7 +168,7 @@ std::unique_ptr<broker::Server> BrokerController::start_server(const Plan& plan,
             }
             tell({.name = space + "/" + name, .not_started = "the broker's state is being read: " + how_far, .is_starting = true});
             log::info("control", "the broker's state is being read folder={} progress=\"{}\"", place_.folder, how_far);
-            write_status(kind_of("Broker"), space, name, basic_status(broker, "Recovering", "reading the state back: " + how_far, with_times(broker, {.status = "Unavailable", .reason = "Recovering", .message = "the state is being read back: " + how_far}, wall_ms())));
+            write_basic(kind_of("Broker"), broker, "Recovering", "reading the state back: " + how_far, {.status = "Unavailable", .reason = "Recovering", .message = "the state is being read back: " + how_far});
         }
     });
     auto opened = open_state(plan, broker, plan.workers, progress);
@@ -187,10 +188,9 @@ std::unique_ptr<broker::Server> BrokerController::start_server(const Plan& plan,
     // Never a silent fresh start: without its state the broker does not run.
     if (store_fault_ != opened.error().message) log::error("control", "the broker's state cannot be opened why=\"{}\"", opened.error().message);
     store_fault_ = opened.error().message;
-    write_status(kind_of("Broker"), space, name, basic_status(broker, "Failed", store_fault_, with_times(broker, {.status = "Unavailable", .reason = "StateNotOpen", .message = store_fault_}, wall_ms())));
-    for (const auto& listener : listeners)
-        write_status(kind_of("BrokerListener"), text_at(listener, "metadata.namespace"), text_at(listener, "metadata.name"),
-                     basic_status(listener, "Waiting", "the Broker's state cannot be opened", with_times(listener, {.status = "Unavailable", .reason = "StateNotOpen", .message = store_fault_}, wall_ms())));
+    const HealthState health{.status = "Unavailable", .reason = "StateNotOpen", .message = store_fault_};
+    write_basic(kind_of("Broker"), broker, "Failed", store_fault_, health);
+    for (const auto& listener : listeners) write_basic(kind_of("BrokerListener"), listener, "Waiting", "the Broker's state cannot be opened", health);
     return nullptr;
 }
 
@@ -321,7 +321,10 @@ void BrokerController::look_ahead(PlannedPort& port, const PreparedTls& prepared
 }
 
 Outcome BrokerController::turn() {
-    const bool complete = reconcile();
+    troubles_.begin();
+    const bool looked = reconcile();
+    troubles_.end();
+    const bool complete = looked && !troubles_.any();
     const auto now = monotonic_ms();
     if (server_ != nullptr && now >= next_sys_) {
         next_sys_ = now + sys_interval_ms;
@@ -350,8 +353,7 @@ bool BrokerController::reconcile() {
     for (const auto& other : brokers) {
         if (other == chosen) continue;
         const auto why = fmt::format("one Broker runs on a machine, and {}/{} does", text_at(*chosen, "metadata.namespace"), text_at(*chosen, "metadata.name"));
-        write_status(kind_of("Broker"), text_at(*other, "metadata.namespace"), text_at(*other, "metadata.name"),
-                             basic_status(*other, "Failed", why, with_times(*other, {.status = "Unavailable", .reason = "BrokerNotRun", .message = why}, wall_ms())));
+        write_basic(kind_of("Broker"), *other, "Failed", why, {.status = "Unavailable", .reason = "BrokerNotRun", .message = why});
     }
 
     std::vector<Json> listeners;
@@ -365,8 +367,7 @@ bool BrokerController::reconcile() {
         }
         const auto why = fmt::format("there is no running Broker \"{}\" in namespace {}", registry::broker_of(*listener), text_at(*listener, "metadata.namespace"));
         orphans.emplace_back(name_of(*listener), why);
-        write_status(kind_of("BrokerListener"), text_at(*listener, "metadata.namespace"), text_at(*listener, "metadata.name"),
-                             basic_status(*listener, "Waiting", why, with_times(*listener, {.status = "Unavailable", .reason = "BrokerMissing", .message = why}, wall_ms())));
+        write_basic(kind_of("BrokerListener"), *listener, "Waiting", why, {.status = "Unavailable", .reason = "BrokerMissing", .message = why});
     }
 
     auto plan = plan_broker(chosen != nullptr ? *chosen : Json::object(), listeners, std::thread::hardware_concurrency());
@@ -468,7 +469,7 @@ bool BrokerController::reconcile() {
             adopt(listener, *chosen);
             put_service(listener, plan, states);
         }
-        write_status(kind_of("Broker"), name_space_, broker_name_, broker_status(*chosen, plan, states));
+        write_status(kind_of("Broker"), *chosen, [&](const Json& current) { return broker_status(current, plan, states); });
     }
     report(plan, states);
     report_rules(plan);
@@ -514,9 +515,12 @@ void BrokerController::adopt(const Json& listener, const Json& broker) {
     if (owners.is_array())
         for (const auto& owner : owners)
             if (equal_no_case(text_at(owner, "kind"), "Broker")) return;
-    Json patch = {{"metadata", {{"ownerReferences", owners.is_array() ? owners : Json::array()}}}};
-    patch["metadata"]["ownerReferences"].push_back({{"apiVersion", text_at(broker, "apiVersion")}, {"kind", "Broker"}, {"name", text_at(broker, "metadata.name")},
-                                                    {"uid", text_at(broker, "metadata.uid")}, {"controller", true}});
+    // The list is written as a whole: only over what was read. One owner alone may be the controller.
+    Json patch = {{"metadata", {{"resourceVersion", text_at(listener, "metadata.resourceVersion")}, {"ownerReferences", owners.is_array() ? owners : Json::array()}}}};
+    auto& list = patch["metadata"]["ownerReferences"];
+    const bool is_controlled = std::ranges::any_of(list, [](const Json& owner) { return at_path(owner, "controller") == Json(true); });
+    list.push_back({{"apiVersion", text_at(broker, "apiVersion")}, {"kind", "Broker"}, {"name", text_at(broker, "metadata.name")}, {"uid", text_at(broker, "metadata.uid")}});
+    if (!is_controlled) list.back()["controller"] = true;
     // Lost to a concurrent write: the next round sees the listener again.
     [[maybe_unused]] const auto done = objects_.patch(kind_of("BrokerListener"), text_at(listener, "metadata.namespace"), text_at(listener, "metadata.name"), registry::PatchType::merge, patch, manager_name);
 }
@@ -545,20 +549,28 @@ void BrokerController::put_service(const Json& listener, const Plan& plan, const
         const auto addresses = io::machine_addresses();
         const auto host = addresses.empty() ? std::string("127.0.0.1") : addresses.front();
         const bool is_balanced = text_at(object, "spec.type") == "LoadBalancer";
-        write_status(service_kind(), space, service_name, {{"loadBalancer", is_balanced ? Json{{"ingress", Json::array({{{"ip", host}}})}} : Json::object()}});
+        const Json balanced = is_balanced ? Json{{"ingress", Json::array({{{"ip", host}}})}} : Json::object();
+        if (const auto service = objects_.get(service_kind(), space, service_name)) write_status(service_kind(), *service, [&](const Json& now) {
+            auto out = at_path(now, "status").is_object() ? at_path(now, "status") : Json::object();
+            out["loadBalancer"] = balanced;
+            return out;
+        });
     };
     // Owned by right and applied as a whole: what others added to the Service stays theirs. Nothing is sent when it is so already.
-    const bool as_wanted = current != nullptr && resources::merge_applied(*current, object, service_kind().schema) == *current && at_path(*current, "spec.ports").size() == object["spec"]["ports"].size();
+    const bool as_wanted = current != nullptr && resources::merge_applied(*current, object, service_kind().schema) == *current &&
+                           at_path(*current, "spec.ports").size() == object["spec"]["ports"].size();
+    const auto trouble = fmt::format("Service of {}/{}", space, name);
     if (as_wanted) {
         fault = {};
         return put_status();
     }
     if (auto applied = objects_.patch(service_kind(), space, service_name, registry::PatchType::apply, object, manager_name); !applied) {
-        auto why = fmt::format("Service {}/{} was not written: {}", space, service_name, applied.error().message);
-        if (why != fault.why) log::warn("control", "{} listener={}/{}", why, space, name);
-        fault.why = std::move(why);
+        if (!troubles_.failed(trouble, applied.error(), monotonic_ms())) return;
+        fault.why = fmt::format("Service {}/{} was not written: {}", space, service_name, applied.error().message);
+        log::warn("control", "{}; it is tried again listener={}/{}{}", fault.why, space, name, applied.error().code == 403 ? rights_cure : "");
         return;
     }
+    troubles_.succeeded(trouble);
     fault = {};
     put_status();
     // A listener that was renamed to another Service leaves the old one behind; it goes.
@@ -568,9 +580,21 @@ void BrokerController::put_service(const Json& listener, const Plan& plan, const
         }
 }
 
-void BrokerController::write_status(const resources::Kind& kind, const std::string& space, const std::string& name, const Json& status) {
-    if (auto done = objects_.put_status(kind, space, name, status, manager_name); !done)
-        log::warn("control", "a status was not written kind={} object={}/{} why=\"{}\"", kind.kind, space, name, done.error().message);
+void BrokerController::write_status(const resources::Kind& kind, const Json& looked_at, const Objects::MakeStatus& make) {
+    const auto space = text_at(looked_at, "metadata.namespace"), name = text_at(looked_at, "metadata.name");
+    const auto done = objects_.put_status(kind, space, name, [&](const Json& current) {
+        auto status = make(current);
+        if (status && status->contains("observedGeneration")) (*status)["observedGeneration"] = at_path(looked_at, "metadata.generation");
+        return status;
+    }, manager_name);
+    const auto what = fmt::format("{} {}/{}", kind.kind, space, name);
+    if (done) return troubles_.succeeded(what);
+    if (troubles_.failed(what, done.error(), monotonic_ms()))
+        log::warn("control", "a status is not written; it is tried again kind={} object={}/{} why=\"{}\"{}", kind.kind, space, name, done.error().message, done.error().code == 403 ? rights_cure : "");
+}
+
+void BrokerController::write_basic(const resources::Kind& kind, const Json& looked_at, const char* runtime, const std::string& description, const HealthState& health) {
+    write_status(kind, looked_at, [&](const Json& current) { return basic_status(current, runtime, description, with_times(current, health, wall_ms())); });
 }
 
 void BrokerController::publish_sys(std::int64_t now) {

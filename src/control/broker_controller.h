@@ -17,6 +17,7 @@
 #include "control/state_keys.h"
 #include "control/sys_topics.h"
 #include "control/traces.h"
+#include "control/write_troubles.h"
 #include "client/http_pool.h"
 
 namespace penstock::control {
@@ -107,11 +108,15 @@ class BrokerController {
     void claim_service(const resources::Json& listener, Plan& plan);
     void put_service(const resources::Json& listener, const Plan& plan, const std::vector<broker::ListenerState>& states);
     void adopt(const resources::Json& listener, const resources::Json& broker);
-    void write_status(const resources::Kind& kind, const std::string& space, const std::string& name, const resources::Json& status);
+    /// Writes what `make` makes of the object as it is then; the generation that it has observed is that of `looked_at`. Any thread.
+    void write_status(const resources::Kind& kind, const resources::Json& looked_at, const Objects::MakeStatus& make);
+    /// A status with health and times, for what `looked_at` is.
+    void write_basic(const resources::Kind& kind, const resources::Json& looked_at, const char* runtime, const std::string& description, const HealthState& health);
     void publish_sys(std::int64_t now);
 
     Objects& objects_;
     Recorder recorder_;
+    WriteTroubles troubles_;
     Engine engine_;
     std::string version_;
     StatePlace place_;

@@ -112,18 +112,22 @@ std::vector<NamedFacts> BrokerController::named_facts(const Plan& plan) const {
 }
 
 bool BrokerController::show_health() {
-    Json status;
-    std::string space, name;
+    registry::ObjectRef broker;
     {
         const std::unique_lock lock(guard_, std::try_to_lock);
         if (!lock.owns_lock()) return false;   // who holds it may wait for a worker that is stuck
         if (server_ == nullptr || broker_name_.empty()) return true;
-        space = name_space_;
-        name = broker_name_;
-        if (const auto broker = objects_.get(kind_of("Broker"), space, name)) status = broker_status(*broker, plan_, states_);
+        broker = objects_.get(kind_of("Broker"), name_space_, broker_name_);
     }
-    if (!status.is_null()) write_status(kind_of("Broker"), space, name, status);
-    return true;
+    if (broker == nullptr) return true;
+    bool looked = true;
+    write_status(kind_of("Broker"), *broker, [&](const Json& current) -> std::optional<Json> {
+        const std::unique_lock lock(guard_, std::try_to_lock);
+        looked = lock.owns_lock();
+        if (!looked || server_ == nullptr) return std::nullopt;
+        return broker_status(current, plan_, states_);
+    });
+    return looked;
 }
 
 Json BrokerController::broker_status(const Json& broker, const Plan& plan, const std::vector<broker::ListenerState>& states) const {
@@ -201,10 +205,12 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
         if (!closed && unprotected) description = "Accepting connections; no authentication: anybody who reaches the port may connect.";
         if (!closed && !faults.empty()) description = fmt::format("{}{}{}", unprotected ? description + " " : "Accepting connections; ", health.status == "Unavailable" ? "" : "warnings: ", faults);
         if (!closed && refused) description = "The port is open, and clients that verify its certificate refuse it: " + faults;
-        auto status = basic_status(*current, runtime, description, with_times(*current, health, wall_ms()));
-        status["ports"] = ports;
-        status["portStatus"] = std::move(details);
-        write_status(kind_of("BrokerListener"), key.first, key.second, status);
+        write_status(kind_of("BrokerListener"), *current, [&](const Json& now) {
+            auto status = basic_status(now, runtime, description, with_times(now, health, wall_ms()));
+            status["ports"] = ports;
+            status["portStatus"] = details;
+            return status;
+        });
     }
 }
 
@@ -219,7 +225,7 @@ void BrokerController::report_rules(const Plan& plan) {
             const auto health = health_of(all, subject_of(word, space + "/" + name));
             auto description = users.empty() ? std::string("No port names it.") : "In force on " + users;
             if (!health.message.empty()) description += "; " + health.message;
-            write_status(kind_of(word), space, name, basic_status(*object, "Running", description, with_times(*object, health, wall_ms())));
+            write_basic(kind_of(word), *object, "Running", description, health);
         }
 }
 

@@ -50,9 +50,26 @@ Json with_condition(const Json& object, const char* type, bool good, const std::
     return out;
 }
 
-bool has_condition(const Json& object, const char* type, const char* status) {
+/// The condition of a type; null when there is none.
+const Json& condition_of(const Json& object, const char* type) {
+    static const Json none;
     const auto& conditions = at_path(object, "status.conditions");
-    return conditions.is_array() && std::ranges::any_of(conditions, [&](const auto& c) { return text_at(c, "type") == type && text_at(c, "status") == status; });
+    if (!conditions.is_array()) return none;
+    const auto found = std::ranges::find_if(conditions, [&](const auto& c) { return text_at(c, "type") == type; });
+    return found == conditions.end() ? none : *found;
+}
+
+bool has_condition(const Json& object, const char* type, const char* status) { return text_at(condition_of(object, type), "status") == status; }
+
+Json status_of(const Json& object) { return at_path(object, "status").is_object() ? at_path(object, "status") : Json::object(); }
+
+/// The object as it is now, for a status about what was looked at: that is the generation which it has observed. Null: it is another
+/// object of the same name.
+Json as_looked_at(const Json& now, const Json& looked_at) {
+    if (text_at(now, "metadata.uid") != text_at(looked_at, "metadata.uid")) return nullptr;
+    auto out = now;
+    if (const auto& generation = at_path(looked_at, "metadata.generation"); !generation.is_null()) out["metadata"]["generation"] = generation;
+    return out;
 }
 
 struct Signer {
@@ -130,13 +147,18 @@ class IssuerReconciler : public Reconciler {
         const auto issuer = objects_.get(issuer_kind(cluster_), key.name_space, key.name);
         if (issuer == nullptr) return Outcome::settled();
         const auto signer = signer_of(objects_, *issuer, now_ms_());
-        Json status = at_path(*issuer, "status").is_object() ? at_path(*issuer, "status") : Json::object();
-        if (!signer) status["conditions"] = with_condition(*issuer, "Ready", false, "ErrGetKeyPair", signer.error().message);
-        else if (signer->self) status["conditions"] = with_condition(*issuer, "Ready", true, "IsReady", "Each certificate signs itself");
-        else
-            status["conditions"] = with_condition(*issuer, "Ready", true, "KeyPairVerified",
-                                                  verified_text(signer->chain.front()));
-        if (auto done = objects_.put_status(issuer_kind(cluster_), key.name_space, key.name, status, manager); !done) return Outcome::retry(done.error().message);
+        const auto done = objects_.put_status(issuer_kind(cluster_), key.name_space, key.name, [&](const Json& now) -> std::optional<Json> {
+            const auto current = as_looked_at(now, *issuer);
+            if (current.is_null()) return std::nullopt;
+            auto status = status_of(current);
+            if (!signer) status["conditions"] = with_condition(current, "Ready", false, "ErrGetKeyPair", signer.error().message);
+            else if (signer->self) status["conditions"] = with_condition(current, "Ready", true, "IsReady", "Each certificate signs itself");
+            else
+                status["conditions"] = with_condition(current, "Ready", true, "KeyPairVerified",
+                                                      verified_text(signer->chain.front()));
+            return status;
+        }, manager);
+        if (!done) return Outcome::retry(done.error().message);
         return Outcome::after(look_again_ms);
     }
 
@@ -421,11 +443,15 @@ class CertificateReconciler : public Reconciler {
         const auto space = text_at(certificate, "metadata.namespace"), name = text_at(certificate, "metadata.name"), secret_name = text_at(certificate, "spec.secretName");
         recorder_.record(certificate, "Normal", "Issuing", "Issuing certificate: " + why);
         auto failed = [&](const std::string& text) {
-            Json status = at_path(certificate, "status").is_object() ? at_path(certificate, "status") : Json::object();
-            status["conditions"] = with_condition(certificate, "Ready", false, "IssuingFailed", text);
-            status["lastFailureTime"] = rfc3339(wall_ms());
-            status["failedIssuanceAttempts"] = status.value("failedIssuanceAttempts", 0) + 1;
-            [[maybe_unused]] const auto done = objects_.put_status(certificate_kind(), space, name, status, manager);
+            [[maybe_unused]] const auto done = objects_.put_status(certificate_kind(), space, name, [&](const Json& now) -> std::optional<Json> {
+                const auto current = as_looked_at(now, certificate);
+                if (current.is_null()) return std::nullopt;
+                auto status = status_of(current);
+                status["conditions"] = with_condition(current, "Ready", false, "IssuingFailed", text);
+                status["lastFailureTime"] = rfc3339(wall_ms());
+                status["failedIssuanceAttempts"] = status.value("failedIssuanceAttempts", 0) + 1;
+                return status;
+            }, manager);
             recorder_.record(certificate, "Warning", "IssuingFailed", text);
             return Outcome::retry(text);
         };
@@ -490,41 +516,47 @@ class CertificateReconciler : public Reconciler {
     /// `cannot_renew`: why it will not be renewed when its time comes; empty: it will.
     Outcome ready(const Json& looked_at, const crypto::Certificate& have, const Wanted& wanted, bool fresh, const std::string& cannot_renew) {
         const auto now = now_ms_(), renewal = renewal_of(have, wanted);
-        // As it is now: somebody may have asked for a renewal since it was looked at, and that must not be written over.
-        const auto current = objects_.get(certificate_kind(), text_at(looked_at, "metadata.namespace"), text_at(looked_at, "metadata.name"));
-        if (current == nullptr) return Outcome::settled();
-        const auto& certificate = *current;
-        Json status = at_path(certificate, "status").is_object() ? at_path(certificate, "status") : Json::object();
         const bool ends_with_ca = renewal <= now;
         // As with cert-manager it is Ready as long as it is good; that it will not be renewed is a condition of its own.
         std::string message = "Certificate is up to date and has not expired";
         if (ends_with_ca)
             message = fmt::format("Certificate is up to date, but it ends with its CA at {}: renew or replace the CA of {} \"{}\"",
-                                  rfc3339(have.not_after_ms()), text_at(certificate, "spec.issuerRef.kind", "Issuer"),
-                                  text_at(certificate, "spec.issuerRef.name"));
+                                  rfc3339(have.not_after_ms()), text_at(looked_at, "spec.issuerRef.kind", "Issuer"),
+                                  text_at(looked_at, "spec.issuerRef.name"));
         if (!cannot_renew.empty()) message += fmt::format("; it ends at {} and cannot be renewed: {}", rfc3339(have.not_after_ms()), cannot_renew);
-        auto renewable = with_condition(certificate, renewable_condition, false, "IssuerNotReady", message);
-        auto judged = certificate;
-        if (cannot_renew.empty()) renewable.erase(renewable.begin());
-        judged["status"]["conditions"] = std::move(renewable);
-        status["conditions"] = with_condition(judged, "Ready", true, "Ready", message);
-        // Whoever asked for a renewal (cmctl renew sets this condition) has got it.
-        if (fresh) std::erase_if(status["conditions"].get_ref<Json::array_t&>(), [](const Json& c) { return text_at(c, "type") == "Issuing"; });
-        status["notBefore"] = rfc3339(have.not_before_ms());
-        status["notAfter"] = rfc3339(have.not_after_ms());
-        status["renewalTime"] = rfc3339(renewal);
-        if (fresh) status["revision"] = status.value("revision", 0) + 1;
-        status.erase("lastFailureTime");
-        status.erase("failedIssuanceAttempts");
-        if (auto done = objects_.put_status(certificate_kind(), text_at(certificate, "metadata.namespace"), text_at(certificate, "metadata.name"), status, manager); !done) return Outcome::retry(done.error().message);
+        // Whoever had asked for a renewal (cmctl renew sets this condition) has got it. One who asks while it is issued, or anew, is
+        // still to get his.
+        const auto fulfilled = fresh ? condition_of(looked_at, "Issuing") : Json();
+        const auto done = objects_.put_status(certificate_kind(), text_at(looked_at, "metadata.namespace"), text_at(looked_at, "metadata.name"), [&](const Json& as_it_is) -> std::optional<Json> {
+            auto judged = as_looked_at(as_it_is, looked_at);
+            if (judged.is_null()) return std::nullopt;
+            auto status = status_of(judged);
+            auto renewable = with_condition(judged, renewable_condition, false, "IssuerNotReady", message);
+            if (cannot_renew.empty()) renewable.erase(renewable.begin());
+            judged["status"]["conditions"] = std::move(renewable);
+            status["conditions"] = with_condition(judged, "Ready", true, "Ready", message);
+            std::erase_if(status["conditions"].get_ref<Json::array_t&>(), [&](const Json& c) { return !fulfilled.is_null() && c == fulfilled; });
+            status["notBefore"] = rfc3339(have.not_before_ms());
+            status["notAfter"] = rfc3339(have.not_after_ms());
+            status["renewalTime"] = rfc3339(renewal);
+            if (fresh) status["revision"] = status.value("revision", 0) + 1;
+            status.erase("lastFailureTime");
+            status.erase("failedIssuanceAttempts");
+            return status;
+        }, manager);
+        if (!done) return Outcome::retry(done.error().message);
         return Outcome::after(std::clamp<std::int64_t>((ends_with_ca ? have.not_after_ms() : renewal) - now,
                                                        1000, look_again_ms));
     }
 
     void not_ready(const Json& certificate, const char* reason, const std::string& text) {
-        Json status = at_path(certificate, "status").is_object() ? at_path(certificate, "status") : Json::object();
-        status["conditions"] = with_condition(certificate, "Ready", false, reason, text);
-        [[maybe_unused]] const auto done = objects_.put_status(certificate_kind(), text_at(certificate, "metadata.namespace"), text_at(certificate, "metadata.name"), status, manager);
+        [[maybe_unused]] const auto done = objects_.put_status(certificate_kind(), text_at(certificate, "metadata.namespace"), text_at(certificate, "metadata.name"), [&](const Json& now) -> std::optional<Json> {
+            const auto current = as_looked_at(now, certificate);
+            if (current.is_null()) return std::nullopt;
+            auto status = status_of(current);
+            status["conditions"] = with_condition(current, "Ready", false, reason, text);
+            return status;
+        }, manager);
     }
 
     Objects& objects_;

@@ -315,25 +315,28 @@ void forget_former_run(Objects& objects, const std::string& why, bool with_pods)
     for (const char* word : {"Broker", "BrokerListener", "BrokerAuthentication", "BrokerAuthorization"}) {
         const auto& kind = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", word);
         for (const auto& object : objects.list(kind, "")) {
-            if (at_path(*object, "status").is_null() || at_path(*object, "status").empty()) continue;
-            const auto status = basic_status(*object, "Starting", why, with_times(*object, {.status = "Unknown", .reason = "Starting", .message = why}, now));
             // Not written: the next look at the object says how it stands.
-            [[maybe_unused]] const auto done = objects.put_status(kind, text_at(*object, "metadata.namespace"), text_at(*object, "metadata.name"), status, "penstock-broker");
+            [[maybe_unused]] const auto done = objects.put_status(kind, text_at(*object, "metadata.namespace"), text_at(*object, "metadata.name"), [&](const Json& current) -> std::optional<Json> {
+                if (at_path(current, "status").is_null() || at_path(current, "status").empty()) return std::nullopt;
+                return basic_status(current, "Starting", why, with_times(current, {.status = "Unknown", .reason = "Starting", .message = why}, now));
+            }, "penstock-broker");
         }
     }
     if (!with_pods) return;
     const auto& kind = *resources::find_kind("v1", "Pod");
     for (const auto& pod : objects.list(kind, "")) {
-        auto status = at_path(*pod, "status");
-        if (!status.is_object()) continue;
-        if (status["conditions"].is_array())
-            for (auto& condition : status["conditions"])
-                if (const auto type = text_at(condition, "type"); (type == "Ready" || type == "ContainersReady") && text_at(condition, "status") == "True")
-                    condition.update({{"status", "False"}, {"reason", "ContainersNotReady"}, {"message", why}, {"lastTransitionTime", rfc3339(now)}});
-        if (status["containerStatuses"].is_array())
-            for (auto& container : status["containerStatuses"])
-                if (container.is_object()) container["ready"] = false;
-        [[maybe_unused]] const auto done = objects.put_status(kind, text_at(*pod, "metadata.namespace"), text_at(*pod, "metadata.name"), status, "penstock-projection");
+        [[maybe_unused]] const auto done = objects.put_status(kind, text_at(*pod, "metadata.namespace"), text_at(*pod, "metadata.name"), [&](const Json& current) -> std::optional<Json> {
+            auto status = at_path(current, "status");
+            if (!status.is_object()) return std::nullopt;
+            if (status["conditions"].is_array())
+                for (auto& condition : status["conditions"])
+                    if (const auto type = text_at(condition, "type"); (type == "Ready" || type == "ContainersReady") && text_at(condition, "status") == "True")
+                        condition.update({{"status", "False"}, {"reason", "ContainersNotReady"}, {"message", why}, {"lastTransitionTime", rfc3339(now)}});
+            if (status["containerStatuses"].is_array())
+                for (auto& container : status["containerStatuses"])
+                    if (container.is_object()) container["ready"] = false;
+            return status;
+        }, "penstock-projection");
     }
 }
 

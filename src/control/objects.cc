@@ -21,6 +21,7 @@ using resources::text_at;
 namespace {
 
 constexpr std::size_t history_max = 10'000, history_bytes_max = 8 << 20, names_max = 4096;   // events, and the texts in them
+constexpr int status_tries = 20;           // writers that come in between, one after the other
 
 /// A unit fraction for jitter.
 double chance() { return static_cast<double>(random_u64() >> 11) / static_cast<double>(1ULL << 53); }
@@ -45,9 +46,12 @@ Answer<ObjectRef> LocalObjects::create(const Kind& kind, const std::string& name
 Answer<ObjectRef> LocalObjects::patch(const Kind& kind, const std::string& name_space, const std::string& name, registry::PatchType type, const Json& patch, const std::string& manager) {
     return registry_.patch(kind, name_space, name, type, patch, false, {.manager = manager, .force = true});
 }
-Answer<void> LocalObjects::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const Json& status, const std::string& manager) {
-    registry_.put_status(kind, name_space, name, resources::printable_texts(status), manager);
-    return {};
+Answer<void> LocalObjects::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const MakeStatus& make, const std::string& manager) {
+    return registry_.put_status(kind, name_space, name, [&](const Json& current) {
+        auto made = make(current);
+        if (made) *made = resources::printable_texts(*made);
+        return made;
+    }, manager);
 }
 Answer<void> LocalObjects::remove(const Kind& kind, const std::string& name_space, const std::string& name) {
     const auto removed = registry_.remove(kind, name_space, name);
@@ -176,17 +180,28 @@ Answer<ObjectRef> RemoteObjects::patch(const Kind& kind, const std::string& name
     if (type == registry::PatchType::apply) body["apiVersion"] = kind.api_version(), body["kind"] = kind.kind;
     return send("PATCH", client::path_of(kind, name_space, name) + "?fieldManager=" + manager + (type == registry::PatchType::apply ? "&force=true" : ""), body, media_of(type));
 }
-Answer<void> RemoteObjects::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const Json& told, const std::string& manager) {
-    const auto status = resources::printable_texts(told);
-    const auto current = get(kind, name_space, name);
-    if (current == nullptr || at_path(*current, "status") == status) return {};
-    // What the new status no longer has is taken away by name.
-    Json patch = {{"status", status}};
-    if (const auto& before = at_path(*current, "status"); before.is_object())
-        for (const auto& [key, value] : before.items())
-            if (!status.contains(key)) patch["status"][key] = nullptr;
-    const auto done = send("PATCH", client::path_of(kind, name_space, name) + "/status?fieldManager=" + manager, patch, "application/merge-patch+json");
-    if (!done) return std::unexpected(done.error());
+Answer<void> RemoteObjects::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const MakeStatus& make, const std::string& manager) {
+    const auto path = client::path_of(kind, name_space, name);
+    auto current = get(kind, name_space, name);
+    for (int tries = 1; current != nullptr; ++tries) {
+        const auto made = make(*current);
+        if (!made) return {};
+        const auto status = resources::printable_texts(*made);
+        if (at_path(*current, "status") == status) return {};
+        // Only on what it was made from; what the new status no longer has is taken away by name.
+        Json patch = {{"metadata", {{"resourceVersion", text_at(*current, "metadata.resourceVersion")}}}, {"status", status}};
+        if (const auto& before = at_path(*current, "status"); before.is_object())
+            for (const auto& [key, value] : before.items())
+                if (!status.contains(key)) patch["status"][key] = nullptr;
+        const auto done = send("PATCH", path + "/status?fieldManager=" + manager, patch, "application/merge-patch+json");
+        if (done || done.error().code == 404) return {};
+        if (done.error().code != 409 || tries == status_tries) return std::unexpected(done.error());
+        // The reflector's copy comes later than the refusal.
+        const auto fresh = send("GET", path, {}, "application/json");
+        if (!fresh && fresh.error().code == 404) return {};
+        if (!fresh) return std::unexpected(fresh.error());
+        current = *fresh;
+    }
     return {};
 }
 Answer<void> RemoteObjects::remove(const Kind& kind, const std::string& name_space, const std::string& name) {

@@ -28,8 +28,11 @@ class Objects {
     virtual registry::Answer<ObjectRef> create(const resources::Kind& kind, const std::string& name_space, resources::Json object, const std::string& manager) = 0;
     virtual registry::Answer<ObjectRef> patch(const resources::Kind& kind, const std::string& name_space, const std::string& name, registry::PatchType type, const resources::Json& patch,
                                               const std::string& manager) = 0;
-    /// Writes the status where it differs.
-    virtual registry::Answer<void> put_status(const resources::Kind& kind, const std::string& name_space, const std::string& name, const resources::Json& status, const std::string& manager) = 0;
+    using MakeStatus = registry::Registry::MakeStatus;
+    /// Writes the status that `make` makes of the object, where it differs; what another writer put there meanwhile is never written
+    /// over unseen: `make` is called again with the object as it is then. 409 when others are always faster; an object that is not
+    /// there is no error.
+    virtual registry::Answer<void> put_status(const resources::Kind& kind, const std::string& name_space, const std::string& name, const MakeStatus& make, const std::string& manager) = 0;
     virtual registry::Answer<void> remove(const resources::Kind& kind, const std::string& name_space, const std::string& name) = 0;
 
     /// Changes after `position`, which moves on. False: not all are known any more, everything must be looked at.
@@ -49,7 +52,7 @@ class LocalObjects : public Objects {
     ObjectRef get(const resources::Kind& kind, const std::string& name_space, const std::string& name) const override;
     registry::Answer<ObjectRef> create(const resources::Kind& kind, const std::string& name_space, resources::Json object, const std::string& manager) override;
     registry::Answer<ObjectRef> patch(const resources::Kind& kind, const std::string& name_space, const std::string& name, registry::PatchType type, const resources::Json& patch, const std::string& manager) override;
-    registry::Answer<void> put_status(const resources::Kind& kind, const std::string& name_space, const std::string& name, const resources::Json& status, const std::string& manager) override;
+    registry::Answer<void> put_status(const resources::Kind& kind, const std::string& name_space, const std::string& name, const MakeStatus& make, const std::string& manager) override;
     registry::Answer<void> remove(const resources::Kind& kind, const std::string& name_space, const std::string& name) override;
     bool changes(std::uint64_t& position, std::vector<registry::Event>& out) const override;
     void wait(std::uint64_t position, int timeout_ms) const override { registry_.wait_change(position, timeout_ms); }
@@ -75,7 +78,7 @@ class RemoteObjects : public Objects {
     ObjectRef get(const resources::Kind& kind, const std::string& name_space, const std::string& name) const override;
     registry::Answer<ObjectRef> create(const resources::Kind& kind, const std::string& name_space, resources::Json object, const std::string& manager) override;
     registry::Answer<ObjectRef> patch(const resources::Kind& kind, const std::string& name_space, const std::string& name, registry::PatchType type, const resources::Json& patch, const std::string& manager) override;
-    registry::Answer<void> put_status(const resources::Kind& kind, const std::string& name_space, const std::string& name, const resources::Json& status, const std::string& manager) override;
+    registry::Answer<void> put_status(const resources::Kind& kind, const std::string& name_space, const std::string& name, const MakeStatus& make, const std::string& manager) override;
     registry::Answer<void> remove(const resources::Kind& kind, const std::string& name_space, const std::string& name) override;
     bool changes(std::uint64_t& position, std::vector<registry::Event>& out) const override;
     void wait(std::uint64_t position, int timeout_ms) const override;

@@ -25,6 +25,7 @@ namespace {
 constexpr std::int64_t look_again_ms = 2000, heartbeat_ms = 300'000;
 constexpr const char* manager = "penstock-projection";
 constexpr const char* product_label = "microsoft-iotoperations-mqttbroker";
+constexpr std::string_view own_conditions[] = {"Ready", "ManifestsApplied", "PodReadyToStartContainers", "Initialized", "ContainersReady", "PodScheduled"};
 
 std::string os_name() {
     std::ifstream in("/etc/os-release");
@@ -80,9 +81,9 @@ class Projection : public Reconciler {
     Outcome reconcile(const Key&) override {
         const auto addresses = io::machine_addresses();
         const auto address = addresses.empty() ? std::string("127.0.0.1") : addresses.front();
-        put(node_kind(), "", node_name_, node(address));
+        put(node_kind(), "", node_name_, [&](const Json& before) { return node(address, before); });
         const auto roles = options_.roles();
-        for (const auto& role : roles) put_pod(role, address);
+        for (const auto& role : roles) put(pod_kind(), options_.name_space, role.pod, [&](const Json& before) { return pod(role, address, before); });
         const auto diagnostics = std::ranges::find(roles, "diagnostics-service", &Role::component);
         put_diagnostics_service(diagnostics != roles.end() ? &*diagnostics : nullptr);
         for (const auto& service : registry_.list(service_kind(), "").items) put_endpoints(*service);
@@ -180,23 +181,29 @@ class Projection : public Reconciler {
         [[maybe_unused]] const auto done = registry_.patch(endpoints_kind(), space, name, registry::PatchType::apply, object, false, {.manager = manager, .force = true});
     }
 
-    /// Creates or brings up to date: metadata and spec by patch, then the status.
-    void put(const resources::Kind& kind, const std::string& space, const std::string& name, Json object) {
-        const auto status = object["status"];
+    /// Creates or brings up to date: metadata and spec by patch, then the status. `make`: the whole object, from what is there (null:
+    /// nothing); conditions of other writers stay.
+    void put(const resources::Kind& kind, const std::string& space, const std::string& name, const std::function<Json(const Json&)>& make) {
+        const auto there = registry_.get(kind, space, name);
+        auto object = make(there ? **there : Json());
         object.erase("status");
         const registry::WriteOptions options{.manager = manager};
-        const auto current = registry_.get(kind, space, name);
-        if (!current) {
+        if (!there) {
             if (!registry_.create(kind, space, object, options)) return;   // the namespace is ending, or the disk is full: it is tried again
         } else {
             [[maybe_unused]] const auto done = registry_.patch(kind, space, name, registry::PatchType::merge, object, false, options);
         }
-        registry_.put_status(kind, space, name, status, manager);
+        // Not written: others were faster, and it is looked at again.
+        [[maybe_unused]] const auto done = registry_.put_status(kind, space, name, [&](const Json& now) {
+            auto status = make(now)["status"];
+            if (const auto& all = at_path(now, "status.conditions"); all.is_array())
+                for (const auto& one : all)
+                    if (std::ranges::find(own_conditions, text_at(one, "type")) == std::end(own_conditions)) status["conditions"].push_back(one);
+            return status;
+        }, manager);
     }
 
-    Json node(const std::string& address) {
-        const auto current = registry_.get(node_kind(), "", node_name_);
-        const auto before = current ? **current : Json();
+    Json node(const std::string& address, const Json& before) {
         utsname system{};
         uname(&system);
         auto memory = first_line("/proc/meminfo");
@@ -222,9 +229,7 @@ class Projection : public Reconciler {
                                           {"architecture", arch}, {"containerRuntimeVersion", "penstock://" + options_.version}, {"kubeletVersion", "v1.33.0+penstock"}, {"kubeProxyVersion", "v1.33.0+penstock"}}}}}};
     }
 
-    void put_pod(const Role& role, const std::string& address) {
-        const auto current = registry_.get(pod_kind(), options_.name_space, role.pod);
-        const auto before = current ? **current : Json();
+    Json pod(const Role& role, const std::string& address, const Json& before) {
         // Each start of the process counts as one of the container.
         auto restarts = restarts_.find(role.pod);
         if (restarts == restarts_.end()) {
@@ -238,7 +243,7 @@ class Projection : public Reconciler {
         for (const auto& module : role.log_modules) modules += (modules.empty() ? "" : ",") + module;
         const Json container = {{"name", role.container}, {"image", "penstock:" + options_.version}, {"imagePullPolicy", "Never"}, {"ports", ports}};
         const auto why = role.ready ? std::string() : "ContainersNotReady";
-        Json object = {{"metadata", {{"name", role.pod}, {"namespace", options_.name_space},
+        return {{"metadata", {{"name", role.pod}, {"namespace", options_.name_space},
                                      {"labels", {{"app.kubernetes.io/name", product_label}, {"app.kubernetes.io/component", role.component}, {"app.kubernetes.io/instance", "default"}, {"tier", role.component}}},
                                      {"annotations", {{"penstock.io/log-modules." + role.container, modules}}}}},
                        {"spec", {{"nodeName", node_name_}, {"containers", Json::array({container})}, {"restartPolicy", "Always"}, {"hostNetwork", true}, {"serviceAccountName", "default"}, {"terminationGracePeriodSeconds", 30}}},
@@ -247,7 +252,6 @@ class Projection : public Reconciler {
                                                                condition(before, "ContainersReady", role.ready, why, role.why_not), condition(before, "PodScheduled", true, "", "")})},
                                    {"containerStatuses", Json::array({{{"name", role.container}, {"ready", role.ready}, {"started", true}, {"restartCount", restarts->second}, {"image", "penstock:" + options_.version}, {"imageID", ""}, {"containerID", ""},
                                                                        {"state", {{"running", {{"startedAt", started_}}}}}, {"lastState", Json::object()}}})}}}};
-        put(pod_kind(), options_.name_space, role.pod, std::move(object));
     }
 
     Registry& registry_;

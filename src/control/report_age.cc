@@ -28,21 +28,27 @@ class ReportAge : public Reconciler {
         const auto now = wall_ms();
         for (const char* word : {"Broker", "BrokerListener", "BrokerAuthentication", "BrokerAuthorization"})
             for (const auto& object : objects_.list(broker_kind(word), "")) {
-                const auto& health = at_path(*object, "status.healthState");
-                if (!health.is_object() || text_at(health, "status") == "Unknown") continue;
-                const auto lease = objects_.get(*resources::find_kind("coordination.k8s.io/v1", "Lease"), text_at(*object, "metadata.namespace"), lease_name);
-                auto why = silence_of(lease.get(), now);
-                if (why.empty() && now - parse_rfc3339(text_at(health, "lastUpdateTime")) > report_max_ms) why = fmt::format("the broker has not reported since {}", text_at(health, "lastUpdateTime"));
-                if (why.empty()) continue;
-                why += "; start one with: penstock broker --kubeconfig FILE, or see its log";
-                const auto status = basic_status(*object, "Unknown", why, with_times(*object, {.status = "Unknown", .reason = "NoReport", .message = why}, now));
-                // Not written: it is tried again at the next look.
-                [[maybe_unused]] const auto done = objects_.put_status(broker_kind(word), text_at(*object, "metadata.namespace"), text_at(*object, "metadata.name"), status, "penstock-report-age");
+                // Judged on what is written over: a broker that reports in this very moment is not silent. Not written: it is tried
+                // again at the next look.
+                [[maybe_unused]] const auto done = objects_.put_status(broker_kind(word), text_at(*object, "metadata.namespace"), text_at(*object, "metadata.name"),
+                                                                       [&](const Json& current) { return unknown(current, now); }, "penstock-report-age");
             }
         return Outcome::after(look_ms);
     }
 
   private:
+    /// The status of an object whose broker is silent; nothing: it is not, or that is said already.
+    std::optional<Json> unknown(const Json& object, std::int64_t now) const {
+        const auto& health = at_path(object, "status.healthState");
+        if (!health.is_object() || text_at(health, "status") == "Unknown") return std::nullopt;
+        const auto lease = objects_.get(*resources::find_kind("coordination.k8s.io/v1", "Lease"), text_at(object, "metadata.namespace"), lease_name);
+        auto why = silence_of(lease.get(), now);
+        if (why.empty() && now - parse_rfc3339(text_at(health, "lastUpdateTime")) > report_max_ms) why = fmt::format("the broker has not reported since {}", text_at(health, "lastUpdateTime"));
+        if (why.empty()) return std::nullopt;
+        why += "; start one with: penstock broker --kubeconfig FILE, or see its log";
+        return basic_status(object, "Unknown", why, with_times(object, {.status = "Unknown", .reason = "NoReport", .message = why}, now));
+    }
+
     Objects& objects_;
 };
 

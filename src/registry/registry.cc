@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "resources/definition.h"
 #include "resources/merge.h"
+#include "resources/text_rules.h"
 #include "resources/versions.h"
 
 namespace penstock::registry {
@@ -27,6 +28,8 @@ constexpr std::size_t history_max = 10'000;
 constexpr std::int64_t storage_retry_ms = 2000;
 constexpr std::size_t object_bytes_max = 3 * 1024 * 1024;
 constexpr std::size_t made_kinds_max = 10'000;
+constexpr std::size_t generated_prefix_max = 58;   // a generated name is a DNS label with its five characters at the end
+constexpr int status_tries = 100;          // writers that come in between, one after the other
 /// Written into an object that the rules of this version refuse, when it is read from the file; gone with the next write.
 constexpr const char* refused_annotation = "penstock.io/refused-by-validation";
 
@@ -322,7 +325,7 @@ Answer<ObjectRef> Registry::create_locked(const Kind& kind, const std::string& n
     if (!version_of(object).empty()) return std::unexpected(bad_request("resourceVersion should not be set on objects to be created"));
     if (text_at(metadata, "name").empty() && !text_at(metadata, "generateName").empty()) {
         for (int tries = 0; tries < 10; ++tries) {
-            metadata["name"] = text_at(metadata, "generateName") + random_text(5, "bcdfghjklmnpqrstvwxz2456789");
+            metadata["name"] = text_at(metadata, "generateName").substr(0, generated_prefix_max) + random_text(5, "bcdfghjklmnpqrstvwxz2456789");
             if (find(kind, name_space, text_at(metadata, "name")) == nullptr) break;
         }
     }
@@ -477,6 +480,17 @@ Answer<ObjectRef> Registry::update_locked(const Kind& kind, const std::string& n
         return std::unexpected(conflict(kind, name, fmt::format("Precondition failed: UID in precondition: {}, UID in object meta: {}", uid, text_at(*current, "metadata.uid"))));
     if (expected.empty() && !kind.built_in && part == Part::main)
         return std::unexpected(invalid(kind, name, {{"metadata.resourceVersion", "FieldValueInvalid", "Invalid value: 0: must be specified for an update"}}));
+    // What the server gave stays; left out it is as it was (ValidateObjectMetaUpdate). A manifest that is applied may have been read
+    // from here once, and is about other fields.
+    if (part == Part::main && !applied) {
+        std::vector<Fault> faults;
+        for (const char* field : {"creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"}) {
+            const auto path = std::string("metadata.") + field;
+            if (const auto& sent = at_path(object, path); !sent.is_null() && sent != at_path(*current, path))
+                faults.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: {}: field is immutable", resources::brief(sent))});
+        }
+        if (!faults.empty()) return std::unexpected(invalid(kind, name, faults));
+    }
     if (kind.dynamic && made_kinds_.size() > made_kinds_max) return std::unexpected(internal("too many versions of definitions since the start; restart penstock"));
 
     Json next;
@@ -653,14 +667,31 @@ void Registry::finalize_namespace(const std::string& name) {
     if (auto done = drop(kind, {"", name}, current); !done) log::error("registry", "namespace {} could not be ended: {}", name, done.error().message);
 }
 
-void Registry::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const Json& status, const std::string& manager) {
-    const std::lock_guard lock(guard_);
-    const auto current = find(kind, name_space, name);
-    const std::pair<std::string, Key> place{kind.qualified_plural(), {name_space, name}};
+Answer<void> Registry::put_status(const Kind& kind, const std::string& name_space, const std::string& name, const MakeStatus& make, const std::string& manager) {
+    for (int tries = 0; tries < status_tries; ++tries) {
+        ObjectRef seen;
+        {
+            const std::lock_guard lock(guard_);
+            seen = find(kind, name_space, name);
+        }
+        if (seen == nullptr) return {};
+        auto status = make(*seen);
+        if (!status) return {};
+        const std::lock_guard lock(guard_);
+        // The very object, and not its version alone: a status in memory has none of its own.
+        if (find(kind, name_space, name) != seen) continue;
+        put_status_locked(kind, {name_space, name}, seen, std::move(*status), manager);
+        return {};
+    }
+    return std::unexpected(conflict(kind, name, "the object was modified each time before its status could be written; please try again"));
+}
+
+void Registry::put_status_locked(const Kind& kind, const Key& key, const ObjectRef& current, Json status, const std::string& manager) {
+    const std::pair<std::string, Key> place{kind.qualified_plural(), key};
     const bool is_unsaved = unsaved_.contains(place);
-    if (current == nullptr || (at_path(*current, "status") == status && !is_unsaved)) return;
+    if (at_path(*current, "status") == status && !is_unsaved) return;
     auto next = *current;
-    next["status"] = status;
+    next["status"] = std::move(status);
     track_update(kind, *current, next, {.manager = manager, .subresource = "status"});
     // An object that is the same as in memory is written all the same when the disk does not have it.
     const auto shown = std::make_shared<const Json>(next);

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -100,10 +101,14 @@ class Registry {
     /// Ends a namespace whose content is gone (the `kubernetes` finalizer of its spec).
     void finalize_namespace(const std::string& name);
 
-    /// Writes `status` when it differs from what is stored; no event, no version when it is the same. When the disk takes no writes the
-    /// object has it all the same, in memory and under its old version: what is shown is how things stand.
-    void put_status(const resources::Kind& kind, const std::string& name_space, const std::string& name, const resources::Json& status,
-                    const std::string& manager = "penstock");
+    /// Makes a status from an object as it is stored; nothing: it stays as it is. It may be called several times, without the lock.
+    using MakeStatus = std::function<std::optional<resources::Json>(const resources::Json& current)>;
+    /// Writes the status that `make` makes when it differs from what is stored; no event, no version when it is the same. When another
+    /// writer was there between reading and writing, it is made anew from what is there then: nothing is written over unseen (409 when
+    /// others are always faster). When the disk takes no writes the object has it all the same, in memory and under its old version:
+    /// what is shown is how things stand. An object that is not there is no error.
+    Answer<void> put_status(const resources::Kind& kind, const std::string& name_space, const std::string& name, const MakeStatus& make,
+                            const std::string& manager = "penstock");
 
     /// Why the last write did not come to the disk; empty: it did. Statuses written meanwhile are shown, and are written with the next
     /// one of their object that succeeds.
@@ -151,6 +156,7 @@ class Registry {
     Answer<void> commit(Event event, const std::string& name);
     Failure storage_failed(const std::string& why);
     void storage_works();
+    void put_status_locked(const resources::Kind& kind, const Key& key, const ObjectRef& current, resources::Json status, const std::string& manager);
     Answer<void> drop(const resources::Kind& kind, const Key& key, const ObjectRef& current);
     Peers peers_of(const resources::Kind& kind, const Key& key, bool with_defaults) const;
     /// Drops the oldest events beyond what is kept, in number and in bytes.

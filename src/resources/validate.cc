@@ -333,8 +333,11 @@ bool is_too_deep(const Json& object) {
     return false;
 }
 
-void check_name(const Kind& kind, const std::string& name, std::vector<Fault>& out) {
-    auto bad = [&](const char* why) { out.push_back({"metadata.name", "FieldValueInvalid", fmt::format("Invalid value: {}: {}", brief(Json(name)), why)}); };
+/// `prefix`: of a name that is generated, which may end with what only the middle of a name may have.
+void check_name(const Kind& kind, const std::string& given, bool prefix, std::vector<Fault>& out) {
+    auto name = given;
+    if (prefix && name.ends_with('-')) name.back() = 'a';
+    auto bad = [&](const char* why) { out.push_back({prefix ? "metadata.generateName" : "metadata.name", "FieldValueInvalid", fmt::format("Invalid value: {}: {}", brief(Json(given)), why)}); };
     constexpr const char* label_rule = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character, at most 63 of them";
     if (kind.group == "rbac.authorization.k8s.io") {
         if (name == "." || name == ".." || name.find_first_of("/%") != std::string::npos) bad("may not be '.' or '..' and may not contain '/' or '%'");
@@ -344,13 +347,53 @@ void check_name(const Kind& kind, const std::string& name, std::vector<Fault>& o
         if (!is_dns_label(name) || std::isdigit(static_cast<unsigned char>(name[0])) != 0)
             bad("a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character, at most 63 of them");
     } else if (kind.group == "mqttbroker.iotoperations.azure.com") {
-        if (name.size() < 3 || !is_dns_label(name)) bad("must be 3 to 63 characters of a-z, 0-9 and '-', and start and end with a letter or digit");
+        if ((name.size() < 3 && !prefix) || !is_dns_label(name)) bad("must be 3 to 63 characters of a-z, 0-9 and '-', and start and end with a letter or digit");
     } else if (!is_dns_subdomain(name)) {
         bad("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character");
     }
 }
 
-void check_metadata(const Json& metadata, std::vector<Fault>& out) {
+/// As apimachinery's ValidateOwnerReferences has it.
+void check_owners(const Json& owners, std::vector<Fault>& out) {
+    if (!owners.is_array()) return;
+    const std::string path = "metadata.ownerReferences";
+    std::string controller;
+    for (const auto& owner : owners) {
+        auto need = [&](const char* field, const std::string& value, const char* what) {
+            if (value.empty() && !is_full(out)) out.push_back({fmt::format("{}.{}", path, field), "FieldValueInvalid", fmt::format("Invalid value: {}: {} must not be empty", brief(Json(text_at(owner, field))), what)});
+        };
+        const auto api_version = text_at(owner, "apiVersion"), kind = text_at(owner, "kind"), name = text_at(owner, "name");
+        need("apiVersion", api_version.substr(api_version.find('/') + 1), "version");
+        need("kind", kind, "kind");
+        need("name", name, "name");
+        need("uid", text_at(owner, "uid"), "uid");
+        if (api_version == "v1" && kind == "Event" && !is_full(out)) out.push_back({path, "FieldValueInvalid", "Invalid value: v1, Kind=Event is disallowed from being an owner"});
+        if (const auto& flag = at_path(owner, "controller"); flag != Json(true)) continue;
+        if (controller.empty()) controller = name.empty() ? "?" : name;
+        else if (!is_full(out))
+            out.push_back({path, "FieldValueInvalid", fmt::format("Invalid value: Only one reference can have Controller set to true. Found \"true\" in references for {} and {}", brief(Json(controller)), brief(Json(name)))});
+    }
+}
+
+/// As apimachinery's ValidateFinalizers has it, and for Kubernetes' own kinds the rule that comes on top there.
+void check_finalizers(const Kind& kind, const Json& finalizers, std::vector<Fault>& out) {
+    if (!finalizers.is_array()) return;
+    auto bad = [&](const Json& value, const char* why) {
+        if (!is_full(out)) out.push_back({"metadata.finalizers", "FieldValueInvalid", fmt::format("Invalid value: {}: {}", brief(value), why)});
+    };
+    bool orphans = false, waits = false;
+    for (const auto& finalizer : finalizers) {
+        const auto& text = finalizer.get_ref<const std::string&>();
+        const bool standard = text == "kubernetes" || text == "orphan" || text == "foregroundDeletion";
+        orphans |= text == "orphan";
+        waits |= text == "foregroundDeletion";
+        if (!is_qualified_name(text)) bad(finalizer, "name part must consist of alphanumeric characters, '-', '_' or '.', at most 63 of them, with an optional DNS subdomain prefix and '/'");
+        else if (kind.built_in && kind.group != "apiextensions.k8s.io" && !standard && text.find('/') == std::string::npos) bad(finalizer, "name is neither a standard finalizer name nor is it fully qualified (such as example.com/name)");
+    }
+    if (orphans && waits) bad(finalizers, "finalizer orphan and foregroundDeletion cannot be both set");
+}
+
+void check_metadata(const Kind& kind, const Json& metadata, std::vector<Fault>& out) {
     for (const auto& field : metadata_fields()) {
         const auto found = metadata.find(field.name);
         if (found != metadata.end() && !found->is_null()) check(field, *found, "metadata." + field.name, out);
@@ -374,6 +417,8 @@ void check_metadata(const Json& metadata, std::vector<Fault>& out) {
         total += key.size() + value.size();
     });
     if (total > annotations_bytes_max) out.push_back({"metadata.annotations", "FieldValueTooLong", "Too long: may not be more than 262144 bytes"});
+    check_owners(metadata.value("ownerReferences", Json()), out);
+    check_finalizers(kind, metadata.value("finalizers", Json()), out);
 }
 
 }  // namespace
@@ -386,8 +431,9 @@ std::vector<Fault> validate(const Kind& kind, const Json& object) {
         return out;
     }
     if (name.empty()) out.push_back({"metadata.name", "FieldValueRequired", "Required value: name or generateName is required"});
-    else check_name(kind, name, out);
-    if (const auto metadata = object.find("metadata"); metadata != object.end() && metadata->is_object()) check_metadata(*metadata, out);
+    else check_name(kind, name, false, out);
+    if (const auto prefix = text_at(object, "metadata.generateName"); !prefix.empty()) check_name(kind, prefix, true, out);
+    if (const auto metadata = object.find("metadata"); metadata != object.end() && metadata->is_object()) check_metadata(kind, *metadata, out);
     if (kind.dynamic) check_schema(kind.schema, object, "", out);
     else check_fields(kind.fields, object, "", out);
     return out;

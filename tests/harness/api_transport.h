@@ -14,9 +14,9 @@ namespace penstock::test {
 
 /// What goes wrong, each as a chance from 0 to 1. Any thread may set it.
 struct Faults {
-    std::atomic<double> conflict{0}, too_many{0}, server_error{0}, no_answer{0}, lost_answer{0}, cut_watch{0}, expired{0}, unauthorized{0};
+    std::atomic<double> conflict{0}, forbidden{0}, too_many{0}, server_error{0}, no_answer{0}, lost_answer{0}, cut_watch{0}, expired{0}, unauthorized{0};
     void set_all(double chance) {
-        for (auto* fault : {&conflict, &too_many, &server_error, &no_answer, &lost_answer, &cut_watch, &expired}) fault->store(chance);
+        for (auto* fault : {&conflict, &forbidden, &too_many, &server_error, &no_answer, &lost_answer, &cut_watch, &expired}) fault->store(chance);
     }
 };
 
@@ -69,6 +69,7 @@ class ApiTransport : public client::Transport {
         if (world_.chance(world_.faults.no_answer)) return fail("connection refused");
         if (world_.chance(world_.faults.too_many)) return status(429, "TooManyRequests", 1);
         if (world_.chance(world_.faults.server_error)) return status(500, "InternalError");
+        if (world_.chance(world_.faults.forbidden)) return status(403, "Forbidden");
         if (writes && world_.chance(world_.faults.conflict)) return status(409, "Conflict");
         if (!writes && world_.chance(world_.faults.expired)) return status(410, "Expired");
         const auto reply = world_.ask(method, target, body, content_type, accept);

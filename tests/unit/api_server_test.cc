@@ -12,6 +12,9 @@
 #include <filesystem>
 #include <fstream>
 #include <thread>
+#include <tuple>
+
+#include <fmt/format.h>
 
 #include "api/own_pki.h"
 #include "api/server.h"
@@ -174,7 +177,146 @@ class Resuming {
     std::unique_ptr<SSL_SESSION, Free> session_;
 };
 
+/// A connection on which a test says what it likes, byte by byte. `identity` null: without TLS.
+class Wire {
+  public:
+    Wire(int port, const crypto::KeyPair* identity) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
+        sockaddr_in to{.sin_family = AF_INET,
+                       .sin_port = htons(static_cast<std::uint16_t>(port)),
+                       .sin_addr = {htonl(INADDR_LOOPBACK)},
+                       .sin_zero = {}};
+        timeval patience{.tv_sec = 20, .tv_usec = 0};
+        setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+        connect(fd_, static_cast<sockaddr*>(static_cast<void*>(&to)), sizeof to);
+        if (identity == nullptr) return;
+        context_.reset(SSL_CTX_new(TLS_client_method()));
+        SSL_CTX_set_verify(context_.get(), SSL_VERIFY_NONE, nullptr);
+        const auto certificate = crypto::read_certificates(identity->certificate).value().front();
+        const std::unique_ptr<BIO, decltype(&BIO_free)> bio(
+            BIO_new_mem_buf(identity->key.data(), static_cast<int>(identity->key.size())), &BIO_free);
+        const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
+            PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr), &EVP_PKEY_free);
+        SSL_CTX_use_certificate(context_.get(), certificate.native());
+        SSL_CTX_use_PrivateKey(context_.get(), key.get());
+        ssl_.reset(SSL_new(context_.get()));
+        SSL_set_fd(ssl_.get(), fd_);
+        SSL_connect(ssl_.get());
+    }
+    ~Wire() { close(fd_); }
+    Wire(const Wire&) = delete;
+    Wire& operator=(const Wire&) = delete;
+    /// As much as the other side takes.
+    Wire& say(std::string_view bytes) {
+        while (!bytes.empty()) {
+            const auto piece = bytes.substr(0, 16'384);
+            const auto sent = ssl_ ? SSL_write(ssl_.get(), piece.data(), static_cast<int>(piece.size()))
+                                   : static_cast<int>(send(fd_, piece.data(), piece.size(), MSG_NOSIGNAL));
+            if (sent <= 0) break;
+            bytes.remove_prefix(static_cast<std::size_t>(sent));
+        }
+        return *this;
+    }
+    /// The next head of an answer, with what came along behind it; empty: the connection ended without one.
+    std::string hear() {
+        std::string out;
+        char piece[4096];
+        while (out.find("\r\n\r\n") == std::string::npos) {
+            const auto size = ssl_ ? SSL_read(ssl_.get(), piece, sizeof piece) : static_cast<int>(recv(fd_, piece, sizeof piece, 0));
+            if (size <= 0) return {};
+            out.append(piece, static_cast<std::size_t>(size));
+        }
+        return out;
+    }
+
+  private:
+    int fd_;
+    std::unique_ptr<SSL_CTX, Free> context_;
+    std::unique_ptr<SSL, Free> ssl_;
+};
+
 bool is_ok(const Resuming::Answer& answer) { return answer.text.starts_with("HTTP/1.1 200"); }
+
+std::string post(const std::string& more, std::size_t length) {
+    return fmt::format("POST {} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{}\r\n", maps, length, more);
+}
+constexpr const char* waits = "Expect: 100-continue\r\n";
+
+// RFC 9110 section 10.1.1: who waits is told to go on, or the final answer at once where the header alone tells it.
+TEST(ApiServer, who_waits_with_a_body_is_told_to_go_on_or_why_not) {
+    ApiServer api;
+    const auto* admin = &api.pki.admin;
+    const std::string body = R"({"metadata":{"name":"waited"},"data":{"x":")" + std::string(1 << 20, 'x') + R"("}})";
+    Wire good(api.port, admin);
+    EXPECT_EQ(good.say(post(waits, body.size())).hear(), "HTTP/1.1 100 Continue\r\n\r\n");
+    const auto made = good.say(body).hear();
+    EXPECT_TRUE(made.starts_with("HTTP/1.1 201")) << made.substr(0, 300);
+    const auto unknown = Wire(api.port, admin).say(post("Authorization: Bearer nonsense\r\n" + std::string(waits), body.size())).hear();
+    EXPECT_TRUE(unknown.starts_with("HTTP/1.1 401")) << unknown;
+    const auto large = Wire(api.port, admin).say(post(waits, 4 << 20)).hear();
+    EXPECT_TRUE(large.starts_with("HTTP/1.1 413")) << large;
+    const auto other = Wire(api.port, admin).say(post("Expect: 200-ok\r\n", body.size())).hear();
+    EXPECT_TRUE(other.starts_with("HTTP/1.1 417")) << other;
+    // No 100 for who does not wait, nor for a version that knows none.
+    const std::string small = R"({"metadata":{"name":"small"}})";
+    const auto eager = Wire(api.port, admin).say(post(waits, small.size()) + small).hear();
+    EXPECT_TRUE(eager.starts_with("HTTP/1.1 201")) << eager;
+    auto old = post(waits, small.size());
+    old.replace(old.find("HTTP/1.1"), 8, "HTTP/1.0");
+    const auto answered = Wire(api.port, admin).say(old).say(small).hear();
+    EXPECT_EQ(answered.find("100 Continue"), std::string::npos) << answered;
+}
+
+// Sizes of what HTTP itself is made of: a header of 64 KiB, a line and trailer of a chunked body of 128 KiB, a body of 3 MiB.
+TEST(ApiServer, requests_of_any_size_and_shape_get_an_answer) {
+    ApiServer api;
+    const auto head = std::string("POST ") + maps + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    const auto chunked = head + "Transfer-Encoding: chunked\r\n\r\n";
+    std::string many;
+    for (int i = 0; i < 10'000; ++i) many += fmt::format("X-{}: {}\r\n", i, i);
+    const std::string a_lot(300'000, 'a');
+    std::string parameters;
+    for (int i = 0; i < 5000; ++i) parameters += fmt::format("&p{}=v", i);
+    for (const auto& [what, request, code] : std::vector<std::tuple<const char*, std::string, const char*>>{
+             {"a header line that is too long", head + "X: " + a_lot + "\r\n\r\n", "431"},
+             {"a header line without end", head + "X: " + a_lot, "431"},
+             {"too many header lines", head + many + "\r\n", "431"},
+             {"a request line without end", "GET /" + a_lot, "431"},
+             {"a query that is too long", std::string("GET ") + maps + "?x=" + a_lot + " HTTP/1.1\r\nHost: x\r\n\r\n", "431"},
+             {"a query of many parameters", std::string("GET ") + maps + "?" + parameters + " HTTP/1.1\r\nHost: x\r\n\r\n", "200"},
+             {"an extension of a chunk that is too long", chunked + "2;" + a_lot + "\r\n{}\r\n0\r\n\r\n", "431"},
+             {"an extension without end", chunked + "2;" + a_lot, "431"},
+             {"a trailer that is too long", chunked + "2\r\n{}\r\n0\r\nX: " + a_lot + "\r\n\r\n", "431"},
+             {"a trailer without end", chunked + "2\r\n{}\r\n0\r\nX: " + a_lot, "431"},
+             {"too many lines of a trailer", chunked + "2\r\n{}\r\n0\r\n" + many + "\r\n", "431"},
+             {"a size that is none", chunked + "zz\r\n{}\r\n0\r\n\r\n", "400"},
+             {"a size beyond all numbers", chunked + "fffffffffffffffffffff\r\n", "400"},
+             {"a chunk that is too large", chunked + "400000\r\n", "413"},
+             {"a request that is none", "what is this\r\n\r\n", "400"},
+             {"two lengths", head + "Content-Length: 5\r\nContent-Length: 6\r\n\r\n", "400"},
+             {"chunks with extensions and a trailer", chunked + "a;x=y\r\n{\"metadata\r\n14;z\r\n\":{\"name\":\"pieces\"}}\r\n0\r\nX: y\r\n\r\n", "201"}}) {
+        const auto answer = Wire(api.port, &api.pki.admin).say(request).hear();
+        EXPECT_TRUE(answer.starts_with(std::string("HTTP/1.1 ") + code)) << what << ": " << answer.substr(0, 400);
+    }
+}
+
+TEST(PageServer, requests_of_any_size_and_shape_get_an_answer) {
+    api::PageServer pages([](const std::string&) { return api::Reply{.content_type = "text/plain", .body = "page"}; });
+    int port = 0;
+    for (port = 20'000; port < 60'000 && !pages.listen(static_cast<std::uint16_t>(port)); ++port) {}
+    ASSERT_LT(port, 60'000);
+    for (const auto& [request, code] : std::vector<std::pair<std::string, const char*>>{
+             {"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "200"},
+             {"GET /metrics HTTP/1.1\r\nHost: x\r\nX: " + std::string(300'000, 'a'), "431"},
+             {"GET /metrics HTTP/1.1\r\nContent-Length: 2000\r\n\r\n", "413"},
+             {"GET /metrics HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", "100"},
+             {"POST /metrics HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", "405"},
+             {"GET /metrics HTTP/1.1\r\nExpect: something\r\n\r\n", "417"},
+             {"nonsense\r\n\r\n", "400"}}) {
+        const auto answer = Wire(port, nullptr).say(request).hear();
+        EXPECT_TRUE(answer.starts_with(std::string("HTTP/1.1 ") + code)) << request.substr(0, 60) << ": " << answer;
+    }
+}
 
 TEST(ApiServer, a_tls_session_is_resumed_and_keeps_its_identity) {
     ApiServer api;

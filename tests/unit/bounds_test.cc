@@ -10,8 +10,11 @@
 #include <fmt/format.h>
 
 #include "api/handler.h"
+#include "api/spdy.h"
+#include "base/clock.h"
 #include "base/text.h"
 #include "client/apply.h"
+#include "crypto/ocsp.h"
 #include "crypto/revocation.h"
 #include "crypto/x509.h"
 #include "harness/api_transport.h"
@@ -528,6 +531,76 @@ TEST(Bounds, certificates_and_lists_that_are_encrypted_many_or_broken_are_refuse
     EXPECT_FALSE(crypto::read_certificates(titles));
     EXPECT_FALSE(crypto::read_certificates("-----BEGIN CERTIFICATE-----\n" + std::string(500'000, 'M') + "\n-----END CERTIFICATE-----\n"));
     EXPECT_FALSE(crypto::read_certificates(std::string("\x30") + std::string(100'000, '\x80')));
+}
+
+// Frames of at most 16 MiB, header blocks of at most 64 KiB when they are decompressed, 32 MiB of answers that nobody reads.
+TEST(Bounds, frames_of_a_port_forward) {
+    const std::string large("\x00\x00\x00\x01\x00\xff\xff\xff", 8), control("\x80\x03\x00\x01\x00\xff\xff\xff", 8), ping("\x80\x03\x00\x06\x00\x00\x00\x04\x00\x00\x00\x01", 12);
+    api::Spdy half;
+    EXPECT_TRUE(half.feed(large).has_value()) << "what is not there yet is waited for, up to the largest frame";
+    // Every kind of control frame, with bodies of every length that are no such frame.
+    for (int type = 0; type < 12; ++type)
+        for (std::size_t size = 0; size < 40; ++size)
+            for (const char fill : {'\0', '\x7f', '\xff'}) {
+                api::Spdy spdy;
+                const std::string frame = std::string("\x80\x03\x00", 3) + static_cast<char>(type) + std::string("\x00\x00\x00", 3) + static_cast<char>(size) + std::string(size, fill);
+                ASSERT_NO_THROW({ [[maybe_unused]] const auto done = spdy.feed(frame); }) << type << " " << size;
+            }
+    api::Spdy pinged;
+    std::string many;
+    for (int i = 0; i < 10'000; ++i) many += ping;
+    std::string fault;
+    for (int i = 0; i < 400 && fault.empty(); ++i)
+        if (const auto done = pinged.feed(many); !done) fault = done.error().message;
+    EXPECT_EQ(fault, "the peer does not read what is answered");
+    EXPECT_LT(pinged.pending(), 34u << 20);
+    api::Spdy other;
+    const auto version = other.feed(std::string("\x80\x02\x00\x06\x00\x00\x00\x00", 8));
+    ASSERT_FALSE(version);
+    EXPECT_EQ(version.error().message, "SPDY version 2 is not spoken here");
+}
+
+// Certificates, lists and answers in DER: lengths that lie, nesting without end, and each byte of a good one changed.
+TEST(Bounds, what_is_written_in_asn_1) {
+    const auto now = wall_ms();
+    const auto key = crypto::make_key("Ec256").value();
+    const auto pem = crypto::issue_certificate(key, nullptr, {.subject = {{"CN", "CA"}}, .is_ca = true, .not_before_ms = now - 1000, .not_after_ms = now + 86'400'000}).value();
+    const auto ca = crypto::read_certificates(pem).value().front();
+    std::string nested;
+    for (int i = 0; i < 20'000; ++i) nested += "\x30\x80";
+    const std::string lies[] = {nested, std::string("\x30\x84\x7f\xff\xff\xff", 6), std::string("\x30\x88") + std::string(8, '\xff'), std::string("\x30\x82\xff\xff") + std::string(100, '\x30'), std::string(1 << 20, '\x30'), std::string("\x30\x03\x0a\x01\x00", 5), ""};
+    for (const auto& der : lies) {
+        EXPECT_FALSE(crypto::ocsp_status(der, ca, ca, now)) << "an answer";
+        for (const char* title : {"CERTIFICATE", "X509 CRL", "PKCS7"}) {
+            const auto text = fmt::format("-----BEGIN {}-----\n{}\n-----END {}-----\n", title, base64_encode(der), title);
+            ASSERT_NO_THROW({
+                const auto certificates = crypto::read_certificates(text);
+                EXPECT_TRUE(!certificates || certificates->empty()) << title;
+                const auto lists = crypto::read_revocation_lists(text);
+                EXPECT_TRUE(!lists || lists->empty()) << title;
+            });
+        }
+    }
+    const auto body = pem.substr(pem.find('\n') + 1, pem.find("-----END") - pem.find('\n') - 1);
+    std::string packed;
+    for (const char c : body)
+        if (c != '\n') packed += c;
+    const auto der = base64_decode(packed).value();
+    for (std::size_t at = 0; at < der.size(); ++at) {
+        auto changed = der;
+        changed[at] = static_cast<char>(changed[at] ^ 0x80);
+        ASSERT_NO_THROW({
+            const auto read = crypto::read_certificates("-----BEGIN CERTIFICATE-----\n" + base64_encode(changed) + "\n-----END CERTIFICATE-----\n");
+            if (read)
+                for (const auto& one : *read) {
+                    [[maybe_unused]] const auto words = one.subject() + one.issuer() + one.common_name() + one.key_text() + one.fingerprint();
+                    [[maybe_unused]] const auto names = one.dns_names().size() + one.addresses().size();
+                    [[maybe_unused]] const auto times = one.not_after_ms() - one.not_before_ms();
+                    [[maybe_unused]] const bool signs = one.is_signed_by(ca);
+                }
+            [[maybe_unused]] const auto status = crypto::ocsp_status(changed, ca, ca, now);
+        }) << at;
+    }
 }
 
 TEST(Bounds, selectors_and_table_columns_of_users_words) {

@@ -3,6 +3,8 @@
 #include <openssl/ocsp.h>
 #include <openssl/pem.h>
 
+#include <set>
+
 #include "base/clock.h"
 #include "base/text.h"
 #include "control/certificates.h"
@@ -25,12 +27,38 @@ const resources::Kind& core(const char* name) { return *resources::find_kind("v1
 const resources::Kind& manager(const char* name) { return *resources::find_kind("cert-manager.io/v1", name); }
 const resources::Kind& broker_kind(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
 
+/// What somebody else does in a moment of a controller's work: `status`: a status is made and not written yet; `written`: an object
+/// was just created or patched.
+using Meanwhile = std::function<void(registry::Registry& registry, std::string_view moment, const resources::Kind& kind, const std::string& name)>;
+
+class Interleaved : public control::LocalObjects {
+  public:
+    Interleaved(registry::Registry& registry, Meanwhile meanwhile) : LocalObjects(registry), registry_(registry), meanwhile_(std::move(meanwhile)) {}
+    registry::Answer<control::ObjectRef> create(const resources::Kind& kind, const std::string& in, Json object, const std::string& by) override {
+        const auto name = text_at(object, "metadata.name");
+        auto done = LocalObjects::create(kind, in, std::move(object), by);
+        if (meanwhile_) meanwhile_(registry_, "written", kind, name);
+        return done;
+    }
+    registry::Answer<void> put_status(const resources::Kind& kind, const std::string& in, const std::string& name, const MakeStatus& make, const std::string& by) override {
+        return LocalObjects::put_status(kind, in, name, [&](const Json& current) {
+            auto out = make(current);
+            if (meanwhile_) meanwhile_(registry_, "status", kind, name);
+            return out;
+        }, by);
+    }
+
+  private:
+    registry::Registry& registry_;
+    Meanwhile meanwhile_;
+};
+
 struct World {
     std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
-    control::LocalObjects objects{*registry};
+    Interleaved objects;
     std::atomic<std::int64_t> ahead{0};      ///< of the real clock
     control::CertificateControllers controllers{objects, [this] { return now(); }};
-    World() { controllers.start(); }
+    explicit World(Meanwhile meanwhile = {}) : objects(*registry, std::move(meanwhile)) { controllers.start(); }
     [[nodiscard]] std::int64_t now() const { return wall_ms() + ahead; }
     /// The clock goes on without anybody waiting.
     void pass(std::int64_t ms) {
@@ -141,17 +169,41 @@ TEST(Certificates, renews_by_itself_and_when_asked) {
     ASSERT_TRUE(world.wait([&] { return at_path(*world.objects.get(manager("Certificate"), space, "long"), "status.revision") == Json(2); }));
 }
 
+TEST(Certificates, what_others_write_in_the_moment_of_a_status_write_stays) {
+    // A renewal is asked for once: when the Secret was just made, and when the status was made and is not written yet.
+    for (const auto* moment : {"written", "status"}) {
+        std::atomic<bool> asked{false};
+        World world([&](registry::Registry& registry, std::string_view now, const resources::Kind& kind, const std::string& name) {
+            if (now != moment || name != "c" || kind.kind == "Event" || !registry.get(core("Secret"), space, name) || asked.exchange(true)) return;
+            const Json conditions = Json::array({{{"type", "Issuing"}, {"status", "True"}, {"reason", "ManuallyTriggered"}}, {{"type", "Other"}, {"status", "True"}}});
+            registry.patch(manager("Certificate"), space, name, registry::PatchType::merge, {{"status", {{"conditions", conditions}}}}, true).value();
+        });
+        world.registry->create(manager("Certificate"), space, certificate("c", {{"commonName", "c"}, {"privateKey", {{"algorithm", "ECDSA"}}}})).value();
+        ASSERT_TRUE(world.wait([&] { return at_path(*world.objects.get(manager("Certificate"), space, "c"), "status.revision") == Json(2); })) << moment;
+        const auto now = world.objects.get(manager("Certificate"), space, "c");
+        std::set<std::string> types;
+        for (const auto& condition : at_path(*now, "status.conditions")) types.insert(text_at(condition, "type"));
+        EXPECT_EQ(types, (std::set<std::string>{"Ready", "Other"})) << moment << ": the request is met, and what was not ours is there";
+    }
+    // An issuer's status beside somebody else's condition.
+    std::atomic<bool> wrote{false};
+    World world([&](registry::Registry& registry, std::string_view now, const resources::Kind& kind, const std::string& name) {
+        if (now != "status" || kind.kind != "ClusterIssuer" || name != control::default_issuer || wrote.exchange(true)) return;
+        registry.patch(kind, "", name, registry::PatchType::merge, {{"status", {{"conditions", Json::array({{{"type", "Other"}, {"status", "True"}}})}}}}, true).value();
+    });
+    ASSERT_TRUE(world.wait([&] {
+        const auto issuer = world.objects.get(manager("ClusterIssuer"), "", control::default_issuer);
+        return wrote && issuer != nullptr && at_path(*issuer, "status.conditions").size() == 2;
+    }));
+}
+
 TEST(Certificates, an_old_and_a_new_ca_stand_side_by_side) {
     World world;
     world.registry->create(manager("Certificate"), space, certificate("leaf", {{"commonName", "leaf"}, {"privateKey", {{"algorithm", "ECDSA"}}}})).value();
     ASSERT_TRUE(world.wait([&] { return world.ready("leaf") == "True Ready" && !world.bundle().empty(); }));
     const auto old_ca = world.issued(control::ca_secret, control::ca_namespace);
     const auto leaf = world.issued("leaf");
-    // As cmctl renew does it, once the CA's own status is written: a request beside that write would be written over.
-    ASSERT_TRUE(world.wait([&] {
-        const auto ca = world.objects.get(manager("Certificate"), control::ca_namespace, control::ca_secret);
-        return ca != nullptr && at_path(*ca, "status.notAfter").is_string();
-    }));
+    // As cmctl renew does it.
     world.registry->patch(manager("Certificate"), control::ca_namespace, control::ca_secret, registry::PatchType::merge, {{"status", {{"conditions", Json::array({{{"type", "Issuing"}, {"status", "True"}}})}}}}, true).value();
     ASSERT_TRUE(world.wait([&] { return world.issued(control::ca_secret, control::ca_namespace).fingerprint() != old_ca.fingerprint(); }));
     const auto new_ca = world.issued(control::ca_secret, control::ca_namespace);

@@ -1,10 +1,12 @@
 // Controllers against an API that misbehaves: reflectors, writes, leadership, and the broker's controller over them.
 #include <gtest/gtest.h>
 
+#include "base/log.h"
 #include "client/lease.h"
 #include "control/broker_controller.h"
 #include "control/listener_service.h"
 #include "control/objects.h"
+#include "control/write_troubles.h"
 #include "harness/api_transport.h"
 
 namespace penstock {
@@ -398,6 +400,90 @@ TEST(Lease, two_that_try_at_once_cannot_both_win) {
         }
         EXPECT_TRUE(first != second);
     }
+}
+
+TEST(Statuses, what_another_writer_put_between_reading_and_writing_stays) {
+    ApiWorld world;
+    const auto& kind = *resources::find_kind("cert-manager.io/v1", "Certificate");
+    world.registry->create(kind, space, named("c", {{"spec", {{"secretName", "c"}, {"commonName", "c"}, {"issuerRef", {{"name", "i"}}}}}})).value();
+    control::RemoteObjects remote(over(world), {&kind}, "");
+    remote.start();
+    ASSERT_TRUE(wait(remote, 20'000, [&] { return remote.get(kind, space, "c") != nullptr; }));
+    control::LocalObjects local(*world.registry);
+    for (control::Objects* objects : {static_cast<control::Objects*>(&local), static_cast<control::Objects*>(&remote)}) {
+        int made = 0;
+        const auto done = objects->put_status(kind, space, "c", [&](const Json& current) {
+            auto status = current.value("status", Json::object());
+            status["revision"] = status.value("revision", 0) + 1;
+            // Somebody else, three times: the fourth is written.
+            if (made++ < 3) world.registry->patch(kind, space, "c", registry::PatchType::merge, {{"status", {{"revision", 10 * made}, {"notBefore", std::to_string(made)}}}}, true).value();
+            return std::optional<Json>(std::move(status));
+        }, "test");
+        ASSERT_TRUE(done) << done.error().message;
+        EXPECT_EQ(made, 4);
+        const auto now = world.registry->get(kind, space, "c").value();
+        EXPECT_EQ(resources::at_path(*now, "status.revision"), Json(31)) << "made anew from what the other one wrote";
+        EXPECT_EQ(text_at(*now, "status.notBefore"), "3");
+        // One who is always faster ends it, with a word.
+        const auto refused = objects->put_status(kind, space, "c", [&](const Json& current) {
+            world.registry->patch(kind, space, "c", registry::PatchType::merge, {{"status", {{"revision", resources::integer_of(current["status"], "revision") + 1}}}}, true).value();
+            return std::optional<Json>(Json{{"revision", -1}});
+        }, "test");
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().code, 409);
+        // What went meanwhile is no error, and nothing is written where nothing is to be said.
+        EXPECT_TRUE(objects->put_status(kind, space, "gone", [](const Json&) { return std::optional<Json>(Json::object()); }, "test"));
+        const auto version = world.registry->version();
+        EXPECT_TRUE(objects->put_status(kind, space, "c", [](const Json&) { return std::optional<Json>(); }, "test"));
+        EXPECT_EQ(world.registry->version(), version);
+    }
+    EXPECT_TRUE(remote.put_status(kind, space, "c", [&](const Json& current) {
+        [[maybe_unused]] const auto gone = world.registry->remove(kind, space, "c");
+        return std::optional<Json>(current.value("status", Json::object()).empty() ? Json::object() : Json{{"revision", 7}});
+    }, "test")) << "deleted between reading and writing";
+    remote.stop();
+}
+
+TEST(WriteTroubles, a_missing_right_is_told_when_it_stays_and_everything_else_at_once) {
+    control::WriteTroubles troubles;
+    const registry::Failure forbidden{.code = 403, .reason = "Forbidden", .message = "may not"}, away{.code = 503, .reason = "", .message = "away"};
+    troubles.begin();
+    EXPECT_FALSE(troubles.failed("a", forbidden, 1000)) << "an API server that just came back knows no roles yet";
+    EXPECT_TRUE(troubles.any()) << "it is tried again all the same";
+    EXPECT_TRUE(troubles.failed("b", away, 1000));
+    EXPECT_FALSE(troubles.failed("b", away, 3000)) << "once";
+    EXPECT_FALSE(troubles.failed("a", forbidden, 10'999));
+    EXPECT_TRUE(troubles.failed("a", forbidden, 11'000));
+    EXPECT_FALSE(troubles.failed("a", forbidden, 60'000));
+    troubles.end();
+    EXPECT_TRUE(troubles.any());
+    troubles.succeeded("a");
+    EXPECT_TRUE(troubles.any());
+    // Objects that are gone are not written any more, and are no trouble.
+    troubles.begin();
+    troubles.end();
+    EXPECT_FALSE(troubles.any());
+    EXPECT_FALSE(troubles.failed("a", forbidden, 70'000)) << "each refusal has its own patience";
+}
+
+TEST(Reflector, a_refused_list_is_told_when_the_refusal_stays) {
+    struct Refusing : client::Transport {
+        Result<client::Response> request(const std::string&, const std::string&, const std::string&, const std::string&, const std::string&) override {
+            return client::Response{.status = 403, .body = {{"message", "a right that is missing"}}, .text = {}, .warnings = {}};
+        }
+        Result<int> watch(const std::string&, const std::string&, const std::function<bool(const Json&)>&) override { return 403; }
+        void interrupt() override {}
+    } transport;
+    std::int64_t now = 1000;
+    std::vector<std::int64_t> told;
+    log::set_sink([&](std::string_view line) {
+        if (line.find("a right that is missing") != std::string_view::npos) told.push_back(now);
+    });
+    client::Reflector reflector(transport, core("ConfigMap"), "", {.on_change = [](const client::Reflector::Change&) {}, .on_synced = {}, .pause = [&](std::int64_t ms) { return (now += ms) < 120'000; }, .random = [] { return 0.5; }, .now_ms = [&] { return now; }});
+    reflector.run();
+    log::set_sink({});
+    ASSERT_EQ(told.size(), 1u) << "once";
+    EXPECT_GE(told[0], 11'000) << "an API server that just came back knows no roles yet";
 }
 
 TEST(Recorder, repetitions_are_counted_and_floods_cut_short) {

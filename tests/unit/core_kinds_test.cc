@@ -96,6 +96,60 @@ TEST_F(Core, services_are_given_addresses_and_ports) {
     EXPECT_NE(refused("Service", named("9lives", {{"spec", {{"ports", ports}}}})).find("DNS-1035"), std::string::npos);
 }
 
+// As ValidateObjectMeta of apimachinery has it.
+TEST_F(Core, what_every_object_has_is_checked_as_kubernetes_checks_it) {
+    const Json owner = {{"apiVersion", "v1"}, {"kind", "ConfigMap"}, {"name", "o"}, {"uid", "1-2"}};
+    auto without = [&](const char* field) {
+        auto out = owner;
+        out[field] = "";
+        return Json::array({out});
+    };
+    auto leads = owner;
+    leads["controller"] = true;
+    auto second = leads;
+    second["uid"] = "3-4";
+    const auto long_key = std::string(64, 'k');
+    for (const auto& [metadata, fault] : std::vector<std::pair<Json, const char*>>{
+             {{{"finalizers", {"x y"}}}, "metadata.finalizers: Invalid value: \"x y\": name part must consist of"},
+             {{{"finalizers", {""}}}, "metadata.finalizers: Invalid value: \"\": name part"},
+             {{{"finalizers", {"a/b/c"}}}, "metadata.finalizers: Invalid value"},
+             {{{"finalizers", {"hold"}}}, "name is neither a standard finalizer name nor is it fully qualified"},
+             {{{"finalizers", {"orphan", "foregroundDeletion"}}}, "cannot be both set"},
+             {{{"ownerReferences", without("uid")}}, "metadata.ownerReferences.uid: Invalid value: \"\": uid must not be empty"},
+             {{{"ownerReferences", without("name")}}, "metadata.ownerReferences.name: Invalid value: \"\": name must not be empty"},
+             {{{"ownerReferences", without("kind")}}, "metadata.ownerReferences.kind: Invalid value: \"\": kind must not be empty"},
+             {{{"ownerReferences", without("apiVersion")}}, "metadata.ownerReferences.apiVersion: Invalid value: \"\": version must not be empty"},
+             {{{"ownerReferences", Json::array({Json::object()})}}, "metadata.ownerReferences.uid: Invalid value"},
+             {{{"ownerReferences", {leads, second}}}, "Only one reference can have Controller set to true"},
+             {{{"ownerReferences", Json::array({{{"apiVersion", "v1"}, {"kind", "Event"}, {"name", "e"}, {"uid", "1"}}})}}, "disallowed from being an owner"},
+             {{{"generateName", "Not Good-"}}, "metadata.generateName: Invalid value: \"Not Good-\""},
+             {{{"labels", {{long_key, "v"}}}}, "metadata.labels: Invalid value"},
+             {{{"annotations", {{"a b", "v"}}}}, "metadata.annotations: Invalid value"},
+             {{{"annotations", {{"a", std::string(200'000, 'x')}, {"b", std::string(62'143, 'x')}}}}, "metadata.annotations: Too long: may not be more than 262144 bytes"}}) {
+        auto object = named("m");
+        object["metadata"].update(metadata);
+        const auto answer = r->create(core("ConfigMap"), space, object);
+        ASSERT_FALSE(answer) << metadata.dump().substr(0, 200);
+        EXPECT_EQ(answer.error().code, 422);
+        EXPECT_NE(answer.error().message.find(fault), std::string::npos) << answer.error().message;
+    }
+    auto object = named("m");
+    object["metadata"].update({{"finalizers", {"a.b/c", "kubernetes", "orphan"}}, {"ownerReferences", Json::array({leads})}, {"annotations", {{"A.b/C", std::string(200'000, 'x')}, {"b", std::string(62'138, 'x')}}}});
+    const auto made = make("ConfigMap", object);
+    const auto generated = make("ConfigMap", {{"metadata", {{"generateName", std::string(100, 'g') + "-"}}}});
+    EXPECT_EQ(text_at(generated, "metadata.name").size(), 63u) << "58 characters of it, and five";
+    for (const auto& [field, value] : std::vector<std::pair<const char*, Json>>{{"creationTimestamp", "2001-01-01T00:00:00Z"}, {"deletionTimestamp", "2001-01-01T00:00:00Z"}, {"deletionGracePeriodSeconds", 5}}) {
+        auto changed = made;
+        changed["metadata"][field] = value;
+        const auto answer = r->update(core("ConfigMap"), space, "m", changed, false);
+        ASSERT_FALSE(answer) << field;
+        EXPECT_EQ(answer.error().code, 422);
+        EXPECT_NE(answer.error().message.find(std::string("metadata.") + field + ": Invalid value: "), std::string::npos) << answer.error().message;
+        changed["metadata"][field] = nullptr;
+        EXPECT_TRUE(r->update(core("ConfigMap"), space, "m", changed, false)) << field << " left out is as it was";
+    }
+}
+
 TEST_F(Core, deletion_with_finalizers) {
     make("ConfigMap", {{"metadata", {{"name", "m"}, {"finalizers", {"a.b/c"}}}}});
     const auto first = r->remove(core("ConfigMap"), space, "m");

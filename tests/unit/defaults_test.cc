@@ -189,7 +189,7 @@ TEST(Seeds, objects_that_an_older_version_made_yield_too) {
     {
         auto registry = registry::Registry::open(file).value();
         ASSERT_TRUE(registry->create(broker_kind(), space, {{"metadata", {{"name", "default"}}}, {"spec", Json::object()}}, {.manager = "penstock"}));
-        registry->put_status(broker_kind(), space, "default", {{"runtimeStatus", {{"status", "Running"}}}}, "penstock-broker");
+        ASSERT_TRUE(registry->put_status(broker_kind(), space, "default", [](const Json&) { return Json{{"runtimeStatus", {{"status", "Running"}}}}; }, "penstock-broker"));
         ASSERT_TRUE(registry->create(*resources::find_kind("v1", "ConfigMap"), space, {{"metadata", {{"name", "own"}}}, {"data", {{"a", "1"}}}}, {.manager = "penstock"}));
     }
     auto registry = registry::Registry::open(file).value();

@@ -228,10 +228,11 @@ TEST(Health, what_an_earlier_run_wrote_is_taken_back) {
     registry->create(broker_kind("Broker"), space, {{"metadata", {{"name", "default"}}}, {"spec", Json::object()}}).value();
     registry->create(broker_kind("BrokerListener"), space, {{"metadata", {{"name", "new"}}}, {"spec", {{"brokerRef", "default"}, {"ports", Json::array({{{"port", 1883}}})}}}}).value();
     const Json state = control::with_times(Json::object(), {}, wall_ms());
-    registry->put_status(broker_kind("Broker"), space, "default", control::basic_status(Json::object(), "Running", "All replicas are running.", state));
+    ASSERT_TRUE(registry->put_status(broker_kind("Broker"), space, "default", [&](const Json&) { return control::basic_status(Json::object(), "Running", "All replicas are running.", state); }));
     EXPECT_GT(control::latest_report_ms(objects), wall_ms() - 10'000);
     registry->create(core("Pod"), space, {{"metadata", {{"name", "p"}}}, {"spec", {{"containers", Json::array({{{"name", "c"}, {"image", "i"}}})}}}}).value();
-    registry->put_status(core("Pod"), space, "p", {{"conditions", Json::array({{{"type", "Ready"}, {"status", "True"}}})}, {"containerStatuses", Json::array({{{"name", "c"}, {"ready", true}, {"restartCount", 4}}})}});
+    const Json shown = {{"conditions", Json::array({{{"type", "Ready"}, {"status", "True"}}})}, {"containerStatuses", Json::array({{{"name", "c"}, {"ready", true}, {"restartCount", 4}}})}};
+    ASSERT_TRUE(registry->put_status(core("Pod"), space, "p", [&](const Json&) { return shown; }));
     control::forget_former_run(objects, "it has just started", true);
     const auto broker = registry->get(broker_kind("Broker"), space, "default").value();
     EXPECT_EQ(text_at(*broker, "status.healthState.status"), "Unknown");

@@ -127,7 +127,7 @@ TEST(Registry, versions_defaults_and_generation) {
     auto changed = r.patch(listener_kind(), space, "plant", registry::PatchType::merge, {{"spec", {{"ports", Json::array({{{"port", 1999}}})}}}}, false);
     ASSERT_TRUE(changed);
     EXPECT_EQ((**changed)["metadata"]["generation"], 2);
-    r.put_status(listener_kind(), space, "plant", {{"x", 1}});
+    EXPECT_TRUE(r.put_status(listener_kind(), space, "plant", [](const Json&) { return Json{{"x", 1}}; }));
     EXPECT_EQ((**r.get(listener_kind(), space, "plant"))["metadata"]["generation"], 2);
     auto stale = **made;
     const auto refused = r.update(listener_kind(), space, "plant", stale, false);
