@@ -8,9 +8,12 @@
 
 #include "app/commands.h"
 #include "app/jsonpath.h"
+#include "app/rehearsal.h"
 #include "app/terminal.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "client/apply.h"
+#include "client/manifest_files.h"
 
 namespace penstock::app {
 namespace {
@@ -313,9 +316,21 @@ int remove(const ResourceOptions& options) {
 }
 
 int validate(const ResourceOptions& options) {
+    // What `run` would not begin with: a file that is not there or is no file, more than it holds.
+    std::size_t bytes = 0;
+    for (const auto& source : client::DiskFiles(options.files).look()) {
+        if (!source.fault.empty()) return problem(source.fault);
+        for (const auto& file : source.files) bytes += file.size;
+    }
+    if (bytes > client::manifests_bytes_max)
+        return problem(
+            fmt::format("the files are larger than {} bytes together", client::manifests_bytes_max));
     const auto documents = read_all(options.files);
     if (!documents) return problem(documents.error().message);
-    const auto faults = client::validate_documents(*documents);
+    log::set_levels("off");   // what the parts say for the log is told below
+    const auto found = rehearse(*documents);
+    const auto& faults = found.faults;
+    for (const auto& note : found.notes) std::cerr << "warning: " << printable(note) << "\n";
     for (const auto& fault : faults) std::cerr << printable(fault) << "\n";
     if (!faults.empty()) {
         std::cerr << fmt::format("{} fault{} in {} document{}\n", faults.size(), faults.size() == 1 ? "" : "s", documents->size(), documents->size() == 1 ? "" : "s");

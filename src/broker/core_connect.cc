@@ -140,7 +140,8 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
         // Nothing is looked at for an address that failed too often: guessing costs the guesser.
         if (is_throttled(guesser_of(connection, connect, client_id))) {
             ++figures_.throttled;
-            note(connection, client_id, "Authenticate", {}, ReasonCode::connection_rate_exceeded, "too many failed attempts from this address");
+            note(connection, client_id, "Authenticate", {}, ReasonCode::connection_rate_exceeded,
+                 "too many failed attempts from this address", connect.user_name.value_or(""));
             return refuse(connection, connect.version, ReasonCode::connection_rate_exceeded, "MQTT-4.13", "too many failed attempts from this address; retry in a few seconds");
         }
         // Those who wait for a verdict hold their CONNECT in memory; strangers get a bounded part of it.
@@ -190,13 +191,17 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
                 return open_session(connection, connect, assigned_id, verdict);
             }
             ++category.authorization_deny;
-            note(connection, client_id, "Connect", client_id, ReasonCode::not_authorized, fault);
+            note(connection, client_id, "Connect", client_id, ReasonCode::not_authorized, fault,
+                 connect.user_name.value_or(""));
             return refuse(connection, connect.version, ReasonCode::not_authorized, "MQTT-3.1.4-2", fault);
         }
         case Kind::refuse:
             ++(verdict.is_fault ? categories_[0].authentication_failures : categories_[0].authentication_deny);
             if (!verdict.is_fault) count_failure(guesser_of(connection, connect, client_id));
-            note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.detail.empty() ? verdict.reason_string : fmt::format("{} ({})", verdict.reason_string, verdict.detail));
+            note(connection, client_id, "Authenticate", verdict.method, verdict.reason,
+                 verdict.detail.empty() ? verdict.reason_string
+                                        : fmt::format("{} ({})", verdict.reason_string, verdict.detail),
+                 connect.user_name.value_or(""));
             return refuse(connection, connect.version, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
         case Kind::wait:
             if (connect_trace_) connect_trace_->drop();

@@ -43,6 +43,8 @@ class FileFollower {
     static constexpr std::int64_t first_retry_ms = 5000, longest_retry_ms = 60'000;
     /// Marks objects of files: annotation, with Options::source as its value.
     static constexpr const char* source_annotation = "penstock.io/applied-from";
+    /// Who owns the fields that files set (server-side apply).
+    static constexpr const char* manager = "penstock-files";
     struct Options {
         std::string source;              ///< what the objects are marked with, so that they are found again
         std::string name_space;          ///< for documents that name none

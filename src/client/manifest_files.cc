@@ -78,6 +78,7 @@ bool is_manifest_name(const std::string& name) {
 }
 
 Result<std::string> read_manifest_text(const std::string& path) {
+    if (path == "-") return read_bounded(std::cin, "standard input");
     std::error_code error;
     if (fs::is_directory(path, error)) return fail(fmt::format("{}: is a folder", path));
     std::ifstream in(path, std::ios::binary);
@@ -138,7 +139,7 @@ Result<std::string> DiskFiles::read(const std::string& path) {
     const auto known = streams_.find(path);
     if (known != streams_.end()) return known->second;
     if (!pipes_.contains(path)) return read_manifest_text(path);
-    auto text = path == "-" ? read_bounded(std::cin, "standard input") : read_manifest_text(path);
+    auto text = read_manifest_text(path);
     return streams_.emplace(path, std::move(text)).first->second;
 }
 
