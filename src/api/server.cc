@@ -23,12 +23,14 @@
 
 #include <fmt/format.h>
 
+#include "api/gzip.h"
 #include "api/peer.h"
 #include "api/spdy.h"
 #include "api/watch_clock.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "io/socket.h"
 #include "tls/context.h"
 #include "tls/peer_chain.h"
 
@@ -76,7 +78,8 @@ std::string percent_decoded(std::string_view text, bool plus_is_space) {
 
 Request request_of(const http::request<http::string_body>& message, const Peer::Identity& identity) {
     Request out;
-    out.method = std::string(message.method_string());
+    // HEAD is GET whose body stays here.
+    out.method = message.method() == http::verb::head ? "GET" : std::string(message.method_string());
     const auto target = std::string_view(message.target().data(), message.target().size());
     const auto question = target.find('?');
     out.path = percent_decoded(target.substr(0, question), false);
@@ -102,14 +105,39 @@ Request request_of(const http::request<http::string_body>& message, const Peer::
     return out;
 }
 
-http::response<http::string_body> response_of(const Reply& reply, unsigned version, bool keep_alive) {
+/// How an answer goes over the wire.
+struct Wire {
+    unsigned version = 11;
+    bool keep_alive = false;
+    bool is_head = false;   ///< the header alone, as it would be before the body (RFC 9110 section 9.3.2)
+    bool takes_gzip = false;
+};
+
+template <class Message>
+Wire wire_of(const Message& message) {
+    return {.version = message.version(),
+            .keep_alive = message.keep_alive(),
+            .is_head = message.method() == http::verb::head,
+            .takes_gzip = accepts_gzip(std::string_view(message[http::field::accept_encoding]))};
+}
+
+http::response<http::string_body> response_of(const Reply& reply, const Wire& wire) {
+    const auto version = wire.version;
     http::response<http::string_body> out{static_cast<http::status>(reply.status), version};
     out.set(http::field::content_type, reply.content_type);
     out.set(http::field::cache_control, "no-cache, private");
     for (const auto& [name, value] : reply.headers) out.insert(name, value);
-    out.keep_alive(keep_alive);
+    out.keep_alive(wire.keep_alive);
     out.body() = reply.body;
+    if (reply.body.size() >= gzip_from_bytes) {
+        out.set(http::field::vary, "Accept-Encoding");
+        if (auto packed = wire.takes_gzip ? gzip(reply.body) : std::string(); !packed.empty()) {
+            out.set(http::field::content_encoding, "gzip");
+            out.body() = std::move(packed);
+        }
+    }
     out.prepare_payload();
+    if (wire.is_head) out.body().clear();   // the length stays
     return out;
 }
 
@@ -273,7 +301,7 @@ struct Server::Impl {
             co_await http::async_read_header(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
             Share body_share, reply_share;
             if (!error && !body_share.take(unknown ? stranger_bodies : bodies, body_bytes(parser), bodies_max)) {
-                auto response = response_of(too_busy(), 11, false);
+                auto response = response_of(too_busy(), {});
                 co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
                 break;
             }
@@ -285,7 +313,7 @@ struct Server::Impl {
                 const registry::Failure failure{.code = error == http::error::body_limit ? 413 : 431, .reason = "RequestEntityTooLarge",
                                                 .message = error == http::error::body_limit ? fmt::format("Request entity too large: limit is {}", body_max)
                                                                                             : fmt::format("Request header too large: limit is {}", header_max)};
-                auto response = response_of({.status = failure.code, .body = failure.to_json().dump()}, 11, false);
+                auto response = response_of({.status = failure.code, .body = failure.to_json().dump()}, {});
                 co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
                 // A client that is still sending would not read the answer of a connection that is closed under it.
                 beast::get_lowest_layer(*stream).expires_after(drain_time);
@@ -296,7 +324,9 @@ struct Server::Impl {
             if (error) break;
             const auto message = parser.release();
             const auto request = request_of(message, identity_of(*peer));
+            const auto wire = wire_of(message);
             auto reply = answer(request);
+            if (wire.is_head) reply.watch.reset(), reply.follow.reset();   // there is no end to wait for
             if (unknown && !request.authorization.empty() && reply.status != 401) {
                 strangers.erase(*unknown);
                 unknown.reset();
@@ -319,7 +349,7 @@ struct Server::Impl {
                 co_await forward_ports(stream, shown, *reply.forward);
                 break;
             }
-            auto response = response_of(reply, message.version(), message.keep_alive());
+            auto response = response_of(reply, wire);
             co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
             if (error || !message.keep_alive()) break;
         }
@@ -671,7 +701,8 @@ Result<std::uint16_t> Server::start() {
         s.acceptor.bind(endpoint);
         s.acceptor.listen();
     } catch (const boost::system::system_error& error) {
-        return fail(fmt::format("the resource API cannot listen on {}:{}: {}", s.options.address, s.options.port, error.code().message()));
+        return fail(fmt::format("the resource API cannot listen on {}:{}: {}", s.options.address,
+                                s.options.port, io::why_not_bound(error.code().value(), s.options.port)));
     }
     asio::co_spawn(s.context, s.accept_all(), asio::detached);
     s.handler.registry().on_commit([&s] {
@@ -737,9 +768,10 @@ struct PageServer::Impl {
             co_await http::async_read(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
             if (error) co_return;
             const auto message = parser.release();
-            Reply reply{.status = 405, .content_type = "text/plain", .body = "GET only\n"};
-            if (message.method() == http::verb::get) reply = page(std::string(message.target()));
-            auto response = response_of(reply, message.version(), message.keep_alive());
+            Reply reply{.status = 405, .content_type = "text/plain", .body = "GET and HEAD only\n"};
+            if (message.method() == http::verb::get || message.method() == http::verb::head)
+                reply = page(std::string(message.target()));
+            auto response = response_of(reply, wire_of(message));
             co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
             if (error || !message.keep_alive()) co_return;
         }
@@ -768,7 +800,9 @@ Result<void> PageServer::listen(std::uint16_t port) {
     if (!error) acceptor->set_option(asio::socket_base::reuse_address(true), error);
     if (!error) acceptor->bind(endpoint, error);
     if (!error) acceptor->listen(asio::socket_base::max_listen_connections, error);
-    if (error) return fail(fmt::format("metrics port {} cannot be opened: {}", port, error.message()));
+    if (error)
+        return fail(fmt::format("metrics port {} cannot be opened: {}", port,
+                                io::why_not_bound(error.value(), port)));
     s.acceptor = acceptor;
     asio::co_spawn(s.context, s.accept_all(acceptor), asio::detached);
     return {};

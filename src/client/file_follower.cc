@@ -101,6 +101,7 @@ void FileFollower::notice(Look look, std::int64_t now) {
 }
 
 FollowState FileFollower::decide(std::int64_t now) {
+    if (is_to_read_again_.exchange(false)) seen_.reset(), applied_.reset();
     notice(files_->look(), now);
     if (applied_ == seen_ && (outcome_.phase != FollowState::Phase::refused || now < retry_at_ms_)) return outcome_;   // also when they were away meanwhile
     std::int64_t needed_ms = settle_ms;
