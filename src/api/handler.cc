@@ -13,6 +13,7 @@ namespace penstock::api {
 using registry::Failure;
 using resources::Json;
 using resources::Kind;
+using resources::text_at;
 
 Reply json_reply(int status, const Json& body) { return {.status = status, .body = body.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"}; }
 Reply failure_reply(const Failure& failure) {
@@ -140,6 +141,17 @@ Reply Handler::handle(const Request& request) {
     return dispatch(request, user);
 }
 
+Json Handler::version_info() const {
+    Json out = {{"major", "1"},
+                {"minor", "33"},
+                {"gitVersion", "v1.33.0+penstock"},
+                {"goVersion", "none"},
+                {"penstockVersion", version_}};
+    for (const char* field : {"gitCommit", "gitTreeState", "buildDate", "compiler", "platform"})
+        out[field] = text_at(build_info_, field, "unknown");
+    return out;
+}
+
 Reply Handler::dispatch(const Request& request, const User& user) {
     const auto& path = request.path;
     std::vector<std::string> parts;
@@ -167,9 +179,7 @@ Reply Handler::dispatch(const Request& request, const User& user) {
             const auto found = ready_check_ ? ready_check_(request.query.contains("verbose")) : Readiness{.is_ready = true, .text = "ok"};
             return {.status = found.is_ready ? 200 : 500, .content_type = "text/plain", .body = found.text};
         }
-        if (path == "/version" || path == "/version/")
-            return json_reply(200, {{"major", "1"}, {"minor", "33"}, {"gitVersion", "v1.33.0+penstock"}, {"gitCommit", version_}, {"gitTreeState", "clean"},
-                                    {"buildDate", "2026-01-01T00:00:00Z"}, {"goVersion", "none"}, {"compiler", "g++"}, {"platform", "linux/amd64"}});
+        if (path == "/version" || path == "/version/") return json_reply(200, version_info());
         if (path == "/.well-known/openid-configuration") return json_reply(200, tokens_.discovery());
         if (path == "/openid/v1/jwks") {
             auto out = json_reply(200, tokens_.key_set());

@@ -98,6 +98,9 @@ class Handler {
     void set_certificates(std::function<resources::Json()> certificates) {
         certificates_ = std::move(certificates);
     }
+    /// `/version`: commit, date, compiler and platform of what runs (`version.Info` of Kubernetes); the version of the
+    /// API itself stays what it is.
+    void set_build_info(resources::Json info) { build_info_ = std::move(info); }
     /// `/metrics`: in Prometheus' text form.
     void set_metrics(std::function<std::string()> metrics) { metrics_ = std::move(metrics); }
 
@@ -123,6 +126,7 @@ class Handler {
         std::string name;
         std::string subresource;
     };
+    [[nodiscard]] resources::Json version_info() const;
     Reply dispatch(const Request& request, const User& user);
     Reply serve(const Request& request, const Route& route, const Access& access, const User& user);
     std::optional<Reply> authenticate(const Request& request, User& user) const;
@@ -152,6 +156,7 @@ class Handler {
     const Tokens& tokens_;
     Authorizer authorizer_;
     std::string version_;
+    resources::Json build_info_;
     std::function<Readiness(bool)> ready_check_;
     std::function<Result<std::string>()> copy_registry_;
     std::function<resources::Json()> certificates_;

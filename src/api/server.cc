@@ -23,12 +23,14 @@
 
 #include <fmt/format.h>
 
+#include "api/gzip.h"
 #include "api/peer.h"
 #include "api/spdy.h"
 #include "api/watch_clock.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "io/socket.h"
 #include "tls/context.h"
 #include "tls/peer_chain.h"
 
@@ -78,7 +80,8 @@ std::string percent_decoded(std::string_view text, bool plus_is_space) {
 
 Request request_of(const http::request<http::string_body>& message, const Peer::Identity& identity) {
     Request out;
-    out.method = std::string(message.method_string());
+    // HEAD is GET whose body stays here.
+    out.method = message.method() == http::verb::head ? "GET" : std::string(message.method_string());
     const auto target = std::string_view(message.target().data(), message.target().size());
     const auto question = target.find('?');
     out.path = percent_decoded(target.substr(0, question), false);
@@ -104,14 +107,39 @@ Request request_of(const http::request<http::string_body>& message, const Peer::
     return out;
 }
 
-http::response<http::string_body> response_of(const Reply& reply, unsigned version, bool keep_alive) {
+/// How an answer goes over the wire.
+struct Wire {
+    unsigned version = 11;
+    bool keep_alive = false;
+    bool is_head = false;   ///< the header alone, as it would be before the body (RFC 9110 section 9.3.2)
+    bool takes_gzip = false;
+};
+
+template <class Message>
+Wire wire_of(const Message& message) {
+    return {.version = message.version(),
+            .keep_alive = message.keep_alive(),
+            .is_head = message.method() == http::verb::head,
+            .takes_gzip = accepts_gzip(std::string_view(message[http::field::accept_encoding]))};
+}
+
+http::response<http::string_body> response_of(const Reply& reply, const Wire& wire) {
+    const auto version = wire.version;
     http::response<http::string_body> out{static_cast<http::status>(reply.status), version};
     out.set(http::field::content_type, reply.content_type);
     out.set(http::field::cache_control, "no-cache, private");
     for (const auto& [name, value] : reply.headers) out.insert(name, value);
-    out.keep_alive(keep_alive);
+    out.keep_alive(wire.keep_alive);
     out.body() = reply.body;
+    if (reply.body.size() >= gzip_from_bytes) {
+        out.set(http::field::vary, "Accept-Encoding");
+        if (auto packed = wire.takes_gzip ? gzip(reply.body) : std::string(); !packed.empty()) {
+            out.set(http::field::content_encoding, "gzip");
+            out.body() = std::move(packed);
+        }
+    }
     out.prepare_payload();
+    if (wire.is_head) out.body().clear();   // the length stays
     return out;
 }
 
@@ -140,7 +168,7 @@ class Share {
     std::size_t bytes_ = 0;
 };
 
-Reply get_only() { return {.status = 405, .content_type = "text/plain", .body = "GET only\n"}; }
+Reply get_only() { return {.status = 405, .content_type = "text/plain", .body = "GET and HEAD only\n"}; }
 
 Reply too_busy() {
     auto reply = failure_reply(429, "TooManyRequests", "too many large requests or answers are under way; retry in a second");
@@ -181,7 +209,7 @@ asio::awaitable<void> write_continue(AnyStream& stream, error_code& error) {
 template <class AnyStream>
 asio::awaitable<void> write_last(AnyStream& stream, Reply reply) {
     error_code error;
-    auto response = response_of(reply, 11, false);
+    auto response = response_of(reply, {});
     co_await http::async_write(stream, response, asio::redirect_error(asio::use_awaitable, error));
     beast::get_lowest_layer(stream).expires_after(drain_time);
     std::vector<char> scratch(64 * 1024);
@@ -337,7 +365,9 @@ struct Server::Impl {
             }
             const auto message = parser.release();
             const auto request = request_of(message, identity_of(*peer));
+            const auto wire = wire_of(message);
             auto reply = answer(request);
+            if (wire.is_head) reply.watch.reset(), reply.follow.reset();   // there is no end to wait for
             if (unknown && !request.authorization.empty() && reply.status != 401) {
                 strangers.erase(*unknown);
                 unknown.reset();
@@ -360,7 +390,7 @@ struct Server::Impl {
                 co_await forward_ports(stream, shown, *reply.forward);
                 break;
             }
-            auto response = response_of(reply, message.version(), message.keep_alive());
+            auto response = response_of(reply, wire);
             co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
             if (error || !message.keep_alive()) break;
         }
@@ -712,7 +742,8 @@ Result<std::uint16_t> Server::start() {
         s.acceptor.bind(endpoint);
         s.acceptor.listen();
     } catch (const boost::system::system_error& error) {
-        return fail(fmt::format("the resource API cannot listen on {}:{}: {}", s.options.address, s.options.port, error.code().message()));
+        return fail(fmt::format("the resource API cannot listen on {}:{}: {}", s.options.address,
+                                s.options.port, io::why_not_bound(error.code().value(), s.options.port)));
     }
     asio::co_spawn(s.context, s.accept_all(), asio::detached);
     s.handler.registry().on_commit([&s] {
@@ -779,7 +810,8 @@ struct PageServer::Impl {
             if (!error) {
                 const auto expectation = expectation_of(parser);
                 if (expectation == Expectation::unknown) co_return co_await write_last(*stream, expectation_failed());
-                if (expectation == Expectation::wants_continue && parser.get().method() != http::verb::get) co_return co_await write_last(*stream, get_only());
+                if (expectation == Expectation::wants_continue && parser.get().method() != http::verb::get && parser.get().method() != http::verb::head)
+                    co_return co_await write_last(*stream, get_only());
                 if (expectation == Expectation::wants_continue && buffer.size() == 0) co_await write_continue(*stream, error);
             }
             if (!error) co_await http::async_read(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
@@ -789,8 +821,10 @@ struct PageServer::Impl {
                 co_return;
             }
             const auto message = parser.release();
-            const auto reply = message.method() == http::verb::get ? page(std::string(message.target())) : get_only();
-            auto response = response_of(reply, message.version(), message.keep_alive());
+            Reply reply = get_only();
+            if (message.method() == http::verb::get || message.method() == http::verb::head)
+                reply = page(std::string(message.target()));
+            auto response = response_of(reply, wire_of(message));
             co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
             if (error || !message.keep_alive()) co_return;
         }
@@ -819,7 +853,9 @@ Result<void> PageServer::listen(std::uint16_t port) {
     if (!error) acceptor->set_option(asio::socket_base::reuse_address(true), error);
     if (!error) acceptor->bind(endpoint, error);
     if (!error) acceptor->listen(asio::socket_base::max_listen_connections, error);
-    if (error) return fail(fmt::format("metrics port {} cannot be opened: {}", port, error.message()));
+    if (error)
+        return fail(fmt::format("metrics port {} cannot be opened: {}", port,
+                                io::why_not_bound(error.value(), port)));
     s.acceptor = acceptor;
     asio::co_spawn(s.context, s.accept_all(acceptor), asio::detached);
     return {};

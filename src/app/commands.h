@@ -49,6 +49,7 @@ struct ResourceOptions {
     std::string sort_by;                 ///< JSONPath
     std::string cascade = "background";
     bool show_labels = false;
+    bool show_managed_fields = false;    ///< in JSON and YAML
     bool all = false;                    ///< delete: all of the kind
     bool no_wait = false;                ///< delete: do not wait until it is gone
 };
@@ -136,8 +137,31 @@ struct RestoreOptions {
 int backup(const ResourceOptions& options, const std::string& folder);
 /// Puts a backup in place while nothing runs on the data folder; what was there is set aside.
 int restore(const RestoreOptions& options);
-/// `commands`: name and description of each.
-int completion(const std::string& shell, const std::vector<std::pair<std::string, std::vector<std::string>>>& commands);
+/// A command or group of commands, for completion.
+struct CommandWords {
+    std::string name, doc;
+    std::vector<std::pair<std::string, std::string>> flags;   ///< `--output` and what it does
+    std::vector<CommandWords> commands;
+};
+/// `shell`: bash, zsh or fish.
+int completion(const std::string& shell, const std::vector<CommandWords>& commands);
+
+struct VersionOptions {
+    bool client_only = false;
+    std::string output;   ///< empty, json or yaml
+};
+int show_version(const ResourceOptions& options, const VersionOptions& how);
+
+struct PatchOptions {
+    std::string patch, file;   ///< one of them; JSON or YAML
+    std::string type;          ///< json, merge, strategic; empty: strategic where the kind takes it
+    std::string subresource;   ///< empty or status
+};
+int patch(const ResourceOptions& options, const PatchOptions& how);
+/// Opens an editor on resources and sends what was changed; on a refusal the editor opens again, with why.
+int edit(const ResourceOptions& options);
+/// A variable of the environment; empty when it is not set.
+std::string environment(const char* name);
 /// Writes docs/resources/*.md from the declarations.
 /// The definitions of the kinds that a cluster does not have, as YAML.
 int crds();

@@ -1,4 +1,4 @@
-// describe, explain, wait, logs, create token, api-resources, completion: for those who have no kubectl.
+// describe, explain, wait, logs, create token, api-resources: for those who have no kubectl.
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -387,45 +387,6 @@ int backup_registry(const ResourceOptions& options, const std::string& file) {
     }
     if (!out) return problem(fmt::format("{}: could not be written to the end", file));
     std::cout << fmt::format("{} holds the registry; it is put in place as registry.sqlite in the data folder while penstock is stopped\n", file);
-    return 0;
-}
-
-int completion(const std::string& shell, const std::vector<std::pair<std::string, std::vector<std::string>>>& commands) {
-    std::string names, cases, kinds;
-    for (const auto& [name, flags] : commands) {
-        names += (names.empty() ? "" : " ") + name;
-        cases += fmt::format("      {}) words=\"{}\" ;;\n", name, fmt::join(flags, " "));
-    }
-    for (const auto& kind : resources::all_kinds())
-        if (kind.stored) kinds += (kinds.empty() ? "" : " ") + kind.singular;
-    if (shell != "bash" && shell != "zsh") return problem(fmt::format("\"{}\": completion is there for bash and zsh", shell));
-    // zsh reads bash's form.
-    if (shell == "zsh") std::cout << "autoload -U +X bashcompinit && bashcompinit\n";
-    std::cout << fmt::format(R"(# source <(penstock completion {0})
-_penstock() {{
-  local current=${{COMP_WORDS[COMP_CWORD]}} command=${{COMP_WORDS[1]}} words=""
-  if [ "$COMP_CWORD" -eq 1 ]; then
-    words="{1}"
-  else
-    case $command in
-{2}    esac
-    case $current in
-      -*) ;;
-      *)
-        case $command in
-          get|describe|delete|explain|wait)
-            if [ "$COMP_CWORD" -eq 2 ]; then words="{3}"
-            else words=$(penstock get "${{COMP_WORDS[2]}}" --no-headers 2>/dev/null | cut -d' ' -f1); fi ;;
-          logs) words=$(penstock get pod --no-headers 2>/dev/null | cut -d' ' -f1) ;;
-          *) COMPREPLY=($(compgen -f -- "$current")); return ;;
-        esac ;;
-    esac
-  fi
-  COMPREPLY=($(compgen -W "$words" -- "$current"))
-}}
-complete -F _penstock penstock
-)",
-                             shell, names, cases, kinds);
     return 0;
 }
 

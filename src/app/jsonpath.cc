@@ -1,5 +1,7 @@
 #include "app/jsonpath.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "base/text.h"
@@ -11,6 +13,67 @@ using resources::Json;
 namespace {
 
 constexpr int ranges_max = 32;
+
+/// The `]` that closes the `[` at `from`, past brackets and quotes within; npos: none.
+std::size_t closing(std::string_view path, std::size_t from) {
+    int depth = 0;
+    char quote = 0;
+    for (auto i = from; i < path.size(); ++i) {
+        const char c = path[i];
+        if (quote != 0) {
+            if (c == '\\')
+                ++i;
+            else if (c == quote)
+                quote = 0;
+        } else if (c == '\'' || c == '"') {
+            quote = c;
+        } else if (c == '[') {
+            ++depth;
+        } else if (c == ']' && --depth == 0) {
+            return i;
+        }
+    }
+    return std::string_view::npos;
+}
+
+/// Every value named `name` below, at any depth, outer ones first.
+void descend(const Json& value, const std::string& name, std::vector<Json>& out) {
+    if (value.is_object() && value.contains(name)) out.push_back(value[name]);
+    if (value.is_structured())
+        for (const auto& item : value) descend(item, name, out);
+}
+
+Result<std::vector<Json>> walk(std::string_view path, const Json& root);
+
+/// One side of a comparison: a quoted text, a number, true or false, or a path from the item (`@.type`).
+Result<std::vector<Json>> operand(std::string_view text, const Json& item) {
+    text = trim(text);
+    if (text.size() >= 2 && (text.front() == '"' || text.front() == '\'') && text.back() == text.front())
+        return std::vector<Json>{std::string(text.substr(1, text.size() - 2))};
+    if (text.starts_with('@')) return walk(text, item);
+    if (auto parsed = resources::parse_json(text)) return std::vector<Json>{std::move(*parsed)};
+    return fail(fmt::format("jsonpath: \"{}\" is no text in quotes, no number and no path from @", text));
+}
+
+Result<bool> passes(std::string_view condition, const Json& item) {
+    for (const std::string_view sign : {"==", "!=", "<=", ">=", "<", ">"}) {
+        const auto at = condition.find(sign);
+        if (at == std::string_view::npos) continue;
+        const auto left = operand(condition.substr(0, at), item),
+                   right = operand(condition.substr(at + sign.size()), item);
+        if (!left) return std::unexpected(left.error());
+        if (!right) return std::unexpected(right.error());
+        if (left->empty() || right->empty()) return false;
+        const auto &a = left->front(), &b = right->front();
+        if (sign == "==") return a == b;
+        if (sign == "!=") return a != b;
+        if (a.type() != b.type() && !(a.is_number() && b.is_number())) return false;
+        return sign == "<" ? a < b : sign == "<=" ? a <= b : sign == ">" ? a > b : a >= b;
+    }
+    const auto found = operand(condition, item);
+    if (!found) return std::unexpected(found.error());
+    return !found->empty();
+}
 
 Result<std::vector<Json>> walk(std::string_view path, const Json& root) {
     std::vector<Json> at{root};
@@ -24,15 +87,22 @@ Result<std::vector<Json>> walk(std::string_view path, const Json& root) {
     while (i < path.size()) {
         if (path[i] == '.') {
             ++i;
+            const bool deep = i < path.size() && path[i] == '.';
+            if (deep) ++i;
             std::string name;
             while (i < path.size() && path[i] != '.' && path[i] != '[') {
                 if (path[i] == '\\' && i + 1 < path.size()) ++i;
                 name += path[i++];
             }
-            if (name == "*") step([](const Json& v, auto& out) { for (const auto& item : v) out.push_back(item); });
+            if (deep && !name.empty())
+                step([&](const Json& v, auto& out) { descend(v, name, out); });
+            else if (name == "*")
+                step([](const Json& v, auto& out) {
+                    for (const auto& item : v) out.push_back(item);
+                });
             else if (!name.empty()) step([&](const Json& v, auto& out) { if (v.is_object() && v.contains(name)) out.push_back(v[name]); });
         } else if (path[i] == '[') {
-            const auto end = path.find(']', i);
+            const auto end = closing(path, i);
             if (end == std::string_view::npos) return fail(fmt::format("jsonpath: \"{}\": a [ without ]", path));
             auto inside = trim(path.substr(i + 1, end - i - 1));
             i = end + 1;
@@ -45,6 +115,32 @@ Result<std::vector<Json>> walk(std::string_view path, const Json& root) {
                     name += inside[k];
                 }
                 step([&](const Json& v, auto& out) { if (v.is_object() && v.contains(name)) out.push_back(v[name]); });
+            } else if (inside.starts_with("?(") && inside.ends_with(')')) {
+                const auto condition = inside.substr(2, inside.size() - 3);
+                std::string fault;
+                step([&](const Json& v, auto& out) {
+                    if (!v.is_array()) return;
+                    for (const auto& item : v) {
+                        const auto taken = passes(condition, item);
+                        if (!taken)
+                            fault = taken.error().message;
+                        else if (*taken)
+                            out.push_back(item);
+                    }
+                });
+                if (!fault.empty()) return fail(std::move(fault));
+            } else if (const auto colon = inside.find(':'); colon != std::string_view::npos) {
+                const auto first = parse_number<long>(inside.substr(0, colon)),
+                           last = parse_number<long>(inside.substr(colon + 1));
+                if ((!first && colon != 0) || (!last && colon + 1 != inside.size()))
+                    return fail(fmt::format("jsonpath: \"[{}]\": a slice is [FROM:TO]", inside));
+                step([&](const Json& v, auto& out) {
+                    if (!v.is_array()) return;
+                    const auto size = static_cast<long>(v.size());
+                    auto bound = [&](long n) { return std::clamp(n < 0 ? size + n : n, 0L, size); };
+                    for (auto k = bound(first.value_or(0)); k < bound(last.value_or(size)); ++k)
+                        out.push_back(v[static_cast<std::size_t>(k)]);
+                });
             } else if (const auto number = parse_number<long>(inside)) {
                 step([&](const Json& v, auto& out) {
                     if (!v.is_array()) return;
@@ -52,7 +148,10 @@ Result<std::vector<Json>> walk(std::string_view path, const Json& root) {
                     if (at_index >= 0 && at_index < static_cast<long>(v.size())) out.push_back(v[static_cast<std::size_t>(at_index)]);
                 });
             } else {
-                return fail(fmt::format("jsonpath: \"[{}]\" is not taken; use a number, * or a quoted name", inside));
+                return fail(
+                    fmt::format("jsonpath: \"[{}]\" is not taken; use a number, FROM:TO, *, ?(CONDITION) or "
+                                "a quoted name",
+                                inside));
             }
         } else {
             return fail(fmt::format("jsonpath: \"{}\": . or [ is needed at character {}", path, i + 1));
@@ -114,6 +213,10 @@ Result<std::string> evaluate(std::string_view expression, std::size_t& at, const
 }
 
 }  // namespace
+
+Result<std::vector<Json>> values_at(const std::string& path, const Json& object) {
+    return walk(path, object);
+}
 
 Result<std::string> evaluate_jsonpath(const std::string& expression, const Json& object) {
     std::size_t at = 0;

@@ -116,6 +116,83 @@ void add_run(CLI::App& app, app::RunOptions& o) {
     app.add_option("--log-level", o.log_level, "Log level until the Broker resource is read")->capture_default_str();
 }
 
+/// `penstock get` of a command below the root.
+std::string path_of(const CLI::App& command) {
+    const auto* above = command.get_parent();
+    return above == nullptr ? command.get_name() : path_of(*above) + " " + command.get_name();
+}
+
+std::vector<std::string> names_of(const CLI::App& group) {
+    std::vector<std::string> out;
+    for (const auto* command : group.get_subcommands([](const CLI::App*) { return true; }))
+        out.push_back(command->get_name());
+    return out;
+}
+
+/// The command that words lead to, as far as they do; `at` is the first word that is none.
+CLI::App* command_at(CLI::App& root, const std::vector<std::string>& words, std::size_t& at) {
+    auto* here = &root;
+    for (at = 0; at < words.size(); ++at) {
+        const auto below =
+            here->get_subcommands([&](const CLI::App* one) { return one->get_name() == words[at]; });
+        if (below.empty()) break;
+        here = below.front();
+    }
+    return here;
+}
+
+int unknown_command(const CLI::App& group, const std::string& word) {
+    std::cerr << fmt::format("error: unknown command \"{}\" for \"{}\"\n", printable(clipped(word, 100)),
+                             path_of(group));
+    if (const auto near = nearest(word, names_of(group)); !near.empty())
+        std::cerr << fmt::format("\nDid you mean this?\n\t{}\n", near);
+    std::cerr << fmt::format("\nSee '{} --help' for usage.\n", path_of(group));
+    return 1;
+}
+
+/// What is wrong with a command line, in kubectl's words: the nearest command or flag is named. 1.
+int explain_words(CLI::App& root, const std::vector<std::string>& words, const CLI::ParseError& error) {
+    std::size_t at = 0;
+    const auto& command = *command_at(root, words, at);
+    const bool is_group = !names_of(command).empty();
+    std::string why = error.what();
+    if (is_group && at < words.size() && !words[at].starts_with('-'))
+        return unknown_command(command, words[at]);
+    if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr)
+        for (; at < words.size() && words[at] != "--"; ++at) {
+            const auto& word = words[at];
+            if (word.size() < 2 || word[0] != '-' || (word[1] >= '0' && word[1] <= '9')) continue;
+            if (!word.starts_with("--")) {
+                // Short flags may stand together (-Aw); the value of one may follow it at once.
+                if (command.get_option_no_throw(word.substr(0, 2)) != nullptr) continue;
+                why = fmt::format("unknown shorthand flag: '{}' in {}", printable(word.substr(1, 1)),
+                                  printable(clipped(word, 100)));
+                break;
+            }
+            const auto name = word.substr(0, word.find('='));
+            if (command.get_option_no_throw(name) != nullptr) continue;
+            std::vector<std::string> known;
+            for (const auto* option : command.get_options())
+                for (const auto& long_name : option->get_lnames()) known.push_back("--" + long_name);
+            const auto near = nearest(name, known);
+            why = fmt::format("unknown flag: {}{}", printable(clipped(name, 100)),
+                              near.empty() ? "" : fmt::format("\n\nDid you mean this?\n\t{}\n", near));
+            break;
+        }
+    std::cerr << fmt::format("error: {}\nSee '{} --help' for usage.\n", why, path_of(command));
+    return 1;
+}
+
+app::CommandWords words_of(const CLI::App& command) {
+    app::CommandWords out{.name = command.get_name(), .doc = command.get_description()};
+    for (const auto* option : command.get_options())
+        for (const auto& name : option->get_lnames())
+            out.flags.emplace_back("--" + name, option->get_description());
+    for (const auto* inner : command.get_subcommands([](const CLI::App*) { return true; }))
+        out.commands.push_back(words_of(*inner));
+    return out;
+}
+
 void add_api(CLI::App& app, app::ResourceOptions& o) {
     app.add_option("--kubeconfig", o.kubeconfig, "Kubeconfig file; KUBECONFIG or the one that `penstock run` wrote when absent");
     app.add_option("-n,--namespace", o.name_space, "Namespace (azure-iot-operations)");
@@ -132,7 +209,9 @@ int main(int argc, char** argv) {
     if (!words.empty() && (words[0] == "pub" || words[0] == "sub" || words[0] == "state")) properties = take_properties(words, fault);
 
     CLI::App root{"Penstock: an industrial MQTT broker configured by Kubernetes-style resources"};
+    root.name("penstock");
     root.require_subcommand(1);
+    root.footer("\nUse \"penstock help COMMAND\" for more information about a command.");
     root.set_version_flag("--version", app::version);
 
     app::RunOptions run_options;
@@ -153,10 +232,14 @@ int main(int argc, char** argv) {
     auto* get = root.add_subcommand("get", "Show resources: penstock get KIND [NAME], KIND/NAME, KIND,KIND");
     add_api(*get, resource);
     get->add_option("words", resource.words, "KIND [NAME...]");
-    get->add_option("-o,--output", resource.output, "wide, yaml, json, name or jsonpath=TEMPLATE");
+    get->add_option("-o,--output", resource.output,
+                    "wide, yaml, json, name, jsonpath=TEMPLATE, custom-columns=NAME:.path,... or "
+                    "custom-columns-file=FILE");
     get->add_option("-l,--selector", resource.selector, "Label selector");
     get->add_option("--field-selector", resource.field_selector, "Field selector, for example metadata.name=x");
     get->add_option("--sort-by", resource.sort_by, "Order by a JSONPath, for example .metadata.creationTimestamp");
+    get->add_flag("--show-managed-fields", resource.show_managed_fields,
+                  "Who owns which field, in JSON and YAML");
     get->add_flag("--show-labels", resource.show_labels, "Labels as the last column");
     get->add_flag("-A,--all-namespaces", resource.all_namespaces, "All namespaces");
     get->add_flag("-w,--watch", resource.watch, "Follow changes");
@@ -178,8 +261,32 @@ int main(int argc, char** argv) {
     remove->add_option("--cascade", resource.cascade, "background, foreground or orphan")->check(CLI::IsMember({"background", "foreground", "orphan"}))->capture_default_str();
     remove->add_flag("--no-wait", resource.no_wait, "Do not wait until finalizers are done");
     remove->add_flag("--ignore-not-found", resource.ignore_not_found, "No error when absent");
+    app::PatchOptions patch_options;
+    auto* patch =
+        root.add_subcommand("patch", "Change fields of a resource: penstock patch KIND NAME -p PATCH");
+    add_api(*patch, resource);
+    patch->add_option("words", resource.words, "KIND NAME...");
+    patch->add_option("-p,--patch", patch_options.patch, "The patch, JSON or YAML");
+    patch->add_option("--patch-file", patch_options.file, "File with the patch, or -");
+    patch
+        ->add_option("--type", patch_options.type,
+                     "json, merge or strategic; as the kind takes it when absent")
+        ->check(CLI::IsMember({"json", "merge", "strategic"}));
+    patch->add_option("--subresource", patch_options.subresource, "status")->check(CLI::IsMember({"status"}));
+    patch->add_option("-o,--output", resource.output, "json, yaml or name")
+        ->check(CLI::IsMember({"json", "yaml", "name"}));
+    patch->add_flag("--dry-run", resource.dry_run, "Check only");
+    auto* edit = root.add_subcommand(
+        "edit", "Change a resource in an editor (KUBE_EDITOR, EDITOR, vi): penstock edit KIND NAME");
+    add_api(*edit, resource);
+    edit->add_option("words", resource.words, "KIND NAME...");
     auto* validate = root.add_subcommand("validate", "Check manifests without a running Penstock");
     validate->add_option("-f,--filename", resource.files, "File, folder or -")->required();
+    app::VersionOptions version_options;
+    auto* show_version = root.add_subcommand("version", "Versions of this program and of the server");
+    add_api(*show_version, resource);
+    show_version->add_flag("--client", version_options.client_only, "This program alone, no server is asked");
+    show_version->add_option("-o,--output", version_options.output, "json or yaml");
     auto* kinds = root.add_subcommand("api-resources", "List the kinds");
     add_api(*kinds, resource);
     auto* describe = root.add_subcommand("describe", "Show resources at length, with their Events: penstock describe KIND [NAME]");
@@ -289,6 +396,8 @@ int main(int argc, char** argv) {
     }
     auto* pki_list = pki->add_subcommand("list", "Every certificate Penstock knows: who uses it, when it ends, what breaks then");
     add_api(*pki_list, resource);
+    pki_list->add_option("-o,--output", resource.output, "wide: one certificate a line, with all columns")
+        ->check(CLI::IsMember({"wide"}));
     auto* renew = pki->add_subcommand("renew", "Issue a Certificate anew now");
     add_api(*renew, resource);
     renew->add_option("name", pki_options.name, "Certificate")->required();
@@ -330,7 +439,7 @@ int main(int argc, char** argv) {
     restore->add_option("folder", restore_options.folder, "Folder that penstock backup made")->required();
     restore->add_option("--data-dir", restore_options.data_folder, "Where state is kept")->capture_default_str();
     auto* completion = root.add_subcommand("completion", "Completion for a shell: source <(penstock completion bash)");
-    completion->add_option("shell", shell, "bash or zsh")->required();
+    completion->add_option("shell", shell, "bash, zsh or fish")->required();
     auto* crds = root.add_subcommand("crds", "Print the definitions of the kinds for a cluster: penstock crds | kubectl apply --server-side -f -");
     std::string reference_folder;
     auto* reference = root.add_subcommand("write-reference", "Write the reference pages of all kinds");
@@ -404,11 +513,31 @@ int main(int argc, char** argv) {
     bool no_progress = false;
     bench->add_flag("--no-progress", no_progress, "No progress on standard error");
 
+    std::vector<std::string> help_words;
+    auto* help = root.add_subcommand("help", "Help about a command: penstock help auth can-i");
+    help->add_option("command", help_words, "COMMAND...");
+
+    // A group without a command of its own is a question.
+    std::size_t known = 0;
+    if (const auto* asked = command_at(root, words, known);
+        known == words.size() && !names_of(*asked).empty()) {
+        std::cout << asked->help(asked == &root ? "" : path_of(*asked->get_parent()));
+        return 0;
+    }
+    const auto as_typed = words;
     try {
         std::ranges::reverse(words);
         root.parse(words);
     } catch (const CLI::ParseError& error) {
-        return root.exit(error);
+        return error.get_exit_code() == 0 ? root.exit(error) : explain_words(root, as_typed, error);
+    }
+    if (*help) {
+        std::size_t at = 0;
+        const auto* asked = command_at(root, help_words, at);
+        if (at < help_words.size()) return unknown_command(*asked, help_words[at]);
+        root.clear();   // its own help, not that of `help`
+        std::cout << asked->help(asked == &root ? "" : path_of(*asked->get_parent()));
+        return 0;
     }
     if (!fault.empty()) {
         std::cerr << "Error: " << fault << "\n";
@@ -424,6 +553,9 @@ int main(int argc, char** argv) {
     if (*apply) return app::apply(resource);
     if (*remove) return app::remove(resource);
     if (*validate) return app::validate(resource);
+    if (*patch) return app::patch(resource, patch_options);
+    if (*edit) return app::edit(resource);
+    if (*show_version) return app::show_version(resource, version_options);
     if (*kinds) return app::api_resources(resource);
     if (*describe) return app::describe(resource);
     if (*explain) return app::explain(resource);
@@ -459,14 +591,7 @@ int main(int argc, char** argv) {
     if (*backup_all) return app::backup(resource, copy_folder);
     if (*restore) return app::restore(restore_options);
     if (*completion) {
-        std::vector<std::pair<std::string, std::vector<std::string>>> commands;
-        for (const auto* sub_command : root.get_subcommands({})) {
-            std::vector<std::string> flags;
-            for (const auto* option : sub_command->get_options())
-                for (const auto& name : option->get_lnames()) flags.push_back("--" + name);
-            commands.emplace_back(sub_command->get_name(), std::move(flags));
-        }
-        return app::completion(shell, commands);
+        return app::completion(shell, words_of(root).commands);
     }
     if (*crds) return app::crds();
     if (*reference) return app::write_reference(reference_folder);

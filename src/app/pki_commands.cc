@@ -31,6 +31,21 @@ using resources::text_at;
 constexpr std::int64_t day_ms = 86'400'000;
 constexpr int renew_tries = 20;
 
+/// Words of a text in lines of at most 80 columns, indented.
+void print_wrapped(const std::string& text) {
+    constexpr std::size_t columns = 80;
+    std::string line = " ";
+    for (const auto word : split(text, ' ')) {
+        if (line.size() + word.size() > columns && line.size() > 3) {
+            std::cout << line.substr(0, line.size() - 1)
+                      << "\n";   // without the blank that follows each word
+            line = "   ";
+        }
+        line += std::string(word) + " ";
+    }
+    std::cout << line.substr(0, line.size() - 1) << "\n";
+}
+
 std::string left_text(std::int64_t until_ms) {
     const auto left = until_ms - wall_ms();
     if (left <= 0) return fmt::format("expired {} days ago", -left / day_ms);
@@ -305,6 +320,26 @@ int pki_list(const ResourceOptions& options) {
         !r)
         return problem(r.error().message);
     std::ranges::stable_sort(rows, {}, &Row::ends);
+    if (options.output != "wide") {
+        // What is asked first, in columns; what is long, below: it fits a terminal of 80 columns.
+        constexpr std::size_t subject_max = 38;
+        std::cout << fmt::format("{:<12} {:<15} {:<12} {}\n", "ENDS", "LEFT", "RENEWAL", "SUBJECT");
+        for (const auto& row : rows) {
+            auto date = [](const std::string& text) {
+                return text.size() == std::string_view("2026-01-01T00:00:00Z").size() && text.ends_with('Z')
+                           ? text.substr(0, 10)
+                           : text;
+            };
+            auto subject = printable(row.cells[1]);
+            if (subject.size() > subject_max)
+                subject = std::string(clipped(subject, subject_max - 3)) + "...";
+            std::cout << fmt::format("{:<12} {:<15} {:<12} {}\n {}\n", date(row.cells[2]), row.cells[3],
+                                     date(row.cells[4]), subject, printable(row.cells[0]));
+            if (row.cells[5] != "-") print_wrapped("used by " + printable(row.cells[5]));
+            if (row.cells[6] != "-") print_wrapped("when it ends: " + printable(row.cells[6]));
+        }
+        return 0;
+    }
     std::vector<std::vector<std::string>> cells;
     for (auto& row : rows) cells.push_back(std::move(row.cells));
     print_rows({"WHERE", "SUBJECT", "ENDS", "LEFT", "RENEWAL", "USED BY", "WHEN IT ENDS"}, std::move(cells));

@@ -8,9 +8,12 @@
 
 #include "app/commands.h"
 #include "app/jsonpath.h"
+#include "app/rehearsal.h"
 #include "app/terminal.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "client/apply.h"
+#include "client/manifest_files.h"
 
 namespace penstock::app {
 namespace {
@@ -21,11 +24,7 @@ using resources::text_at;
 
 constexpr const char* table_accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
-/// `brokers`, `broker/default`, `broker,brokerlistener`, or KIND NAME...
-struct Wanted {
-    const resources::Kind* kind = nullptr;
-    std::vector<std::string> names;
-};
+}   // namespace
 
 Result<std::vector<Wanted>> wanted_of(client::Kinds& kinds, const std::vector<std::string>& words) {
     std::vector<Wanted> out;
@@ -55,12 +54,15 @@ Result<std::vector<Wanted>> wanted_of(client::Kinds& kinds, const std::vector<st
     return out;
 }
 
+namespace {
+
 std::string name_label(const resources::Kind& kind, const std::string& name) {
     return fmt::format("{}{}{}/{}", kind.singular, kind.group.empty() ? "" : ".", kind.group, name);
 }
 
 /// Prints rows under upper-case headings, columns three spaces apart, as kubectl does.
-void print_table(const Json& table, bool wide, bool with_namespace, bool headers, std::vector<std::size_t>& widths) {
+void print_table(const Json& table, bool wide, bool with_namespace, bool headers,
+                 std::vector<std::size_t>& widths, const std::string& kind_prefix = {}) {
     static Json columns;
     if (table.contains("columnDefinitions") && table["columnDefinitions"].is_array()) columns = table["columnDefinitions"];
     std::vector<std::vector<std::string>> lines;
@@ -81,7 +83,10 @@ void print_table(const Json& table, bool wide, bool with_namespace, bool headers
         for (std::size_t i = 0; i < columns.size() && i < row["cells"].size(); ++i) {
             if (!visible(i)) continue;
             const auto& cell = row["cells"][i];
-            line.push_back(printable(cell.is_string() ? cell.get<std::string>() : cell.is_null() ? "" : cell.dump()));
+            const auto text = cell.is_string() ? cell.get<std::string>()
+                              : cell.is_null() ? std::string()
+                                               : cell.dump();
+            line.push_back(printable((i == 0 ? kind_prefix : std::string()) + text));
         }
     }
     for (const auto& line : lines) {
@@ -124,7 +129,98 @@ void add_labels(Json& table) {
     }
 }
 
-int print_objects(const ResourceOptions& options, const std::vector<Json>& objects, bool as_list) {
+/// The columns of `-o custom-columns=NAME:.path,NAME:.path`, or of a file whose first line has the names and whose
+/// second line has the paths.
+struct CustomColumn {
+    std::string head, path;
+};
+
+constexpr std::string_view columns_word = "custom-columns=", columns_file_word = "custom-columns-file=";
+
+Result<std::vector<CustomColumn>> custom_columns_of(const std::string& output) {
+    std::vector<CustomColumn> out;
+    auto path_of_text = [](std::string_view text) {
+        if (text.starts_with('{') && text.ends_with('}')) text = text.substr(1, text.size() - 2);
+        return (text.starts_with('.') || text.starts_with('[') ? "" : ".") + std::string(text);
+    };
+    if (output.starts_with(columns_file_word)) {
+        const auto text = client::read_manifest_text(output.substr(columns_file_word.size()));
+        if (!text) return std::unexpected(text.error());
+        auto words = [](std::string_view line) {
+            std::vector<std::string> list;
+            for (const auto word : split(line, ' '))
+                if (!trim(word).empty()) list.emplace_back(trim(word));
+            return list;
+        };
+        const auto lines = split(*text, '\n');
+        const auto heads = words(lines[0]), paths = words(lines.size() > 1 ? lines[1] : "");
+        if (heads.empty() || heads.size() != paths.size())
+            return fail(
+                fmt::format("{}: the first line has the names of the columns, the second one path for each",
+                            output.substr(columns_file_word.size())));
+        for (std::size_t i = 0; i < heads.size(); ++i) out.push_back({heads[i], path_of_text(paths[i])});
+        return out;
+    }
+    // A comma within brackets or quotes belongs to the path.
+    std::vector<std::string> parts{""};
+    int depth = 0;
+    char quote = 0;
+    for (const char c : output.substr(columns_word.size())) {
+        if (quote != 0)
+            quote = c == quote ? 0 : quote;
+        else if (c == '"' || c == '\'')
+            quote = c;
+        else if (c == '[' || c == '(')
+            ++depth;
+        else if (c == ']' || c == ')')
+            --depth;
+        if (c == ',' && depth <= 0 && quote == 0)
+            parts.emplace_back();
+        else
+            parts.back() += c;
+    }
+    for (const auto& part : parts) {
+        const auto colon = part.find(':');
+        if (colon == std::string::npos || colon == 0 || colon + 1 == part.size())
+            return fail(fmt::format("unexpected custom-columns spec: {}, expected <header>:<json-path-expr>",
+                                    part.empty() ? "<nothing>" : part));
+        out.push_back({part.substr(0, colon), path_of_text(part.substr(colon + 1))});
+    }
+    return out;
+}
+
+int print_custom_columns(const ResourceOptions& options, const std::vector<Json>& objects,
+                         const std::vector<CustomColumn>& columns) {
+    std::vector<std::vector<std::string>> rows;
+    for (const auto& object : objects) {
+        auto& row = rows.emplace_back();
+        for (const auto& column : columns) {
+            const auto found = values_at(column.path, object);
+            if (!found) return problem(found.error().message);
+            std::string text;
+            for (const auto& value : *found)
+                text += (text.empty() ? "" : ",") + (value.is_string() ? value.get<std::string>()
+                                                     : value.is_null() ? "<nil>"
+                                                                       : value.dump());
+            row.push_back(found->empty() ? "<none>" : text);
+        }
+    }
+    std::vector<std::string> heads;
+    for (const auto& column : columns) heads.push_back(column.head);
+    print_rows(options.no_headers ? std::vector<std::string>(heads.size()) : heads, std::move(rows));
+    return 0;
+}
+
+int print_objects(const ResourceOptions& options, std::vector<Json> objects, bool as_list) {
+    if (options.output.starts_with("custom-columns")) {
+        const auto columns = custom_columns_of(options.output);
+        return columns ? print_custom_columns(options, objects, *columns) : problem(columns.error().message);
+    }
+    // Who owns which field is for programs: kubectl leaves it out, too.
+    if (!options.show_managed_fields && (options.output == "json" || options.output == "yaml"))
+        for (auto& object : objects)
+            if (object.contains("metadata") && object["metadata"].is_object())
+                object["metadata"].erase("managedFields");
     if (options.output == "name") {
         for (const auto& object : objects)
             if (const auto* kind = resources::find_kind(text_at(object, "apiVersion"), text_at(object, "kind"))) std::cout << name_label(*kind, text_at(object, "metadata.name")) << "\n";
@@ -141,12 +237,21 @@ int print_objects(const ResourceOptions& options, const std::vector<Json>& objec
     return 0;
 }
 
-}  // namespace
+}   // namespace
 
 int get(const ResourceOptions& options) {
     const bool table = options.output.empty() || options.output == "wide";
-    if (!table && options.output != "json" && options.output != "yaml" && options.output != "name" && !options.output.starts_with("jsonpath="))
-        return problem(fmt::format("-o \"{}\" is not known; use wide, yaml, json, name or jsonpath=TEMPLATE", options.output));
+    const bool columns =
+        options.output.starts_with(columns_word) || options.output.starts_with(columns_file_word);
+    if (!table && !columns && options.output != "json" && options.output != "yaml" &&
+        options.output != "name" && !options.output.starts_with("jsonpath="))
+        return problem(fmt::format(
+            "unable to match a printer suitable for the output format \"{}\", allowed formats are: "
+            "custom-columns=NAME:.path,..., custom-columns-file=FILE, json, jsonpath=TEMPLATE, name, wide, "
+            "yaml",
+            options.output));
+    if (columns)
+        if (const auto spec = custom_columns_of(options.output); !spec) return problem(spec.error().message);
     auto connected = connect(options);
     if (!connected) return problem(connected.error().message);
     auto& api = *connected;
@@ -185,7 +290,9 @@ int get(const ResourceOptions& options) {
                 if (answer->body["rows"].empty()) continue;
                 if (any && first && wanted->size() > 1) std::cout << "\n";
                 any = true;
-                print_table(rows, options.output == "wide", options.all_namespaces, first && !options.no_headers, widths);
+                print_table(rows, options.output == "wide", options.all_namespaces,
+                            first && !options.no_headers, widths,
+                            wanted->size() > 1 ? name_label(*w.kind, "") : std::string());
                 first = false;
             } else if (w.names.empty()) {
                 seen = text_at(answer->body, "metadata.resourceVersion");
@@ -207,8 +314,9 @@ int get(const ResourceOptions& options) {
                 return false;
             }
             if (table) print_table(event["object"], options.output == "wide", options.all_namespaces, !any && !options.no_headers, widths), any = true;
-            else if (options.output == "yaml") std::cout << "---\n" << resources::to_yaml(event["object"]) << std::flush;
-            else if (options.output == "json") std::cout << event["object"].dump(4) << "\n" << std::flush;
+            else if (options.output == "yaml")
+                std::cout << "---\n", status = print_objects(options, {event["object"]}, false),
+                                      std::cout << std::flush;
             else status = print_objects(options, {event["object"]}, false), std::cout << std::flush;
             return true;
         });
@@ -313,9 +421,21 @@ int remove(const ResourceOptions& options) {
 }
 
 int validate(const ResourceOptions& options) {
+    // What `run` would not begin with: a file that is not there or is no file, more than it holds.
+    std::size_t bytes = 0;
+    for (const auto& source : client::DiskFiles(options.files).look()) {
+        if (!source.fault.empty()) return problem(source.fault);
+        for (const auto& file : source.files) bytes += file.size;
+    }
+    if (bytes > client::manifests_bytes_max)
+        return problem(
+            fmt::format("the files are larger than {} bytes together", client::manifests_bytes_max));
     const auto documents = read_all(options.files);
     if (!documents) return problem(documents.error().message);
-    const auto faults = client::validate_documents(*documents);
+    log::set_levels("off");   // what the parts say for the log is told below
+    const auto found = rehearse(*documents);
+    const auto& faults = found.faults;
+    for (const auto& note : found.notes) std::cerr << "warning: " << printable(note) << "\n";
     for (const auto& fault : faults) std::cerr << printable(fault) << "\n";
     if (!faults.empty()) {
         std::cerr << fmt::format("{} fault{} in {} document{}\n", faults.size(), faults.size() == 1 ? "" : "s", documents->size(), documents->size() == 1 ? "" : "s");

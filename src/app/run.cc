@@ -18,7 +18,9 @@
 #include <fmt/format.h>
 
 #include "api/server.h"
+#include "app/build_info.h"
 #include "app/commands.h"
+#include "app/defaults.h"
 #include "app/identity_keeper.h"
 #include "app/kubeconfig_file.h"
 #include "app/pki_check.h"
@@ -50,35 +52,35 @@ namespace fs = std::filesystem;
 using resources::Json;
 using resources::text_at;
 
-/// The embedded default: a Broker, the authentication of its default listener, and without files that listener (fact sheet 3.7).
-void create_defaults(registry::Registry& registry, bool with_listener) {
-    const auto& broker = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker");
-    const auto& listener = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "BrokerListener");
-    const auto& authentication = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "BrokerAuthentication");
-    const std::string space = "azure-iot-operations";
-    auto seed = [&](const resources::Kind& kind, Json spec) {
-        if (const auto made = registry.seed(kind, space, {{"metadata", {{"name", "default"}}}, {"spec", std::move(spec)}}); !made)
-            log::error("app", "the default {} could not be made: {}", kind.kind, made.error().message);
-    };
-    const auto brokers = registry.list(broker, "").items;
-    if (brokers.empty()) seed(broker, {{"memoryProfile", "Medium"}});   // the default; an object of nothing would belong to nobody
-    const auto name = brokers.empty() ? std::string("default") : text_at(*brokers.front(), "metadata.name");
-    const Json token_method = {{"method", "ServiceAccountToken"}, {"serviceAccountTokenSettings", {{"audiences", {"aio-internal"}}}}};
-    seed(authentication, {{"brokerRef", name}, {"authenticationMethods", Json::array({token_method})}});
-    if (!with_listener || !registry.list(listener, "").items.empty()) return;
-    const Json issuer = {{"group", "cert-manager.io"}, {"kind", "ClusterIssuer"}, {"name", control::default_issuer}};
-    const Json certificate = {{"issuerRef", issuer}, {"privateKey", {{"algorithm", "Ec256"}, {"rotationPolicy", "Always"}}}};
-    const Json port = {{"port", 18883}, {"authenticationRef", "default"}, {"tls", {{"mode", "Automatic"}, {"certManagerCertificateSpec", certificate}}}};
-    seed(listener, {{"brokerRef", name}, {"serviceType", "ClusterIp"}, {"serviceName", "aio-broker"}, {"ports", Json::array({port})}});
+}  // namespace
+
+std::string environment(const char* name) {
+    const char* set = std::getenv(name);
+    return set != nullptr ? set : "";
 }
 
-}  // namespace
+namespace {
+
+/// Where state is when nobody says otherwise.
+std::string built_in_data_folder() {
+    if (geteuid() == 0) return "/var/lib/penstock";
+    const auto home = environment("HOME");
+    return (home.empty() ? "." : home) + "/.local/share/penstock";
+}
+
+/// Standard error is the journal's (systemd.exec(5), JOURNAL_STREAM): device and inode say so, for a variable
+/// alone is inherited by whoever writes somewhere else.
+bool logs_to_journal() {
+    struct stat about{};
+    return fstat(STDERR_FILENO, &about) == 0 &&
+           environment("JOURNAL_STREAM") == fmt::format("{}:{}", about.st_dev, about.st_ino);
+}
+
+}   // namespace
 
 std::string default_data_folder() {
     if (const char* set = std::getenv("PENSTOCK_DATA"); set != nullptr && *set != 0) return set;
-    if (geteuid() == 0) return "/var/lib/penstock";
-    const char* home = std::getenv("HOME");
-    return std::string(home != nullptr ? home : ".") + "/.local/share/penstock";
+    return built_in_data_folder();
 }
 
 std::string default_kubeconfig() {
@@ -114,13 +116,27 @@ sigset_t prepare_process() {
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
     signal(SIGPIPE, SIG_IGN);
+    log::show_priority(logs_to_journal());
     // Messages come and go by the thousand; giving each 64 KiB back to the kernel and faulting it in again costs more than
     // all the rest of handling them. What is kept is bounded: 16 MiB a thread.
     mallopt(M_TRIM_THRESHOLD, 16 << 20);
     mallopt(M_MMAP_THRESHOLD, 1 << 20);
     return signals;
+}
+
+/// Waits for an order to stop. SIGHUP has things read again; that of a terminal that went away is an order to
+/// stop: nobody is left who could give another.
+void wait_for_end(const sigset_t& signals, const std::function<void()>& on_hangup) {
+    const bool has_terminal = isatty(STDIN_FILENO) == 1;
+    for (int number = 0; sigwait(&signals, &number) != 0 || number == SIGHUP;) {
+        if (number == SIGHUP && has_terminal && isatty(STDIN_FILENO) == 0) return;
+        if (number != SIGHUP) continue;
+        log::info("app", "SIGHUP: files, certificates and keys are read again");
+        on_hangup();
+    }
 }
 
 int give_up(const std::string& why) {
@@ -206,6 +222,7 @@ class FollowBoard {
 constexpr std::int64_t lease_answer_ms = 4000;
 /// How often brokers read the keys of service-account tokens; a new key verifies for three times as long
 /// before it signs.
+constexpr int hangup_look_ms = 500;
 constexpr int token_keys_ms = 300'000, token_keys_again_ms = 5000;
 constexpr std::int64_t first_files_patience_ms = 2000;   // a start goes on without files that are not whole by then
 
@@ -254,12 +271,14 @@ int run_broker(const BrokerRoleOptions& options) {
     log::info("app", "penstock {} broker role api=https://{}:{} api_version={} namespace={}", version, access->host, access->port, api_version, options.name_space);
 
     // One broker acts for a namespace; others wait for its lease. Who loses it ends, so that a fresh start decides anew.
-    std::atomic<bool> stopping{false}, lost{false}, keys_are_read{true};
+    std::atomic<bool> stopping{false}, lost{false}, keys_are_read{true}, read_again{false};
     std::thread reading([&] {
         // An API that is away is asked with growing pauses.
         for (int pause = token_keys_again_ms; !stopping;) {
             keys_are_read = token_keys.read();
-            objects.pause(keys_are_read ? token_keys_ms : pause);
+            const auto until = monotonic_ms() + (keys_are_read ? token_keys_ms : pause);
+            while (!stopping && monotonic_ms() < until && !read_again.exchange(false))
+                objects.pause(hangup_look_ms);
             pause = keys_are_read ? token_keys_again_ms : std::min(pause * 2, token_keys_ms);
         }
     });
@@ -294,8 +313,7 @@ int run_broker(const BrokerRoleOptions& options) {
         }
         election.release(wall_ms());
     });
-    int signal_number = 0;
-    sigwait(&signals, &signal_number);
+    wait_for_end(signals, [&] { read_again = true; });
     log::info("app", "stopping");
     stopping = true;
     controller.stop();
@@ -360,6 +378,7 @@ int run(const RunOptions& options) {
                      .data_folder = options.data_folder,
                      .broker_elsewhere = !options.with_broker});
     api::Handler handler(**registry, tokens, version);
+    handler.set_build_info(build_info());
     auto certificates_figures = [&keeper, &objects] {
         return api::certificates_metrics(keeper.facts(wall_ms())) + control::certificate_metrics(objects);
     };
@@ -436,7 +455,7 @@ int run(const RunOptions& options) {
 
     log::info("app", "penstock {} has started data={} api=https://{}:{} descriptors={}", version, options.data_folder, options.api_address, *port, descriptors);
 
-    std::atomic<bool> stopping{false};
+    std::atomic<bool> stopping{false}, read_again{false};
     std::vector<std::thread> following;
     control::Watchdog watchdog(health.board(), {.facts = [&] {
                                                     auto facts = health.facts();
@@ -445,7 +464,10 @@ int run(const RunOptions& options) {
                                                 },
                                                 .show = [&] { return !options.with_broker || controller.show_health(); }, .pause = pause, .latest_wall_ms = latest_wall_ms});
     watchdog.start();
-    following.emplace_back([&] { log::print(STDOUT_FILENO, announcement(health.board(), kubeconfig.path(), pause, stopping)); });
+    following.emplace_back([&] {
+        log::print(STDOUT_FILENO, announcement(health.board(), kubeconfig.path(),
+                                               built_in_data_folder() + "/kubeconfig.yaml", pause, stopping));
+    });
     for (auto& follower : followers) following.emplace_back([&] { follower->follow(stopping, pause); });
     // While the registry's disk fails, each look tries it again.
     following.emplace_back([&] {
@@ -468,7 +490,8 @@ int run(const RunOptions& options) {
                           }});
     following.emplace_back([&] {
         while (!stopping) {
-            pause(IdentityKeeper::look_ms);
+            const auto until = monotonic_ms() + IdentityKeeper::look_ms;
+            while (!stopping && monotonic_ms() < until && !read_again.exchange(false)) pause(hangup_look_ms);
             if (stopping) return;
             keeper.look(wall_ms());
             if (auto written = kubeconfig.write(); !written) log::debug("app", "the kubeconfig cannot be written yet: {}", written.error().message);
@@ -476,8 +499,10 @@ int run(const RunOptions& options) {
             health.certificates(keeper.facts(wall_ms()));
         }
     });
-    int signal_number = 0;
-    sigwait(&signals, &signal_number);
+    wait_for_end(signals, [&] {
+        for (auto& follower : followers) follower->read_again();
+        read_again = true;
+    });
     log::info("app", "stopping");
     stopping = true;
     (*registry)->stop();

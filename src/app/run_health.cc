@@ -1,5 +1,8 @@
 #include "app/run_health.h"
 
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
 #include <set>
 
 #include <fmt/format.h>
@@ -16,6 +19,19 @@ using resources::text_at;
 namespace {
 constexpr int look_ms = 100;
 constexpr std::int64_t announce_ms = 5000;
+
+/// A path as a shell takes it for one word.
+std::string shell_quoted(const std::string& text) {
+    constexpr std::string_view plain = "/._-+:@%,";
+    if (std::ranges::all_of(text, [&](char c) {
+            return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+                   plain.find(c) != std::string_view::npos;
+        }))
+        return text;
+    std::string out = "'";
+    for (const char c : text) out += c == '\'' ? "'\\''" : std::string(1, c);
+    return out + "'";
+}
 }  // namespace
 
 bool RunHealth::holds_objects_of(const std::string& source) const {
@@ -84,7 +100,9 @@ control::ProcessFacts RunHealth::facts() const {
     return out;
 }
 
-std::string announcement(const control::HealthBoard& board, const std::string& kubeconfig, const std::function<void(int ms)>& pause, const std::atomic<bool>& stopping) {
+std::string announcement(const control::HealthBoard& board, const std::string& kubeconfig,
+                         const std::string& usual_kubeconfig, const std::function<void(int ms)>& pause,
+                         const std::atomic<bool>& stopping) {
     std::string missing;
     for (const auto end = monotonic_ms() + announce_ms; !stopping; pause(look_ms)) {
         missing = control::not_ready_text(board.all(monotonic_ms()));
@@ -97,7 +115,16 @@ std::string announcement(const control::HealthBoard& board, const std::string& k
         out += "  ! " + missing.substr(at, end - at) + "\n";
         at = end + 1;
     }
-    return out + fmt::format("  resources   penstock get broker,brokerlistener -A      (or kubectl, with the file below)\n  kubeconfig  {}\n", kubeconfig);
+    // What is printed is typed into another terminal, which knows nothing of this one's --data-dir.
+    std::error_code error;
+    const auto file = std::filesystem::absolute(kubeconfig, error).lexically_normal().string();
+    const auto where = file == std::filesystem::absolute(usual_kubeconfig, error).lexically_normal()
+                           ? std::string()
+                           : " --kubeconfig " + shell_quoted(file);
+    return out +
+           fmt::format(
+               "  resources   penstock get broker,brokerlistener -A{}\n  kubectl     export KUBECONFIG={}\n",
+               where, shell_quoted(file));
 }
 
 }  // namespace penstock::app

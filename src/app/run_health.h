@@ -45,6 +45,8 @@ class RunHealth {
 
 /// What a person is told once it is known: that Penstock runs, or that it has started and what is missing. Waits up to five seconds for
 /// the first, by `pause`.
-std::string announcement(const control::HealthBoard& board, const std::string& kubeconfig, const std::function<void(int ms)>& pause, const std::atomic<bool>& stopping);
+std::string announcement(const control::HealthBoard& board, const std::string& kubeconfig,
+                         const std::string& usual_kubeconfig, const std::function<void(int ms)>& pause,
+                         const std::atomic<bool>& stopping);
 
 }  // namespace penstock::app

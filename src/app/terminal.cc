@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <iostream>
 #include <set>
 
@@ -59,7 +60,7 @@ void print_rows(const std::vector<std::string>& heads, std::vector<std::vector<s
         for (std::size_t i = 0; i < row.size(); ++i) std::cout << (i + 1 == row.size() ? row[i] : fmt::format("{:<{}}", row[i], widths[i] + 3));
         std::cout << "\n";
     };
-    print(heads);
+    if (std::ranges::any_of(heads, [](const auto& head) { return !head.empty(); })) print(heads);
     for (const auto& row : rows) print(row);
 }
 

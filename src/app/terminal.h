@@ -12,12 +12,18 @@ namespace penstock::app {
 int problem(const std::string& text);
 /// The server's refusal in kubectl's words; 1.
 int refused(const Result<client::Response>& answer);
+/// `brokers`, `broker/default`, `broker,brokerlistener`, `all`, or KIND NAME...
+struct Wanted {
+    const resources::Kind* kind = nullptr;
+    std::vector<std::string> names;
+};
+Result<std::vector<Wanted>> wanted_of(client::Kinds& kinds, const std::vector<std::string>& words);
 Result<client::Client> connect(const ResourceOptions& options);
 /// What is there, or the server's words for why not.
 Result<resources::Json> fetch(client::Client& api, const std::string& path);
 /// One of the views of a broker (`decisions`, `clients`, `traces`), which is the namespace's only one.
 Result<resources::Json> broker_view(client::Client& api, const std::string& what);
-/// A table: heads above, columns as wide as they must be, control characters made visible.
+/// A table: heads above (none when all are empty), columns as wide as they must be, control characters made visible.
 void print_rows(const std::vector<std::string>& heads, std::vector<std::vector<std::string>> rows);
 /// Words that say how something is, in green, yellow or red; everything else, and everything that does not go to a terminal,
 /// as it is.

@@ -35,6 +35,7 @@ std::atomic<const Output*> crash_output{nullptr};
 bool ended = false;                      ///< the output could not write all at its end, and nobody waits for standard error any more
 std::function<void(std::string_view)> sink;
 thread_local int thread_number = 0;
+std::atomic<bool> priority_shown{false};
 
 std::size_t index_of(std::string_view module) {
     for (std::size_t i = 0; i < module_names.size(); ++i)
@@ -147,6 +148,12 @@ std::string line_of(std::string_view module, Level level, std::string_view text,
     return printable(fmt::format("<{}>{} [{}] [{}] - {}: {}{}", priorities[at], rfc3339_ms(now), words[at], thread_number, module, text, rest)) + "\n";
 }
 
+/// A line as standard error gets it.
+std::string as_shown(std::string line) {
+    if (!priority_shown.load(std::memory_order_relaxed)) line.erase(0, std::string_view("<6>").size());
+    return line;
+}
+
 void put(int descriptor, std::string text) {
     if (output != nullptr) return output->add(descriptor, std::move(text));
     // A line that cannot be written has nowhere to be reported; those of the log are kept all the same.
@@ -165,7 +172,8 @@ void write(std::string_view module, Level level, std::string_view text) {
     auto line = line_of(module, level, text, now);
     const std::lock_guard lock(guard);
     if (sink) sink(line);
-    else put(STDERR_FILENO, line);
+    else
+        put(STDERR_FILENO, as_shown(line));
     kept_bytes += line.size();
     kept.push_back({.number = ++written_lines, .wall_ms = now, .module = std::string(module), .text = std::move(line)});
     for (; kept.size() > kept_lines_max || kept_bytes > kept_bytes_max; kept.pop_front()) kept_bytes -= kept.front().text.size();
@@ -183,7 +191,11 @@ Output::Figures output_figures() {
 
 BackgroundOutput::BackgroundOutput() {
     auto tell = [](std::uint64_t lost, const std::string& why) {
-        return line_of("app", Level::warn, fmt::format("{} lines of the log are lost, standard error did not take them why=\"{}\"", lost, why), wall_ms());
+        return as_shown(
+            line_of("app", Level::warn,
+                    fmt::format("{} lines of the log are lost, standard error did not take them why=\"{}\"",
+                                lost, why),
+                    wall_ms()));
     };
     const std::lock_guard lock(guard);
     output = std::make_unique<Output>(Output::Options{.descriptor = STDERR_FILENO, .tell_lost = std::move(tell)});
@@ -211,6 +223,8 @@ BackgroundOutput::~BackgroundOutput() {
 }
 
 void set_thread_number(int number) noexcept { thread_number = number; }
+
+void show_priority(bool on) noexcept { priority_shown.store(on, std::memory_order_relaxed); }
 
 void set_sink(std::function<void(std::string_view)> replacement) {
     const std::lock_guard lock(guard);

@@ -56,6 +56,9 @@ class BackgroundOutput {
     BackgroundOutput& operator=(const BackgroundOutput&) = delete;
 };
 
+/// Whether lines on standard error begin with their priority (`<6>`), which the journal takes and no person reads
+/// (sd-daemon(3)); off at first. Kept lines have it always, as AIO's have. Any thread.
+void show_priority(bool on) noexcept;
 /// Text for people on standard output (1) or standard error (2), as it is, in order with the lines of the log.
 void print(int descriptor, std::string text);
 /// Of the BackgroundOutput; zeros without one.

@@ -319,7 +319,10 @@ class Core {
     void remember_away(session::Session& session, const Connection& connection);
     void enforce_away(std::uint64_t id, const Away& away);
     [[nodiscard]] bool may_publish(Connection& connection, std::string_view topic);
-    void note(const Connection& connection, std::string_view client_id, const char* action, std::string_view target, mqtt::ReasonCode reason, std::string why);
+    /// `claimed_user`: of a CONNECT that was refused before anybody knew who it is.
+    void note(const Connection& connection, std::string_view client_id, const char* action,
+              std::string_view target, mqtt::ReasonCode reason, std::string why,
+              std::string_view claimed_user = {});
     /// Who pays for a wrong credential: the address, but for those who were let in from it lately each for himself, so that one device
     /// with a wrong password does not lock out the others behind the same address. One who repeats himself is stopped before he
     /// spends the patience with all others.

@@ -153,7 +153,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
         // Nothing is looked at for an address that failed too often: guessing costs the guesser.
         if (is_throttled(guesser)) {
             ++figures_.throttled;
-            note(connection, client_id, "Authenticate", {}, ReasonCode::connection_rate_exceeded, throttled_text);
+            note(connection, client_id, "Authenticate", {}, ReasonCode::connection_rate_exceeded, throttled_text, connect.user_name.value_or(""));
             return refuse(connection, ReasonCode::connection_rate_exceeded, "MQTT-3.1.4-2", throttled_text);
         }
         connection.waiting = std::make_unique<Connection::Waiting>();
@@ -218,12 +218,14 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
                 return open_session(connection, connect, assigned_id, verdict);
             }
             ++category.authorization_deny;
-            note(connection, client_id, "Connect", client_id, ReasonCode::not_authorized, fault);
+            note(connection, client_id, "Connect", client_id, ReasonCode::not_authorized, fault, connect.user_name.value_or(""));
             return refuse(connection, ReasonCode::not_authorized, "MQTT-3.1.4-2", fault);
         }
         case Kind::refuse:
             ++(verdict.is_fault ? categories_[0].authentication_failures : categories_[0].authentication_deny);
-            note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.detail.empty() ? verdict.reason_string : fmt::format("{} ({})", verdict.reason_string, verdict.detail));
+            note(connection, client_id, "Authenticate", verdict.method, verdict.reason,
+                 verdict.detail.empty() ? verdict.reason_string : fmt::format("{} ({})", verdict.reason_string, verdict.detail),
+                 connect.user_name.value_or(""));
             refuse(connection, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
             if (!verdict.is_fault) {
                 count_failure(guesser);

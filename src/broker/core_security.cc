@@ -282,14 +282,22 @@ void Core::on_rules(Connection& connection, const std::shared_ptr<const Listener
 
 // --- audit ---
 
-void Core::note(const Connection& connection, std::string_view client_id, const char* action, std::string_view target, ReasonCode reason, std::string why) {
+void Core::note(const Connection& connection, std::string_view client_id, const char* action,
+                std::string_view target, ReasonCode reason, std::string why, std::string_view claimed_user) {
     const auto peer = driver_.peer(connection);
     const auto wall = wall_ms();
     client_id = clipped(client_id, noted_bytes_max);
     target = clipped(target, noted_bytes_max);
     why.resize(clipped(why, noted_why_max).size());
+    const auto* security = connection.security.get();
+    const auto known =
+        security != nullptr ? std::string_view(security->principal.user_name) : std::string_view();
+    const auto user = clipped(known.empty() ? claimed_user : known, noted_bytes_max);
     // A client that repeats itself is one entry with a count.
-    const auto last = std::find_if(decisions_.rbegin(), decisions_.rend(), [&](const Decision& d) { return d.client_id == client_id && d.action == action && d.target == target && d.listener == connection.listener->resource; });
+    const auto last = std::find_if(decisions_.rbegin(), decisions_.rend(), [&](const Decision& d) {
+        return d.client_id == client_id && d.user_name == user && d.action == action && d.target == target &&
+               d.listener == connection.listener->resource;
+    });
     if (last != decisions_.rend() && std::distance(decisions_.rbegin(), last) < 32 && last->why == why) {
         last->wall_ms = wall;
         last->peer = peer;
@@ -297,9 +305,16 @@ void Core::note(const Connection& connection, std::string_view client_id, const 
         return;
     }
     if (decisions_.size() >= decisions_max) decisions_.pop_front();
-    const auto* security = connection.security.get();
-    decisions_.push_back({.wall_ms = wall, .client_id = std::string(client_id), .user_name = security != nullptr ? security->principal.user_name.substr(0, noted_bytes_max) : "", .peer = peer, .listener = connection.listener->resource,
-                          .method = security != nullptr ? security->principal.method : "", .action = action, .target = std::string(target), .reason = static_cast<std::uint8_t>(reason), .why = std::move(why)});
+    decisions_.push_back({.wall_ms = wall,
+                          .client_id = std::string(client_id),
+                          .user_name = std::string(user),
+                          .peer = peer,
+                          .listener = connection.listener->resource,
+                          .method = security != nullptr ? security->principal.method : "",
+                          .action = action,
+                          .target = std::string(target),
+                          .reason = static_cast<std::uint8_t>(reason),
+                          .why = std::move(why)});
 }
 
 void Core::note_refusal(const Connection& connection, const char* action, std::string why) { note(connection, "", action, {}, ReasonCode::not_authorized, std::move(why)); }
@@ -382,7 +397,7 @@ void Core::refuse_waiting(Connection& connection, ReasonCode reason, const char*
     waiting_connects_.remove(waiting->ticket);
     const auto connect = mqtt::decode_connect(waiting->connect_body);
     connecting_ = connect->client_id;
-    note(connection, connecting_, "Authenticate", {}, reason, text);
+    note(connection, connecting_, "Authenticate", {}, reason, text, connect->user_name.value_or(""));
     refuse(connection, reason, "MQTT-3.1.4-2", text);
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <iostream>
 #include <iterator>
 
 #include <fmt/format.h>
@@ -44,9 +43,8 @@ Result<std::vector<resources::Document>> read_manifests(const std::string& path)
     auto read = [](const std::string& file) -> Result<std::vector<resources::Document>> {
         const auto text = read_manifest_text(file);
         if (!text) return std::unexpected(text.error());
-        return resources::parse_documents(*text, file);
+        return resources::parse_documents(*text, file == "-" ? "standard input" : file);
     };
-    if (path == "-") return resources::parse_documents(std::string(std::istreambuf_iterator<char>(std::cin), {}), "standard input");
     std::error_code error;
     if (!fs::is_directory(path, error)) return read(path);
     std::vector<std::string> files;
@@ -64,14 +62,32 @@ Result<std::vector<resources::Document>> read_manifests(const std::string& path)
     return out;
 }
 
+std::string place_of(const resources::Document& d) {
+    return fmt::format("{}: document {} (line {})", d.file, d.index, d.line);
+}
+
+int rank_of(const resources::Document& document) {
+    const auto kind = text_at(document.object, "kind");
+    return kind == "Namespace" ? 0 : kind == "CustomResourceDefinition" ? 1 : kind == "Broker" ? 2 : 3;
+}
+
+std::string warning_text(std::string_view header) {
+    const auto from = header.find('"');
+    if (from == std::string_view::npos) return std::string(header);
+    std::string out;
+    for (auto at = from + 1; at < header.size() && header[at] != '"'; ++at) {
+        if (header[at] == '\\' && at + 1 < header.size()) ++at;
+        out += header[at];
+    }
+    return out;
+}
+
 namespace {
 
 /// A file's own path may hold bytes that are no text; they are replaced rather than thrown over.
 std::string body_of(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 constexpr std::size_t name_max = 253;
-
-std::string place_of(const resources::Document& d) { return fmt::format("{}: document {} (line {})", d.file, d.index, d.line); }
 
 Result<const resources::Kind*> kind_of(const Json& object) {
     const auto api_version = text_at(object, "apiVersion"), name = text_at(object, "kind");

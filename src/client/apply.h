@@ -23,6 +23,14 @@ struct Applied {
     resources::Json object;              ///< as it is now
 };
 
+/// `file: document 2 (line 14)`.
+std::string place_of(const resources::Document& document);
+/// Order in which documents are applied: a Namespace before what is in it, a definition before its objects, a
+/// Broker before its listeners; of one rank as in the files.
+int rank_of(const resources::Document& document);
+/// The text of a `Warning` header as Kubernetes writes it (`299 - "text"`), or the header as it is.
+std::string warning_text(std::string_view header);
+
 /// With the declared kinds alone, without a server: objects of other kinds are refused unless `others_too`.
 /// `file: document 2 (line 14): spec.ports[0].port: ...`, one line per fault of all documents; empty when all are good.
 std::vector<std::string> validate_documents(const std::vector<resources::Document>& documents, bool others_too = false);

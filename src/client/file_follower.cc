@@ -15,9 +15,7 @@ using resources::text_at;
 
 namespace {
 
-constexpr const char* files_manager = "penstock-files";
 constexpr std::int64_t step_ms = 500, begin_step_ms = 50;
-constexpr std::size_t documents_bytes_max = 64 * 1024 * 1024;   // of all files together
 
 /// True when `after` lacks a member or an item that `before` has: what a file looks like of which only the beginning is written.
 bool lacks_something(const Json& before, const Json& after) {
@@ -33,12 +31,6 @@ bool lacks_something(const Json& before, const Json& after) {
             if (lacks_something(before[i], after[i])) return true;
     }
     return false;
-}
-
-/// A Namespace before what is in it, a definition before its objects, a Broker before its listeners; else as in the files.
-int rank_of(const resources::Document& document) {
-    const auto kind = text_at(document.object, "kind");
-    return kind == "Namespace" ? 0 : kind == "CustomResourceDefinition" ? 1 : kind == "Broker" ? 2 : 3;
 }
 
 /// The youngest file's last change, in ms since the Unix epoch; 0 when there is none.
@@ -109,6 +101,7 @@ void FileFollower::notice(Look look, std::int64_t now) {
 }
 
 FollowState FileFollower::decide(std::int64_t now) {
+    if (is_to_read_again_.exchange(false)) seen_.reset(), applied_.reset();
     notice(files_->look(), now);
     if (applied_ == seen_ && (outcome_.phase != FollowState::Phase::refused || now < retry_at_ms_)) return outcome_;   // also when they were away meanwhile
     std::int64_t needed_ms = settle_ms;
@@ -159,7 +152,12 @@ std::optional<FollowState> FileFollower::read(std::int64_t now) {
             if (!text) return waiting(fmt::format("{}; nothing that came from the files is deleted until it can be read", text.error().message));
             bytes += text->size();
             content = content * 31 + std::hash<std::string>{}(file.path) * 7 + std::hash<std::string>{}(*text);
-            if (bytes > documents_bytes_max) return FollowState{.phase = FollowState::Phase::faulty, .why = fmt::format("the files are larger than {} bytes together", documents_bytes_max), .faults = {fmt::format("{}: the files are larger than {} bytes together", file.path, documents_bytes_max)}};
+            if (bytes > manifests_bytes_max)
+                return FollowState{
+                    .phase = FollowState::Phase::faulty,
+                    .why = fmt::format("the files are larger than {} bytes together", manifests_bytes_max),
+                    .faults = {fmt::format("{}: the files are larger than {} bytes together", file.path,
+                                           manifests_bytes_max)}};
             ends_early |= !text->empty() && text->back() != '\n' && !had(applied_, file);
             auto some = resources::parse_documents(*text, file.path);
             if (some) std::ranges::move(*some, std::back_inserter(documents));
@@ -248,9 +246,14 @@ void FileFollower::apply_one(const resources::Document& document, std::vector<st
     if (annotations.is_null()) annotations = Json::object();
     if (!annotations.is_object()) return refusals.push_back(fmt::format("{}: document {} (line {}): metadata.annotations: an object is needed", document.file, document.index, document.line));
     annotations[FileFollower::source_annotation] = options_.source;
-    const auto result = apply_document(transport_, kinds_, marked, {.name_space = options_.name_space, .server_side = true, .manager = files_manager});
+    const auto result =
+        apply_document(transport_, kinds_, marked,
+                       {.name_space = options_.name_space, .server_side = true, .manager = manager});
     if (result.is_conflict) {
-        refusals.push_back(fmt::format("others own fields of it: {}; take them out of the file, or give them to the files with: penstock apply --server-side --force-conflicts --field-manager {} -f FILE", result.error, files_manager));
+        refusals.push_back(
+            fmt::format("others own fields of it: {}; take them out of the file, or give them to the files "
+                        "with: penstock apply --server-side --force-conflicts --field-manager {} -f FILE",
+                        result.error, manager));
         if (on_conflict_ && std::ranges::find(state_.faults, refusals.back()) == state_.faults.end()) on_conflict_(document.object, result.error);
     } else if (!result.error.empty()) {
         refusals.push_back(result.error);

@@ -43,6 +43,8 @@ class FileFollower {
     static constexpr std::int64_t first_retry_ms = 5000, longest_retry_ms = 60'000;
     /// Marks objects of files: annotation, with Options::source as its value.
     static constexpr const char* source_annotation = "penstock.io/applied-from";
+    /// Who owns the fields that files set (server-side apply).
+    static constexpr const char* manager = "penstock-files";
     struct Options {
         std::string source;              ///< what the objects are marked with, so that they are found again
         std::string name_space;          ///< for documents that name none
@@ -56,6 +58,8 @@ class FileFollower {
     const FollowState& step();
     /// Steps until something is settled, for `patience_ms` at most: what a start waits for.
     void begin(std::int64_t patience_ms, const std::function<void(int)>& pause);
+    /// At the next step the files are read and applied as at a start, whether or not they changed. Any thread.
+    void read_again() noexcept { is_to_read_again_ = true; }
     /// Steps twice a second until `stop`; `pause` blocks for so many milliseconds.
     void follow(const std::atomic<bool>& stop, const std::function<void(int)>& pause);
     /// Told of a document whose fields others own.
@@ -87,6 +91,7 @@ class FileFollower {
     Kinds kinds_;
     std::unique_ptr<ManifestFiles> files_;
     Options options_;
+    std::atomic<bool> is_to_read_again_{false};
     std::optional<Look> seen_, applied_;
     std::int64_t changed_at_ms_ = 0;             ///< when the files were first seen as they are
     std::optional<std::size_t> content_;         ///< a hash of what was read last

@@ -79,6 +79,7 @@ bool is_manifest_name(const std::string& name) {
 }
 
 Result<std::string> read_manifest_text(const std::string& path, bool must_be_file) {
+    if (path == "-") return read_bounded(std::cin, "standard input");
     std::error_code error;
     const auto kind = fs::status(path, error).type();
     if (kind == fs::file_type::directory) return fail(fmt::format("{}: is a folder", path));

@@ -68,8 +68,10 @@ class DiskFiles final : public ManifestFiles {
 
 /// True for a name that a folder of manifests is read for.
 bool is_manifest_name(const std::string& name);
-/// The text of a file of at most `resources::manifest_bytes_max` bytes; the error names the file. `must_be_file`: pipes and devices, which
-/// may hold up whoever reads them, are refused.
+/// Of all followed files together, in bytes.
+inline constexpr std::size_t manifests_bytes_max = std::size_t{64} * 1024 * 1024;
+/// The text of a file of at most `resources::manifest_bytes_max` bytes; `-` is standard input. The error
+/// names the file. `must_be_file`: pipes and devices, which may hold up whoever reads them, are refused.
 Result<std::string> read_manifest_text(const std::string& path, bool must_be_file = false);
 
 }  // namespace penstock::client

@@ -662,6 +662,27 @@ CertificateControllers::CertificateControllers(Objects& objects, std::function<s
     engine_.add(std::make_unique<CertificateReconciler>(objects, recorder_, now_ms));
 }
 
+std::string certificate_fault(const Json& certificate) {
+    auto wanted = wanted_of(certificate);
+    if (!wanted) return wanted.error().message;
+    // Issued once, by a key that costs nothing to make: names, usages and subject show their faults.
+    const bool is_rsa = wanted->key_algorithm.starts_with("Rsa");
+    const auto bits =
+        is_rsa ? parse_number<int>(std::string_view(wanted->key_algorithm).substr(3)) : std::nullopt;
+    const auto key = crypto::make_key(is_rsa ? "Ec256" : wanted->key_algorithm);
+    if (!key || (is_rsa && (bits.value_or(0) < 2048 || *bits > 8192)))
+        return "spec.privateKey.size: RSA keys have 2048 to 8192 bits, ECDSA keys 256, 384 or 521";
+    wanted->options.not_before_ms = wall_ms();
+    wanted->options.not_after_ms = wall_ms() + wanted->duration_ms;
+    const auto issued = crypto::issue_certificate(*key, nullptr, wanted->options);
+    return issued ? std::string() : "spec: " + issued.error().message;
+}
+
+std::string issuer_fault(const Objects& objects, const Json& issuer) {
+    const auto signer = signer_of(objects, issuer, wall_ms());
+    return signer ? std::string() : signer.error().message;
+}
+
 std::string certificate_metrics(const Objects& objects) {
     std::string out =
         "# HELP penstock_certificate_not_after Unix time at which the certificate of a Certificate resource "

@@ -38,6 +38,11 @@ class CertificateControllers {
     Engine engine_;
 };
 
+/// Why the embedded issuer cannot carry out a Certificate, by its own text; empty: it can.
+std::string certificate_fault(const resources::Json& certificate);
+/// Why an Issuer or ClusterIssuer signs nothing, by its text and its Secret; empty: it does.
+std::string issuer_fault(const Objects& objects, const resources::Json& issuer);
+
 /// When certificates of Certificate resources and CAs of issuers end, in Prometheus' text form:
 /// `penstock_certificate_not_after`, `penstock_issuer_ca_not_after`.
 std::string certificate_metrics(const Objects& objects);

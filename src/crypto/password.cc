@@ -40,8 +40,22 @@ std::string encode(std::string_view bytes) {
     return out;
 }
 
+bool known_kind(std::string_view word) {
+    return word == "scrypt" || word == "pbkdf2-sha256" || word == "pbkdf2-sha512" || word == "7";
+}
+
 Result<Parsed> parse(const std::string& text) {
     const auto parts = split(text, '$');
+    constexpr const char* taken = "scrypt, pbkdf2-sha256, pbkdf2-sha512 and $7$ of mosquitto_passwd 2.0 are";
+    // Told by its name whatever follows it: people bring files that another program wrote.
+    if (parts.size() > 2 && parts[0].empty() && parts[1] == "6")
+        return fail(
+            fmt::format("its kind \"6\" ($6$, a salted SHA-512 of mosquitto_passwd before 2.0 or of crypt) "
+                        "is not taken; {}; "
+                        "set the password anew with penstock passwd, or mosquitto_passwd -H sha512-pbkdf2",
+                        taken));
+    if (parts.size() > 2 && parts[0].empty() && !known_kind(parts[1]))
+        return fail(fmt::format("its kind \"{}\" is not known; {}", clipped(parts[1], 32), taken));
     if (parts.size() != 5 || !parts[0].empty()) return fail("it is no hash in the form $KIND$PARAMETERS$SALT$HASH");
     Parsed out;
     const auto salt = decode(parts[3]), hash = decode(parts[4]);
@@ -66,8 +80,8 @@ Result<Parsed> parse(const std::string& text) {
     }
     if (parts[1] == "pbkdf2-sha256") out.kind = Parsed::Kind::pbkdf2_sha256;
     else if (parts[1] == "pbkdf2-sha512") out.kind = Parsed::Kind::pbkdf2_sha512;
-    else if (parts[1] == "7") out.kind = Parsed::Kind::mosquitto;
-    else return fail(fmt::format("its kind \"{}\" is not known; scrypt, pbkdf2-sha256, pbkdf2-sha512 and mosquitto's $7$ are", parts[1]));
+    else
+        out.kind = Parsed::Kind::mosquitto;
     out.n = numbers["i"];
     if (out.n < 1 || out.n > iterations_max) return fail("its iterations are out of range (1 to 10,000,000)");
     return out;

@@ -12,7 +12,8 @@ std::string hash_password(std::string_view password);
 /// The same kind and cost as `sample` (hash_password's when empty or not known).
 std::string hash_like(const std::string& sample, std::string_view password);
 /// True when the password fits. Takes scrypt and PBKDF2 (`$pbkdf2-sha256$i=N$...`, `$pbkdf2-sha512$i=N$...`) in PHC form, and
-/// what mosquitto_passwd writes (`$7$N$SALT$HASH`). Blocking: tens of milliseconds.
+/// what mosquitto_passwd of Mosquitto 2.0 writes (`$7$N$SALT$HASH`, PBKDF2 with SHA-512). Not its `$6$`
+/// from before (one salted SHA-512: a thief tries billions a second), not crypt's. Blocking: tens of milliseconds.
 bool verify_password(const std::string& hash, std::string_view password);
 /// Why a hash cannot be used, or nothing.
 std::string password_hash_fault(const std::string& hash);

@@ -18,6 +18,8 @@
 
 #include <fmt/format.h>
 
+#include "base/text.h"
+
 namespace penstock::io {
 namespace {
 
@@ -41,12 +43,27 @@ Result<int> listen_one(const Address& address, socklen_t size, bool dual_stack) 
     if (bind(fd, &address.any, size) != 0 || listen(fd, 4096) != 0) {
         const int code = errno;
         close(fd);
-        return fail(error_text(code));
+        return fail(why_not_bound(
+            code, ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port)));
     }
     return fd;
 }
 
 }  // namespace
+
+std::string why_not_bound(int error, std::uint16_t port) {
+    constexpr int first_free_port = 1024;
+    if (error != EACCES || port == 0 || port >= first_free_port) return error_text(error);
+    char program[4096];
+    const auto size = readlink("/proc/self/exe", program, sizeof program);
+    return fmt::format(
+        "{}: ports below {} need the capability CAP_NET_BIND_SERVICE; give it with "
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE in "
+        "the systemd unit, or once with: sudo setcap cap_net_bind_service=+ep {}",
+        error_text(error), first_free_port,
+        size > 0 ? printable(std::string_view(program, static_cast<std::size_t>(size)))
+                 : "/usr/bin/penstock");
+}
 
 Result<std::vector<int>> listen_tcp(bool loopback_only, std::uint16_t port, std::uint16_t& bound_port) {
     std::vector<int> out;

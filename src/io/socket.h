@@ -13,6 +13,9 @@ namespace penstock::io {
 /// Listens on `port` of the loopback interfaces, or of all; IPv4 and IPv6 where the machine has it.
 /// Port 0 picks one, told in `bound_port`. Several descriptors may come back.
 Result<std::vector<int>> listen_tcp(bool loopback_only, std::uint16_t port, std::uint16_t& bound_port);
+/// Why `port` could not be bound, for people: the system's words for `error` (errno), and the cure where a
+/// right is missing.
+std::string why_not_bound(int error, std::uint16_t port);
 enum class Accepted : std::uint8_t { ok, none, no_descriptors };
 Accepted accept_tcp(int listener, int& out) noexcept;
 /// Starts or completes a connection; blocking up to `timeout_ms`. The result is non-blocking.

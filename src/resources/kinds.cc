@@ -128,10 +128,12 @@ Kind broker_listener() {
         "TLS of the port; absent: plaintext.");
     auto ports = required(list("ports",
         {required(number("port", 0, 65'535, nullptr, "Port number; unique across all listeners of the broker. 0 picks a free one, shown in the status.")),
-         number("nodePort", 0, 65'535, nullptr, "Port on all interfaces for NodePort listeners, 30000 to 32767. Absent: `port` itself if it is in that range, else 30000 + port mod 2768."),
+         number("nodePort", 0, 65'535, nullptr, "Port on all interfaces for NodePort listeners, 30000 to 32767. "
+                "Absent or 0: `port` itself if it is in that range, else 30000 + `port` mod 2768."),
          choice("protocol", {"Mqtt", "WebSockets"}, "Mqtt", "Transport."),
          text("authenticationRef", "Name of a BrokerAuthentication; absent: anybody may connect."),
-         text("authorizationRef", "Name of a BrokerAuthorization; absent: everything is allowed."), tls},
+         text("authorizationRef", "Name of a BrokerAuthorization; absent: everything is allowed. It acts only "
+                                  "together with authenticationRef: without that it has no effect, which the status says."), tls},
         "Ports of the listener."));
     ports.items_min = 1;
     ports.items_max = 100;
@@ -166,7 +168,9 @@ Kind broker_authentication() {
                                    text("caCertConfigMap", "ConfigMap with the server's CA."),
                                    object("auth", {object("x509", {required_text("secretRef", "Secret with the client certificate.")}, "Client certificate.")}, "What is shown to the server."),
                                    text_map("headers", "Further request headers.")}, "Settings of Custom."),
-         object("passwordSettings", {required_text("secretRef", "Secret whose keys are user names and whose values are hashes, as `penstock passwd` makes them; mosquitto_passwd's are taken too."),
+         object("passwordSettings", {required_text("secretRef", "Secret whose keys are user names and whose values are hashes, as `penstock passwd` makes them (`$scrypt$`). "
+                                                "`$pbkdf2-sha256$` and `$pbkdf2-sha512$` in PHC form are taken too, and the `$7$` of "
+                                                "mosquitto_passwd 2.0; its older `$6$` and crypt's are not: such a user cannot log in."),
                                      {.name = "authorizationAttributes", .type = Type::map, .doc = "Attributes by user name.", .items = {text_map("", "")}}},
                 "Settings of Password.")},
         "Methods, tried in order."));

@@ -638,6 +638,32 @@ std::vector<std::pair<std::string, std::string>> load_scenarios() {
 
 LoadReport run_load(const LoadOptions& options) { return Load(options).run(); }
 
+namespace {
+
+/// A figure's name in words and its unit, from its name in JSON: `connects_per_second`, `p99_us`, `drained`.
+std::pair<std::string, std::string> shown_figure(std::string name) {
+    auto ends = [&](std::string_view tail) {
+        if (!name.ends_with(tail)) return false;
+        name.resize(name.size() - tail.size());
+        return true;
+    };
+    std::string unit;
+    if (ends("_per_second"))
+        unit = name + "/s", name = name == "messages" ? "throughput" : "rate";
+    else if (ends("_per_publish"))
+        unit = name + "/publish", name = "fan-out";
+    else if (name.ends_with("_broker_us") && ends("_broker_us"))
+        unit = "µs/message", name += " broker CPU";
+    else if (ends("_us"))
+        unit = "µs";
+    else if (name == "lost" || name == "drained" || name == "refused" || name == "retained_messages")
+        unit = "messages";
+    std::ranges::replace(name, '_', ' ');
+    return {name, unit};
+}
+
+}   // namespace
+
 int print_report(const LoadOptions& options, const LoadReport& r) {
     if (options.json) {
         std::string figures;
@@ -650,11 +676,23 @@ int print_report(const LoadOptions& options, const LoadReport& r) {
                                  r.broker_bytes_per_connection, figures, error);
         return r.error.empty() ? 0 : 1;
     }
-    std::cout << fmt::format("scenario        {}\nsent            {}\ndelivered       {}\nseconds         {:.2f}\n", r.scenario, r.sent, r.delivered, r.seconds);
-    if (r.broker_cpu_us_per_message >= 0) std::cout << fmt::format("broker CPU      {:.2f} µs per message\n", r.broker_cpu_us_per_message);
-    std::cout << fmt::format("bench CPU       {:.2f} µs per message\n", r.own_cpu_us_per_message);
-    if (r.broker_bytes_per_connection >= 0) std::cout << fmt::format("broker memory   {:.0f} bytes per connection\n", r.broker_bytes_per_connection);
-    for (const auto& [name, value] : r.figures) std::cout << fmt::format("{:<16}{:.1f}\n", name, value);
+    // Name, number, unit: three columns, so that none runs into the next.
+    auto line = [](std::string_view name, const std::string& number, std::string_view unit) {
+        std::cout << fmt::format("{:<24}{:>14}{}{}\n", name, number, unit.empty() ? "" : " ", unit);
+    };
+    std::cout << fmt::format("{:<24}{:>14}\n", "scenario", r.scenario);
+    line("sent", std::to_string(r.sent), "messages");
+    line("delivered", std::to_string(r.delivered), "messages");
+    line("measured time", fmt::format("{:.2f}", r.seconds), "s");
+    if (r.broker_cpu_us_per_message >= 0)
+        line("broker CPU", fmt::format("{:.2f}", r.broker_cpu_us_per_message), "µs/message");
+    line("bench CPU", fmt::format("{:.2f}", r.own_cpu_us_per_message), "µs/message");
+    if (r.broker_bytes_per_connection >= 0)
+        line("broker memory", fmt::format("{:.0f}", r.broker_bytes_per_connection), "bytes/connection");
+    for (const auto& [name, value] : r.figures) {
+        const auto [text, unit] = shown_figure(name);
+        line(text, fmt::format("{:.{}f}", value, value == std::floor(value) ? 0 : 1), unit);
+    }
     if (!r.error.empty()) std::cerr << "Error: " << r.error << "\n";
     return r.error.empty() ? 0 : 1;
 }

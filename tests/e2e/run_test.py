@@ -202,7 +202,21 @@ class Run(unittest.TestCase):
         for text in ("document 1 (line 1): spec.memoryProfil: unknown field", "did you mean \"memoryProfile\"?", "spec.cardinality.backendChain: Required value",
                      "spec.cardinality.frontend.replicas: Invalid value: 0", "document 2", "did you mean Broker?", "4 faults in 2 documents"):
             self.assertIn(text, answer.stderr)
-        self.assertEqual(p.run("validate", "-f", str(SOURCE / "examples")).returncode, 0)
+        for example in (SOURCE / "examples").glob("*.yaml"):
+            self.assertEqual(p.run("validate", "-f", str(example)).returncode, 0, example)
+        together = p.run("validate", "-f", str(SOURCE / "examples"))   # alternatives: not one installation
+        self.assertIn("a broker takes one listener per service type", together.stderr)
+        origin = p.write("o.yaml", listener("plant", ["port: 1883"]).replace("metadata: {", "metadata: {annotations: {penstock.io/websocket-origins: example.org}, "))
+        answer = p.run("validate", "-f", origin)
+        self.assertEqual((answer.returncode, answer.stdout), (1, ""))
+        self.assertIn("metadata.annotations[penstock.io/websocket-origins]: Invalid value: \"example.org\"", answer.stderr)
+        users = p.write("u.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: users, namespace: azure-iot-operations}\nstringData: {ann: $6$c2FsdHNhbHQ=$aGFzaA==}\n---\n"
+                        "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: BrokerAuthentication\nmetadata: {name: people, namespace: azure-iot-operations}\n"
+                        "spec: {authenticationMethods: [{method: Password, passwordSettings: {secretRef: users}}]}\n")
+        answer = p.run("validate", "-f", users)
+        self.assertEqual((answer.returncode, answer.stdout), (0, "2 documents valid\n"))
+        self.assertIn("warning: ", answer.stderr)
+        self.assertIn("$6$, a salted SHA-512 of mosquitto_passwd before 2.0", answer.stderr)
         broken = p.write("b.yaml", "a: [1\n")
         self.assertIn("line 2", p.run("validate", "-f", broken).stderr)
 

@@ -17,7 +17,7 @@ with p:
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", block], cwd=source, env=p.env, capture_output=True, text=True, timeout=60)
 out = done.stdout
 wanted = ["plant/line1/temperature 21.5\nplant/line1/temperature 21.5\n", "plant/line1/state running shift:night text/plain\n", "NAME", "Running", "kind: BrokerListener",
-          "brokerlistener.mqttbroker.iotoperations.azure.com/lab created", "\n21.5\n", "aio_broker_publishes_received{", "ok\n", "messages_per_second", "deleted"]
+          "brokerlistener.mqttbroker.iotoperations.azure.com/lab created", "\n21.5\n", "aio_broker_publishes_received{", "ok\n", "throughput", "deleted"]
 missing = [w for w in wanted if w not in out]
 for text in ("metadata.name: Invalid value", "did you mean \"serviceType\"?", "must be less than or equal to 65535", 'supported values: "Mqtt", "WebSockets"'):
     if text not in done.stderr:

@@ -240,6 +240,15 @@ TEST(Password, kinds_of_hashes) {
         EXPECT_NE(crypto::password_hash_fault(bad), "") << bad;
         EXPECT_FALSE(crypto::verify_password(bad, ""));
     }
+    // Files that another program wrote are named by what they hold, in whatever form it follows.
+    for (const auto* old : {"$6$pLqsQ3vL2rZkJw==$"
+                            "kqm3tS0yCq8Rk0bqzk8W1A==",
+                            "$6$101$AAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$6$rounds=5000$salt$x"})
+        EXPECT_NE(crypto::password_hash_fault(old).find("mosquitto_passwd before 2.0"), std::string::npos)
+            << old;
+    EXPECT_NE(crypto::password_hash_fault("$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA")
+                  .find("its kind \"argon2id\" is not known"),
+              std::string::npos);
 }
 
 // --- custom ---
@@ -805,7 +814,7 @@ TEST(Secured, re_authentication_after_the_rules_are_gone) {
     mqtt::encode_auth(bytes, mqtt::ReasonCode::reauthenticate, properties);
     net.send(*ann, bytes);
     EXPECT_TRUE(ann->is_closed);
-    EXPECT_EQ(code_of(take(*ann), mqtt::PacketType::disconnect, 0), 0x8Cu);
+    EXPECT_EQ(code_of(take(*ann), mqtt::PacketType::disconnect, 0), 0x87u) << "0x8C is none of DISCONNECT's codes (3.14.2.1)";
 }
 
 TEST(Secured, a_session_is_nobody_elses) {
@@ -840,6 +849,34 @@ TEST(Secured, guessing_costs_the_guesser) {
     auto* end = net.open();
     net.send(*end, connect_bytes("good", "ann"));
     EXPECT_EQ(code_of(take(*end), mqtt::PacketType::connack, 1), 0u) << "after a pause it is looked at again";
+}
+
+/// Nobody is let in.
+struct Closed final : auth::Authenticator {
+    auth::Verdict begin(const auth::Credentials&, std::unique_ptr<auth::Exchange>&,
+                        const auth::Later&) override {
+        return auth::Verdict::refused(mqtt::ReasonCode::bad_user_name_or_password,
+                                      "the user name or the password is wrong");
+    }
+    std::string review(Principal&, const std::vector<crypto::Certificate>&, std::int64_t) override {
+        return {};
+    }
+};
+
+TEST(Secured, a_refused_client_is_told_of_with_the_user_name_it_claimed) {
+    MemoryNet net(1, {}, std::make_shared<Closed>());
+    for (const auto* user : {"ann", "ann", "bob"}) {
+        auto* end = net.open();
+        net.send(*end, connect_bytes("pump", user, "guessed"));
+    }
+    const auto& told = net.core(0).decisions();
+    ASSERT_EQ(told.size(), 2u) << "two names that were tried are two entries";
+    EXPECT_EQ(told[0].user_name, "ann");
+    EXPECT_EQ(told[0].count, 2u);
+    EXPECT_EQ(told[1].user_name, "bob");
+    auto* end = net.open();
+    net.send(*end, connect_bytes("long", std::string(1000, 'u'), "x"));
+    EXPECT_EQ(net.core(0).decisions().back().user_name.size(), 256u);
 }
 
 TEST(Secured, methods_in_order_and_the_probes_secret) {

@@ -1,0 +1,134 @@
+// Completion for shells, made from the commands themselves.
+#include <iostream>
+
+#include <fmt/format.h>
+
+#include "app/terminal.h"
+#include "resources/schema.h"
+
+namespace penstock::app {
+namespace {
+
+/// Commands whose words are kinds and then names.
+constexpr const char* by_kind = "get|describe|delete|explain|wait|edit|patch";
+
+std::string kind_words() {
+    std::string out;
+    for (const auto& kind : resources::all_kinds())
+        if (kind.stored) out += (out.empty() ? "" : " ") + kind.singular;
+    return out;
+}
+
+/// One case for each command: those below it, or its flags.
+void cases(const std::vector<CommandWords>& commands, const std::string& above, std::string& names,
+           std::string& flags) {
+    std::string below;
+    for (const auto& command : commands) below += (below.empty() ? "" : " ") + command.name;
+    names += fmt::format("      \"{}\") words=\"{}\" ;;\n", above, below);
+    for (const auto& command : commands) {
+        const auto path = above.empty() ? command.name : above + " " + command.name;
+        std::string words;
+        for (const auto& [flag, doc] : command.flags) words += (words.empty() ? "" : " ") + flag;
+        flags += fmt::format("      \"{}\") words=\"{}\" ;;\n", path, words);
+        if (!command.commands.empty()) cases(command.commands, path, names, flags);
+    }
+}
+
+std::string bash_script(const std::vector<CommandWords>& commands) {
+    std::string names, flags;
+    cases(commands, "", names, flags);
+    return fmt::format(R"(_penstock() {{
+  local current=${{COMP_WORDS[COMP_CWORD]}} path="" words="" word i rest=0 kind=""
+  for ((i = 1; i < COMP_CWORD; i++)); do
+    word=${{COMP_WORDS[i]}}
+    case $word in -*) continue ;; esac
+    case "$path" in
+{}      *) words="" ;;
+    esac
+    case " $words " in
+      *" $word "*) path="${{path:+$path }}$word" ;;
+      *) rest=$((rest + 1)); [ -n "$kind" ] || kind=$word ;;
+    esac
+  done
+  words=""
+  if [[ $current == -* ]]; then
+    case "$path" in
+{}    esac
+  else
+    case "$path" in
+{}    esac
+    case "$path" in
+      {})
+        if [ $rest -eq 0 ]; then words="{}"
+        else words=$(penstock get "$kind" --no-headers -o custom-columns=NAME:.metadata.name 2>/dev/null); fi ;;
+      logs) words=$(penstock get pod --no-headers -o custom-columns=NAME:.metadata.name 2>/dev/null) ;;
+      completion) words="bash zsh fish" ;;
+    esac
+    if [ -z "$words" ]; then COMPREPLY=($(compgen -f -- "$current")); return; fi
+  fi
+  COMPREPLY=($(compgen -W "$words" -- "$current"))
+}}
+complete -F _penstock penstock
+)",
+                       names, flags, names, by_kind, kind_words());
+}
+
+/// A text in fish's single quotes.
+std::string fish_quoted(const std::string& text) {
+    std::string out = "'";
+    for (const char c : text) {
+        if (c == '\'' || c == '\\') out += '\\';
+        out += c;
+    }
+    return out + "'";
+}
+
+void fish_lines(const CommandWords& command, const std::string& condition, std::string& out) {
+    out += fmt::format("complete -c penstock -n {} -a {} -d {}\n", fish_quoted(condition), command.name,
+                       fish_quoted(command.doc));
+}
+
+std::string fish_script(const std::vector<CommandWords>& commands) {
+    std::string out = "complete -c penstock -f\n";
+    for (const auto& command : commands) {
+        fish_lines(command, "__fish_use_subcommand", out);
+        const auto seen = "__fish_seen_subcommand_from " + command.name;
+        std::string below;
+        for (const auto& inner : command.commands) below += " " + inner.name;
+        auto flags_of = [&](const CommandWords& of, const std::string& condition) {
+            for (const auto& [flag, doc] : of.flags)
+                out += fmt::format("complete -c penstock -n {} -l {} -d {}\n", fish_quoted(condition),
+                                   flag.substr(2), fish_quoted(doc));
+        };
+        for (const auto& inner : command.commands) {
+            fish_lines(inner, fmt::format("{}; and not __fish_seen_subcommand_from{}", seen, below), out);
+            flags_of(inner, fmt::format("{}; and __fish_seen_subcommand_from {}", seen, inner.name));
+        }
+        flags_of(command, seen);
+        if (fmt::format("|{}|", by_kind).find("|" + command.name + "|") != std::string::npos)
+            out += fmt::format("complete -c penstock -n '{}' -a '{}'\n", seen, kind_words());
+    }
+    out +=
+        "complete -c penstock -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'\n"
+        "complete -c penstock -n '__fish_seen_subcommand_from apply validate run' -F\n";
+    return out;
+}
+
+}   // namespace
+
+int completion(const std::string& shell, const std::vector<CommandWords>& commands) {
+    if (shell == "fish") {
+        std::cout << "# penstock completion fish | source\n" << fish_script(commands);
+        return 0;
+    }
+    if (shell != "bash" && shell != "zsh")
+        return problem(fmt::format("\"{}\": completion is there for bash, zsh and fish", shell));
+    std::cout << fmt::format("# source <(penstock completion {})\n", shell);
+    // zsh reads bash's form.
+    if (shell == "zsh")
+        std::cout << "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n";
+    std::cout << bash_script(commands);
+    return 0;
+}
+
+}   // namespace penstock::app

@@ -1,0 +1,228 @@
+"""The command line as somebody who knows kubectl expects it: words, exit codes, shapes of output, 80 columns."""
+import gzip
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import ssl
+import subprocess
+import sys
+import unittest
+
+from support import Penstock, broker, free_port, listener, wait_until
+
+BINARY = sys.argv.pop(1)
+
+
+class Commands(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.port, cls.metrics = free_port(), free_port()
+        p = cls.p = Penstock(BINARY)
+        cls.manifest = p.write("m.yaml", broker("{diagnostics: {metrics: {prometheusPort: %d}}}" % cls.metrics) + "---\n" + listener("plant", [f"port: {cls.port}"]))
+        p.files = [cls.manifest]
+        p.start()
+        p.wait_running("plant")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.p.__exit__(None, None, None)
+
+    def ok(self, *words, **more):
+        answer = self.p.run(*words, **more)
+        self.assertEqual(answer.returncode, 0, f"{words}: {answer.stderr}")
+        return answer.stdout
+
+    def refused(self, *words):
+        answer = self.p.run(*words)
+        self.assertEqual((answer.returncode, answer.stdout), (1, ""), words)
+        return answer.stderr
+
+    def test_help_names_the_program_and_each_command(self):
+        self.assertIn("Usage: penstock [OPTIONS]", self.ok("--help"))
+        self.assertEqual(self.ok(), self.ok("help"))
+        self.assertIn("Usage: penstock get [OPTIONS]", self.ok("help", "get"))
+        self.assertEqual(self.ok("get", "--help"), self.ok("help", "get"))
+        self.assertIn("Usage: penstock auth can-i [OPTIONS]", self.ok("help", "auth", "can-i"))
+        self.assertEqual(self.ok("auth"), self.ok("help", "auth"))
+        self.assertIn("unknown command \"gte\" for \"penstock\"", self.refused("help", "gte"))
+
+    def test_words_that_are_not_known_get_the_nearest_one(self):
+        self.assertEqual(self.refused("gte", "broker"), 'error: unknown command "gte" for "penstock"\n\nDid you mean this?\n\tget\n\nSee \'penstock --help\' for usage.\n')
+        self.assertIn("Did you mean this?\n\texplain\n", self.refused("auth", "explian"))
+        self.assertIn("unknown flag: --all-namespace\n\nDid you mean this?\n\t--all-namespaces\n", self.refused("get", "broker", "--all-namespace"))
+        self.assertIn("unknown shorthand flag: 'z' in -zA", self.refused("get", "broker", "-zA"))
+        self.assertIn("See 'penstock pki verify --help' for usage.", self.refused("pki", "verify"))
+        self.assertIn("unable to match a printer suitable for the output format \"yml\"", self.refused("get", "broker", "-o", "yml"))
+
+    def test_version_says_what_was_built(self):
+        self.assertRegex(self.ok("version"), r"\AClient Version: v[0-9.]+ \(commit [0-9a-f]{12}|unknown, .*linux/[a-z0-9]+\)\nServer Version: v1\.33\.0\+penstock \(penstock v[0-9.]+, commit ")
+        self.assertNotIn("Server", self.ok("version", "--client"))
+        both = json.loads(self.ok("version", "-o", "json"))
+        for field in ("gitCommit", "buildDate", "platform", "compiler", "gitTreeState"):
+            self.assertEqual(both["clientVersion"][field], both["serverVersion"][field], field)
+        self.assertRegex(both["serverVersion"]["platform"], r"\Alinux/(amd64|arm64|arm|riscv64)\Z")
+        self.assertNotEqual(both["serverVersion"]["buildDate"], "2026-01-01T00:00:00Z")
+        nobody = self.p.run("version", "--kubeconfig", "/nowhere")
+        self.assertEqual(nobody.returncode, 1)
+        self.assertIn("Client Version", nobody.stdout)
+
+    def test_get_all_custom_columns_and_no_managed_fields(self):
+        everything = self.ok("get", "all")
+        self.assertRegex(everything, r"(?m)^pod/aio-broker-frontend-0 ")
+        self.assertRegex(everything, r"(?m)^service/plant ")
+        self.assertRegex(self.ok("get", "broker,brokerlistener"), r"(?m)^brokerlistener\.mqttbroker\.iotoperations\.azure\.com/plant ")
+        self.assertEqual(self.ok("get", "brokerlistener", "-o", "custom-columns=NAME:.metadata.name,PORTS:.spec.ports[*].port,GONE:.spec.nothing"), f"NAME    PORTS   GONE\nplant   {self.port:<5}   <none>\n")
+        self.assertEqual(self.ok("get", "brokerlistener", "--no-headers", "-o", "custom-columns=X:{.metadata.name}"), "plant\n")
+        spec = self.p.write("columns", "NAME TYPE\n.metadata.name .spec.serviceType\n")
+        self.assertEqual(self.ok("get", "brokerlistener", "plant", "-o", f"custom-columns-file={spec}"), "NAME    TYPE\nplant   ClusterIp\n")
+        self.assertIn("unexpected custom-columns spec: NAME, expected <header>:<json-path-expr>", self.refused("get", "broker", "-o", "custom-columns=NAME"))
+        for form in ("yaml", "json"):
+            self.assertNotIn("managedFields", self.ok("get", "brokerlistener", "-o", form))
+            self.assertIn("managedFields", self.ok("get", "brokerlistener", "plant", "-o", form, "--show-managed-fields"))
+
+    def test_patch(self):
+        self.ok("apply", "-f", "-", stdin="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: words}\ndata: {a: b, c: d}\n")
+        self.assertEqual(self.ok("patch", "configmap", "words", "-p", "data: {a: x}"), "configmap/words patched\n")
+        self.assertEqual(self.ok("patch", "configmap/words", "-p", '{"data":{"a":"x"}}'), "configmap/words patched (no change)\n")
+        self.ok("patch", "configmap", "words", "--type", "json", "-p", '[{"op":"remove","path":"/data/c"}]')
+        self.assertEqual(json.loads(self.ok("get", "configmap", "words", "-o", "json"))["data"], {"a": "x"})
+        label = self.ok("patch", "brokerlistener", "plant", "--dry-run", "-p", '{"metadata":{"labels":{"site":"oslo"}}}')
+        self.assertEqual(label, "brokerlistener.mqttbroker.iotoperations.azure.com/plant patched (server dry run)\n")
+        self.assertIn("Error from server (Invalid)", self.refused("patch", "brokerlistener", "plant", "-p", '{"spec":{"serviceType":"Pigeon"}}'))
+        self.assertIn("Error from server (NotFound)", self.refused("patch", "configmap", "nobody", "-p", "{}"))
+        self.assertIn("must specify --patch or --patch-file", self.refused("patch", "configmap", "words"))
+
+    def test_edit(self):
+        self.ok("apply", "-f", "-", stdin="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: draft}\ndata: {a: first}\n")
+        editor = self.p.write("editor", "#!/bin/sh\nset -e\ncp \"$1\" \"$SEEN.$(ls \"$SEEN\".* 2>/dev/null | wc -l)\"\nsed -i \"$EDIT\" \"$1\"\n")
+        os.chmod(editor, 0o755)
+        seen = str(self.p.folder / "seen")
+
+        def edit(script, *words):
+            env = {**self.p.env, "KUBE_EDITOR": editor, "EDIT": script, "SEEN": seen, "TMPDIR": str(self.p.folder)}
+            for old in self.p.folder.glob("seen.*"):
+                old.unlink()
+            return subprocess.run([BINARY, "edit", *words], env=env, capture_output=True, text=True, timeout=30)
+
+        answer = edit("s/a: first/a: second/", "configmap", "draft")
+        self.assertEqual((answer.returncode, answer.stdout), (0, "configmap/draft edited\n"), answer.stderr)
+        self.assertEqual(json.loads(self.ok("get", "configmap", "draft", "-o", "json"))["data"], {"a": "second"})
+        self.assertNotIn("managedFields", (self.p.folder / "seen.0").read_text())
+        self.assertEqual(edit("s/nothing//", "configmap/draft").stdout, "Edit cancelled, no changes made.\n")
+        self.assertEqual(edit("d", "configmap", "draft").stdout, "Edit cancelled, saved file was empty.\n")
+        # A refusal opens the editor again with the reason; saved as it was, the draft is kept.
+        answer = edit("s/port: [0-9]*/port: 70000/", "brokerlistener", "plant")
+        self.assertEqual(answer.returncode, 1)
+        self.assertIn("must be less than or equal to 65535", (self.p.folder / "seen.1").read_text())
+        kept = re.search(r'A copy of your changes has been stored to "(.*)"', answer.stderr).group(1)
+        self.assertIn("port: 70000", open(kept).read())
+        os.unlink(kept)
+        self.assertEqual(list(self.p.folder.glob("penstock-edit-*")), [])
+        answer = subprocess.run([BINARY, "edit", "configmap", "draft"], env={**self.p.env, "KUBE_EDITOR": "false"}, capture_output=True, text=True, timeout=30)
+        self.assertEqual(answer.returncode, 1)
+        self.assertIn('there was a problem with the editor "false"', answer.stderr)
+
+    def test_completion_knows_what_is_below_a_command(self):
+        script = self.ok("completion", "bash")
+
+        def complete(*words):
+            asked = f"{script}\nCOMP_WORDS=({' '.join(map(repr, words))}); COMP_CWORD={len(words) - 1}; _penstock; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+            return subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True, env={**self.p.env, "PATH": os.path.dirname(BINARY) + ":" + os.environ["PATH"]}).stdout.split()
+
+        self.assertIn("version", complete("penstock", "ver"))
+        self.assertEqual(complete("penstock", "auth", "can"), ["can-i"])
+        self.assertEqual(complete("penstock", "pki", "veri"), ["verify"])
+        self.assertEqual(complete("penstock", "create", ""), ["token"])
+        self.assertEqual(complete("penstock", "auth", "can-i", "--att"), ["--attribute"])
+        self.assertEqual(complete("penstock", "get", "brokerl"), ["brokerlistener"])
+        self.assertEqual(complete("penstock", "get", "brokerlistener", ""), ["plant"])
+        self.assertEqual(complete("penstock", "completion", "f"), ["fish"])
+        fish = self.ok("completion", "fish")
+        self.assertIn("complete -c penstock -n '__fish_seen_subcommand_from auth; and not __fish_seen_subcommand_from can-i who-can explain clients dry-run' -a can-i -d 'May a client do this?", fish)
+        self.assertIn("completion is there for bash, zsh and fish", self.refused("completion", "tcsh"))
+
+    def test_bench_has_units_apart(self):
+        report = self.ok("bench", "latency", "-p", str(self.port), "--pairs", "1", "--rate", "50", "--seconds", "0.2", "--warm-up", "0.1", "--no-progress")
+        for line in report.splitlines():
+            self.assertRegex(line, r"\A.{24} *[a-z0-9.-]+( [^ ]+)?\Z")
+        self.assertRegex(report, r"(?m)^p50 +[0-9.]+ µs$")
+        self.assertRegex(report, r"(?m)^delivered +[0-9]+ messages$")
+
+    def test_pki_list_fits_a_terminal(self):
+        listed = wait_until(lambda: self.ok("pki", "list") if "azure-iot-operations-aio-ca-certificate" in self.ok("pki", "list") else None, "the certificates")
+        self.assertLessEqual(max(map(len, listed.splitlines())), 80, listed)
+        self.assertIn("WHEN IT ENDS", self.ok("pki", "list", "-o", "wide").splitlines()[0])
+
+    def test_head_and_gzip(self):
+        def ask(connection, method, path, **headers):
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            return answer, answer.read()
+
+        page = http.client.HTTPConnection("127.0.0.1", self.metrics, timeout=10)
+        for path in ("/metrics", "/healthz", "/readyz"):
+            head, body = ask(page, "HEAD", path)
+            self.assertEqual((head.status, body), (200, b""), path)
+            self.assertGreater(int(head.headers["Content-Length"]), 0)
+            self.assertEqual(head.headers["Content-Type"].split(";")[0], "text/plain")
+        packed, body = ask(page, "GET", "/metrics", **{"Accept-Encoding": "gzip"})
+        self.assertEqual(packed.headers["Content-Encoding"], "gzip")
+        self.assertIn(b"aio_broker_", gzip.decompress(body))
+        plain, body = ask(page, "GET", "/metrics")
+        self.assertIsNone(plain.headers["Content-Encoding"])
+        self.assertIn(b"aio_broker_", body)
+        self.assertEqual(ask(page, "POST", "/metrics")[0].status, 405)
+        pki = self.p.data / "pki"
+        trust = ssl.create_default_context(cafile=str(pki / "api-ca.crt"))
+        trust.load_cert_chain(str(pki / "admin.crt"), str(pki / "admin.key"))
+        api = http.client.HTTPSConnection("127.0.0.1", self.p.api_port, context=trust, timeout=10)
+        for path in ("/metrics", "/healthz", "/readyz", "/version", "/apis/mqttbroker.iotoperations.azure.com/v1/brokers", "/api/v1/pods?watch=true"):
+            head, body = ask(api, "HEAD", path)
+            self.assertEqual((head.status, body), (200, b""), path)
+        packed, body = ask(api, "GET", "/apis/mqttbroker.iotoperations.azure.com/v1/brokers", **{"Accept-Encoding": "gzip"})
+        self.assertEqual((packed.headers["Content-Encoding"], packed.headers["Vary"]), ("gzip", "Accept-Encoding"))
+        self.assertEqual(json.loads(gzip.decompress(body))["kind"], "BrokerList")
+
+    def test_hangup_reads_again_and_hints_work_elsewhere(self):
+        hint = wait_until(lambda: re.search(r"resources   penstock (get broker,brokerlistener -A --kubeconfig (\S+))", self.p.logs()), "the hint")
+        env = {key: value for key, value in os.environ.items() if key not in ("KUBECONFIG", "PENSTOCK_DATA")}
+        elsewhere = subprocess.run([BINARY, *hint.group(1).split()], env=env, capture_output=True, text=True, timeout=30)
+        self.assertEqual(elsewhere.returncode, 0, elsewhere.stderr)
+        self.assertIn(f"kubectl     export KUBECONFIG={hint.group(2)}\n", self.p.logs())
+        self.assertNotIn("<6>", self.p.logs())
+        self.assertRegex(self.ok("logs", "aio-broker-operator-0"), r"(?m)^<[0-9]>20")
+        self.ok("delete", "brokerlistener", "plant")
+        self.p.process.send_signal(signal.SIGHUP)
+        self.p.wait_running("plant")
+        self.assertIn("SIGHUP: files, certificates and keys are read again", self.p.logs())
+        self.assertIsNone(self.p.process.poll())
+
+    def test_the_journal_gets_priorities_and_a_terminal_none(self):
+        folder = self.p.folder / "other"
+
+        def first_lines(journal):
+            read, write = os.pipe()
+            about = os.fstat(write)
+            env = {**self.p.env, **({"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"} if journal else {})}
+            process = subprocess.Popen([BINARY, "api", "--data-dir", str(folder), "--api-port", "0"], stdout=subprocess.DEVNULL, stderr=write, env=env)
+            os.close(write)
+            text = ""
+            try:
+                while "has started" not in text:
+                    self.assertTrue(select.select([read], [], [], 20)[0], text)
+                    text += os.read(read, 65536).decode()
+            finally:
+                process.terminate()
+                process.wait(timeout=20)
+                os.close(read)
+            return text
+
+        self.assertRegex(first_lines(True), r"(?m)\A<[0-9]>20")
+        self.assertRegex(first_lines(False), r"(?m)\A20")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
