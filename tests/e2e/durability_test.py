@@ -374,7 +374,7 @@ class Durable(Case):
         self.assertEqual(folder.stat().st_mode & 0o777, 0o700)
         # Another Broker's state is not taken for one's own.
         pathlib.Path(p.files[0]).write_text(manifests(name="another"))
-        for name in ("registry.sqlite", "registry.sqlite.mark"):
+        for name in ("registry.sqlite", "registry.sqlite.mark", "pki.mark", "broker.mark"):
             (p.data / name).unlink()
         p.start()
         wait_until(lambda: "holds the state of Broker azure-iot-operations/default, not of azure-iot-operations/another" in p.status("broker", "another").get("runtimeStatus", {}).get("description", ""), "the refusal")
