@@ -173,7 +173,8 @@ int edit_one(client::Client& api, const resources::Kind& kind, const std::string
             return 0;
         }
         why = fmt::format("{} was not taken:\n{}", label, done ? done->message() : done.error().message);
-        std::cerr << "error: " << printable(why) << "\n";
+        std::cerr << "error: ";
+        for (const auto line : split(why, '\n')) std::cerr << printable(line) << "\n";
         if (!done) {
             std::cerr << fmt::format("A copy of your changes has been stored to \"{}\"\n", draft.keep());
             return 1;

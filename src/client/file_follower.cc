@@ -225,7 +225,12 @@ FollowState FileFollower::apply(std::int64_t now) {
     } else {
         refusals.push_back(fmt::format("what left the manifests is not deleted yet: {}", present.error().message));
     }
-    for (const auto& document : *documents_) apply_one(document, refusals);
+    bool any_taken = documents_->empty();
+    for (const auto& document : *documents_) {
+        const auto before = refusals.size();
+        apply_one(document, refusals);
+        any_taken |= refusals.size() == before;
+    }
     applied_ = seen_;
     in_force_ = std::move(taken);
     if (refusals.empty()) {
@@ -236,7 +241,7 @@ FollowState FileFollower::apply(std::int64_t now) {
     retry_ms_ = retry_ms_ == 0 ? first_retry_ms : std::min(2 * retry_ms_, longest_retry_ms);
     retry_at_ms_ = now + retry_ms_;
     auto why = refusals.front();
-    return {.phase = FollowState::Phase::refused, .why = std::move(why), .faults = std::move(refusals), .was_applied = true};
+    return {.phase = FollowState::Phase::refused, .why = std::move(why), .faults = std::move(refusals), .was_applied = any_taken};
 }
 
 void FileFollower::apply_one(const resources::Document& document, std::vector<std::string>& refusals) {
@@ -246,6 +251,9 @@ void FileFollower::apply_one(const resources::Document& document, std::vector<st
     if (annotations.is_null()) annotations = Json::object();
     if (!annotations.is_object()) return refusals.push_back(fmt::format("{}: document {} (line {}): metadata.annotations: an object is needed", document.file, document.index, document.line));
     annotations[FileFollower::source_annotation] = options_.source;
+    // What `get -o yaml` printed is a file too: version and uid are those of the object it was printed of.
+    marked.object["metadata"].erase("resourceVersion");
+    marked.object["metadata"].erase("uid");
     const auto result =
         apply_document(transport_, kinds_, marked,
                        {.name_space = options_.name_space, .server_side = true, .manager = manager});

@@ -187,15 +187,18 @@ class OcspCheck final : public auth::X509Method::Revocation, public std::enable_
             if (urls.empty()) continue;
             {
                 const std::lock_guard lock(guard_);
-                if (const auto found = known_.find(path[at].fingerprint()); found != known_.end() && found->second.until_ms > wall_ms()) {
-                    add(known, found->second);
+                const auto revoked = revoked_.find(path[at].fingerprint());
+                const auto found = known_.find(key_of(path[at], path[at + 1]));
+                const auto* told = revoked != revoked_.end() ? &revoked->second : found != known_.end() ? &found->second : nullptr;
+                if (told != nullptr && told->until_ms > wall_ms()) {
+                    add(known, *told);
                     continue;
                 }
             }
             auto request = crypto::ocsp_request(path[at], path[at + 1]);
             auto site = pool_->site({.url = urls.front(), .plain_allowed = true, .timeout_ms = 3000});   // OCSP answers are signed themselves
             if (request && site) return Question{.at = at, .site = std::move(*site), .request = std::move(*request)};
-            add(known, unasked(path[at], !site ? site.error().message : request.error().message));
+            add(known, unasked(path[at], path[at + 1], !site ? site.error().message : request.error().message));
         }
         return std::nullopt;
     }
@@ -208,30 +211,47 @@ class OcspCheck final : public auth::X509Method::Revocation, public std::enable_
                             });
     }
     Known read(const client::HttpAnswer& answer, const crypto::Certificate& one, const crypto::Certificate& issuer) {
-        if (answer.status != 200) return unasked(one, answer.status == 0 ? answer.error : fmt::format("the responder answered {}", answer.status));
+        if (answer.status != 200) return unasked(one, issuer, answer.status == 0 ? answer.error : fmt::format("the responder answered {}", answer.status));
         const auto status = crypto::ocsp_status(answer.body, one, issuer, wall_ms());
-        if (!status) return unasked(one, status.error().message);
-        if (status->kind == crypto::OcspStatus::Kind::unknown) return unasked(one, "the responder does not know the certificate");
+        if (!status) return unasked(one, issuer, status.error().message);
+        if (status->kind == crypto::OcspStatus::Kind::unknown) return unasked(one, issuer, "the responder does not know the certificate");
         Known out{.fault = {}, .is_revoked = status->kind == crypto::OcspStatus::Kind::revoked,
                   .until_ms = status->good_until_ms != 0 ? std::min(status->good_until_ms, wall_ms() + ocsp_answer_kept_ms) : wall_ms() + ocsp_failure_kept_ms};
         if (out.is_revoked) out.fault = fmt::format("certificate \"{}\" is revoked (OCSP, serial {})", one.subject(), one.serial());
-        return remember(one, std::move(out));
+        return remember(one, issuer, std::move(out), true);
     }
-    Known unasked(const crypto::Certificate& one, const std::string& why) {
+    Known unasked(const crypto::Certificate& one, const crypto::Certificate& issuer, const std::string& why) {
         static log::RateLimit limit(1);
         std::uint64_t suppressed = 0;
         if (limit.allow(monotonic_ms(), suppressed)) log::warn("control", "a certificate's status cannot be learned subject=\"{}\" why=\"{}\" policy={} suppressed={}", one.subject(), why, hard_ ? "HardFail" : "SoftFail", suppressed);
-        return remember(one, {.fault = hard_ ? fmt::format("whether certificate \"{}\" is revoked cannot be learned ({}), and the policy is HardFail", one.subject(), why) : std::string(), .until_ms = wall_ms() + ocsp_failure_kept_ms});
+        return remember(one, issuer, {.fault = hard_ ? fmt::format("whether certificate \"{}\" is revoked cannot be learned ({}), and the policy is HardFail", one.subject(), why) : std::string(), .until_ms = wall_ms() + ocsp_failure_kept_ms}, false);
     }
-    Known remember(const crypto::Certificate& one, Known known) {
+    /// An answer is verified with the issuer's key: what one issuer's path could not verify says nothing of another's.
+    static std::string key_of(const crypto::Certificate& one, const crypto::Certificate& issuer) {
+        return one.fingerprint() + issuer.fingerprint();
+    }
+    /// `answered`: the responder said it. A certificate that is revoked stays so whatever its path, until a responder says otherwise:
+    /// one that is silent, or an answer that cannot be verified, takes nothing back.
+    Known remember(const crypto::Certificate& one, const crypto::Certificate& issuer, Known known, bool answered) {
         const std::lock_guard lock(guard_);
+        const auto revoked = revoked_.find(one.fingerprint());
+        if (revoked != revoked_.end() && !answered) {
+            revoked->second.until_ms = std::max(revoked->second.until_ms, known.until_ms);
+            return revoked->second;
+        }
+        if (revoked != revoked_.end()) revoked_.erase(revoked);
+        if (known.is_revoked) {
+            if (revoked_.size() >= ocsp_kept_max) revoked_.erase(revoked_.begin());
+            return revoked_[one.fingerprint()] = std::move(known);
+        }
         if (known_.size() >= ocsp_kept_max) known_.clear();
-        return known_[one.fingerprint()] = std::move(known);
+        return known_[key_of(one, issuer)] = std::move(known);
     }
     std::shared_ptr<HttpPool> pool_;
     bool hard_;
-    std::mutex guard_;                   ///< known_
-    std::map<std::string, Known> known_;
+    std::mutex guard_;                   ///< what follows
+    std::map<std::string, Known> known_;     ///< not revoked, by the certificate and its issuer
+    std::map<std::string, Known> revoked_;   ///< by the certificate
 };
 
 }  // namespace

@@ -468,7 +468,9 @@ std::vector<Fault> notes(const Kind& kind, const Json& object, unsigned cores) {
             out.push_back({"spec.cardinality.backendChain.redundancyFactor", "Capped", fmt::format("{} is capped to 1: one machine keeps one copy of the state", copies.dump())});
         auto number = [&](const char* path, std::int64_t fallback) {
             const auto& value = at_path(cardinality, path);
-            return value.is_number_integer() ? value.get<std::int64_t>() : fallback;
+            // Whatever is written: the schema refuses what is out of range, and a product of two stays a number.
+            constexpr std::int64_t most = 1'000'000;
+            return value.is_number_integer() ? std::clamp<std::int64_t>(value.get<std::int64_t>(), 0, most) : fallback;
         };
         const auto workers = number("frontend.replicas", 1) * number("frontend.workers", 2);
         if (workers > cores) out.push_back({"spec.cardinality.frontend", "Capped", fmt::format("replicas x workers is {} and capped to {}: this machine has so many cores", workers, cores)});

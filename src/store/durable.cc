@@ -549,7 +549,11 @@ class Store final : public Durable, public Backing {
     }
     /// A store that can be written to, as far as it takes.
     rocksdb::Status ready() {
-        if (gone_) gone_ = !all_is_there(true).ok();
+        if (gone_) {
+            gone_ = !all_is_there(true).ok();
+            // They came back and are written on: what was begun of a copy is older from here on.
+            if (!gone_ && !has_copy_) drop_copy(held_->at(""));
+        }
         if (db_ && !read_only_) return gone_ ? renew() : rocksdb::Status::OK();
         if (has_copy_) {
             if (auto there = held_->ready(); !there) return rocksdb::Status::IOError(there.error().message);

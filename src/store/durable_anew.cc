@@ -55,11 +55,22 @@ void move_all(const fs::path& from, const fs::path& into, std::error_code& error
 
 }  // namespace
 
+void drop_copy(const std::string& folder) {
+    std::error_code error;
+    const auto copy = fs::path(folder) / name_of_copy;
+    fs::remove(copy / whole, error);   // first: without it the rest is no copy
+    fs::remove_all(copy, error);
+}
+
 Result<void> copy_anew(rocksdb::DB& from, const rocksdb::Options& rules, HeldFolder& folder) {
     if (auto there = folder.ready(); !there) return there;
-    std::error_code error;
     const fs::path beside = folder.at(name_of_copy);
-    fs::remove_all(beside, error);
+    drop_copy(beside.parent_path());
+    // Of a copy that failed nothing stays: the files may come back and be written on, and the next start would take the copy for newer.
+    const auto failed = [&](std::string why) {
+        drop_copy(beside.parent_path());
+        return fail(std::move(why));
+    };
     auto here = rules;
     here.wal_filter = nullptr;
     here.create_if_missing = true;
@@ -78,13 +89,13 @@ Result<void> copy_anew(rocksdb::DB& from, const rocksdb::Options& rules, HeldFol
             batch.Clear();
         }
         if (status.ok() && !at->status().ok())
-            return fail(fmt::format("{}: files of it are gone, and what is left cannot be read as a whole: {}; restore a backup, or restart penstock to go on with what can be read", folder.path(), at->status().ToString()));
+            return failed(fmt::format("{}: files of it are gone, and what is left cannot be read as a whole: {}; restore a backup, or restart penstock to go on with what can be read", folder.path(), at->status().ToString()));
     }
     if (status.ok()) status = to->Write(without_log, &batch);
     if (status.ok()) status = to->Flush({});
     if (status.ok()) status = to->Close();
     if (status.ok() && !make_empty(beside / whole)) status = rocksdb::Status::IOError("it cannot be synced");
-    if (!status.ok()) return fail(folder.named(fmt::format("{}: files of it are gone and cannot be written anew: {}", folder.path(), status.ToString())));
+    if (!status.ok()) return failed(folder.named(fmt::format("{}: files of it are gone and cannot be written anew: {}", folder.path(), status.ToString())));
     return {};
 }
 

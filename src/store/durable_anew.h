@@ -20,6 +20,8 @@ Result<void> copy_anew(rocksdb::DB& from, const rocksdb::Options& rules, HeldFol
 /// interrupted at any step, and goes on when it is called again: a start does so first. Does nothing where no copy is; one that is not
 /// whole goes away.
 Result<void> take_copy(const std::string& folder);
+/// What is there of a copy goes away: the store's own files are in use.
+void drop_copy(const std::string& folder);
 /// The copy is in use: what it has replaced goes away.
 void drop_former(const std::string& folder);
 

@@ -288,6 +288,23 @@ TEST_F(Follower, what_was_refused_is_tried_again_by_itself) {
     EXPECT_EQ(data("a")["a"], "theirs");
 }
 
+TEST_F(Follower, what_get_printed_is_a_file) {
+    write("f.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, resourceVersion: \"77\", uid: 0d1e, generation: 3}\ndata: {a: \"1\"}\n");
+    EXPECT_EQ(follower->step().phase, Phase::applied) << follower->state().why;
+    EXPECT_TRUE(exists("a"));
+}
+
+TEST_F(Follower, a_start_of_which_nothing_is_taken_says_so) {
+    const std::string nowhere = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: z, namespace: nowhere}\n---\n";
+    write("f.yaml", nowhere);
+    EXPECT_EQ(follower->step().phase, Phase::refused);
+    EXPECT_FALSE(follower->state().was_applied) << "nothing of it was";
+    write("f.yaml", nowhere + map_of("a"));
+    EXPECT_EQ(after(5000).phase, Phase::refused);
+    EXPECT_TRUE(exists("a"));
+    EXPECT_TRUE(follower->state().was_applied);
+}
+
 TEST_F(Follower, nothing_is_deleted_while_the_api_does_not_say_what_there_is) {
     settled();
     write("f.yaml", map_of("a"));
