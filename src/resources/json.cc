@@ -15,7 +15,6 @@
 namespace penstock::resources {
 namespace {
 
-constexpr int depth_max = sent_depth_max;
 constexpr std::size_t duplicates_max = 100;
 
 const Json null_json;
@@ -137,7 +136,7 @@ std::vector<std::string> duplicate_fields(std::string_view json) {
                     break;
                 case Event::value: next_item(); break;
             }
-            return levels.size() <= depth_max;
+            return levels.size() <= sent_depth_max;
         },
         false);
     return parsed.is_discarded() ? std::vector<std::string>() : out;
