@@ -16,7 +16,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             [[maybe_unused]] const auto unknown = prune_unknown(kind, object);
             apply_defaults(kind, object);
             [[maybe_unused]] const auto faults = validate(kind, object);
-            [[maybe_unused]] const auto no_effect = notes(kind, object);
+            [[maybe_unused]] const auto no_effect = notes(kind, object, 2);
         }
         if (brief(document.object).size() > 300) __builtin_trap();
         const auto yaml = to_yaml(document.object);
