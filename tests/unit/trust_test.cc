@@ -172,6 +172,11 @@ struct TwoPaths {
     int answers = 0;
     auth::Step answer;
 
+    TwoPaths() = default;
+    TwoPaths(const TwoPaths&) = delete;
+    TwoPaths& operator=(const TwoPaths&) = delete;
+    ~TwoPaths() { responder->asked.clear(); }   // what it was asked holds the rules, which hold the responder
+
     auth::X509Method method(std::vector<crypto::RevocationList> lists = {}) const {
         return {std::make_shared<const TrustStore>(std::vector{old_root.certificate, new_root.certificate}, std::move(lists)), {}, "here", responder};
     }
