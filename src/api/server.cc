@@ -60,7 +60,6 @@ constexpr auto drain_time = std::chrono::seconds(5);
 constexpr std::size_t drain_max = 16 * 1024 * 1024;
 constexpr std::size_t forwarded_max = 256;           // TCP connections of one port-forward
 constexpr std::size_t forward_waiting_max = 8 * 1024 * 1024, forwards_waiting_max = 64 * 1024 * 1024;   // bytes for one of them, and for all of all port-forwards
-constexpr auto forward_pause = std::chrono::milliseconds(20);
 constexpr auto accept_pause = std::chrono::milliseconds(100);   // after an accept that failed
 constexpr auto log_poll = std::chrono::milliseconds(200);
 
