@@ -7,6 +7,7 @@
 #include "api/selector.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "resources/text_rules.h"
 
 namespace penstock::api {
 
@@ -137,10 +138,10 @@ std::string Authorizer::beyond(const User& user, const std::string& name_space, 
 }
 
 std::string denial(const User& user, const Access& access) {
-    if (!access.path.empty()) return fmt::format("User \"{}\" cannot {} path \"{}\"", user.name, access.verb, access.path);
+    if (!access.path.empty()) return fmt::format("User \"{}\" cannot {} path \"{}\"", resources::shortened(user.name), resources::shortened(access.verb), resources::shortened(access.path));
     const auto resource = access.subresource.empty() ? access.resource : access.resource + "/" + access.subresource;
-    return fmt::format("User \"{}\" cannot {} resource \"{}\" in API group \"{}\" {}", user.name, access.verb, resource, access.group,
-                       access.name_space.empty() ? "at the cluster scope" : fmt::format("in the namespace \"{}\"", access.name_space));
+    return fmt::format("User \"{}\" cannot {} resource \"{}\" in API group \"{}\" {}", resources::shortened(user.name), resources::shortened(access.verb), resources::shortened(resource), resources::shortened(access.group),
+                       access.name_space.empty() ? "at the cluster scope" : fmt::format("in the namespace \"{}\"", resources::shortened(access.name_space)));
 }
 
 void Authorizer::bootstrap(registry::Registry& registry) {

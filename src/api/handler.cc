@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "resources/text_rules.h"
 #include "base/utf8.h"
 #include "resources/versions.h"
 
@@ -103,7 +104,7 @@ std::optional<Reply> Handler::impersonate(const Request& request, User& user) co
             access.group = "authentication.k8s.io", access.resource = "userextras", access.subresource = header.substr(std::string_view("impersonate-extra-").size()), access.name = value;
             other.extra[access.subresource].push_back(value);
         }
-        if (!authorizer_.allows(user, access)) return failure_reply(403, "Forbidden", fmt::format("{} \"{}\" is forbidden: {}", access.resource, value, denial(user, access)));
+        if (!authorizer_.allows(user, access)) return failure_reply(403, "Forbidden", fmt::format("{} \"{}\" is forbidden: {}", resources::shortened(access.resource), resources::shortened(value), denial(user, access)));
     }
     if (!named) return failure_reply(400, "BadRequest", "Impersonate-User is needed where other Impersonate headers are");
     if (other.name != "system:anonymous") other.groups.emplace_back("system:authenticated");
@@ -215,7 +216,7 @@ Reply Handler::dispatch(const Request& request, const User& user) {
     const Access access{.verb = verb_of(request, !route.name.empty()), .group = core ? "" : parts[1], .version = core ? parts[1] : parts[2], .resource = parts[at], .subresource = route.subresource,
                         .name = route.name, .name_space = route.name_space};
     // Asked before the path is known to exist: whoever may nothing learns nothing.
-    if (!authorizer_.allows(user, access)) return route.kind != nullptr ? refuse_anonymous(user, access, route.kind) : failure_reply(403, "Forbidden", fmt::format("{} is forbidden: {}", access.resource, denial(user, access)));
+    if (!authorizer_.allows(user, access)) return route.kind != nullptr ? refuse_anonymous(user, access, route.kind) : failure_reply(403, "Forbidden", fmt::format("{} is forbidden: {}", resources::shortened(access.resource), denial(user, access)));
     if (route.kind == nullptr || (scoped && !route.kind->namespaced)) return no_such_path();
     route.shown = route.kind;
     route.kind = &resources::kept_kind(*route.shown);
@@ -236,7 +237,7 @@ Reply Handler::serve(const Request& request, const Route& route, const Access& a
         for (const char* name : {"exec", "attach", "ephemeralcontainers", "eviction"})
             if (kind.kind == "Pod" && route.subresource == name) {
                 if (const auto pod = registry_.get(kind, route.name_space, route.name); !pod) return failure_reply(pod.error());
-                return failure_reply(405, "MethodNotAllowed", fmt::format("no {} here: Pod {} is a role of the penstock process on this machine and no container; `kubectl logs` shows what it does, a shell on the machine reaches the rest", name, route.name));
+                return failure_reply(405, "MethodNotAllowed", fmt::format("no {} here: Pod {} is a role of the penstock process on this machine and no container; `kubectl logs` shows what it does, a shell on the machine reaches the rest", name, resources::shortened(route.name)));
             }
     }
     if (kind.kind == "Broker" && (route.subresource == "decisions" || route.subresource == "clients" || route.subresource == "traces")) {

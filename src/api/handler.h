@@ -140,6 +140,7 @@ class Handler {
     // resource.cc
     Reply read(const Request& request, const Route& route) const;
     Reply write(const Request& request, const Route& route, const User& user);
+    registry::Answer<registry::ObjectRef> patch_earlier(const Route& route, const resources::Json& patch, bool status, const registry::WriteOptions& options);
     Reply remove(const Request& request, const Route& route, const registry::WriteOptions& options);
     Result<resources::Json> body_of(const Request& request, int& status) const;
     std::optional<registry::Failure> escalation(const User& user, const resources::Kind& kind, const std::string& name_space, const resources::Json& object) const;

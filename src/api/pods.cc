@@ -7,11 +7,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "resources/text_rules.h"
 
 namespace penstock::api {
 
 using resources::at_path;
 using resources::Json;
+using resources::shortened;
 using resources::text_at;
 
 Reply Handler::pod_log(const Request& request, const Route& route) const {
@@ -22,10 +24,10 @@ Reply Handler::pod_log(const Request& request, const Route& route) const {
     for (const auto& container : at_path(**pod, "spec.containers")) names.push_back(text_at(container, "name"));
     auto container = query_of(request, "container");
     if (container.empty()) {
-        if (names.size() != 1) return failure_reply(400, "BadRequest", fmt::format("a container name must be specified for pod {}, choose one of: [{}]", route.name, fmt::join(names, " ")));
+        if (names.size() != 1) return failure_reply(400, "BadRequest", fmt::format("a container name must be specified for pod {}, choose one of: [{}]", shortened(route.name), fmt::join(names, " ")));
         container = names[0];
     }
-    if (std::ranges::find(names, container) == names.end()) return failure_reply(400, "BadRequest", fmt::format("container {} is not valid for pod {}", container, route.name));
+    if (std::ranges::find(names, container) == names.end()) return failure_reply(400, "BadRequest", fmt::format("container {} is not valid for pod {}", shortened(container), shortened(route.name)));
     if (query_of(request, "previous") == "true") return failure_reply(400, "BadRequest", fmt::format("previous terminated container \"{}\" in pod \"{}\" not found", container, route.name));
 
     LogRequest wanted;
@@ -36,14 +38,14 @@ Reply Handler::pod_log(const Request& request, const Route& route) const {
         for (const auto module : split(modules, ',')) wanted.modules.emplace_back(module);
     auto number = [&](const char* key) -> std::optional<std::int64_t> { return parse_number<std::int64_t>(query_of(request, key)); };
     for (const char* key : {"tailLines", "sinceSeconds", "limitBytes"})
-        if (!query_of(request, key).empty() && (!number(key) || *number(key) < 0)) return failure_reply(422, "Invalid", fmt::format("PodLogOptions \"{}\" is invalid: {}: Invalid value: \"{}\": must be a number of at least 0", route.name, key, query_of(request, key)));
+        if (!query_of(request, key).empty() && (!number(key) || *number(key) < 0)) return failure_reply(422, "Invalid", fmt::format("PodLogOptions \"{}\" is invalid: {}: Invalid value: \"{}\": must be a number of at least 0", shortened(route.name), key, shortened(query_of(request, key))));
     wanted.timestamps = query_of(request, "timestamps") == "true";
     if (const auto limit = number("limitBytes")) wanted.bytes_left = static_cast<std::size_t>(*limit);
     std::int64_t since = 0;
     if (const auto seconds = number("sinceSeconds")) since = wall_ms() - *seconds * 1000;
     if (const auto time = query_of(request, "sinceTime"); !time.empty()) {
         since = parse_rfc3339(time);
-        if (since < 0) return failure_reply(400, "BadRequest", fmt::format("sinceTime: \"{}\" is no RFC 3339 time", time));
+        if (since < 0) return failure_reply(400, "BadRequest", fmt::format("sinceTime: \"{}\" is no RFC 3339 time", shortened(time)));
     }
     auto lines = log::lines_after(0, wanted.modules);
     std::erase_if(lines, [&](const log::Line& line) { return line.wall_ms < since; });

@@ -7,7 +7,9 @@
 
 #include "api/handler.h"
 #include "base/text.h"
+#include "resources/merge.h"
 #include "resources/protobuf.h"
+#include "resources/text_rules.h"
 #include "resources/versions.h"
 
 namespace penstock::api {
@@ -16,6 +18,7 @@ using registry::Failure;
 using resources::at_path;
 using resources::Json;
 using resources::Kind;
+using resources::shortened;
 using resources::text_at;
 
 namespace {
@@ -69,9 +72,9 @@ Reply Handler::read(const Request& request, const Route& route) const {
     if (!selector) return failure_reply(400, "BadRequest", selector.error().message);
     const auto version_text = query_of(request, "resourceVersion");
     const auto version = parse_number<std::uint64_t>(version_text);
-    if (!version_text.empty() && !version) return failure_reply(400, "BadRequest", fmt::format("resourceVersion: Invalid value: \"{}\": must be a number", version_text));
+    if (!version_text.empty() && !version) return failure_reply(400, "BadRequest", fmt::format("resourceVersion: Invalid value: \"{}\": must be a number", shortened(version_text)));
     const auto match = query_of(request, "resourceVersionMatch");
-    if (!match.empty() && match != "Exact" && match != "NotOlderThan") return invalid_query(fmt::format("resourceVersionMatch: Unsupported value: \"{}\": supported values: \"Exact\", \"NotOlderThan\"", match));
+    if (!match.empty() && match != "Exact" && match != "NotOlderThan") return invalid_query(fmt::format("resourceVersionMatch: Unsupported value: \"{}\": supported values: \"Exact\", \"NotOlderThan\"", shortened(match)));
 
     if (const auto watching = query_of(request, "watch"); watching == "true" || watching == "1") {
         const bool initial = query_of(request, "sendInitialEvents") == "true";
@@ -82,7 +85,7 @@ Reply Handler::read(const Request& request, const Route& route) const {
             return failure_reply(
                 400, "BadRequest",
                 fmt::format("timeoutSeconds: Invalid value: \"{}\": must be a number of seconds",
-                            timeout_text));
+                            shortened(timeout_text)));
         if (initial && match != "NotOlderThan") return invalid_query("ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
         Reply out;
         out.watch = Watch{.kind = route.shown, .name_space = route.name_space, .selector = std::move(*selector), .from = version.value_or(0), .initial_state = initial || version.value_or(0) == 0,
@@ -97,7 +100,7 @@ Reply Handler::read(const Request& request, const Route& route) const {
     }
     const auto limit_text = query_of(request, "limit");
     const auto limit = parse_number<std::size_t>(limit_text);
-    if (!limit_text.empty() && !limit) return failure_reply(400, "BadRequest", fmt::format("limit: Invalid value: \"{}\": must be a number", limit_text));
+    if (!limit_text.empty() && !limit) return failure_reply(400, "BadRequest", fmt::format("limit: Invalid value: \"{}\": must be a number", shortened(limit_text)));
     // With a selector the page is cut after choosing, so that pages are full.
     const bool selects = !selector->empty();
     auto page = registry_.list_page(kind, route.name_space, selects ? 0 : std::min(limit.value_or(0), page_max), query_of(request, "continue"));
@@ -171,7 +174,26 @@ std::optional<Failure> Handler::escalation(const User& user, const Kind& kind, c
     }
     const auto beyond = authorizer_.beyond(user, name_space, wanted);
     if (beyond.empty()) return std::nullopt;
-    return registry::forbidden(kind, name, fmt::format("user \"{}\" (groups={}) is attempting to grant RBAC permissions not currently held: {}", user.name, Json(user.groups).dump(), beyond));
+    return registry::forbidden(kind, name, fmt::format("user \"{}\" (groups={}) is attempting to grant RBAC permissions not currently held: {}", shortened(user.name), resources::brief(Json(user.groups)), beyond));
+}
+
+/// A JSON patch names places and values as the version of its path has them: it is carried out on that, and what comes of it kept.
+registry::Answer<registry::ObjectRef> Handler::patch_earlier(const Route& route, const Json& patch, bool status, const registry::WriteOptions& options) {
+    constexpr int tries_max = 5;         // somebody else may write between the look and the write
+    for (int tries = 1;; ++tries) {
+        const auto found = registry_.get(*route.kind, route.name_space, route.name);
+        if (!found) return found;
+        auto next = presented(*route.shown, **found);
+        if (!patch.is_array()) return std::unexpected(registry::bad_request("a JSON patch is an array of operations"));
+        if (auto done = resources::json_patch(next, patch); !done)
+            return std::unexpected(Failure{.code = 422, .reason = "Invalid", .message = fmt::format("the server rejected our request due to an error in our request: {}", done.error().message)});
+        std::vector<std::string> ignored;
+        if (auto converted = resources::convert(*route.shown, next, options.warnings != nullptr && tries == 1 ? *options.warnings : ignored, true); !converted)
+            return std::unexpected(Failure{.code = 422, .reason = "Invalid", .message = fmt::format("{} \"{}\" is invalid: {}", route.shown->qualified_kind(), shortened(route.name), converted.error().message)});
+        const bool is_conditional = text_at(next, "metadata.resourceVersion") != text_at(**found, "metadata.resourceVersion");
+        auto result = registry_.update(*route.kind, route.name_space, route.name, std::move(next), status, options);
+        if (result || result.error().code != 409 || is_conditional || tries == tries_max) return result;
+    }
 }
 
 Reply Handler::write(const Request& request, const Route& route, const User& user) {
@@ -180,11 +202,11 @@ Reply Handler::write(const Request& request, const Route& route, const User& use
     std::vector<std::string> warnings;
     registry::WriteOptions options{.warnings = &warnings, .manager = manager_of(request)};
     if (const auto dry = query_of(request, "dryRun"); dry == "All") options.dry_run = true;
-    else if (!dry.empty()) return invalid_query(fmt::format("dryRun: Unsupported value: [\"{}\"]: supported values: \"All\"", dry));
+    else if (!dry.empty()) return invalid_query(fmt::format("dryRun: Unsupported value: [\"{}\"]: supported values: \"All\"", shortened(dry)));
     const auto validation = query_of(request, "fieldValidation");
     if (validation == "Strict") options.validation = registry::FieldValidation::strict;
     else if (validation == "Ignore") options.validation = registry::FieldValidation::ignore;
-    else if (!validation.empty() && validation != "Warn") return invalid_query(fmt::format("fieldValidation: Unsupported value: \"{}\": supported values: \"Ignore\", \"Strict\", \"Warn\"", validation));
+    else if (!validation.empty() && validation != "Warn") return invalid_query(fmt::format("fieldValidation: Unsupported value: \"{}\": supported values: \"Ignore\", \"Strict\", \"Warn\"", shortened(validation)));
     options.force = query_of(request, "force") == "true" || query_of(request, "force") == "1";
     if (printable(options.manager) != options.manager) return invalid_query("fieldManager: Invalid value: should only contain printable characters");
     if (options.manager.size() > 128) return invalid_query("fieldManager: Invalid value: may not be more than 128 bytes");
@@ -215,7 +237,8 @@ Reply Handler::write(const Request& request, const Route& route, const User& use
         else if (!query_of(request, "force").empty()) return invalid_query("PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch");
         auto patch = body_of(request, code);
         if (!patch) return failure_reply(400, "BadRequest", fmt::format("the patch cannot be read: {}", patch.error().message));
-        if (auto converted = resources::convert(*route.shown, *patch, warnings); !converted) return failure_reply(422, "Invalid", fmt::format("{} \"{}\" is invalid: {}", route.shown->qualified_kind(), route.name, converted.error().message));
+        if (type == registry::PatchType::json && !route.shown->kept_version.empty()) return answer(patch_earlier(route, *patch, status, options), 200);
+        if (auto converted = resources::convert(*route.shown, *patch, warnings); !converted) return failure_reply(422, "Invalid", fmt::format("{} \"{}\" is invalid: {}", route.shown->qualified_kind(), shortened(route.name), converted.error().message));
         if (kind.group == "rbac.authorization.k8s.io" && !user.is_master()) {
             // What would come of it is what must not exceed the caller's own rights.
             auto trial = options;
@@ -246,10 +269,10 @@ Reply Handler::write(const Request& request, const Route& route, const User& use
         if (!text.empty()) return failure_reply(400, "BadRequest", fmt::format("{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}", kind.kind, kind.version, kind.kind, text));
     }
     if (const auto given = text_at(*object, "kind"); !given.empty() && given != kind.kind)
-        return failure_reply(400, "BadRequest", fmt::format("{} in version \"{}\" cannot be handled as a {}: the kind in the data ({}) does not match the expected kind ({})", given, kind.version, kind.kind, given, kind.kind));
+        return failure_reply(400, "BadRequest", fmt::format("{} in version \"{}\" cannot be handled as a {}: the kind in the data ({}) does not match the expected kind ({})", shortened(given), kind.version, kind.kind, shortened(given), kind.kind));
     if (const auto given = text_at(*object, "apiVersion"); !given.empty() && given != route.shown->api_version())
-        return failure_reply(400, "BadRequest", fmt::format("the API version in the data ({}) does not match the expected API version ({})", given, route.shown->api_version()));
-    if (auto converted = resources::convert(*route.shown, *object, warnings); !converted) return failure_reply(422, "Invalid", fmt::format("{} \"{}\" is invalid: {}", route.shown->qualified_kind(), text_at(*object, "metadata.name"), converted.error().message));
+        return failure_reply(400, "BadRequest", fmt::format("the API version in the data ({}) does not match the expected API version ({})", shortened(given), route.shown->api_version()));
+    if (auto converted = resources::convert(*route.shown, *object, warnings); !converted) return failure_reply(422, "Invalid", fmt::format("{} \"{}\" is invalid: {}", route.shown->qualified_kind(), shortened(text_at(*object, "metadata.name")), converted.error().message));
     if (const auto beyond = escalation(user, kind, route.name_space, *object)) return failure_reply(*beyond);
     if (request.method == "POST") {
         if (!route.name.empty() || (kind.namespaced && route.name_space.empty())) return not_allowed();
@@ -275,7 +298,7 @@ Reply Handler::remove(const Request& request, const Route& route, const registry
     if (propagation == "Foreground") how.propagation = registry::Propagation::foreground;
     else if (propagation == "Orphan") how.propagation = registry::Propagation::orphan;
     else if (!propagation.empty() && propagation != "Background")
-        return invalid_query(fmt::format("DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"{}\": supported values: \"Foreground\", \"Background\", \"Orphan\"", propagation));
+        return invalid_query(fmt::format("DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"{}\": supported values: \"Foreground\", \"Background\", \"Orphan\"", shortened(propagation)));
     if (route.name.empty()) {
         const auto selector = Selector::parse(kind, query_of(request, "labelSelector"), query_of(request, "fieldSelector"));
         if (!selector) return failure_reply(400, "BadRequest", selector.error().message);

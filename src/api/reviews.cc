@@ -5,6 +5,7 @@
 
 #include "api/handler.h"
 #include "base/clock.h"
+#include "resources/text_rules.h"
 
 namespace penstock::api {
 
@@ -98,11 +99,11 @@ Reply Handler::issue_token(const Request& request, const Route& route) {
     if (bound.is_object()) {
         const auto kind_name = text_at(bound, "kind");
         const auto* kind = kind_name == "Pod" || kind_name == "Secret" || kind_name == "Node" ? resources::find_kind("v1", kind_name) : nullptr;
-        if (kind == nullptr) return failure_reply(400, "BadRequest", fmt::format("cannot bind token to object of type {}; Pod, Secret and Node are taken", kind_name));
+        if (kind == nullptr) return failure_reply(400, "BadRequest", fmt::format("cannot bind token to object of type {}; Pod, Secret and Node are taken", resources::shortened(kind_name)));
         const auto there = registry_.get(*kind, kind->namespaced ? route.name_space : "", text_at(bound, "name"));
         if (!there) return failure_reply(there.error());
         if (const auto uid = text_at(bound, "uid"); !uid.empty() && uid != text_at(**there, "metadata.uid"))
-            return failure_reply(registry::conflict(*kind, text_at(bound, "name"), fmt::format("the UID in the bound object reference ({}) does not match the UID in record ({})", uid, text_at(**there, "metadata.uid"))));
+            return failure_reply(registry::conflict(*kind, text_at(bound, "name"), fmt::format("the UID in the bound object reference ({}) does not match the UID in record ({})", resources::shortened(uid), text_at(**there, "metadata.uid"))));
         bound["uid"] = text_at(**there, "metadata.uid");
     }
     const auto issued = tokens_.issue(**account, audiences, seconds, bound);

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "resources/text_rules.h"
 
 namespace penstock::api {
 
@@ -31,7 +32,7 @@ std::string path_of_field(const std::string& name) { return name == "source" ? "
 }  // namespace
 
 Result<Selector::Requirement> Selector::parse_requirement(std::string_view part) {
-    auto bad = [&](const std::string& why) { return fail(fmt::format("unable to parse requirement: \"{}\": {}", part, why)); };
+    auto bad = [&](const std::string& why) { return fail(fmt::format("unable to parse requirement: \"{}\": {}", resources::shortened(part), why)); };
     Requirement out;
     auto set_key = [&](std::string_view key) {
         out.key = std::string(trim(key));
@@ -76,7 +77,7 @@ Result<Selector> Selector::parse(const resources::Kind& kind, const std::string&
         const auto part = trim(raw);
         if (part.empty()) {
             if (parts.size() == 1) break;
-            return fail(fmt::format("unable to parse requirement: \"{}\" has an empty part", labels));
+            return fail(fmt::format("unable to parse requirement: \"{}\" has an empty part", resources::shortened(labels)));
         }
         auto requirement = parse_requirement(part);
         if (!requirement) return std::unexpected(requirement.error());
@@ -86,13 +87,13 @@ Result<Selector> Selector::parse(const resources::Kind& kind, const std::string&
         const auto term = trim(raw);
         if (term.empty()) continue;
         const auto equal = term.find('=');
-        if (equal == std::string_view::npos) return fail(fmt::format("invalid field selector: \"{}\"; can't understand it, expected field=value", term));
+        if (equal == std::string_view::npos) return fail(fmt::format("invalid field selector: \"{}\"; can't understand it, expected field=value", resources::shortened(term)));
         const bool unequal = equal > 0 && term[equal - 1] == '!';
         const std::string key(term.substr(0, unequal ? equal - 1 : equal));
         auto value = term.substr(equal + 1);
         if (value.starts_with('=') && !unequal) value.remove_prefix(1);
         if (key != "metadata.name" && key != "metadata.namespace" && std::ranges::find(kind.selectable, key) == kind.selectable.end())
-            return fail(fmt::format("field label not supported: {}", key));
+            return fail(fmt::format("field label not supported: {}", resources::shortened(key)));
         out.fields_.push_back({.path = path_of_field(key), .value = std::string(value), .unequal = unequal});
     }
     return out;

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "resources/text_rules.h"
 #include "crypto/hash.h"
 #include "crypto/signature.h"
 
@@ -99,7 +100,7 @@ Result<Tokens::Checked> Tokens::check(const std::string& token, const std::vecto
     const auto& audiences = at_path(*claims, "aud");
     for (const auto& audience : wanted)
         if ((audiences.is_array() && std::ranges::find(audiences, Json(audience)) != audiences.end()) || audiences == Json(audience)) out.audiences.push_back(audience);
-    if (out.audiences.empty()) return fail(fmt::format("token audiences {} are invalid for the target audiences {}", audiences.dump(), Json(wanted).dump()));
+    if (out.audiences.empty()) return fail(fmt::format("token audiences {} are invalid for the target audiences {}", resources::brief(audiences), resources::brief(Json(wanted))));
 
     // The claim's name has a dot; at_path cannot walk it.
     const auto found = claims->find("kubernetes.io");

@@ -209,7 +209,7 @@ Result<void> Database::each(const Visit& visit) {
 std::unexpected<Error> Database::failed() {
     const auto code = sqlite3_errcode(db_) & 0xFF;
     full_ = code == SQLITE_FULL;
-    auto why = fmt::format("{}: cannot be written: {}{}", path_, sqlite3_errmsg(db_), full_ ? "; make room on its disk" : "");
+    auto why = fmt::format("{}: cannot be written: {}", path_, sqlite3_errmsg(db_));
     if (db_ != nullptr) run(db_, "ROLLBACK");
     return fail(std::move(why));
 }

@@ -337,7 +337,7 @@ Answer<ObjectRef> Registry::create_locked(const Kind& kind, const std::string& n
         const auto space = find(namespaces, "", name_space);
         if (space == nullptr) return std::unexpected(not_found(namespaces, name_space));
         if (text_at(*space, "status.phase") == "Terminating") {
-            auto failure = forbidden(kind, name, fmt::format("unable to create new content in namespace {} because it is being terminated", name_space));
+            auto failure = forbidden(kind, name, fmt::format("unable to create new content in namespace {} because it is being terminated", resources::shortened(name_space)));
             failure.details["causes"] = Json::array({{{"reason", "NamespaceTerminating"}, {"message", fmt::format("namespace {} is being terminated", name_space)}, {"field", "metadata.namespace"}}});
             return std::unexpected(failure);
         }
@@ -469,7 +469,7 @@ Answer<ObjectRef> Registry::update_locked(const Kind& kind, const std::string& n
     const auto current = find(kind, name_space, name);
     if (!object.is_object() || !object["metadata"].is_object()) return std::unexpected(bad_request("the body has no metadata"));
     const auto given = text_at(object, "metadata.name");
-    if (given != name) return std::unexpected(bad_request(fmt::format("the name of the object ({}) does not match the name on the URL ({})", given, name)));
+    if (given != name) return std::unexpected(bad_request(fmt::format("the name of the object ({}) does not match the name on the URL ({})", resources::shortened(given), resources::shortened(name))));
     if (kind.namespaced && text_at(object, "metadata.namespace", name_space) != name_space)
         return std::unexpected(bad_request("the namespace of the provided object does not match the namespace sent on the request"));
     if (current == nullptr) return std::unexpected(not_found(kind, name));
@@ -477,7 +477,7 @@ Answer<ObjectRef> Registry::update_locked(const Kind& kind, const std::string& n
     if (!expected.empty() && expected != version_of(*current))
         return std::unexpected(conflict(kind, name, "the object has been modified; please apply your changes to the latest version and try again"));
     if (const auto uid = text_at(object, "metadata.uid"); !uid.empty() && uid != text_at(*current, "metadata.uid"))
-        return std::unexpected(conflict(kind, name, fmt::format("Precondition failed: UID in precondition: {}, UID in object meta: {}", uid, text_at(*current, "metadata.uid"))));
+        return std::unexpected(conflict(kind, name, fmt::format("Precondition failed: UID in precondition: {}, UID in object meta: {}", resources::shortened(uid), text_at(*current, "metadata.uid"))));
     if (expected.empty() && !kind.built_in && part == Part::main)
         return std::unexpected(invalid(kind, name, {{"metadata.resourceVersion", "FieldValueInvalid", "Invalid value: 0: must be specified for an update"}}));
     // What the server gave stays; left out it is as it was (ValidateObjectMetaUpdate). A manifest that is applied may have been read
@@ -543,11 +543,11 @@ Answer<ObjectRef> Registry::apply_locked(const Kind& kind, const std::string& na
     if (!applied.is_object() || text_at(applied, "apiVersion").empty() || text_at(applied, "kind").empty())
         return std::unexpected(bad_request(fmt::format("the applied configuration must carry apiVersion {} and kind {}", kind.api_version(), kind.kind)));
     if (text_at(applied, "apiVersion") != kind.api_version() || text_at(applied, "kind") != kind.kind)
-        return std::unexpected(bad_request(fmt::format("the applied configuration is a {} of {}; the path is of {} of {}", text_at(applied, "kind"), text_at(applied, "apiVersion"), kind.kind, kind.api_version())));
+        return std::unexpected(bad_request(fmt::format("the applied configuration is a {} of {}; the path is of {} of {}", resources::shortened(text_at(applied, "kind")), resources::shortened(text_at(applied, "apiVersion")), kind.kind, kind.api_version())));
     if (const auto& managers = at_path(applied, "metadata.managedFields"); managers.is_array() && !managers.empty()) return std::unexpected(bad_request("metadata.managedFields must be nil"));
     if (!applied["metadata"].is_object()) applied["metadata"] = Json::object();
     auto& metadata = applied["metadata"];
-    if (text_at(metadata, "name", name) != name) return std::unexpected(bad_request(fmt::format("the name of the object ({}) does not match the name on the URL ({})", text_at(metadata, "name"), name)));
+    if (text_at(metadata, "name", name) != name) return std::unexpected(bad_request(fmt::format("the name of the object ({}) does not match the name on the URL ({})", resources::shortened(text_at(metadata, "name")), resources::shortened(name))));
     metadata["name"] = name;
     metadata.erase("managedFields");
     const auto current = find(kind, name_space, name);
@@ -561,7 +561,7 @@ Answer<ObjectRef> Registry::apply_locked(const Kind& kind, const std::string& na
     if (!unknown.empty() && options.validation == FieldValidation::strict) {
         std::string text;
         for (const auto& f : unknown) text += (text.empty() ? "" : ", ") + f.message;
-        return std::unexpected(bad_request(fmt::format("failed to create typed patch object ({}/{}; {}, Kind={}): {}", name_space, name, kind.api_version(), kind.kind, text)));
+        return std::unexpected(bad_request(fmt::format("failed to create typed patch object ({}/{}; {}, Kind={}): {}", resources::shortened(name_space), resources::shortened(name), kind.api_version(), kind.kind, text)));
     }
     if (options.warnings != nullptr && options.validation == FieldValidation::warn)
         for (const auto& f : unknown) options.warnings->push_back(f.message);
@@ -613,9 +613,9 @@ Answer<Registry::Removed> Registry::remove(const Kind& kind, const std::string& 
     const auto current = find(kind, name_space, name);
     if (current == nullptr) return std::unexpected(not_found(kind, name));
     if (const auto uid = text_at(options.preconditions, "uid"); !uid.empty() && uid != text_at(*current, "metadata.uid"))
-        return std::unexpected(conflict(kind, name, fmt::format("the UID in the precondition ({}) does not match the UID in record ({}). The object might have been deleted and then recreated", uid, text_at(*current, "metadata.uid"))));
+        return std::unexpected(conflict(kind, name, fmt::format("the UID in the precondition ({}) does not match the UID in record ({}). The object might have been deleted and then recreated", resources::shortened(uid), text_at(*current, "metadata.uid"))));
     if (const auto version = text_at(options.preconditions, "resourceVersion"); !version.empty() && version != version_of(*current))
-        return std::unexpected(conflict(kind, name, fmt::format("the ResourceVersion in the precondition ({}) does not match the ResourceVersion in record ({}). The object might have been modified", version, version_of(*current))));
+        return std::unexpected(conflict(kind, name, fmt::format("the ResourceVersion in the precondition ({}) does not match the ResourceVersion in record ({}). The object might have been modified", resources::shortened(version), version_of(*current))));
     const bool is_namespace = kind.built_in && kind.kind == "Namespace";
     if (is_namespace && is_protected_namespace(name)) return std::unexpected(forbidden(kind, name, "this namespace may not be deleted"));
     auto next = *current;
@@ -712,7 +712,7 @@ Failure Registry::storage_failed(const std::string& why) {
     if (storage_fault_.empty()) log::error("registry", "resources cannot be changed; what is there is served, the broker goes on, and it is tried again why=\"{}\"", why);
     storage_fault_ = why;
     storage_tried_ = monotonic_ms();
-    return {.code = database_.disk_is_full() ? 507 : 500, .reason = database_.disk_is_full() ? "InsufficientStorage" : "InternalError", .message = "the registry's disk does not take the change: " + why};
+    return {.code = database_.disk_is_full() ? 507 : 500, .reason = database_.disk_is_full() ? "InsufficientStorage" : "InternalError", .message = fmt::format("the registry's disk does not take the change: {}{}", why, database_.disk_is_full() ? "; make room on its disk" : "")};
 }
 
 void Registry::storage_works() {

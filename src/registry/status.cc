@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "resources/text_rules.h"
 
 namespace penstock::registry {
 
@@ -17,24 +18,24 @@ Json Failure::to_json() const {
 namespace {
 Json details_of(const Kind& kind, const std::string& name) {
     Json out = {{"kind", kind.plural}};
-    if (!name.empty()) out["name"] = name;
+    if (!name.empty()) out["name"] = resources::shortened(name);
     if (!kind.group.empty()) out["group"] = kind.group;
     return out;
 }
 }  // namespace
 
 Failure not_found(const Kind& kind, const std::string& name) {
-    return {.code = 404, .reason = "NotFound", .message = fmt::format("{} \"{}\" not found", kind.qualified_plural(), name), .details = details_of(kind, name)};
+    return {.code = 404, .reason = "NotFound", .message = fmt::format("{} \"{}\" not found", kind.qualified_plural(), resources::shortened(name)), .details = details_of(kind, name)};
 }
 Failure already_exists(const Kind& kind, const std::string& name) {
-    return {.code = 409, .reason = "AlreadyExists", .message = fmt::format("{} \"{}\" already exists", kind.qualified_plural(), name), .details = details_of(kind, name)};
+    return {.code = 409, .reason = "AlreadyExists", .message = fmt::format("{} \"{}\" already exists", kind.qualified_plural(), resources::shortened(name)), .details = details_of(kind, name)};
 }
 Failure conflict(const Kind& kind, const std::string& name, const std::string& why) {
-    return {.code = 409, .reason = "Conflict", .message = fmt::format("Operation cannot be fulfilled on {} \"{}\": {}", kind.qualified_plural(), name, why), .details = details_of(kind, name)};
+    return {.code = 409, .reason = "Conflict", .message = fmt::format("Operation cannot be fulfilled on {} \"{}\": {}", kind.qualified_plural(), resources::shortened(name), why), .details = details_of(kind, name)};
 }
 Failure bad_request(std::string message) { return {.code = 400, .reason = "BadRequest", .message = std::move(message)}; }
 Failure forbidden(const Kind& kind, const std::string& name, const std::string& why) {
-    return {.code = 403, .reason = "Forbidden", .message = fmt::format("{} \"{}\" is forbidden: {}", kind.qualified_plural(), name, why), .details = details_of(kind, name)};
+    return {.code = 403, .reason = "Forbidden", .message = fmt::format("{} \"{}\" is forbidden: {}", kind.qualified_plural(), resources::shortened(name), why), .details = details_of(kind, name)};
 }
 
 Failure invalid(const Kind& kind, const std::string& name, const std::vector<resources::Fault>& faults) {
@@ -52,7 +53,7 @@ Failure invalid(const Kind& kind, const std::string& name, const std::vector<res
         text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", fault.path, fault.message);
     }
     if (faults.size() > 1) text = "[" + text + "]";
-    return {.code = 422, .reason = "Invalid", .message = fmt::format("{} \"{}\" is invalid: {}", kind.qualified_kind(), name, text), .details = std::move(details)};
+    return {.code = 422, .reason = "Invalid", .message = fmt::format("{} \"{}\" is invalid: {}", kind.qualified_kind(), resources::shortened(name), text), .details = std::move(details)};
 }
 
 }  // namespace penstock::registry

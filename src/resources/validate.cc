@@ -145,7 +145,25 @@ void check(const Field& field, const Json& value, const std::string& path, std::
     }
 }
 
-void prune_fields(const std::vector<Field>& fields, Json& object, const std::string& path, const std::vector<std::string>& also, std::vector<Fault>& out) {
+/// What the Kubernetes API reads a null as where a value of a typed kind stands in a list or map: Go's zero value.
+Json zero_of(const Field& field) {
+    switch (field.type) {
+        case Type::object:
+        case Type::map: return Json::object();
+        case Type::array: return Json::array();
+        case Type::string: return "";
+        case Type::integer:
+        case Type::number:
+        case Type::int_or_string: return 0;
+        case Type::boolean: return false;
+        case Type::any: return nullptr;
+    }
+    return nullptr;
+}
+
+/// `typed`: of Kubernetes' own kinds and of metadata, whose nulls in lists and maps are empty values there. The other kinds have a
+/// schema, which refuses them. A field that is null is absent in both.
+void prune_fields(const std::vector<Field>& fields, Json& object, const std::string& path, const std::vector<std::string>& also, std::vector<Fault>& out, bool typed) {
     if (!object.is_object()) return;
     std::vector<std::string> names = also;
     for (const auto& field : fields) names.push_back(field.name);
@@ -162,7 +180,11 @@ void prune_fields(const std::vector<Field>& fields, Json& object, const std::str
             continue;
         }
         auto inside = [&](const Field& shape, Json& item, const std::string& where) {
-            if (shape.type == Type::object && !shape.fields.empty()) prune_fields(shape.fields, item, where, {}, out);
+            if (typed && item.is_null() && &shape != &*field) item = zero_of(shape);
+            if (shape.type == Type::object && !shape.fields.empty()) prune_fields(shape.fields, item, where, {}, out, typed);
+            if (typed && shape.type == Type::array && &shape != &*field && !shape.items.empty() && item.is_array())
+                for (auto& one : item)
+                    if (one.is_null()) one = zero_of(shape.items[0]);
         };
         inside(*field, value, at);
         if (field->type == Type::array && !field->items.empty() && value.is_array())
@@ -446,9 +468,9 @@ std::vector<Fault> prune_unknown(const Kind& kind, Json& object) {
     } else {
         std::vector<std::string> also{"apiVersion", "kind", "metadata"};
         if (kind.has_status && std::ranges::find(kind.fields, "status", &Field::name) == kind.fields.end()) also.emplace_back("status");
-        prune_fields(kind.fields, object, "", also, out);
+        prune_fields(kind.fields, object, "", also, out, kind.built_in);
     }
-    if (auto metadata = object.find("metadata"); metadata != object.end()) prune_fields(metadata_fields(), *metadata, "metadata", {}, out);
+    if (auto metadata = object.find("metadata"); metadata != object.end()) prune_fields(metadata_fields(), *metadata, "metadata", {}, out, true);
     return out;
 }
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "resources/text_rules.h"
 
 namespace penstock::resources {
 namespace {
@@ -14,20 +15,22 @@ constexpr const char* broker_group = "mqttbroker.iotoperations.azure.com";
 /// Moves fields of old to their place of today.
 class Conversion {
   public:
-    explicit Conversion(std::vector<std::string>& warnings) : warnings_(warnings) {}
+    /// `old_counts`: where a field is there under both names, that of old is what was just written.
+    Conversion(std::vector<std::string>& warnings, bool old_counts) : warnings_(warnings), old_counts_(old_counts) {}
 
-    /// The value of `from` goes to `to` in the same object. Where both are there the one of today counts.
+    /// The value of `from` goes to `to` in the same object. Where both are there the one of today counts, but for what a patch has just written.
     void rename(Json& parent, const std::string& path, const char* from, const char* to) {
         if (!parent.is_object() || !parent.contains(from)) return;
         auto value = std::move(parent[from]);
         parent.erase(from);
-        if (!parent.contains(to)) parent[to] = std::move(value);
+        if (old_counts_ || !parent.contains(to)) parent[to] = std::move(value);
         warnings_.push_back(fmt::format("{}.{}: deprecated; use {}.{}", path, from, path, to));
     }
     void drop(Json& parent, const std::string& path, const char* name, const char* why) {
         if (!parent.is_object() || parent.erase(name) == 0) return;
         warnings_.push_back(fmt::format("{}.{}: deprecated, has no effect: {}", path, name, why));
     }
+    [[nodiscard]] bool old_counts() const noexcept { return old_counts_; }
     void tell(std::string text) { warnings_.push_back(std::move(text)); }
 
     /// true and false of old are the words of today.
@@ -38,6 +41,7 @@ class Conversion {
 
   private:
     std::vector<std::string>& warnings_;
+    bool old_counts_;
 };
 
 constexpr const char* own_namespace = "it is in the namespace of the object";
@@ -105,7 +109,7 @@ void convert_broker(Json& spec, Conversion& c) {
         if (!spec.contains("advanced") || spec["advanced"].is_object()) {
             auto value = spec["encryptInternalTraffic"];
             auto& advanced = spec["advanced"];
-            if (!advanced.contains("encryptInternalTraffic"))
+            if (c.old_counts() || !advanced.contains("encryptInternalTraffic"))
                 advanced["encryptInternalTraffic"] = std::move(value);
         }
         spec.erase("encryptInternalTraffic");
@@ -118,9 +122,9 @@ void convert_broker(Json& spec, Conversion& c) {
                "traces are kept here and shown by `penstock traces`");
 }
 
-void convert_authentication(Json& spec, Conversion& c) {
+Result<void> convert_authentication(Json& spec, Conversion& c) {
     c.drop(spec, "spec", "listenerRef", no_listeners);
-    if (!spec.contains("authenticationMethods") || !spec["authenticationMethods"].is_array()) return;
+    if (!spec.contains("authenticationMethods") || !spec["authenticationMethods"].is_array()) return {};
     auto& methods = spec["authenticationMethods"];
     for (std::size_t i = 0; i < methods.size(); ++i) {
         auto& method = methods[i];
@@ -133,6 +137,14 @@ void convert_authentication(Json& spec, Conversion& c) {
         c.rename(method, at, "x509Credentials", "x509Settings");
         c.rename(method, at, "x509", "x509Settings");
         c.rename(method, at, "custom", "customSettings");
+        // Attributes of old stood in a Secret, as TOML. Left out, rules that ask for them would let nobody in, or the wrong ones.
+        if (method.is_object() && method.contains("x509Settings"))
+            if (auto& settings = method["x509Settings"]; settings.is_object() && settings.contains("attributes")) {
+                if (!text_at(settings, "attributes.secretName").empty())
+                    return fail(fmt::format("{0}.x509Settings.attributes.secretName: cannot be carried over: write what Secret \"{1}\" has (kubectl get secret {1} -o yaml) into {0}.x509Settings.authorizationAttributes",
+                                            at, shortened(text_at(settings, "attributes.secretName"))));
+                c.drop(settings, at + ".x509Settings", "attributes", "it names no Secret");
+            }
         const auto pointer = Json::json_pointer("/customSettings/auth/x509");
         if (!method.is_object() || !method.contains(pointer)) continue;
         auto& x509 = method[pointer];
@@ -140,6 +152,7 @@ void convert_authentication(Json& spec, Conversion& c) {
         for (const char* name : {"namespace", "secretNamespace"})
             c.drop(x509, at + ".customSettings.auth.x509", name, own_namespace);
     }
+    return {};
 }
 
 void convert_authorization(Json& spec, Conversion& c) {
@@ -218,15 +231,15 @@ const Kind& kept_kind(const Kind& kind) {
     return *find_kind(kind.group + "/" + kind.kept_version, kind.kind);
 }
 
-Result<void> convert(const Kind& from, Json& object, std::vector<std::string>& warnings) {
+Result<void> convert(const Kind& from, Json& object, std::vector<std::string>& warnings, bool old_counts) {
     if (from.kept_version.empty() || !object.is_object()) return {};
     if (object.contains("apiVersion")) object["apiVersion"] = kept_kind(from).api_version();
     if (!object.contains("spec") || !object["spec"].is_object()) return {};
     auto& spec = object["spec"];
-    Conversion conversion(warnings);
+    Conversion conversion(warnings, old_counts);
     if (from.kind == "Broker") convert_broker(spec, conversion);
     if (from.kind == "BrokerListener") return convert_listener(spec, conversion);
-    if (from.kind == "BrokerAuthentication") convert_authentication(spec, conversion);
+    if (from.kind == "BrokerAuthentication") return convert_authentication(spec, conversion);
     if (from.kind == "BrokerAuthorization") convert_authorization(spec, conversion);
     return {};
 }

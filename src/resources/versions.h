@@ -23,6 +23,8 @@ const Kind& kept_kind(const Kind& kind);
 
 /// Rewrites an object, or a merge patch, of an earlier version to the version that is kept. Each spelling of old that is taken is
 /// told in `warnings`, in Kubernetes' words. The error names the field of something that cannot be carried over. Pure.
-Result<void> convert(const Kind& from, Json& object, std::vector<std::string>& warnings);
+/// Where a field is there under its name of old and under that of today, that of today counts; with `old_counts` that of old, which a
+/// patch has just put beside what was kept.
+Result<void> convert(const Kind& from, Json& object, std::vector<std::string>& warnings, bool old_counts = false);
 
 }  // namespace penstock::resources

@@ -219,6 +219,8 @@ class JsonBuilder final : public nlohmann::json_sax<Json> {
   public:
     JsonBuilder(Budget& budget, Lines lines, const std::size_t& read) : budget_(budget), lines_(lines), read_(read) {}
     Json& root() { return root_; }
+    /// Where the items of a `List` begin.
+    std::vector<std::size_t>& item_lines() { return item_lines_; }
     /// Why it is refused, although it is JSON; empty when it is none, or good.
     const std::string& fault() const { return fault_; }
 
@@ -240,6 +242,7 @@ class JsonBuilder final : public nlohmann::json_sax<Json> {
         if (!budget_.take(value)) return stop(too_many_bytes(line()));
         auto& object = *levels_.back();
         if (object.contains(value)) return stop(given_twice(line(), value));
+        if (levels_.size() == 1) in_items_ = value == "items";
         next_ = &object[value];
         return true;
     }
@@ -274,6 +277,7 @@ class JsonBuilder final : public nlohmann::json_sax<Json> {
             return nullptr;
         }
         if (levels_.empty()) return &(root_ = std::move(value));
+        if (in_items_ && levels_.size() == 2 && levels_.back()->is_array()) item_lines_.push_back(line());
         if (levels_.back()->is_array()) return &levels_.back()->emplace_back(std::move(value));
         return &(*next_ = std::move(value));
     }
@@ -283,6 +287,8 @@ class JsonBuilder final : public nlohmann::json_sax<Json> {
     Json root_;
     std::vector<Json*> levels_;
     Json* next_ = nullptr;
+    bool in_items_ = false;              ///< the last key of the outermost object was `items`
+    std::vector<std::size_t> item_lines_;
     std::string fault_;
 };
 
@@ -303,6 +309,7 @@ std::size_t content_of(std::string_view part) {
 struct Read {
     Json object;
     std::size_t line = 0;
+    std::vector<std::size_t> item_lines; ///< of a `List`: where each of its items begins
 };
 
 /// All JSON objects of a part; nothing when the part is no JSON.
@@ -326,7 +333,7 @@ Result<std::optional<std::vector<Read>>> read_json(const Part& part, Budget& bud
         if (!builder.fault().empty()) return fail(builder.fault());
         if (!good) return none;
         if (--left.documents < 0) return too_many_documents(line);
-        out->push_back({std::move(builder.root()), line});
+        out->push_back({std::move(builder.root()), line, std::move(builder.item_lines())});
         at = read;
         while (at < text.size() && is_blank(text[at])) ++at;
     }
@@ -400,7 +407,7 @@ class YamlReader {
             const auto first_line = nodes_.front().line;
             auto value = convert(at, 0);
             if (!value) return std::unexpected(value.error());
-            if (!value->is_null()) return Read{std::move(*value), first_line};
+            if (!value->is_null()) return Read{std::move(*value), first_line, item_lines()};
         }
     }
 
@@ -497,6 +504,30 @@ class YamlReader {
     }
 
     /// The value at `at`, which then is behind it.
+    /// The node behind a value.
+    [[nodiscard]] std::size_t behind(std::size_t at) const {
+        std::size_t open = 0;
+        do {
+            const auto type = nodes_[at++].type;
+            if (type == NodeType::list || type == NodeType::map) ++open;
+            else if (type == NodeType::end) --open;
+        } while (open > 0);
+        return at;
+    }
+    /// Where each value of the outermost `items` begins. Of a document that could be converted.
+    [[nodiscard]] std::vector<std::size_t> item_lines() const {
+        std::vector<std::size_t> out;
+        if (nodes_.front().type != NodeType::map) return out;
+        for (std::size_t at = 1; nodes_[at].type != NodeType::end;) {
+            const bool is_items = nodes_[at].type == NodeType::scalar && nodes_[at].text == "items";
+            at = behind(at);
+            if (is_items && nodes_[at].type == NodeType::list)
+                for (auto item = at + 1; nodes_[item].type != NodeType::end; item = behind(item)) out.push_back(nodes_[item].line);
+            at = behind(at);
+        }
+        return out;
+    }
+
     Result<Json> convert(std::size_t& at, int depth) {
         auto& node = nodes_[at];
         if (--budget_.values < 0) return too_many_values(node.line);
@@ -650,19 +681,23 @@ class YamlReader {
 // ---- Files
 
 /// `kind: List`, and `kind: ConfigMapList` whose items need not say what they are.
-void unfold(Document document, std::vector<Document>& out) {
+/// `lines`: where its items begin, as far as that is known; an item's line is then its own.
+void unfold(Document document, const std::vector<std::size_t>& lines, std::vector<Document>& out) {
     const auto kind = text_at(document.object, "kind");
     if (!kind.ends_with("List") || !at_path(document.object, "items").is_array()) {
         out.push_back(std::move(document));
         return;
     }
     const auto of = kind.substr(0, kind.size() - 4), version = text_at(document.object, "apiVersion");
+    std::size_t number = 0;
     for (auto& item : document.object["items"]) {
+        const auto line = number < lines.size() ? static_cast<int>(lines[number]) : document.line;
+        ++number;
         if (item.is_object() && !of.empty() && text_at(item, "kind").empty() && text_at(item, "apiVersion").empty()) {
             item["kind"] = of;
             item["apiVersion"] = version;
         }
-        unfold({.object = std::move(item), .file = document.file, .index = document.index, .line = document.line}, out);
+        unfold({.object = std::move(item), .file = document.file, .index = document.index, .line = line}, {}, out);
     }
 }
 
@@ -684,7 +719,7 @@ Result<std::vector<Document>> parse_documents(std::string_view bytes, const std:
         const auto line = static_cast<int>(read.line);
         if (!read.object.is_object())
             return fail(fmt::format("{}: document {} (line {}): a resource object is needed, with apiVersion, kind and metadata", file, index, line));
-        unfold({.object = std::move(read.object), .file = file, .index = index, .line = line}, out);
+        unfold({.object = std::move(read.object), .file = file, .index = index, .line = line}, read.item_lines, out);
         return {};
     };
     for (const auto& part : parts_of(*text)) {

@@ -300,6 +300,46 @@ TEST(ApiServer, requests_of_any_size_and_shape_get_an_answer) {
     }
 }
 
+// kubectl 1.31 and later ask for a WebSocket first, and take SPDY where the upgrade is refused (client-go, FallbackDialer). What they,
+// or somebody hostile, send as frames behind that is no request, whatever its form (RFC 6455 section 5).
+TEST(ApiServer, frames_of_a_websocket_port_forward_are_refused_and_hold_nothing_up) {
+    ApiServer api;
+    api.registry->create(*resources::find_kind("v1", "Pod"), "default", {{"metadata", {{"name", "p"}}}, {"spec", {{"containers", Json::array({{{"name", "c"}}})}}}}).value();
+    const std::string upgrade = "GET /api/v1/namespaces/default/pods/p/portforward HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                                "Sec-WebSocket-Protocol: SPDY/3.1+portforward.k8s.io\r\n\r\n";
+    auto frame = [](int first, std::uint64_t length, bool masked, const std::string& content) {
+        std::string out(1, static_cast<char>(first));
+        const auto mask = masked ? 0x80 : 0;
+        out += static_cast<char>(mask | (length < 126 ? static_cast<int>(length) : length < 65'536 ? 126 : 127));
+        if (length >= 126)
+            for (int at = length < 65'536 ? 8 : 56; at >= 0; at -= 8) out += static_cast<char>(length >> at);
+        return out + (masked ? "abcd" : "") + content;
+    };
+    const std::pair<const char*, std::string> cases[] = {
+        {"nothing", ""},
+        {"a frame that is not masked", frame(0x82, 5, false, "hello")},
+        {"an opcode that is reserved", frame(0x8f, 5, true, "hello")},
+        {"reserved bits", frame(0xf2, 5, true, "hello")},
+        {"a length beyond all numbers", frame(0x82, UINT64_MAX, true, std::string(1000, 'x'))},
+        {"the longest frame that is begun", frame(0x82, INT64_MAX, true, std::string(200'000, '\xff'))},
+        {"a fragment without a beginning", frame(0x00, 5, true, "hello")},
+        {"fragments without end", [&] { std::string out; for (int i = 0; i < 20'000; ++i) out += frame(i == 0 ? 0x02 : 0x00, 1, true, "x"); return out; }()},
+        {"a ping that is too long", frame(0x89, 126, true, std::string(126, 'x'))},
+        {"a close without a code", frame(0x88, 1, true, "x")},
+        {"a close with a code that may not be sent", frame(0x88, 2, true, "\x03\xed")},
+        {"a close with a reason that is no text", frame(0x88, 4, true, "\x03\xe8\xff\xff")},
+    };
+    for (const auto& [what, frames] : cases) {
+        SCOPED_TRACE(what);
+        const auto answer = Wire(api.port, &api.pki.admin).say(upgrade + frames).hear();
+        EXPECT_TRUE(answer.starts_with("HTTP/1.1 400")) << answer.substr(0, 300);
+        EXPECT_NE(answer.find("SPDY/3.1"), std::string::npos) << answer.substr(0, 600);
+        EXPECT_EQ(answer.find(" 101 "), std::string::npos);
+        EXPECT_LT(answer.size(), 4096u);
+    }
+    EXPECT_TRUE(Wire(api.port, &api.pki.admin).say("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").hear().starts_with("HTTP/1.1 200")) << "it serves on";
+}
+
 TEST(PageServer, requests_of_any_size_and_shape_get_an_answer) {
     api::PageServer pages([](const std::string&) { return api::Reply{.content_type = "text/plain", .body = "page"}; });
     int port = 0;

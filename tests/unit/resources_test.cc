@@ -44,6 +44,23 @@ TEST(Yaml, documents_types_and_faults) {
     EXPECT_NE(resources::parse_documents("a: 1\na: 2\n", "f.yaml").error().message.find("\"a\" is given twice"), std::string::npos);
 }
 
+// A List is one document, and a fault in it is found by the line of its item, in YAML and JSON, with aliases and comments between.
+TEST(Yaml, an_item_of_a_list_is_named_by_its_own_line) {
+    const std::string item = "apiVersion: v1, kind: ConfigMap, metadata: {name: ";
+    const std::string yaml = "# c\nkind: List\napiVersion: v1\nmetadata: {items: [1, 2]}\nitems:\n- {" + item + "a}}\n\n# c\n- &b\n  " + "apiVersion: v1\n  kind: ConfigMap\n  metadata:\n    name: b\n- {" + item + "c}, data: [wrong]}\n---\n{" + item + "d}}\n";
+    auto lines_of = [](const std::string& text) {
+        const auto documents = resources::parse_documents(text, "f");
+        std::vector<int> out;
+        if (documents)
+            for (const auto& document : *documents) out.push_back(document.line);
+        return out;
+    };
+    EXPECT_EQ(lines_of(yaml), (std::vector<int>{6, 9, 14, 16}));
+    EXPECT_EQ(client::validate_documents(resources::parse_documents(yaml, "f.yaml").value()), std::vector<std::string>{"f.yaml: document 1 (line 14): data: Invalid value: [\"wrong\"]: must be of type object, not array"});
+    const std::string json = "{\"kind\": \"List\", \"metadata\": {\"items\": [{}, {}]},\n \"items\": [\n  {\"kind\": \"a\", \"items\": [{}]},\n\n  {\"kind\": \"b\"}, {\"kind\":\n \"c\"}\n ], \"apiVersion\": \"v1\"}";
+    EXPECT_EQ(lines_of(json), (std::vector<int>{3, 5, 5}));
+}
+
 TEST(Yaml, bytes_that_are_no_text_are_refused_by_line) {
     // Found by fuzz_manifest: such a text was taken and thrown over when it was written again.
     for (const char* text : {"a: 1\nb: \"x\xff\"\n", "a: 1\n\xc3\x28: x\n", "a: 1\nb: \"\\ud800\"\n"}) {
@@ -363,6 +380,54 @@ TEST(EarlierVersions, of_microsofts_samples_are_kept_as_v1) {
     const auto about = call("GET", "/apis/mqttbroker.iotoperations.azure.com");
     EXPECT_EQ(text_at(about, "preferredVersion.version"), "v1");
     EXPECT_EQ(about["versions"].size(), 3u);
+}
+
+// Whatever way a patch is written, it means the version that its path names.
+TEST(EarlierVersions, a_json_patch_is_of_the_version_of_its_path) {
+    Client call;
+    const auto media = "application/json-patch+json";
+    call("POST", place("v1", "brokers"), old_object("v1", "Broker", "default", {{"diskBackedMessageBuffer", {{"maxSize", "1G"}}}}));
+    ASSERT_EQ(call.status, 201);
+    for (const char* version : {"v1beta1", "v1beta2"}) {
+        SCOPED_TRACE(version);
+        auto op = [&](const char* what, const char* path, Json value) { return Json{{"op", what}, {"path", path}, {"value", std::move(value)}}; };
+        const auto api = std::string("mqttbroker.iotoperations.azure.com/") + version;
+        const auto done = call("PATCH", place(version, "brokers", "default"), Json::array({op("test", "/apiVersion", api), op("add", "/spec/diskBackedMessageBufferSettings", {{"maxSize", version}}), op("add", "/spec/encryptInternalTraffic", false)}), media);
+        EXPECT_EQ(call.status, 422) << "its value is judged as that of the field of today: " << done.dump();
+        EXPECT_NE(text_at(done, "message").find("spec.diskBackedMessageBuffer.maxSize"), std::string::npos) << done.dump();
+        call("PATCH", place(version, "brokers", "default"), Json::array({op("add", "/spec/diskBackedMessageBufferSettings", {{"maxSize", "2G"}}), op("add", "/spec/encryptInternalTraffic", false)}), media);
+        ASSERT_EQ(call.status, 200);
+        EXPECT_TRUE(call.warned("spec.encryptInternalTraffic: deprecated; use spec.advanced.encryptInternalTraffic"));
+        const auto kept = call("GET", place("v1", "brokers", "default"));
+        EXPECT_EQ(text_at(kept, "apiVersion"), "mqttbroker.iotoperations.azure.com/v1");
+        EXPECT_EQ(text_at(kept, "spec.diskBackedMessageBuffer.maxSize"), "2G") << "what was just written counts";
+        EXPECT_EQ(text_at(kept, "spec.advanced.encryptInternalTraffic"), "Disabled");
+        call("PATCH", place(version, "brokers", "default"), Json::array({op("replace", "/spec/diskBackedMessageBuffer/maxSize", "1G")}), media);
+        EXPECT_EQ(call.status, 200);
+        call("PATCH", place(version, "brokers", "default"), Json::array({op("replace", "/metadata/resourceVersion", "1")}), media);
+        EXPECT_EQ(call.status, 409) << "a version that is named is asked for";
+        call("PATCH", place(version, "brokers", "nobody"), Json::array(), media);
+        EXPECT_EQ(call.status, 404);
+        call("PATCH", place(version, "brokers", "default"), Json::array({op("replace", "/spec/nothing", 1)}), media);
+        EXPECT_EQ(call.status, 422);
+    }
+    const Json port = {{"port", 8883}, {"tls", {{"manual", {{"secretName", "s"}}}}}};
+    call("POST", place("v1", "brokerlisteners"), old_object("v1", "BrokerListener", "lan", {{"brokerRef", "default"}, {"ports", Json::array({{{"port", 1883}}})}}));
+    call("PATCH", place("v1beta1", "brokerlisteners", "lan"), Json::array({{{"op", "add"}, {"path", "/spec/ports/-"}, {"value", port}}}), media);
+    ASSERT_EQ(call.status, 200);
+    EXPECT_EQ(text_at(call("GET", place("v1", "brokerlisteners", "lan"))["spec"]["ports"][1], "tls.manual.secretRef"), "s");
+}
+
+// Attributes that stood in a Secret are not left out in silence: rules by attributes would let in whom they should not, or nobody.
+TEST(EarlierVersions, attributes_in_a_secret_are_refused_with_what_to_write) {
+    Client call;
+    const Json method = {{"method", "x509Credentials"}, {"x509Credentials", {{"trustedClientCaCert", "client-ca"}, {"attributes", {{"secretName", "x509-attributes"}}}}}};
+    for (const char* name : {"x509Credentials", "x509"}) {
+        Json one = {{"method", "X509"}, {name, method["x509Credentials"]}};
+        const auto answer = call("POST", place("v1beta1", "brokerauthentications"), old_object("v1beta1", "BrokerAuthentication", "a", {{"authenticationMethods", Json::array({one})}}));
+        EXPECT_EQ(call.status, 422);
+        EXPECT_NE(text_at(answer, "message").find("spec.authenticationMethods[0].x509Settings.attributes.secretName: cannot be carried over: write what Secret \"x509-attributes\" has"), std::string::npos) << answer.dump();
+    }
 }
 
 TEST(Warnings, tell_what_has_less_effect_than_it_says) {
