@@ -106,7 +106,7 @@ class Examiner {
     void authentication(const std::string& name) {
         const auto made = security_.authenticator(space_, name);
         if (!made.fault.empty())
-            made.lacks_source ? note(made.fault + " (not in these files)") : fault(made.fault);
+            made.lacks_source && made.only_lacks ? note(made.fault + " (not in these files)") : fault(made.fault);
         for (const auto& warning : made.warnings) note(warning);
         std::vector<control::WayIn> quiet;
         for (const auto& way : made.ways) {

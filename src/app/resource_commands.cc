@@ -369,7 +369,7 @@ int apply(const ResourceOptions& options) {
     for (const auto& document : *documents) {
         const auto result = client::apply_document(*connected, kinds, document, how);
         status |= report(result);
-        if (result.is_conflict && how.server_side) std::cerr << "  --force-conflicts takes the fields over; leaving them out of the file gives them up\n";
+        if (result.refusal == client::Refusal::owned && how.server_side) std::cerr << "  --force-conflicts takes the fields over; leaving them out of the file gives them up\n";
     }
     return status;
 }

@@ -193,6 +193,14 @@ class TokenKeyReader {
     control::TokenKeys known_;
 };
 
+/// The files and folders that are followed, for a person; the first few.
+std::string followed_text(const RunOptions& options) {
+    constexpr std::size_t told_max = 3;
+    auto out = (fs::path(options.data_folder) / "manifests").string();
+    for (std::size_t i = 0; i < options.files.size() && i < told_max; ++i) out += ", " + options.files[i];
+    return options.files.size() > told_max ? out + ", ..." : out;
+}
+
 /// How the followed files stand, for those who ask from other threads.
 class FollowBoard {
   public:
@@ -355,10 +363,12 @@ int run(const RunOptions& options) {
     control::LocalObjects objects(**registry);
     const auto latest_wall_ms = control::latest_report_ms(objects);
     if (options.with_broker) control::forget_former_run(objects, control::just_started, true);
-    RunHealth health(**registry);
+    const auto reread = fmt::format("kill -HUP {}", getpid());
+    RunHealth health(**registry, reread);
     health.certificates(keeper.facts(wall_ms()));
     control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; }, place_in(data));
     if (options.with_broker) controller.use(health.board());
+    controller.say_again(fmt::format("what the followed files ({}) have comes back with: {}", followed_text(options), reread));
     control::CertificateControllers certificates(objects);
     FollowBoard follow_board;
     control::Housekeeper housekeeper(
@@ -427,7 +437,7 @@ int run(const RunOptions& options) {
         const auto source = files.front() == "-" ? files.front() : fs::absolute(files.front()).string();
         connections.push_back(std::make_unique<client::Client>(*access));
         auto follower = std::make_unique<client::FileFollower>(*connections.back(), std::make_unique<client::DiskFiles>(files),
-                                                               client::FileFollower::Options{.source = source, .name_space = access->name_space, .may_be_empty = may_be_empty, .now_ms = monotonic_ms, .wall_ms = wall_ms});
+                                                               client::FileFollower::Options{.source = source, .name_space = access->name_space, .may_be_empty = may_be_empty, .reread = reread, .now_ms = monotonic_ms, .wall_ms = wall_ms});
         follower->on_state([&follow_board, &health, source](const client::FollowState& state) {
             follow_board.put(source, state);
             health.manifests(source, state);
@@ -458,6 +468,7 @@ int run(const RunOptions& options) {
     std::atomic<bool> stopping{false}, read_again{false};
     std::vector<std::thread> following;
     control::Watchdog watchdog(health.board(), {.facts = [&] {
+                                                    health.look_for_deleted();
                                                     auto facts = health.facts();
                                                     if (options.with_broker) controller.add_to(facts);
                                                     return facts;

@@ -1,7 +1,6 @@
 #include "app/run_health.h"
 
 #include <algorithm>
-#include <cctype>
 #include <filesystem>
 #include <set>
 
@@ -9,7 +8,9 @@
 
 #include "app/commands.h"
 #include "base/clock.h"
+#include "base/shell.h"
 #include "io/socket.h"
+#include "resources/versions.h"
 
 namespace penstock::app {
 
@@ -20,17 +21,8 @@ namespace {
 constexpr int look_ms = 100;
 constexpr std::int64_t announce_ms = 5000;
 
-/// A path as a shell takes it for one word.
-std::string shell_quoted(const std::string& text) {
-    constexpr std::string_view plain = "/._-+:@%,";
-    if (std::ranges::all_of(text, [&](char c) {
-            return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
-                   plain.find(c) != std::string_view::npos;
-        }))
-        return text;
-    std::string out = "'";
-    for (const char c : text) out += c == '\'' ? "'\\''" : std::string(1, c);
-    return out + "'";
+std::string object_name(const client::FollowedObject& object) {
+    return fmt::format("{} {}{}{}", object.kind, object.name_space, object.name_space.empty() ? "" : "/", object.name);
 }
 }  // namespace
 
@@ -54,16 +46,49 @@ void RunHealth::manifests(const std::string& source, const client::FollowState& 
     {
         const std::lock_guard lock(guard_);
         if (in_force) in_force_.insert(source);
+        followed_[source] = in_force || state.phase == client::FollowState::Phase::refused ? state.objects : nullptr;
+        looked_at_ = 0;
         const bool nothing = !in_force && !held && !in_force_.contains(source);
         if (nothing) waiting_[source] = state.why;
         else waiting_.erase(source);
         if (!in_force)
             findings.push_back({.severity = nothing ? Severity::unavailable : Severity::degraded, .subject = "manifests",
-                                .reason = nothing ? "ManifestNotInForce" : waits ? "ManifestWaits" : "ManifestRefused",
+                                .reason = nothing ? control::Reason("ManifestNotInForce") : waits ? control::Reason("ManifestWaits") : control::Reason("ManifestRefused"),
                                 .what = fmt::format("{}: {}", nothing ? "nothing of the manifests is in force" : "the manifests are not in force as they stand; what was applied before stays", state.why),
-                                .cure = waits ? "" : fmt::format("correct it (penstock validate -f {}); the files are read again when they change", source)});
+                                .cure = state.cure});
     }
     board_.put("manifests " + source, std::move(findings), monotonic_ms(), wall_ms());
+}
+
+void RunHealth::look_for_deleted() {
+    std::map<std::string, std::shared_ptr<const std::vector<client::FollowedObject>>> followed;
+    const auto now_at = registry_.version();
+    {
+        const std::lock_guard lock(guard_);
+        if (looked_at_ == now_at) return;
+        looked_at_ = now_at;
+        followed = followed_;
+    }
+    std::map<std::pair<std::string, std::string>, const resources::Kind*> kinds;
+    for (const auto* kind : registry_.kinds()) kinds[{kind->api_version(), kind->kind}] = kind;
+    std::vector<control::Finding> findings;
+    for (const auto& [source, objects] : followed) {
+        if (objects == nullptr) continue;
+        std::size_t gone = 0;
+        const client::FollowedObject* first = nullptr;
+        for (const auto& object : *objects) {
+            const auto kind = kinds.find({object.api_version, object.kind});
+            const auto* known = kind != kinds.end() ? kind->second : resources::find_kind(object.api_version, object.kind);
+            if (known != nullptr && registry_.get(resources::kept_kind(*known), object.name_space, object.name)) continue;
+            if (gone++ == 0) first = &object;
+        }
+        if (gone == 0) continue;
+        const auto name = object_name(*first);
+        findings.push_back({.severity = Severity::degraded, .subject = "manifests", .reason = "ManifestObjectsDeleted",
+                            .what = fmt::format("{}{} of {} {} deleted by somebody, and the files still have {}", name, gone > 1 ? fmt::format(" and {} more", gone - 1) : "", first->file, gone > 1 ? "were" : "was", gone > 1 ? "them" : "it"),
+                            .cure = fmt::format("have the files applied again with: {}; or take {} out of {}", reread_, gone > 1 ? "them" : "it", shell_quoted(first->file))});
+    }
+    board_.put("manifests that were applied", std::move(findings), monotonic_ms(), wall_ms());
 }
 
 std::string RunHealth::never_in_force() const {
@@ -77,9 +102,9 @@ void RunHealth::certificates(const std::vector<api::OwnCertificate>& facts) {
         if (one.name == "service-account-key") continue;   // see token_keys()
         const auto what = fmt::format("certificate {} of the resource API (pki/{})", one.name, one.where);
         if (one.name == "ca" || one.name == "server" || one.name == "admin")
-            for (auto& finding : control::findings_of_certificate(what, one.not_after_ms, wall_ms(), one.fault.empty() ? "penstock pki list says what keeps it from being renewed" : one.fault)) findings.push_back(std::move(finding));
+            for (auto& finding : control::findings_of_certificate(what, one.not_after_ms, wall_ms(), "see what keeps it from being renewed with: penstock pki list")) findings.push_back(std::move(finding));
         if (!one.fault.empty())
-            findings.push_back({.severity = Severity::degraded, .subject = "resource API", .reason = "CertificateFault", .what = fmt::format("{}: {}", what, one.fault), .cure = ""});
+            findings.push_back({.severity = Severity::degraded, .subject = "resource API", .reason = "CertificateFault", .what = fmt::format("{}: {}", what, one.fault), .cure = "see each of them with: penstock pki list; they are looked at again with: " + reread_});
     }
     board_.put("resource API", std::move(findings), monotonic_ms(), wall_ms());
 }

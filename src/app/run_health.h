@@ -2,6 +2,7 @@
 #include <atomic>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
@@ -19,7 +20,8 @@ namespace penstock::app {
 /// Core: any thread.
 class RunHealth {
   public:
-    explicit RunHealth(registry::Registry& registry) : registry_(registry) {}
+    /// `reread`: the command that has followed files applied again, for a person.
+    RunHealth(registry::Registry& registry, std::string reread) : registry_(registry), reread_(std::move(reread)) {}
     [[nodiscard]] control::HealthBoard& board() noexcept { return board_; }
     /// How the files of a follower stand; `source`: client::FileFollower::Options::source.
     void manifests(const std::string& source, const client::FollowState& state);
@@ -29,6 +31,8 @@ class RunHealth {
     void certificates(const std::vector<api::OwnCertificate>& facts);
     /// The keys of service-account tokens; `fault` empty: they could be read.
     void token_keys(const std::string& fault);
+    /// Looks whether what files made is still there: somebody may have deleted it, and nothing in the files changes then.
+    void look_for_deleted();
     /// Facts of the process but for its workers.
     control::ProcessFacts facts() const;
 
@@ -36,10 +40,13 @@ class RunHealth {
     bool holds_objects_of(const std::string& source) const;
 
     registry::Registry& registry_;
+    const std::string reread_;
     control::HealthBoard board_;
     mutable std::mutex guard_;           ///< all below
     std::set<std::string> in_force_;     ///< followers (by their source) whose files were applied as a whole by this process
     std::map<std::string, std::string> waiting_;   ///< by follower: why nothing of its files is in force
+    std::map<std::string, std::shared_ptr<const std::vector<client::FollowedObject>>> followed_;   ///< by follower
+    std::uint64_t looked_at_ = 0;        ///< the registry's version at the last look for what was deleted
     std::string token_keys_fault_;
 };
 

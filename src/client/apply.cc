@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "base/shell.h"
 #include "base/text.h"
 #include "client/manifest_files.h"
 #include "resources/text_rules.h"
@@ -64,6 +65,42 @@ Result<std::vector<resources::Document>> read_manifests(const std::string& path)
 
 std::string place_of(const resources::Document& d) {
     return fmt::format("{}: document {} (line {})", d.file, d.index, d.line);
+}
+
+Refusal refusal_of(const Response& response) {
+    const auto message = response.message();
+    const auto reason = text_at(response.body, "reason");
+    switch (response.status) {
+        case 403: return Refusal::forbidden;
+        case 404: return text_at(response.body, "details.kind") == "namespaces" ? Refusal::no_namespace : Refusal::unknown_kind;
+        case 409: return message.starts_with("Apply failed") ? Refusal::owned : Refusal::raced;
+        case 413: return Refusal::too_large;
+        case 507: return message.starts_with("the registry is full") ? Refusal::full : Refusal::no_space;
+        default: break;
+    }
+    return response.status == 408 || response.status == 429 || response.status >= 500 ? Refusal::busy : Refusal::faulty;
+}
+
+std::string cure_of(Refusal refusal, const std::string& file, const std::string& name_space, const std::string& manager, const std::string& reread) {
+    constexpr const char* by_itself = "it is tried again by itself";
+    const bool is_stream = file == "-" || file == "standard input";
+    const auto name = is_stream ? std::string("-") : shell_quoted(file);
+    const auto where = is_stream ? std::string("in what is piped in (standard input is read once, so it is piped in anew at the next start)") : fmt::format("in {}", name);
+    const auto then = is_stream ? std::string() : fmt::format("; it is read again when it changes{}", reread.empty() ? "" : ", or with: " + reread);
+    switch (refusal) {
+        case Refusal::none: return {};
+        case Refusal::faulty: return fmt::format("correct it {}; the API says what it would take with: penstock apply --server-side --dry-run -f {}{}", where, name, then);
+        case Refusal::unknown_kind: return fmt::format("correct apiVersion and kind {}, or have its definition among the files; what is served is shown by: penstock api-resources{}", where, then);
+        case Refusal::owned: return fmt::format("take the fields out {}, or give them to the files with: penstock apply --server-side --force-conflicts --field-manager {} -f {}", where, manager, name);
+        case Refusal::raced: return fmt::format("somebody else wrote it at the same moment; {}", by_itself);
+        case Refusal::no_namespace: return fmt::format("make its namespace with: kubectl create namespace {}; {}", shell_quoted(name_space), by_itself);
+        case Refusal::forbidden: return fmt::format("see whether its namespace goes away with: kubectl get namespace {}; {}", shell_quoted(name_space), by_itself);
+        case Refusal::too_large: return fmt::format("make it smaller {}{}", where, then);
+        case Refusal::full: return fmt::format("delete what is not needed any more (see what there is with: kubectl get configmap,secret -A); {}", by_itself);
+        case Refusal::no_space: return fmt::format("make room on the disk of the data folder (df -h); {}", by_itself);
+        case Refusal::busy: return fmt::format("{}; see how the API is with: kubectl get --raw /readyz", by_itself);
+    }
+    return {};
 }
 
 int rank_of(const resources::Document& document) {
@@ -156,7 +193,7 @@ std::vector<std::string> validate_documents(const std::vector<resources::Documen
 
 Applied apply_document(Transport& client, Kinds& kinds, const resources::Document& document, const ApplyOptions& options) {
     const auto kind = kinds.of_object(document.object);
-    if (!kind) return {.what = place_of(document), .error = kind.error().message};
+    if (!kind) return {.what = place_of(document), .error = kind.error().message, .refusal = Refusal::unknown_kind};
     const auto& k = **kind;
     auto wanted = document.object;
     const auto name = text_at(wanted, "metadata.name");
@@ -164,19 +201,21 @@ Applied apply_document(Transport& client, Kinds& kinds, const resources::Documen
     if (name.empty()) {
         out.what = place_of(document);
         out.error = "metadata.name: Required value";
+        out.refusal = Refusal::faulty;
         return out;
     }
     const auto space = k.namespaced ? text_at(wanted, "metadata.namespace", options.name_space) : std::string();
     for (const auto& [field, text] : {std::pair{"name", &name}, std::pair{"namespace", &space}}) {
         if (text->size() <= name_max) continue;   // in the path of a request it would be quoted whole
         out.error = fmt::format("{}: metadata.{}: Invalid value: \"{}\": at most {} bytes", place_of(document), field, resources::shortened(*text), name_max);
+        out.refusal = Refusal::faulty;
         return out;
     }
     if (k.namespaced) wanted["metadata"]["namespace"] = space;
     const std::string query = fmt::format("?fieldManager={}&fieldValidation=Strict{}", options.manager, options.dry_run ? "&dryRun=All" : "");
     auto refuse = [&](const Result<Response>& r) {
         out.error = fmt::format("{}: {}", place_of(document), r ? r->message() : r.error().message);
-        out.is_conflict = r && r->status == 409;
+        out.refusal = r ? refusal_of(*r) : Refusal::busy;
         return out;
     };
     const auto target = path_of(k, space, name);

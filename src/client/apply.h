@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -15,11 +16,30 @@ resources::Json three_way_patch(const resources::Json& last, const resources::Js
 /// Reads `path`: a file, a directory (its *.yaml, *.yml and *.json in order of name, without those that begin with a dot), or `-` for standard input.
 Result<std::vector<resources::Document>> read_manifests(const std::string& path);
 
+/// Why a document was not taken, as far as what can be done about it differs.
+enum class Refusal : std::uint8_t {
+    none,
+    faulty,                              ///< it is not as it must be: to be corrected
+    unknown_kind,                        ///< the API has no such kind
+    owned,                               ///< others own fields of it
+    raced,                               ///< somebody else wrote at the same moment
+    no_namespace,                        ///< its namespace is not there
+    forbidden,                           ///< the caller may not, or its namespace goes away
+    too_large,
+    full,                                ///< all objects together may not have more bytes
+    no_space,                            ///< the API's disk is full
+    busy,                                ///< the API cannot do it now
+};
+Refusal refusal_of(const Response& response);
+/// What a person does about it, with commands as they are typed. `file`: as Document::file has it; `name_space`: of the document;
+/// `reread`: the command that has files read again.
+std::string cure_of(Refusal refusal, const std::string& file, const std::string& name_space, const std::string& manager, const std::string& reread);
+
 struct Applied {
     std::string what;                    ///< `brokerlistener.mqttbroker.iotoperations.azure.com/plant`
     std::string outcome;                 ///< created, configured, unchanged, deleted
     std::string error;                   ///< not empty: refused
-    bool is_conflict = false;            ///< refused because others own fields
+    Refusal refusal = Refusal::none;
     resources::Json object;              ///< as it is now
 };
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "base/shell.h"
 #include "base/text.h"
 
 namespace penstock::client {
@@ -16,6 +17,12 @@ using resources::text_at;
 namespace {
 
 constexpr std::int64_t step_ms = 500, begin_step_ms = 50;
+
+/// Of a document that its own kind refuses, without a server.
+std::string cure_of_fault(const std::string& file, const std::string& reread) {
+    if (file == "-") return "correct what is piped in (penstock validate -f - says what is wrong): standard input is read once, so it is piped in anew at the next start";
+    return fmt::format("correct it ({} says what is wrong); it is read again when it changes{}", "penstock validate -f " + shell_quoted(file), reread.empty() ? "" : ", or with: " + reread);
+}
 
 /// True when `after` lacks a member or an item that `before` has: what a file looks like of which only the beginning is written.
 bool lacks_something(const Json& before, const Json& after) {
@@ -53,6 +60,7 @@ FileFollower::FileFollower(Transport& transport, std::unique_ptr<ManifestFiles> 
 const FollowState& FileFollower::step() {
     auto next = decide(options_.now_ms());
     next.was_applied |= state_.was_applied;
+    if (next.objects == nullptr) next.objects = state_.objects;
     if (next != state_) {
         state_ = std::move(next);
         tell(state_);
@@ -83,10 +91,10 @@ void FileFollower::tell(const FollowState& state) {
         log::error("app", "{} fault{} in the manifests; the running configuration stays as it was", state.faults.size(), state.faults.size() == 1 ? "" : "s");
     }
     if (state.phase == FollowState::Phase::refused)
-        for (const auto& fault : state.faults) log::error("app", "manifest refused: {}", fault);
+        for (const auto& fault : state.faults) log::error("app", "manifest refused: {}{}", fault, &fault == state.faults.data() && !state.cure.empty() ? "; " + state.cure : "");
 }
 
-FollowState FileFollower::waiting(std::string why) { return {.phase = FollowState::Phase::waiting, .why = std::move(why)}; }
+FollowState FileFollower::waiting(std::string why, std::string cure) { return {.phase = FollowState::Phase::waiting, .why = std::move(why), .cure = std::move(cure)}; }
 
 void FileFollower::notice(Look look, std::int64_t now) {
     if (seen_ && *seen_ == look) return;
@@ -112,7 +120,7 @@ FollowState FileFollower::decide(std::int64_t now) {
     constexpr const char* cut = "a file does not end with a line's end and may be half written";
     if (ends_early_) needed_ms = std::max(needed_ms, cut_ms);
     if (now - changed_at_ms_ < needed_ms) return waiting(cut);
-    if (!faults_.empty()) return {.phase = FollowState::Phase::faulty, .why = faults_.front(), .faults = faults_};
+    if (!faults_.empty()) return {.phase = FollowState::Phase::faulty, .why = faults_.front(), .faults = faults_, .cure = cure_of_fault(faulty_file_, options_.reread)};
     if (!lost_)
         if (auto found = find_losses(); !found) return waiting(found.error().message);
     if (now - content_since_ms_ < lost_needs_ms_) return waiting(fmt::format("{}; that takes effect when the files stay so for {} s", *lost_, lost_needs_ms_ / 1000));
@@ -123,9 +131,9 @@ FollowState FileFollower::decide(std::int64_t now) {
 /// Why the files cannot be taken for whole, if so; else how long they must have been unchanged.
 std::optional<FollowState> FileFollower::not_whole(std::int64_t now, std::int64_t& needed_ms) {
     for (const auto& source : *seen_)
-        if (!source.fault.empty()) return waiting(fmt::format("{}; nothing that came from the files is deleted until it is back", source.fault));
+        if (!source.fault.empty()) return waiting(fmt::format("{}; nothing that came from the files is deleted until it is back", source.fault), fmt::format("see what is there with: ls -ld {}; it is looked at again by itself", shell_quoted(source.path)));
     for (const auto& source : *seen_)
-        if (source.is_folder && source.files.empty() && !options_.may_be_empty) return waiting(fmt::format("{}: no .yaml, .yml or .json file in it; nothing that came from it is deleted", source.path));
+        if (source.is_folder && source.files.empty() && !options_.may_be_empty) return waiting(fmt::format("{}: no .yaml, .yml or .json file in it; nothing that came from it is deleted", source.path), fmt::format("put a manifest into the folder; see what is in it with: ls -la {}", shell_quoted(source.path)));
     bool is_known_whole = true;
     for (const auto& source : *seen_)
         for (const auto& file : source.files) {
@@ -149,7 +157,7 @@ std::optional<FollowState> FileFollower::read(std::int64_t now) {
     for (const auto& source : *seen_)
         for (const auto& file : source.files) {
             const auto text = files_->read(file.path);
-            if (!text) return waiting(fmt::format("{}; nothing that came from the files is deleted until it can be read", text.error().message));
+            if (!text) return waiting(fmt::format("{}; nothing that came from the files is deleted until it can be read", text.error().message), fmt::format("see who may read it with: ls -l {}", shell_quoted(file.path)));
             bytes += text->size();
             content = content * 31 + std::hash<std::string>{}(file.path) * 7 + std::hash<std::string>{}(*text);
             if (bytes > manifests_bytes_max)
@@ -157,18 +165,26 @@ std::optional<FollowState> FileFollower::read(std::int64_t now) {
                     .phase = FollowState::Phase::faulty,
                     .why = fmt::format("the files are larger than {} bytes together", manifests_bytes_max),
                     .faults = {fmt::format("{}: the files are larger than {} bytes together", file.path,
-                                           manifests_bytes_max)}};
+                                           manifests_bytes_max)},
+                    .cure = "move what is not needed out of them; see how large they are with: du -ch " + shell_quoted(source.path)};
             ends_early |= !text->empty() && text->back() != '\n' && !had(applied_, file);
             auto some = resources::parse_documents(*text, file.path);
             if (some) std::ranges::move(*some, std::back_inserter(documents));
-            else faults_.push_back(some.error().message);
+            else {
+                if (faults_.empty()) faulty_file_ = file.path;
+                faults_.push_back(some.error().message);
+            }
         }
     // Files that changed while they were read may be of two states that never were together.
     if (auto again = files_->look(); again != *seen_) {
         notice(std::move(again), now);
         return waiting("they changed while they were read");
     }
-    if (faults_.empty()) faults_ = validate_documents(documents, true);
+    if (faults_.empty()) {
+        faults_ = validate_documents(documents, true);
+        const auto first = std::ranges::find_if(documents, [&](const auto& document) { return !faults_.empty() && faults_.front().starts_with(place_of(document)); });
+        if (first != documents.end()) faulty_file_ = first->file;
+    }
     if (faults_.size() > resources::faults_max) {
         const auto more = faults_.size() - resources::faults_max;
         faults_.resize(resources::faults_max);
@@ -212,6 +228,8 @@ Result<void> FileFollower::find_losses() {
 
 FollowState FileFollower::apply(std::int64_t now) {
     std::vector<std::string> refusals;
+    std::string cure;
+    auto held = std::make_shared<std::vector<FollowedObject>>();
     std::map<std::string, Json> taken;
     for (const auto& document : *documents_) taken[key_of(document.object)] = document.object;
     // What left the files goes first: a port or service type may have moved to another listener.
@@ -220,31 +238,37 @@ FollowState FileFollower::apply(std::int64_t now) {
             if (taken.contains(key)) continue;
             const auto removed = transport_.request("DELETE", object.target);
             if (removed && (removed->ok() || removed->status == 404)) log::info("app", "{} deleted, it left the manifests", object.label);
-            else refusals.push_back(fmt::format("{} left the manifests and cannot be deleted: {}", object.label, removed ? removed->message() : removed.error().message));
+            else {
+                refusals.push_back(fmt::format("{} left the manifests and cannot be deleted: {}", object.label, removed ? removed->message() : removed.error().message));
+                // Deleting needs no room of its own, and nothing in the files is to be corrected.
+                if (cure.empty()) cure = cure_of(removed && refusal_of(*removed) == Refusal::no_space ? Refusal::no_space : Refusal::busy, "", "", manager, options_.reread);
+            }
         }
     } else {
         refusals.push_back(fmt::format("what left the manifests is not deleted yet: {}", present.error().message));
+        cure = cure_of(Refusal::busy, "", "", manager, options_.reread);
     }
     bool any_taken = documents_->empty();
     for (const auto& document : *documents_) {
         const auto before = refusals.size();
-        apply_one(document, refusals);
+        apply_one(document, refusals, cure, *held);
         any_taken |= refusals.size() == before;
     }
     applied_ = seen_;
     in_force_ = std::move(taken);
     if (refusals.empty()) {
         retry_at_ms_ = retry_ms_ = 0;
-        return {.phase = FollowState::Phase::applied, .why = {}, .faults = {}, .was_applied = true};
+        return {.phase = FollowState::Phase::applied, .why = {}, .faults = {}, .cure = {}, .was_applied = true, .objects = std::move(held)};
     }
     // What stood in the way may go: a namespace may come, a disk get room, an owner give a field back.
     retry_ms_ = retry_ms_ == 0 ? first_retry_ms : std::min(2 * retry_ms_, longest_retry_ms);
     retry_at_ms_ = now + retry_ms_;
     auto why = refusals.front();
-    return {.phase = FollowState::Phase::refused, .why = std::move(why), .faults = std::move(refusals), .was_applied = any_taken};
+    return {.phase = FollowState::Phase::refused, .why = std::move(why), .faults = std::move(refusals), .cure = std::move(cure), .was_applied = any_taken, .objects = std::move(held)};
 }
 
-void FileFollower::apply_one(const resources::Document& document, std::vector<std::string>& refusals) {
+void FileFollower::apply_one(const resources::Document& document, std::vector<std::string>& refusals, std::string& cure, std::vector<FollowedObject>& held) {
+    const auto space = text_at(document.object, "metadata.namespace", options_.name_space);
     auto marked = document;
     if (!marked.object["metadata"].is_object()) return refusals.push_back(fmt::format("{}: document {} (line {}): metadata: an object is needed", document.file, document.index, document.line));
     auto& annotations = marked.object["metadata"]["annotations"];
@@ -257,14 +281,19 @@ void FileFollower::apply_one(const resources::Document& document, std::vector<st
     const auto result =
         apply_document(transport_, kinds_, marked,
                        {.name_space = options_.name_space, .server_side = true, .manager = manager});
-    if (result.is_conflict) {
-        refusals.push_back(
-            fmt::format("others own fields of it: {}; take them out of the file, or give them to the files "
-                        "with: penstock apply --server-side --force-conflicts --field-manager {} -f FILE",
-                        result.error, manager));
+    const auto done = cure_of(result.refusal, document.file, space, manager, options_.reread);
+    if (!result.error.empty() && cure.empty()) cure = done;
+    if (result.error.empty()) {
+        const auto* kind = resources::find_kind(text_at(document.object, "apiVersion"), text_at(document.object, "kind"));
+        const auto in = kind != nullptr && !kind->namespaced ? std::string() : space;
+        held.push_back({.api_version = text_at(document.object, "apiVersion"), .kind = text_at(document.object, "kind"), .name_space = in, .name = text_at(document.object, "metadata.name"), .file = document.file});
+    }
+    if (result.refusal == Refusal::owned) {
+        refusals.push_back(fmt::format("others own fields of it: {}", result.error));
         if (on_conflict_ && std::ranges::find(state_.faults, refusals.back()) == state_.faults.end()) on_conflict_(document.object, result.error);
     } else if (!result.error.empty()) {
-        refusals.push_back(result.error);
+        const auto place = place_of(document);
+        refusals.push_back(result.error.starts_with(place) ? result.error : fmt::format("{}: {}", place, result.error));
     } else if (result.outcome != "unchanged") {
         log::info("app", "{} {}", result.what, result.outcome);
     }

@@ -13,6 +13,12 @@
 
 namespace penstock::client {
 
+/// An object that a document of the files made, or found as it is to be.
+struct FollowedObject {
+    std::string api_version, kind, name_space, name, file;
+    bool operator==(const FollowedObject&) const = default;
+};
+
 /// How the files and what is in force stand to each other.
 struct FollowState {
     enum class Phase : std::uint8_t {
@@ -24,7 +30,10 @@ struct FollowState {
     Phase phase = Phase::waiting;
     std::string why = "not looked at yet";   ///< for a person; empty when applied
     std::vector<std::string> faults;     ///< `file: document 2 (line 14): path: why`, with Phase::faulty and Phase::refused
+    std::string cure;                    ///< what a person does about `why`: a command; empty: nothing has to be done
     bool was_applied = false;            ///< something was applied since this start
+    /// What the files have in the API since it was applied last; null: nothing yet. Never changes: what is applied next is another one.
+    std::shared_ptr<const std::vector<FollowedObject>> objects = {};
     bool operator==(const FollowState&) const = default;
 };
 
@@ -49,6 +58,7 @@ class FileFollower {
         std::string source;              ///< what the objects are marked with, so that they are found again
         std::string name_space;          ///< for documents that name none
         bool may_be_empty = false;       ///< a folder without manifests is no fault
+        std::string reread = {};         ///< the command that has the files read again, for a person
         std::function<std::int64_t()> now_ms;    ///< monotonic
         std::function<std::int64_t()> wall_ms;   ///< since the Unix epoch; for the age of files at the start
     };
@@ -77,13 +87,14 @@ class FileFollower {
 
     FollowState decide(std::int64_t now);
     void notice(Look look, std::int64_t now);
-    FollowState waiting(std::string why);
+    FollowState waiting(std::string why, std::string cure = {});
     std::optional<FollowState> not_whole(std::int64_t now, std::int64_t& needed_ms);
     std::optional<FollowState> read(std::int64_t now);
     Result<void> find_losses();
     Result<std::map<std::string, Owned>> owned();
     FollowState apply(std::int64_t now);
-    void apply_one(const resources::Document& document, std::vector<std::string>& refusals);
+    /// `cure` gets what is to be done about the first refusal.
+    void apply_one(const resources::Document& document, std::vector<std::string>& refusals, std::string& cure, std::vector<FollowedObject>& held);
     [[nodiscard]] std::string key_of(const resources::Json& object) const;
     void tell(const FollowState& state);
 
@@ -101,6 +112,7 @@ class FileFollower {
     std::optional<std::string> lost_;            ///< what `documents_` would take away; empty: nothing
     std::int64_t lost_needs_ms_ = 0;             ///< how long the files must stay so for that
     std::vector<std::string> faults_;            ///< of `documents_`
+    std::string faulty_file_;                    ///< of the first of them
     std::map<std::string, resources::Json> in_force_;    ///< documents as they were applied last, since this start
     std::int64_t retry_at_ms_ = 0, retry_ms_ = 0;        ///< after a refusal; 0: none
     FollowState outcome_;                        ///< of the last `apply`

@@ -330,6 +330,7 @@ Outcome BrokerController::turn() {
         next_sys_ = now + sys_interval_ms;
         publish_sys(now);
     }
+    recorder_.retry(now);
     // Ports that are taken are tried again; $SYS and the health report have their times.
     auto next = std::min(complete ? health_report_ms : retry_ms, server_ != nullptr ? std::max<std::int64_t>(1, next_sys_ - now) : health_report_ms);
     for (const auto& [name, leaving] : leaving_) next = std::min(next, std::max<std::int64_t>(1, leaving.until_ms - now));

@@ -47,6 +47,8 @@ class BrokerController {
     std::string metrics_page();
     /// Where it tells what is wrong; its own when none is given. Before start().
     void use(HealthBoard& board);
+    /// What brings resources back that somebody deleted; told where there is no Broker or listener. Before start().
+    void say_again(std::string text) { again_ = std::move(text); }
     /// What keeps this process from being ready, a line each; empty: nothing. Never waits for a worker or the disk. Any thread.
     std::string not_ready();
     /// How long the workers' turns last, and how full the message memory is. Never waits. Any thread.
@@ -121,6 +123,7 @@ class BrokerController {
     std::string version_;
     StatePlace place_;
     store::KeyRing keys_;                          ///< in force; guarded by guard_
+    std::string again_;                            ///< see say_again()
     std::string keys_fault_;                       ///< why the wanted keys are not in force; guarded by guard_
     std::string store_fault_;                      ///< why the state could not be opened; the engine's thread alone
     TraceStore traces_;

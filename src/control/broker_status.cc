@@ -51,7 +51,12 @@ void add_disk_status(Json& out, const broker::Server& server, const Plan& plan, 
 
 }  // namespace
 
-void BrokerController::tell(BrokerFacts facts) { board_->put("Broker", findings_of(facts), monotonic_ms(), wall_ms(), report_valid_ms); }
+void BrokerController::tell(BrokerFacts facts) {
+    facts.again = again_;
+    facts.folder = place_.folder;
+    facts.key_file = place_.key_file;
+    board_->put("Broker", findings_of(facts), monotonic_ms(), wall_ms(), report_valid_ms);
+}
 
 void BrokerController::add_to(ProcessFacts& facts) const {
     auto* server = running();

@@ -7,8 +7,10 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/shell.h"
 #include "base/text.h"
 #include "control/objects.h"
+#include "resources/yaml_words.h"
 
 namespace penstock::control {
 
@@ -39,7 +41,7 @@ HealthState state_of(Severity worst, const std::vector<const Finding*>& about) {
     for (const auto* finding : about) {
         if (finding->severity == Severity::note) continue;
         ++count;
-        if (out.reason.empty()) out.reason = finding->reason;
+        if (out.reason.empty()) out.reason = finding->reason.word();
         if (told == told_max) continue;
         ++told;
         out.message += (out.message.empty() ? "" : "; ") + finding->text();
@@ -52,25 +54,67 @@ bool is_about_part(const Finding& finding) { return finding.subject.starts_with(
 
 std::string joined(const std::vector<std::string>& list) { return fmt::format("{}", fmt::join(list, "; ")); }
 
+/// `NAME -n NAMESPACE` of `NAMESPACE/NAME`.
+std::string as_words(std::string_view qualified_name) {
+    const auto slash = qualified_name.find('/');
+    return slash == std::string_view::npos ? std::string(qualified_name) : fmt::format("{} -n {}", qualified_name.substr(slash + 1), qualified_name.substr(0, slash));
+}
+
+/// YAML on one line, without quotes where it can be: kubectl puts backslashes before those of a text that it shows.
+std::string flow_of(const Json& value) {
+    if (value.is_string() && resources::word_of(value.get<std::string>()).type == resources::WordType::text)
+        return value.get<std::string>();
+    if (!value.is_structured() || value.empty()) return value.dump();
+    std::string out;
+    for (const auto& [key, item] : value.items())
+        out += fmt::format("{}{}{}", out.empty() ? "" : ", ", value.is_object() ? key + ": " : "", flow_of(item));
+    return value.is_object() ? "{" + out + "}" : "[" + out + "]";
+}
+
+/// A command that makes an object as it stands: nothing has to be written first.
+std::string make_command(const Json& object) {
+    std::string lines;
+    for (const auto& [key, value] : object.items())
+        lines += fmt::format("{}echo {}", lines.empty() ? "" : "; ", shell_quoted(fmt::format("{}: {}", key, flow_of(value))));
+    return fmt::format("({}) | kubectl apply -f -", lines);
+}
+
+/// A listener for this machine alone, without TLS.
+Json listener_of(std::string_view broker) {
+    const auto slash = broker.find('/');
+    return {{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "BrokerListener"}, {"metadata", {{"name", "local"}, {"namespace", broker.substr(0, slash)}}},
+            {"spec", {{"brokerRef", broker.substr(slash == std::string_view::npos ? 0 : slash + 1)}, {"serviceType", "ClusterIp"}, {"ports", Json::array({{{"port", 1883}}})}}}};
+}
+
+std::string with_again(std::string cure, const BrokerFacts& facts) { return facts.again.empty() ? cure : cure + "; " + facts.again; }
+
+/// What gives a disk that takes no writes its room back.
+std::string disk_cure(const BrokerFacts& facts) {
+    const auto room = facts.disk_fault.find("maxSize") != std::string::npos
+                          ? fmt::format("raise spec.persistence.maxSize (kubectl edit broker {})", as_words(facts.name))
+                          : fmt::format("see how much there is with: df -h {}", shell_quoted(facts.folder.empty() ? "." : facts.folder));
+    return "QoS 1 and 2 messages are refused until it takes writes again: " + room;
+}
+
 /// What is wrong with the ports of one listener.
 void port_findings(const PortFacts& port, std::vector<Finding>& out) {
     const auto subject = subject_of("BrokerListener", port.listener);
     const auto head = fmt::format("port {}", port.port);
-    auto add = [&](Severity severity, const char* reason, const std::string& what, std::string cure = {}) {
+    auto add = [&](Severity severity, Reason reason, const std::string& what, std::string cure) {
         out.push_back({.severity = severity, .subject = subject, .reason = reason, .what = what.starts_with(head + " ") ? what : fmt::format("{}: {}", head, what), .cure = std::move(cure)});
     };
     if (!port.is_open) {
-        if (port.is_blocked) add(Severity::unavailable, "SecurityIncomplete", port.error, "the port opens by itself once that is there");
+        if (port.is_blocked) add(Severity::unavailable, "SecurityIncomplete", port.error, fmt::format("the port opens by itself once that is there; what it asks for is shown by: kubectl get brokerlistener {} -o yaml", as_words(port.listener)));
         else add(Severity::unavailable, "PortNotOpen", port.error, fmt::format("see who holds it with: ss -ltnp 'sport = :{}'; it is tried again every 2 s", port.port));
         return;
     }
-    if (!port.refused.empty()) add(Severity::unavailable, "CertificateRefused", port.refused);
-    if (!port.nobody.empty()) add(Severity::unavailable, "NobodyCanConnect", port.nobody);
+    if (!port.refused.empty()) add(Severity::unavailable, "CertificateRefused", port.refused, fmt::format("see each certificate and who uses it with: penstock pki list -n {}", port.listener.substr(0, port.listener.find('/'))));
+    if (!port.nobody.empty()) add(Severity::unavailable, "NobodyCanConnect", port.nobody, fmt::format("see who was refused with: penstock auth explain; what it asks for with: kubectl get brokerlistener {} -o yaml", as_words(port.listener)));
     if (!port.probe_fault.empty()) add(Severity::unavailable, "BrokerProbeFailed", "the self-test failed: " + port.probe_fault, "see: penstock traces --failed");
     std::vector<std::string> more;
     for (const auto& warning : port.warnings)
         if (port.refused.find(warning) == std::string::npos) more.push_back(warning);   // the refusal has told it
-    if (!more.empty()) add(Severity::degraded, "Warnings", joined(more));
+    if (!more.empty()) add(Severity::degraded, "Warnings", joined(more), fmt::format("see them with: kubectl describe brokerlistener {}", as_words(port.listener)));
 }
 
 }  // namespace
@@ -80,20 +124,24 @@ std::string subject_of(const char* kind, std::string_view qualified_name) { retu
 std::vector<Finding> findings_of(const BrokerFacts& facts) {
     std::vector<Finding> out;
     const auto subject = facts.name.empty() ? std::string("Broker") : subject_of("Broker", facts.name);
-    auto add = [&](Severity severity, const char* reason, std::string what, std::string cure = {}) {
+    auto add = [&](Severity severity, Reason reason, std::string what, std::string cure) {
         out.push_back({.severity = severity, .subject = subject, .reason = reason, .what = std::move(what), .cure = std::move(cure)});
     };
     for (const auto& [listener, why] : facts.orphans)
-        out.push_back({.severity = Severity::unavailable, .subject = subject_of("BrokerListener", listener), .reason = "BrokerMissing", .what = why, .cure = "name a Broker of its namespace in spec.brokerRef, or make that one (kubectl apply -f BROKER.yaml)"});
+        out.push_back({.severity = Severity::unavailable, .subject = subject_of("BrokerListener", listener), .reason = "BrokerMissing", .what = why, .cure = fmt::format("name a Broker of its namespace in spec.brokerRef, with: kubectl edit brokerlistener {}", as_words(listener))});
     if (facts.name.empty()) {
-        add(Severity::unavailable, "NoBroker", "there is no Broker resource: no port is open", "make one with: kubectl apply -f BROKER.yaml (examples/ has some), or restart penstock, which makes the default one");
+        const Json broker = {{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "Broker"}, {"metadata", {{"name", "default"}, {"namespace", "azure-iot-operations"}}}, {"spec", Json::object()}};
+        add(Severity::unavailable, "NoBroker", "there is no Broker resource: no port is open", with_again("make one with: " + make_command(broker), facts));
         return out;
     }
     if (!facts.not_started.empty()) {
-        add(Severity::unavailable, facts.is_starting ? "Starting" : "StateNotOpen", facts.not_started);
+        if (facts.is_starting) add(Severity::unavailable, "Starting", facts.not_started, "");
+        else
+            add(Severity::unavailable, "StateNotOpen", facts.not_started,
+                fmt::format("look whether its disk is full or the folder another's with: df -h {0}; ls -la {0}; it is tried again by itself; a backup is put in place with: penstock restore", shell_quoted(facts.folder.empty() ? "." : facts.folder)));
         return out;
     }
-    if (!facts.disk_fault.empty()) add(Severity::degraded, "DiskNotWritable", facts.disk_fault, "QoS 1 and 2 messages are refused until it takes writes again: make room on the disk of the data folder (df -h)");
+    if (!facts.disk_fault.empty()) add(Severity::degraded, "DiskNotWritable", facts.disk_fault, disk_cure(facts));
     // A probe that fails on each route is the broker's own matter; on some, that of their listeners.
     const auto usable = std::ranges::count_if(facts.ports, [](const auto& port) { return port.is_open && port.refused.empty() && port.nobody.empty() && port.probe_fault.empty(); });
     const auto failed = std::ranges::count_if(facts.ports, [](const auto& port) { return !port.probe_fault.empty(); });
@@ -103,34 +151,35 @@ std::vector<Finding> findings_of(const BrokerFacts& facts) {
         add(failed == open ? Severity::unavailable : Severity::degraded, "BrokerProbeFailed", fmt::format("the self-test failed on {}/{} listeners; {}: {}", failed, open, first.listener, first.probe_fault), "see: penstock traces --failed");
     }
     if (facts.ports.empty())
-        add(Severity::unavailable, "NoListener", fmt::format("no BrokerListener names Broker \"{}\": no port is open", facts.name), "make one with: kubectl apply -f LISTENER.yaml (examples/ has some)");
+        add(Severity::unavailable, "NoListener", fmt::format("no BrokerListener names Broker \"{}\": no port is open", facts.name), with_again("make one with: " + make_command(listener_of(facts.name)), facts));
     else if (usable == 0 && failed == 0)
         add(Severity::unavailable, "NoListenerWorks", fmt::format("none of {} port{} can be used", facts.ports.size(), facts.ports.size() == 1 ? "" : "s"), "see: kubectl get brokerlistener -A -o wide");
     for (const auto& port : facts.ports) port_findings(port, out);
     for (const auto& one : facts.named) {
         const auto about = subject_of(one.kind.c_str(), one.name);
-        for (const auto& fault : one.faults) out.push_back({.severity = Severity::unavailable, .subject = about, .reason = "NobodyCanConnect", .what = fault, .cure = {}});
-        if (!one.warnings.empty()) out.push_back({.severity = Severity::degraded, .subject = about, .reason = "Warnings", .what = joined(one.warnings), .cure = {}});
+        const auto look_at_it = fmt::format("see it with: kubectl get {} {} -o yaml", to_lower(one.kind), as_words(one.name));
+        for (const auto& fault : one.faults) out.push_back({.severity = Severity::unavailable, .subject = about, .reason = "NobodyCanConnect", .what = fault, .cure = look_at_it});
+        if (!one.warnings.empty()) out.push_back({.severity = Severity::degraded, .subject = about, .reason = "Warnings", .what = joined(one.warnings), .cure = look_at_it});
     }
-    if (!facts.metrics_fault.empty()) add(Severity::degraded, "MetricsPortNotOpen", facts.metrics_fault, "set another in spec.diagnostics.metrics.prometheusPort, or end who holds it; it is tried again every 2 s");
-    if (!facts.persistence_waits.empty()) add(Severity::degraded, "PersistenceNotBegun", "persistence does not begin now: " + facts.persistence_waits, "nothing is kept until that is corrected, or spec.persistence is taken out of the Broker");
-    if (!facts.keys_fault.empty()) add(Severity::degraded, "KeysNotInForce", facts.keys_fault);
-    if (!facts.disk_notice.empty()) add(Severity::degraded, "StateWasDamaged", facts.disk_notice);
-    if (!facts.buffer_fault.empty()) add(Severity::degraded, "MessageBufferFull", facts.buffer_fault, "queues grow in memory, and at 75 % of it PUBLISH is refused: give it more room in spec.diskBackedMessageBuffer.maxSize");
-    if (!facts.persistence_ends.empty()) add(Severity::note, "PersistenceGoesOn", facts.persistence_ends);
-    if (!facts.workers_wait.empty()) add(Severity::note, "WorkersWait", facts.workers_wait);
+    if (!facts.metrics_fault.empty()) add(Severity::degraded, "MetricsPortNotOpen", facts.metrics_fault, "set another in spec.diagnostics.metrics.prometheusPort, or end who holds it (see with: ss -ltnp); it is tried again every 2 s");
+    if (!facts.persistence_waits.empty()) add(Severity::degraded, "PersistenceNotBegun", "persistence does not begin now: " + facts.persistence_waits, fmt::format("nothing is kept until that is corrected, or spec.persistence is taken out with: kubectl edit broker {}", as_words(facts.name)));
+    if (!facts.keys_fault.empty()) add(Severity::degraded, "KeysNotInForce", facts.keys_fault, fmt::format("the keys before stay in force; put the file of keys back as it was, and see what stands in it with: ls -la {}", shell_quoted(facts.key_file.empty() ? "." : facts.key_file)));
+    if (!facts.disk_notice.empty()) add(Severity::degraded, "StateWasDamaged", facts.disk_notice, facts.folder.empty() ? "see: kubectl get broker -A -o yaml" : fmt::format("look at what was set aside (ls -la {0}), then have this told no more with: mv {0} {1}", shell_quoted(facts.folder + "/lost"), shell_quoted(facts.folder + "-lost")));
+    if (!facts.buffer_fault.empty()) add(Severity::degraded, "MessageBufferFull", facts.buffer_fault, fmt::format("queues grow in memory, and at 75 % of it PUBLISH is refused: give it more room in spec.diskBackedMessageBuffer.maxSize, with: kubectl edit broker {}", as_words(facts.name)));
+    if (!facts.persistence_ends.empty()) add(Severity::note, "PersistenceGoesOn", facts.persistence_ends, "");
+    if (!facts.workers_wait.empty()) add(Severity::note, "WorkersWait", facts.workers_wait, "");
     return out;
 }
 
 std::vector<Finding> findings_of(const ProcessFacts& facts) {
     std::vector<Finding> out;
-    auto add = [&](Severity severity, const char* subject, const char* reason, std::string what, std::string cure) {
+    auto add = [&](Severity severity, const char* subject, Reason reason, std::string what, std::string cure) {
         out.push_back({.severity = severity, .subject = subject, .reason = reason, .what = std::move(what), .cure = std::move(cure)});
     };
     for (std::size_t i = 0; i < facts.turns_ms.size(); ++i)
         if (facts.turns_ms[i] > stuck_turn_ms)
             add(Severity::unavailable, "process", "WorkerStuck", fmt::format("worker {} has not come to the end of its turn for {} s: its clients are not served, and no change of a resource acts", i + 1, facts.turns_ms[i] / 1000),
-                "restart penstock (with persistence nothing acknowledged is lost); kill -ABRT leaves a core file that shows where it hangs");
+                "restart penstock (with persistence nothing acknowledged is lost); before that, kill -ABRT $(pidof -s penstock) leaves a core file that shows where it hangs");
     if (facts.descriptors_max > 0 && facts.descriptors * 10 >= facts.descriptors_max * 9)
         add(facts.descriptors + 16 >= facts.descriptors_max ? Severity::unavailable : Severity::degraded, "process", "FileDescriptorsShort",
             fmt::format("{} of {} file descriptors are in use; at the limit new connections are closed at once", facts.descriptors, facts.descriptors_max), "raise LimitNOFILE= in the unit, or ulimit -n, and restart penstock");
@@ -154,7 +203,7 @@ std::vector<Finding> findings_of_certificate(const std::string& what, std::int64
     const auto left = not_after_ms - now_ms;
     if (left > certificate_days * day_ms) return {};
     const auto when = left <= 0 ? fmt::format("{} has expired at {}", what, rfc3339(not_after_ms)) : fmt::format("{} ends at {}, in {} days", what, rfc3339(not_after_ms), left / day_ms);
-    return {{.severity = left <= 0 ? Severity::unavailable : Severity::degraded, .subject = "resource API", .reason = left <= 0 ? "CertificateExpired" : "CertificateEndsSoon", .what = when, .cure = cure}};
+    return {{.severity = left <= 0 ? Severity::unavailable : Severity::degraded, .subject = "resource API", .reason = left <= 0 ? Reason("CertificateExpired") : Reason("CertificateEndsSoon"), .what = when, .cure = cure}};
 }
 
 // --- the board ---
@@ -191,7 +240,7 @@ std::vector<Finding> HealthBoard::all(std::int64_t now_ms) const {
     for (const auto& [source, said] : said_) {
         out.insert(out.end(), said.findings.begin(), said.findings.end());
         if (said.until_ms != 0 && now_ms > said.until_ms)
-            out.push_back({.severity = Severity::degraded, .subject = source, .reason = "NoReport", .what = fmt::format("nobody has looked at this since {}", rfc3339(said.at_wall_ms)), .cure = "restart penstock if this stays", .since_ms = said.at_wall_ms});
+            out.push_back({.severity = Severity::degraded, .subject = source, .reason = "NoReport", .what = fmt::format("nobody has looked at this since {}", rfc3339(said.at_wall_ms)), .cure = "if this stays, see what runs with: kubectl get pods -A; then restart penstock", .since_ms = said.at_wall_ms});
     }
     std::ranges::stable_sort(out, std::greater{}, &Finding::severity);
     return out;
@@ -232,7 +281,7 @@ Json findings_json(const std::vector<Finding>& findings) {
     auto out = Json::array();
     for (const auto& finding : findings) {
         if (out.size() == listed_max) break;
-        Json one = {{"severity", word_of(finding.severity)}, {"subject", finding.subject}, {"reason", finding.reason}, {"message", finding.what}, {"since", rfc3339(finding.since_ms)}};
+        Json one = {{"severity", word_of(finding.severity)}, {"subject", finding.subject}, {"reason", finding.reason.word()}, {"message", finding.what}, {"since", rfc3339(finding.since_ms)}};
         if (!finding.cure.empty()) one["cure"] = finding.cure;
         out.push_back(std::move(one));
     }
@@ -280,10 +329,10 @@ std::string not_ready_text(const std::vector<Finding>& all) {
 
 std::string health_metrics(const std::vector<Finding>& all) {
     std::string out = "# HELP penstock_health Findings that keep from Available: 1 degraded, 2 unavailable.\n# TYPE penstock_health gauge\n";
-    std::map<std::pair<std::string, std::string>, Severity> worst;
+    std::map<std::pair<std::string, std::string_view>, Severity> worst;
     for (const auto& finding : all) {
         if (finding.severity == Severity::note) continue;
-        auto& at = worst[{finding.subject, finding.reason}];
+        auto& at = worst[{finding.subject, finding.reason.word()}];
         at = std::max(at, finding.severity);
         if (worst.size() == listed_max) break;
     }

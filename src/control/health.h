@@ -18,13 +18,41 @@ enum class Severity : std::uint8_t {
     unavailable,                         ///< the subject does not do its work
 };
 
+/// Every reason that a finding may have: `reasonCode` of a health state, one word. A finding with another one does not compile, and
+/// the test of cures has a row for each.
+inline constexpr std::string_view finding_reasons[] = {
+    "ApiNotReached", "BrokerMissing", "BrokerProbeFailed", "CertificateEndsSoon", "CertificateExpired", "CertificateFault",
+    "CertificateRefused", "ClockWentBack", "DiskNotWritable", "FileDescriptorsShort", "KeysNotInForce", "ManifestNotInForce",
+    "ManifestObjectsDeleted", "ManifestRefused", "ManifestWaits", "MessageBufferFull", "MessageMemoryShort",
+    "MetricsPortNotOpen", "NoBroker", "NoListener", "NoListenerWorks", "NoReport", "NobodyCanConnect", "PersistenceGoesOn",
+    "PersistenceNotBegun", "PortNotOpen", "RegistryNotWritable", "SecurityIncomplete", "Starting", "StateNotOpen",
+    "StateWasDamaged", "TokenKeysNotRead", "Warnings", "WorkerStuck", "WorkersWait"};
+
+/// One of `finding_reasons`.
+class Reason {
+  public:
+    constexpr Reason() = default;
+    // NOLINTNEXTLINE(google-explicit-constructor): a word in the source is meant to become one
+    consteval Reason(const char* word) : word_(word) {
+        bool is_known = false;
+        for (const auto one : finding_reasons) is_known |= one == word_;
+        if (!is_known) throw "not one of finding_reasons";
+    }
+    [[nodiscard]] constexpr std::string_view word() const noexcept { return word_; }
+    auto operator<=>(const Reason&) const = default;
+
+  private:
+    std::string_view word_;
+};
+constexpr bool operator==(const Reason& reason, std::string_view word) { return reason.word() == word; }
+
 /// Something that is not as it should be, and what a person can do about it.
 struct Finding {
     Severity severity = Severity::degraded;
     std::string subject;                 ///< `Broker ns/name`, `BrokerListener ns/name`, `BrokerAuthentication ns/name`, `registry`, `manifests`, `process`, ...
-    std::string reason;                  ///< `reasonCode` of the health state: one word
+    Reason reason;
     std::string what;                    ///< names the port, file, object or number
-    std::string cure;                    ///< a command or setting; empty: `what` says it, or it ends by itself
+    std::string cure;                    ///< a command or setting as it is to be typed; empty: it ends by itself, or is a note
     std::int64_t since_ms = 0;           ///< Unix time from which on it has been so without a break
 
     /// `what; cure`.
@@ -64,6 +92,8 @@ struct BrokerFacts {
     std::vector<NamedFacts> named;
     std::vector<std::pair<std::string, std::string>> orphans;   ///< listeners of a Broker that does not run: `namespace/name` and why
     std::string metrics_fault;           ///< why the metrics port is not open
+    std::string folder, key_file;        ///< of the durable state and its keys; empty: there are none
+    std::string again;                   ///< how resources that were deleted come back without being written anew; empty: not at all
     std::string disk_fault, disk_notice; ///< of the durable state
     std::string keys_fault;
     std::string persistence_waits;       ///< wanted, and not begun: why

@@ -238,6 +238,7 @@ void Recorder::record(const Json& about, const char* type, const std::string& re
     const auto space = text_at(about, "metadata.namespace", "default"), name = text_at(about, "metadata.name"), uid = text_at(about, "metadata.uid");
     const auto now = rfc3339(wall_ms());
     const auto what = fmt::format("{}/{}/{}/{}", uid, type, reason, message);
+    retry(monotonic_ms());
     const std::lock_guard lock(guard_);
     if (names_.size() > names_max) names_.clear();
     if (budgets_.size() > names_max) budgets_.clear();
@@ -256,8 +257,36 @@ void Recorder::record(const Json& about, const char* type, const std::string& re
     const Json event = {{"metadata", {{"name", event_name}, {"namespace", space}}},
                         {"involvedObject", {{"apiVersion", text_at(about, "apiVersion")}, {"kind", text_at(about, "kind")}, {"namespace", space}, {"name", name}, {"uid", uid}, {"resourceVersion", text_at(about, "metadata.resourceVersion")}}},
                         {"reason", reason}, {"message", message}, {"type", type}, {"count", 1}, {"firstTimestamp", now}, {"lastTimestamp", now}, {"source", {{"component", component_}}}, {"reportingComponent", component_}, {"reportingInstance", ""}};
-    if (auto made = objects_.create(kind, space, event, component_); made) names_[what] = {event_name, 1};
-    else log::debug("control", "an event was not written: {}", made.error().message);
+    // The same again while it waits is the same Event, counted.
+    for (auto& waits : waiting_)
+        if (waits.what == what) {
+            waits.event["count"] = resources::integer_of(waits.event, "count", 1) + 1;
+            waits.event["lastTimestamp"] = now;
+            return;
+        }
+    if (write(event, space, what)) return;
+    if (waiting_.size() == waiting_max) waiting_.pop_front();
+    waiting_.push_back({.event = event, .space = space, .what = what, .next_ms = at + retry_ms, .until_ms = at + kept_ms});
+}
+
+bool Recorder::write(const Json& event, const std::string& space, const std::string& what) {
+    const auto made = objects_.create(*resources::find_kind("v1", "Event"), space, event, component_);
+    if (made) {
+        names_[what] = {text_at(event, "metadata.name"), resources::integer_of(event, "count", 1)};
+        return true;
+    }
+    log::debug("control", "an event was not written: {}", made.error().message);
+    const auto code = made.error().code;
+    return code != 401 && code != 403 && code != 429 && code < 500;
+}
+
+void Recorder::retry(std::int64_t now_ms) {
+    const std::lock_guard lock(guard_);
+    std::erase_if(waiting_, [&](auto& waits) {
+        if (now_ms < waits.next_ms) return now_ms >= waits.until_ms;
+        waits.next_ms = now_ms + retry_ms;
+        return write(waits.event, waits.space, waits.what) || now_ms >= waits.until_ms;
+    });
 }
 
 }  // namespace penstock::control

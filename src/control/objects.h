@@ -117,8 +117,21 @@ class Recorder {
   public:
     Recorder(Objects& objects, std::string component) : objects_(objects), component_(std::move(component)) {}
     void record(const resources::Json& about, const char* type, const std::string& reason, const std::string& message);
+    /// Writes what was refused for now (a right that is not there yet, an API that is busy or away): each at most every
+    /// `retry_ms`, for `kept_ms`. Called by whoever has a turn now and then; record() calls it too. `now_ms`: monotonic. Any thread.
+    void retry(std::int64_t now_ms);
+    static constexpr std::int64_t retry_ms = 5000, kept_ms = 600'000;
+    static constexpr std::size_t waiting_max = 64;   ///< more are dropped, the oldest first
 
   private:
+    /// An Event that is to be written yet.
+    struct Waiting {
+        resources::Json event;
+        std::string space, what;
+        std::int64_t next_ms = 0, until_ms = 0;
+    };
+    /// Under the guard. False: it is to be tried again.
+    bool write(const resources::Json& event, const std::string& space, const std::string& what);
     struct Budget {
         double tokens = 25;
         std::int64_t at_ms = 0;
@@ -128,6 +141,7 @@ class Recorder {
     std::mutex guard_;
     std::map<std::string, std::pair<std::string, int>> names_;   ///< what is told → Event and count
     std::map<std::string, Budget> budgets_;                      ///< by object
+    std::deque<Waiting> waiting_;
 };
 
 }  // namespace penstock::control

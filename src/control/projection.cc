@@ -244,7 +244,7 @@ class Projection : public Reconciler {
         const Json container = {{"name", role.container}, {"image", "penstock:" + options_.version}, {"imagePullPolicy", "Never"}, {"ports", ports}};
         const auto why = role.ready ? std::string() : "ContainersNotReady";
         return {{"metadata", {{"name", role.pod}, {"namespace", options_.name_space},
-                                     {"labels", {{"app.kubernetes.io/name", product_label}, {"app.kubernetes.io/component", role.component}, {"app.kubernetes.io/instance", "default"}, {"tier", role.component}}},
+                                     {"labels", {{"app", role.component}, {"app.kubernetes.io/name", product_label}, {"app.kubernetes.io/component", role.component}, {"app.kubernetes.io/instance", "default"}, {"tier", role.component}}},
                                      {"annotations", {{"penstock.io/log-modules." + role.container, modules}}}}},
                        {"spec", {{"nodeName", node_name_}, {"containers", Json::array({container})}, {"restartPolicy", "Always"}, {"hostNetwork", true}, {"serviceAccountName", "default"}, {"terminationGracePeriodSeconds", 30}}},
                        {"status", {{"phase", "Running"}, {"podIP", address}, {"podIPs", Json::array({{{"ip", address}}})}, {"hostIP", address}, {"hostIPs", Json::array({{{"ip", address}}})}, {"startTime", started_}, {"qosClass", "BestEffort"},

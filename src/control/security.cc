@@ -304,17 +304,24 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
     if (!kept.made_from.empty() && kept.made_from == made_from) return kept.value;
 
     std::vector<std::shared_ptr<auth::Method>> made;
-    for (std::size_t i = 0; i < methods.size() && out.fault.empty(); ++i) {
+    constexpr std::size_t faults_told = 10;
+    std::size_t faults = 0;
+    for (std::size_t i = 0; i < methods.size(); ++i) {
         const auto& method = methods[i];
         const auto kind = text_at(method, "method");
         const auto path = fmt::format("BrokerAuthentication {}: spec.authenticationMethods[{}]", name, i);
-        auto fault = [&](const std::string& why) { out.fault = fmt::format("{}.{}", path, why); };
-        auto lacks = [&](const std::string& why) {
-            fault(why);
-            out.lacks_source = true;
+        // All that is wrong is told at once, of each method the first few.
+        const auto told_before = faults;
+        auto tell = [&](const std::string& why, bool is_lack) {
+            if (++faults <= faults_told) out.fault += fmt::format("{}{}.{}", out.fault.empty() ? "" : "; ", path, why);
+            out.lacks_source |= is_lack;
+            out.only_lacks &= is_lack;
         };
+        auto fault = [&](const std::string& why) { tell(why, false); };
+        auto lacks = [&](const std::string& why) { tell(why, true); };
         auto& way = out.ways.emplace_back();
         way.method = kind;
+        way.field = fmt::format("BrokerAuthentication {}/{}: spec.authenticationMethods[{}]", space, name, i);
         if (equal_no_case(kind, "ServiceAccountToken")) {
             made.push_back(std::make_shared<auth::TokenMethod>(texts_of(at_path(method, "serviceAccountTokenSettings.audiences")), facts));
             way.source = "the resource API (/openid/v1/jwks)";
@@ -326,7 +333,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             std::vector<crypto::RevocationList> lists;
             if (inputs[i] == nullptr) {
                 lacks(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {}/{} does not exist; make it with: kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt", space, trust_name, trust_name, space));
-                break;
+                continue;
             }
             for (const char* part : {"data", "binaryData"}) {
                 const auto& data = at_path(*inputs[i], part);
@@ -344,8 +351,8 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                     lists.insert(lists.end(), revoked->begin(), revoked->end());
                 }
             }
-            if (out.fault.empty() && trusted.empty()) fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} has no certificate in PEM; put the CA into it with: kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt --dry-run=client -o yaml | kubectl apply -f -", trust_name, trust_name, space));
-            if (!out.fault.empty()) break;
+            if (faults == told_before && trusted.empty()) fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} has no certificate in PEM; put the CA into it with: kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt --dry-run=client -o yaml | kubectl apply -f -", trust_name, trust_name, space));
+            if (faults != told_before) continue;
             for (const auto& certificate : trusted)
                 for (const auto& finding : crypto::examine_authority(certificate, crypto::Purpose::client, wall_ms()))
                     out.warnings.push_back(fmt::format("a trusted certificate of ConfigMap {}: {}", trust_name, finding.message));
@@ -365,7 +372,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             const auto secret_name = text_at(method, "passwordSettings.secretRef");
             if (inputs[i] == nullptr) {
                 lacks(fmt::format("passwordSettings.secretRef: Secret {}/{} does not exist; make it with: penstock passwd -n {} {} USER", space, secret_name, space, secret_name));
-                break;
+                continue;
             }
             std::map<std::string, auth::PasswordMethod::User, std::less<>> users;
             if (const auto& data = at_path(*inputs[i], "data"); data.is_object())
@@ -387,7 +394,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             if (const auto ca = text_at(settings, "caCertConfigMap"); !ca.empty()) {
                 if (inputs[i] == nullptr) {
                     lacks(fmt::format("customSettings.caCertConfigMap: ConfigMap {}/{} does not exist; make it with: kubectl create configmap {} -n {} --from-file=ca.crt=CA.crt", space, ca, ca, space));
-                    break;
+                    continue;
                 }
                 std::string bundle;
                 if (const auto& data = at_path(*inputs[i], "data"); data.is_object())
@@ -405,7 +412,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                 const auto secret = objects_.get(core("Secret"), space, client);
                 if (secret == nullptr) {
                     lacks(fmt::format("customSettings.auth.x509.secretRef: Secret {}/{} does not exist; make it with: kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key", space, client, client, space));
-                    break;
+                    continue;
                 }
                 resolved["certificate"] = secret_text(*secret, "tls.crt").value_or("");
                 resolved["key"] = secret_text(*secret, "tls.key").value_or("");
@@ -416,7 +423,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             const bool closed = marks.is_object() && equal_no_case(marks.value("penstock.io/custom-unreachable", "FallThrough"), "Refuse");
             if (!options_.custom_server) {
                 fault("method: Custom is not possible here");
-                break;
+                continue;
             }
             way.source = text_at(settings, "endpoint");
             way.is_closed = closed;
@@ -426,6 +433,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
         way.method = made.back()->name();
         out.methods += (out.methods.empty() ? "" : ", ") + way.method;
     }
+    if (faults > faults_told) out.fault += fmt::format("; and {} more", faults - faults_told);
     if (out.fault.empty()) out.authenticator = std::make_shared<auth::MethodChain>(std::move(made), options_.probe_secret);
     // Rules that cannot be used any more (a damaged bundle) do not open the port to anybody, and do not throw out those who are
     // in: the rules before go on for a port that has them.

@@ -35,7 +35,8 @@ struct PreparedAuthenticator {
     /// Not empty: the rules, or what they are made of, were deleted. `authenticator` is the last there was, for those who are connected;
     /// newcomers must wait for rules.
     std::string deleted;
-    bool lacks_source = false;           ///< the fault is a ConfigMap or Secret that does not exist
+    bool lacks_source = false;           ///< a fault is a ConfigMap or Secret that does not exist
+    bool only_lacks = true;              ///< ... and there is no other fault
 };
 struct PreparedPolicy {
     std::shared_ptr<const auth::Policy> policy;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/shell.h"
 
 namespace penstock::control {
 
@@ -41,8 +42,8 @@ std::string shut(const WayIn& way, std::int64_t now_ms) {
     if (way.method == "Custom" && way.server != nullptr) {
         way.server->look();
         if (const auto why = way.server->fault(); !why.empty())
-            return fmt::format("the authentication server {} does not answer: {}; {}; start it (try: curl -v {}), or name another in spec.authenticationMethods[].customSettings.endpoint", way.source, why,
-                               way.is_closed ? "clients are refused with 0x88 until it does" : "the next method, if there is one, decides until it does", way.source);
+            return fmt::format("the authentication server {} does not answer: {}; {}; start it (try: curl -v {}), or name another in {}.customSettings.endpoint", way.source, why,
+                               way.is_closed ? "clients are refused with 0x88 until it does" : "the next method, if there is one, decides until it does", shell_quoted(way.source), way.field);
     }
     return {};
 }

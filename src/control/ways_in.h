@@ -12,6 +12,7 @@ namespace penstock::control {
 /// One method of a BrokerAuthentication, as far as it can stop letting anybody in without a change of any resource.
 struct WayIn {
     std::string method;                  ///< `X509`, `Password`, ...
+    std::string field;                   ///< of its resource: `BrokerAuthentication ns/name: spec.authenticationMethods[0]`
     std::string source;                  ///< `ConfigMap ns/name`, `Secret ns/name`, the address of a server
     std::vector<crypto::Certificate> trusted;                ///< X509
     std::size_t users = 0;                                   ///< Password: who can log in

@@ -449,7 +449,7 @@ std::string DamageCheck::notice() const {
     if (text.size() > notice_max) text = "… " + text.substr(text.find('\n', text.size() - notice_max) + 1);   // the newest
     for (auto& c : text)
         if (c == '\n') c = ';';
-    return fmt::format("state was damaged: {}; once that is dealt with, move {} away", text, lost.string());
+    return fmt::format("state was damaged: {} ({})", text, lost.string());
 }
 
 }  // namespace penstock::store

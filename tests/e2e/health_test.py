@@ -74,6 +74,24 @@ class Case(unittest.TestCase):
 
 
 class Truth(Case):
+    def test_cures_are_followed_as_they_are_printed(self):
+        """What was deleted by hand: the commands in the findings are cut out and run, nothing is added."""
+        p = self.start(listener("one", {"port": 1883}))
+        self.well(p)
+        cure = lambda said, begin, end: begin + said.split(begin, 1)[1].split(end, 1)[0]
+        self.shell(p, f"kubectl delete brokerlistener one -n {SPACE}")
+        said = self.told(p, "no BrokerListener names Broker", "BrokerListener azure-iot-operations/one of ", "was deleted by somebody", "kill -HUP ")
+        self.shell(p, cure(said, "(echo '", "; what the followed files"))
+        wait_until(lambda: "no BrokerListener names Broker" not in self.ready(p), "a listener is there")
+        self.assertEqual(Mqtt(1883).connect("c"), 0)
+        self.shell(p, f"kubectl delete brokerlistener local -n {SPACE}")
+        self.shell(p, cure(self.told(p, "was deleted by somebody").split("was deleted by somebody", 1)[1], "kill -HUP ", ";"))
+        self.well(p)
+        self.assertEqual(Mqtt(1883).connect("c"), 0)
+        self.shell(p, f"kubectl delete broker default -n {SPACE}")
+        self.shell(p, cure(self.told(p, "there is no Broker resource"), "(echo '", "; what the followed files"))
+        wait_until(lambda: "there is no Broker resource" not in self.ready(p), "a Broker is there")
+
     def test_a_first_manifest_that_is_absent_or_refused_is_not_said_to_run(self):
         p = self.penstock()
         p.files = [str(p.folder / "m.yaml")]

@@ -12,6 +12,7 @@
 #include "api/handler.h"
 #include "api/spdy.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "client/apply.h"
 #include "crypto/ocsp.h"
@@ -232,6 +233,201 @@ TEST(Bounds, odd_values_of_every_field_are_judged_by_the_api_in_each_way_of_writ
     }
     EXPECT_GT(taken, 1000u);
     EXPECT_GT(refused, 5000u);
+}
+
+/// A null at every field, item and entry of every kind, written in each way: all judge it alike, and keep the same.
+TEST(Nulls, mean_the_same_in_every_way_of_writing) {
+    test::ApiWorld world;
+    test::ApiTransport api(world);
+    std::size_t taken = 0, refused = 0;
+    auto stored = [](const client::Response& answer) {
+        auto out = answer.body;
+        for (const char* word : {"status", "metadata"}) out.erase(word);
+        if (out.contains("spec") && out["spec"].is_object())
+            for (const char* word : {"clusterIP", "clusterIPs"}) out["spec"].erase(word);   // each its own
+        return out;
+    };
+    for (const auto& kind : all_kinds()) {
+        if (kind.read_only || !kind.stored || kind.kind == "Namespace" || kind.kind == "Event") continue;
+        const std::string space = kind.namespaced ? "default" : "";
+        each_field(kind, [&](const std::string& path, const Field&, const auto& put) {
+            if (path.starts_with("status")) return;   // written on its own
+            auto object = object_of(kind);
+            put(object, nullptr);
+            SCOPED_TRACE(kind.kind + " " + path);
+            const auto name = text_at(object, "metadata.name");
+            const auto list = client::path_of(kind, space), one = client::path_of(kind, space, name);
+            const auto body = object.dump();
+            auto gone = [&] { ASSERT_TRUE(api.request("DELETE", one)); };
+            const auto posted = api.request("POST", list + "?fieldValidation=Strict", body);
+            ASSERT_TRUE(posted);
+            const auto kept = stored(*posted);
+            (posted->ok() ? taken : refused) += 1;
+            if (posted->ok()) {
+                const auto put_again = api.request("PUT", one + "?fieldValidation=Strict", [&] { auto next = object; next["metadata"]["resourceVersion"] = at_path(posted->body, "metadata.resourceVersion"); return next.dump(); }());
+                ASSERT_TRUE(put_again);
+                EXPECT_TRUE(put_again->ok()) << put_again->message();
+                EXPECT_EQ(stored(*put_again), kept) << "PUT";
+                gone();
+            }
+            const auto applied = api.request("PATCH", one + "?fieldManager=f&fieldValidation=Strict", body, "application/apply-patch+yaml");
+            ASSERT_TRUE(applied);
+            // An item of a keyed list without its key is refused by server-side apply alone, null or not, as Kubernetes does.
+            if (applied->message().find("does not have all keys") != std::string::npos) return;
+            EXPECT_EQ(applied->ok(), posted->ok()) << "POST: " << posted->message() << " apply: " << applied->message();
+            if (applied->ok()) {
+                EXPECT_EQ(stored(*applied), kept) << "server-side apply";
+                gone();
+            }
+            // As -f and `penstock apply` send it, and what `penstock validate` says before.
+            client::Kinds kinds(api);
+            const Document document{.object = object, .file = "f.yaml", .index = 1, .line = 1};
+            for (const bool server_side : {false, true}) {
+                const auto done = client::apply_document(api, kinds, document, {.name_space = space, .server_side = server_side});
+                EXPECT_EQ(done.error.empty(), posted->ok()) << done.error;
+                if (done.error.empty()) gone();
+            }
+            const auto faults = client::validate_documents({document});
+            EXPECT_TRUE(faults.empty() || !posted->ok()) << faults.front();
+            // Rules between fields, which have nothing to do with nulls, are the server's.
+            EXPECT_TRUE(!faults.empty() || posted->message().find(", not null") == std::string::npos) << posted->message();
+        });
+    }
+    EXPECT_GT(taken, 100u);
+    EXPECT_GT(refused, 20u);
+}
+
+// As kube-apiserver has it: a null in a map of texts is an empty text where an object is written, and takes the key away in a patch.
+TEST(Nulls, of_a_config_map_are_as_kubernetes_has_them) {
+    test::ApiWorld world;
+    test::ApiTransport api(world);
+    const std::string list = "/api/v1/namespaces/default/configmaps", one = list + "/m";
+    const Json object = {{"apiVersion", "v1"}, {"kind", "ConfigMap"}, {"metadata", {{"name", "m"}, {"labels", {{"l", nullptr}}}, {"annotations", {{"n", nullptr}}}}}, {"data", {{"a", nullptr}, {"b", "1"}}}};
+    EXPECT_TRUE(client::validate_documents({{.object = object, .file = "f", .index = 1, .line = 1}}).empty());
+    const Json wanted = {{"a", ""}, {"b", "1"}};
+    auto made = api.request("POST", list, object.dump());
+    ASSERT_EQ(made->status, 201) << made->message();
+    EXPECT_EQ(made->body["data"], wanted);
+    EXPECT_EQ(made->body["metadata"]["labels"]["l"], "");
+    EXPECT_EQ(made->body["metadata"]["annotations"]["n"], "");
+    EXPECT_EQ(api.request("PUT", one, object.dump())->body["data"], wanted);
+    EXPECT_EQ(api.request("PATCH", one + "?fieldManager=f&force=true", object.dump(), "application/apply-patch+yaml")->body["data"], wanted);
+    EXPECT_EQ(api.request("PATCH", one, R"([{"op":"add","path":"/data/a","value":null}])", "application/json-patch+json")->body["data"], wanted);
+    for (const char* type : {"application/merge-patch+json", "application/strategic-merge-patch+json"}) {
+        api.request("PUT", one, object.dump());
+        const auto patched = api.request("PATCH", one, R"({"data":{"a":null},"metadata":{"labels":{"l":null}}})", type);
+        EXPECT_EQ(patched->body["data"], (Json{{"b", "1"}})) << type;
+        EXPECT_FALSE(patched->body["metadata"].contains("labels") && patched->body["metadata"]["labels"].contains("l")) << type;
+    }
+}
+
+/// Everything of a request that an answer may quote, once with 100 KB and once with what no line may hold.
+TEST(Bounds, no_answer_quotes_a_request_whole) {
+    test::ApiWorld world;
+    const auto long_word = std::string(100'000, 'x'), wild = std::string("\x1b[31m\r\nInjected: yes\x00\x07\xff\u202e\x7f", 32) + std::string(1000, '\n');
+    auto& registry = *world.registry;
+    ASSERT_TRUE(registry.create(*find_kind("v1", "ConfigMap"), "default", {{"metadata", {{"name", "m"}}}}));
+    ASSERT_TRUE(registry.create(*find_kind("v1", "ServiceAccount"), "default", {{"metadata", {{"name", "s"}}}}));
+    ASSERT_TRUE(registry.create(*find_kind("v1", "Pod"), "default", {{"metadata", {{"name", "p"}}}, {"spec", {{"containers", Json::array({{{"name", "c"}}})}}}}));
+    const auto from = log::last_number();
+    std::size_t asked = 0;
+    auto ask = [&](api::Request request, const std::string& where) {
+        ++asked;
+        for (const bool is_admin : {true, false}) {
+            request.user = is_admin ? api::User{.name = "admin", .uid = {}, .groups = {"system:masters"}, .extra = {}} : api::User{.name = request.user.name, .uid = {}, .groups = {"system:authenticated"}, .extra = {}};
+            api::Reply reply;
+            ASSERT_NO_THROW(reply = world.handler->handle(request)) << where;
+            if (reply.status < 400) continue;
+            EXPECT_LT(reply.body.size(), 20'000u) << where << ": " << reply.body.substr(0, 300);
+            const auto status = parse_json(reply.body).value_or(Json());
+            const auto message = text_at(status, "message");
+            EXPECT_EQ(message, printable(message)) << where;
+            EXPECT_LT(message.size(), 8'000u) << where << ": " << message.substr(0, 300);
+            for (const auto& [name, value] : reply.headers) {
+                EXPECT_LT(value.size(), 8'000u) << where << " " << name;
+                EXPECT_EQ(value.find_first_of("\r\n"), std::string::npos) << where << " " << name;
+            }
+        }
+    };
+    const std::string maps = "/api/v1/namespaces/default/configmaps", good = R"({"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"m"}})";
+    for (const auto& word : {long_word, wild}) {
+        auto base = [&](const char* method, const std::string& path) {
+            return api::Request{.method = method, .path = path, .query = {}, .accept = "application/json", .content_type = std::string(method) == "PATCH" ? "application/merge-patch+json" : "application/json", .authorization = {}, .user_agent = "test",
+                                .if_none_match = {}, .impersonation = {}, .upgrade = {}, .body = std::string(method) == "GET" ? "" : good, .user = {.name = "somebody", .uid = {}, .groups = {}, .extra = {}}};
+        };
+        for (const char* method : {"GET", "POST", "PUT", "PATCH", "DELETE"}) {
+            for (const auto& path : {"/" + word, "/api/" + word, "/apis/" + word, "/apis/" + word + "/v1", "/apis/apps/" + word, "/api/v1/" + word, "/api/v1/namespaces/" + word, "/api/v1/namespaces/" + word + "/configmaps", maps + "/" + word, maps + "/m/" + word,
+                                     "/api/v1/namespaces/default/pods/" + word + "/log", "/api/v1/namespaces/default/pods/" + word + "/exec", "/api/v1/namespaces/default/pods/p/" + word, "/api/v1/namespaces/default/serviceaccounts/" + word + "/token",
+                                     "/apis/mqttbroker.iotoperations.azure.com/v1/namespaces/default/brokers/" + word, "/apis/mqttbroker.iotoperations.azure.com/v1beta1/namespaces/default/brokers/" + word, "/penstock/" + word, "/openapi/v3/" + word})
+                ask(base(method, path), std::string(method) + " path");
+            for (const char* key : {"resourceVersion", "resourceVersionMatch", "timeoutSeconds", "limit", "continue", "labelSelector", "fieldSelector", "dryRun", "fieldValidation", "fieldManager", "propagationPolicy", "gracePeriodSeconds", "includeObject", "force", "watch", "sendInitialEvents"})
+                for (const auto& path : {maps, maps + "/m"}) {
+                    auto request = base(method, path);
+                    request.query[key] = word;
+                    ask(request, std::string(method) + " " + key);
+                    if (std::string(method) != "PATCH") continue;
+                    request.content_type = "application/apply-patch+yaml";
+                    ask(request, std::string("apply ") + key);
+                }
+            for (const char* key : {"container", "tailLines", "sinceSeconds", "sinceTime", "limitBytes", "follow", "previous"}) {
+                auto request = base("GET", "/api/v1/namespaces/default/pods/p/log");
+                request.query[key] = word;
+                ask(request, key);
+            }
+            for (auto field : {&api::Request::accept, &api::Request::content_type, &api::Request::authorization, &api::Request::user_agent, &api::Request::if_none_match, &api::Request::upgrade, &api::Request::certificate_fault}) {
+                auto request = base(method, maps + "/m");
+                request.*field = field == &api::Request::authorization ? "Bearer " + word : word;
+                if (field != &api::Request::certificate_fault) ask(request, std::string(method) + " header");
+            }
+            for (const char* header : {"impersonate-user", "impersonate-group", "impersonate-uid", "impersonate-extra-scopes"}) {
+                auto request = base(method, maps + "/m");
+                request.impersonation = {{header, word}};
+                ask(request, std::string(method) + " " + header);
+                request.impersonation = {{"impersonate-user", word}, {header, word}};
+                ask(request, std::string(method) + " impersonate-user and " + header);
+            }
+            auto stranger = base(method, maps + "/m");
+            stranger.user.name = word;
+            ask(stranger, std::string(method) + " user");
+            // Names and values in the object.
+            for (const char* path : {"apiVersion", "kind", "metadata.name", "metadata.namespace", "metadata.generateName", "metadata.uid", "metadata.resourceVersion", "metadata.labels.a", "metadata.annotations.a", "metadata.finalizers.0", "data.a", "data.k", "unknown.a"}) {
+                auto object = parse_json(good).value();
+                object["metadata"]["finalizers"] = Json::array({"a.b/c"});
+                std::string pointer = "/" + std::string(path);
+                std::ranges::replace(pointer, '.', '/');
+                const auto text = printable(word);
+                object[Json::json_pointer(pointer)] = word == long_word ? word : text;
+                auto request = base(method, std::string(method) == "POST" ? maps : maps + "/m");
+                if (request.body.empty()) continue;
+                request.query["fieldValidation"] = "Strict";
+                request.query["fieldManager"] = "f";
+                request.body = object.dump();
+                ask(request, std::string(method) + " body " + path);
+                request.content_type = "application/apply-patch+yaml";
+                ask(request, std::string(method) + " applied " + path);
+                Json keyed = parse_json(good).value();
+                keyed["data"][word == long_word ? word : text] = 1;
+                keyed[word == long_word ? word : text] = 1;
+                request.body = keyed.dump();
+                ask(request, std::string(method) + " key");
+                request.body = word;
+                ask(request, std::string(method) + " no JSON");
+                request.content_type = "application/yaml";
+                ask(request, std::string(method) + " no YAML");
+            }
+        }
+        auto token = base("POST", "/api/v1/namespaces/default/serviceaccounts/s/token");
+        const auto text = word == long_word ? word : printable(word);
+        for (const Json& spec : {Json{{"boundObjectRef", {{"kind", text}, {"name", text}}}}, Json{{"boundObjectRef", {{"kind", "Secret"}, {"name", text}, {"uid", text}}}}, Json{{"audiences", {text}}}}) {
+            token.body = Json{{"apiVersion", "authentication.k8s.io/v1"}, {"kind", "TokenRequest"}, {"spec", spec}}.dump();
+            ask(token, "TokenRequest");
+        }
+    }
+    EXPECT_GT(asked, 500u);
+    for (const auto& line : log::lines_after(from, {})) {
+        EXPECT_LT(line.text.size(), 8'000u) << line.text.substr(0, 200);
+        EXPECT_EQ(line.text.find('\x1b'), std::string::npos) << line.text.substr(0, 200);
+    }
 }
 
 TEST(Bounds, odd_values_of_metadata_are_judged) {

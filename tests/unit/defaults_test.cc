@@ -83,21 +83,21 @@ TEST_F(Defaults, each_way_of_writing_takes_over_without_a_conflict_and_then_owns
     };
     // kubectl patch, edit (a PUT of what was read) and client-side apply: each goes through, and a file then meets the person.
     EXPECT_TRUE(api.request("PATCH", target + "?fieldManager=kubectl-patch", low.dump(), "application/merge-patch+json")->ok());
-    EXPECT_TRUE(file().is_conflict);
+    EXPECT_EQ(file().refusal, client::Refusal::owned);
     EXPECT_NE(file().error.find("\"kubectl-patch\""), std::string::npos);
     EXPECT_EQ(file().error.find(registry::defaults_manager), std::string::npos) << "the default is no party to a conflict";
     again();
     auto read = live(broker_kind());
     read["spec"]["memoryProfile"] = "Low";
     EXPECT_TRUE(api.request("PUT", target + "?fieldManager=kubectl-edit", read.dump())->ok());
-    EXPECT_TRUE(file().is_conflict);
+    EXPECT_EQ(file().refusal, client::Refusal::owned);
     again();
     const std::string low_manifest = "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata: {name: default}\nspec: {memoryProfile: Low}\n";
     EXPECT_EQ(apply(low_manifest, false, "kubectl-client-side-apply").outcome, "configured");
-    EXPECT_TRUE(file().is_conflict);
+    EXPECT_EQ(file().refusal, client::Refusal::owned);
     again();
     EXPECT_EQ(apply(low_manifest, true, "kubectl").outcome, "configured");
-    EXPECT_TRUE(file().is_conflict);
+    EXPECT_EQ(file().refusal, client::Refusal::owned);
     EXPECT_EQ(apply(tuned_broker, true, "penstock-files", true).error, "") << "and gives it back by force";
     again();
     EXPECT_EQ(file().error, "");

@@ -2,9 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <latch>
+#include <regex>
+#include <set>
 #include <thread>
 
+#include "app/run_health.h"
 #include "auth/held.h"
 #include "base/text.h"
 #include "broker/server.h"
@@ -141,7 +146,7 @@ TEST(Health, a_certificate_of_the_api_is_told_of_before_and_after_its_end) {
 
 TEST(Health, the_board_keeps_since_when_and_tells_of_who_says_nothing_any_more) {
     control::HealthBoard board;
-    const Finding finding{.severity = Severity::degraded, .subject = "x", .reason = "R", .what = "1 of 9", .cure = {}, .since_ms = 0};
+    const Finding finding{.severity = Severity::degraded, .subject = "x", .reason = "Warnings", .what = "1 of 9", .cure = {}, .since_ms = 0};
     board.put("x", {finding}, 0, 1000, 500);
     const auto version = board.version();
     auto later = finding;
@@ -151,7 +156,7 @@ TEST(Health, the_board_keeps_since_when_and_tells_of_who_says_nothing_any_more) 
     EXPECT_EQ(board.all(100).at(0).what, "2 of 9");
     EXPECT_EQ(board.version(), version) << "a number that moves is no news";
     EXPECT_EQ(board.all(700).size(), 2u);
-    EXPECT_EQ(board.all(700).at(1).reason, "NoReport");
+    EXPECT_EQ(board.all(700).at(1).reason.word(), "NoReport");
     board.put("x", {}, 800, 3000);
     EXPECT_TRUE(board.all(1'000'000).empty());
     EXPECT_NE(board.version(), version);
@@ -219,7 +224,7 @@ TEST(Health, a_worker_that_is_stuck_is_seen_without_waiting_for_it) {
     EXPECT_LT(*std::ranges::min_element(turns), 60'000 + 5000);
     control::ProcessFacts facts;
     facts.turns_ms = turns;
-    EXPECT_EQ(control::findings_of(facts).at(0).reason, "WorkerStuck");
+    EXPECT_EQ(control::findings_of(facts).at(0).reason.word(), "WorkerStuck");
 }
 
 TEST(Health, what_an_earlier_run_wrote_is_taken_back) {
@@ -309,13 +314,13 @@ TEST(WaysIn, what_shuts_with_time_alone_is_told) {
 TEST(WaysIn, each_cure_can_be_followed_as_it_stands) {
     const auto now = wall_ms();
     control::WayIn x509{.method = "X509", .source = "ConfigMap plant/client-ca", .trusted = {certificate("old", now - 20 * day_ms, now - day_ms)}}, users{.method = "Password", .source = "Secret plant/people"},
-        tokens{.method = "ServiceAccountToken", .source = "the API", .keys_are_known = false}, custom{.method = "Custom", .source = "https://auth.example:9443"};
+        tokens{.method = "ServiceAccountToken", .source = "the API", .keys_are_known = false}, custom{.method = "Custom", .field = "BrokerAuthentication plant/a: spec.authenticationMethods[1]", .source = "https://auth.example:9443"};
     const auto server = std::make_shared<SilentServer>();
     server->why = "connection refused";
     custom.server = server;
     const auto bundle = "kubectl create configmap client-ca -n plant --from-file=client_ca.pem=ALL-CAS.crt --dry-run=client -o yaml | kubectl apply -f -";
     for (const auto& [way, cure] : {std::pair{x509, std::string(bundle)}, std::pair{users, std::string("penstock passwd -n plant people USER")}, std::pair{tokens, std::string("kubectl get --raw /openid/v1/jwks")},
-                                    std::pair{custom, std::string("curl -v https://auth.example:9443), or name another in spec.authenticationMethods[].customSettings.endpoint")}}) {
+                                    std::pair{custom, std::string("curl -v https://auth.example:9443), or name another in BrokerAuthentication plant/a: spec.authenticationMethods[1].customSettings.endpoint")}}) {
         const auto said = control::look_at({way}, now).nobody;
         EXPECT_NE(said.find(cure), std::string::npos) << said;
     }
@@ -326,32 +331,242 @@ TEST(WaysIn, each_cure_can_be_followed_as_it_stands) {
     for (const auto& warning : warnings) EXPECT_NE(warning.find(bundle), std::string::npos) << warning;
 }
 
-TEST(Health, each_finding_names_a_command_or_a_field) {
+/// A right, or an API, that comes later.
+struct LateObjects final : control::LocalObjects {
+    using LocalObjects::LocalObjects;
+    int code = 403, asked = 0;
+    registry::Answer<control::ObjectRef> create(const resources::Kind& kind, const std::string& name_space, Json object, const std::string& manager) override {
+        ++asked;
+        if (code != 0) return std::unexpected(registry::Failure{.code = code, .reason = "Forbidden", .message = "may not"});
+        return LocalObjects::create(kind, name_space, std::move(object), manager);
+    }
+};
+
+TEST(Events, that_are_refused_for_now_are_written_when_they_may_be) {
+    const auto registry = registry::Registry::open(":memory:").value();
+    auto events = [&] { return registry->list(core("Event"), "").items; };
+    const Json about = {{"apiVersion", "v1"}, {"kind", "ConfigMap"}, {"metadata", {{"name", "m"}, {"namespace", space}, {"uid", "u"}}}};
+    for (const int code : {403, 401, 429, 503}) {
+        LateObjects objects(*registry);
+        objects.code = code;
+        control::Recorder recorder(objects, "test");
+        const auto before = events().size();
+        recorder.record(about, "Warning", "Late", "it is late " + std::to_string(code));
+        recorder.record(about, "Warning", "Late", "it is late " + std::to_string(code));
+        EXPECT_EQ(objects.asked, 1) << "the second is the first again";
+        recorder.retry(monotonic_ms());
+        EXPECT_EQ(objects.asked, 1) << "not at once";
+        objects.code = 0;
+        recorder.retry(monotonic_ms() + control::Recorder::retry_ms);
+        ASSERT_EQ(events().size(), before + 1);
+        EXPECT_TRUE(std::ranges::any_of(events(), [&](const auto& event) { return text_at(*event, "message") == "it is late " + std::to_string(code) && (*event)["count"] == 2; }));
+        recorder.retry(monotonic_ms() + 2 * control::Recorder::retry_ms);
+        EXPECT_EQ(objects.asked, 2) << "once";
+    }
+    LateObjects objects(*registry);
+    control::Recorder recorder(objects, "test");
+    const auto count = events().size();
+    // A refusal that does not end by itself is none to try again; and what waits is bounded in number and time.
+    objects.code = 422;
+    recorder.record(about, "Warning", "Wrong", "it is wrong");
+    recorder.retry(monotonic_ms() + control::Recorder::retry_ms);
+    EXPECT_EQ(objects.asked, 1);
+    objects.code = 403;
+    for (std::size_t i = 0; i < 3 * control::Recorder::waiting_max; ++i) {
+        auto other = about;
+        other["metadata"]["uid"] = std::to_string(i);
+        recorder.record(other, "Warning", "Many", "one of many " + std::to_string(i));
+    }
+    const auto asked = objects.asked;
+    recorder.retry(monotonic_ms() + control::Recorder::retry_ms);
+    EXPECT_EQ(objects.asked - asked, static_cast<int>(control::Recorder::waiting_max));
+    recorder.retry(monotonic_ms() + control::Recorder::kept_ms + control::Recorder::retry_ms);
+    objects.code = 0;
+    recorder.retry(monotonic_ms() + 2 * control::Recorder::kept_ms);
+    EXPECT_EQ(events().size(), count) << "they were given up";
+}
+
+// --- cures ---
+
+/// A folder that goes at the end.
+struct Folder {
+    std::filesystem::path path;
+    Folder() {
+        std::string name = testing::TempDir() + "/penstock-cures-XXXXXX";
+        path = mkdtemp(name.data());
+    }
+    ~Folder() { std::filesystem::remove_all(path); }
+    Folder(const Folder&) = delete;
+    Folder& operator=(const Folder&) = delete;
+};
+
+std::string source_text(const char* file) {
+    std::ifstream in(std::filesystem::path(PENSTOCK_SOURCE_DIR) / file);
+    return {std::istreambuf_iterator<char>(in), {}};
+}
+
+/// Every finding that there is, each with something of its own in it.
+std::vector<Finding> every_finding(const std::filesystem::path& folder) {
+    std::vector<Finding> out;
+    auto add = [&](const std::vector<Finding>& some) { out.insert(out.end(), some.begin(), some.end()); };
     auto facts = good_broker();
-    auto closed = good_port(), blind = good_port();
-    closed.is_open = false;
-    closed.error = "port 1883 cannot be opened: Address already in use";
-    blind.probe_fault = "no CONNACK";
-    facts.ports = {closed, blind};
+    facts.folder = folder / "broker", facts.key_file = folder / "keys", facts.again = "what the followed files have comes back with: kill -HUP 77";
+    for (const char* why : {"closed", "blocked", "blind", "refused", "nobody", "warned"}) {
+        auto port = good_port();
+        const std::string_view word = why;
+        port.listener = std::string("s/") + why;
+        port.is_open = word != "closed" && word != "blocked";
+        port.is_blocked = word == "blocked";
+        port.error = "something";
+        (word == "blind" ? port.probe_fault : word == "refused" ? port.refused : word == "nobody" ? port.nobody : port.warnings.emplace_back()) = word == "closed" || word == "blocked" ? "" : "something";
+        if (word != "warned") port.warnings.clear();
+        facts.ports.push_back(std::move(port));
+    }
+    facts.named = {{"BrokerAuthentication", "s/a", {"all CAs have expired"}, {"a list is old"}}};
     facts.orphans = {{"s/o", "there is no running Broker"}};
-    facts.metrics_fault = facts.disk_fault = facts.persistence_waits = facts.buffer_fault = "something";
-    BrokerFacts none, bare = good_broker();
+    facts.metrics_fault = facts.disk_fault = facts.persistence_waits = facts.buffer_fault = facts.keys_fault = facts.disk_notice = facts.persistence_ends = facts.workers_wait = "something";
+    add(control::findings_of(facts));
+    auto bare = facts;
     bare.ports.clear();
+    bare.disk_fault = "persistence.maxSize is used up";
+    add(control::findings_of(bare));
+    auto shut = good_broker();
+    shut.ports[0].is_open = false;
+    add(control::findings_of(shut));
+    auto none = facts, waiting = facts;
+    none.name.clear();
+    add(control::findings_of(none));
+    for (const bool starts : {true, false}) {
+        waiting.not_started = "something";
+        waiting.is_starting = starts;
+        add(control::findings_of(waiting));
+    }
     ProcessFacts process;
     process.turns_ms = {20'000};
     process.descriptors = process.descriptors_max = 100;
     process.pool_used = process.pool_max = 100;
     process.clock_back_ms = 1'000'000;
     process.registry_fault = process.api_fault = process.token_keys_fault = "something";
-    std::size_t count = 0;
-    for (const auto& list : {control::findings_of(facts), control::findings_of(none), control::findings_of(bare), control::findings_of(process)})
-        for (const auto& finding : list) {
-            ++count;
-            const std::vector<const char*> steps{"kubectl ", "penstock traces", "spec.", "ss -ltnp", "df -h", "restart penstock", "LimitNOFILE=", "timedatectl "};
-            EXPECT_TRUE(std::ranges::any_of(steps, [&](const char* step) { return finding.cure.find(step) != std::string::npos; })) << finding.reason << ": " << finding.text();
-            EXPECT_EQ(finding.what.find("port 1883: port 1883"), std::string::npos) << finding.what;
+    add(control::findings_of(process));
+    control::HealthBoard silent;
+    silent.put("process", {}, 0, 0, 1);
+    add(silent.all(100));
+
+    // What the process says of its own certificates and of files that it follows.
+    const auto registry = registry::Registry::open(":memory:").value();
+    app::RunHealth health(*registry, "kill -HUP 77");
+    health.certificates({{.name = "ca", .where = "ca.crt", .not_after_ms = 1, .fault = "cannot be written"}, {.name = "server", .where = "server.crt", .not_after_ms = wall_ms() + day_ms, .fault = {}}});
+    using Phase = client::FollowState::Phase;
+    const auto file = (folder / "it is.yaml").string();
+    std::ofstream(file) << "kind: Broker\n";
+    std::vector<client::Refusal> refusals;
+    for (int i = static_cast<int>(client::Refusal::faulty); i <= static_cast<int>(client::Refusal::busy); ++i) refusals.push_back(static_cast<client::Refusal>(i));
+    for (const auto refusal : refusals)
+        for (const bool was_applied : {true, false}) {
+            health.manifests("source", {.phase = Phase::refused, .why = file + ": document 1 (line 1): something", .faults = {}, .cure = client::cure_of(refusal, file, "s", client::FileFollower::manager, "kill -HUP 77"), .was_applied = was_applied});
+            add(health.board().all(0));
         }
-    EXPECT_GE(count, 16u);
+    health.manifests("source", {.phase = Phase::waiting, .why = "they changed a moment ago", .faults = {}, .cure = {}, .was_applied = true});
+    add(health.board().all(0));
+    const client::FollowedObject gone{.api_version = "v1", .kind = "ConfigMap", .name_space = "s", .name = "m", .file = file};
+    health.manifests("source", {.phase = Phase::applied, .why = {}, .faults = {}, .cure = {}, .was_applied = true, .objects = std::make_shared<const std::vector<client::FollowedObject>>(1, gone)});
+    health.look_for_deleted();
+    add(health.board().all(0));
+    return out;
+}
+
+// What is told is done as it stands: it names an object, file or number, its commands exist, and so do the files in it.
+TEST(Health, every_cure_can_be_followed_as_it_stands) {
+    const Folder folder;
+    const auto commands = source_text("src/app/main.cc");
+    ASSERT_NE(commands.find("add_subcommand(\"validate\""), std::string::npos);
+    const std::set<std::string> kubectl{"apply", "create", "describe", "edit", "get", "delete"}, end_by_themselves{"Starting", "PersistenceGoesOn", "WorkersWait", "ManifestWaits"};
+    const std::set<std::string, std::less<>> settings{"LimitNOFILE=", "spec."};
+    const std::regex command(R"((?:^|[^\w/.-])(penstock|kubectl|df|ls|mv|ss|du|kill|timedatectl|echo)(?: ([a-z-]+))?)"), file_name(R"(([/\w.-]+\.(?:yaml|yml|json|crt|key|pem)))"), made(R"(\((echo .*)\) \| kubectl apply -f -)"), line(R"(echo '([^']+)')");
+    std::set<std::string, std::less<>> met;
+    for (const auto& finding : every_finding(folder.path)) {
+        SCOPED_TRACE(std::string(finding.reason.word()) + ": " + finding.text());
+        met.emplace(finding.reason.word());
+        EXPECT_FALSE(finding.subject.empty());
+        EXPECT_FALSE(finding.what.empty());
+        if (finding.cure.empty()) {
+            EXPECT_TRUE(end_by_themselves.contains(std::string(finding.reason.word())));
+            continue;
+        }
+        EXPECT_EQ(finding.what.find(finding.cure), std::string::npos) << "it is said twice";
+        std::size_t steps = 0;
+        for (auto at = std::sregex_iterator(finding.cure.begin(), finding.cure.end(), command); at != std::sregex_iterator(); ++at) {
+            const auto program = (*at)[1].str(), verb = (*at)[2].str();
+            ++steps;
+            EXPECT_TRUE(program != "kubectl" || kubectl.contains(verb)) << verb;
+            EXPECT_TRUE(program != "penstock" || verb.empty() || commands.find("add_subcommand(\"" + verb + "\"") != std::string::npos) << verb;
+        }
+        for (const auto& setting : settings) steps += finding.cure.find(setting) != std::string::npos ? 1 : 0;
+        EXPECT_TRUE(steps > 0 || finding.cure.find("by itself") != std::string::npos || finding.cure.find("make it smaller") != std::string::npos) << "nothing to do in it";
+        for (auto at = std::sregex_iterator(finding.cure.begin(), finding.cure.end(), file_name); at != std::sregex_iterator(); ++at) {
+            const auto name = (*at)[1].str();
+            EXPECT_TRUE(name == "is.yaml" || std::filesystem::exists(name)) << name;   // "it is.yaml" is quoted, and there
+        }
+        EXPECT_TRUE(finding.cure.find("it is.yaml") == std::string::npos || finding.cure.find("/it is.yaml'") != std::string::npos) << "a name with a space is one word";
+        if (std::smatch found; std::regex_search(finding.cure, found, made)) {
+            const auto lines = found[1].str();
+            std::string text;
+            for (auto at = std::sregex_iterator(lines.begin(), lines.end(), line); at != std::sregex_iterator(); ++at) text += (*at)[1].str() + "\n";
+            const auto documents = resources::parse_documents(text, "cure");
+            ASSERT_TRUE(documents.has_value());
+            ASSERT_EQ(documents->size(), 1u);
+            EXPECT_TRUE(client::validate_documents(*documents).empty());
+            EXPECT_EQ(text.find('"'), std::string::npos) << "kubectl shows it with backslashes";
+        }
+    }
+    for (const auto reason : control::finding_reasons) EXPECT_TRUE(met.contains(reason)) << "no row for " << reason;
+}
+
+// One class of refusal, one way out: a full disk is not mended by correcting a file.
+TEST(Health, each_class_of_refusal_has_a_cure_of_its_own) {
+    auto response = [](int status, const char* message, const char* details = "") {
+        return client::Response{.status = status, .body = {{"message", message}, {"details", {{"kind", details}}}}, .text = {}, .warnings = {}};
+    };
+    struct Case {
+        client::Response response;
+        const char *does, *does_not;
+    };
+    const Case cases[] = {
+        {response(422, "spec.ports[0].port: Invalid value"), "penstock apply --server-side --dry-run -f /m/a.yaml", "df -h"},
+        {response(409, "Apply failed with 1 conflict: conflict with \"kubectl-edit\": .data.a"), "--force-conflicts --field-manager penstock-files -f /m/a.yaml", "correct it"},
+        {response(409, "Operation cannot be fulfilled"), "tried again by itself", "force"},
+        {response(404, "namespaces \"later\" not found", "namespaces"), "kubectl create namespace later", "correct it"},
+        {response(403, "it is being terminated"), "kubectl get namespace later", "correct it"},
+        {response(507, "the registry's disk does not take the change: full"), "df -h", "correct it"},
+        {response(507, "the registry is full: all objects together may have 1 bytes"), "delete what is not needed", "df -h"},
+        {response(413, "Request entity too large"), "make it smaller in /m/a.yaml", "validate"},
+        {response(429, "too many"), "tried again by itself", "correct it"},
+        {response(500, "database"), "tried again by itself", "correct it"},
+    };
+    for (const auto& one : cases) {
+        const auto cure = client::cure_of(client::refusal_of(one.response), "/m/a.yaml", "later", "penstock-files", "kill -HUP 7");
+        EXPECT_NE(cure.find(one.does), std::string::npos) << one.response.status << ": " << cure;
+        EXPECT_EQ(cure.find(one.does_not), std::string::npos) << one.response.status << ": " << cure;
+    }
+    EXPECT_EQ(client::cure_of(client::Refusal::faulty, "-", "s", "m", "kill -HUP 7").find("kill -HUP"), std::string::npos) << "standard input is read once";
+}
+
+TEST(Health, what_somebody_deletes_of_a_followed_file_is_told_until_it_is_back) {
+    const auto registry = registry::Registry::open(":memory:").value();
+    app::RunHealth health(*registry, "kill -HUP 7");
+    auto make = [&] { registry->create(core("ConfigMap"), space, {{"metadata", {{"name", "m"}}}}).value(); };
+    make();
+    const client::FollowedObject object{.api_version = "v1", .kind = "ConfigMap", .name_space = space, .name = "m", .file = "/f.yaml"};
+    health.manifests("/f.yaml", {.phase = client::FollowState::Phase::applied, .why = {}, .faults = {}, .cure = {}, .was_applied = true, .objects = std::make_shared<const std::vector<client::FollowedObject>>(1, object)});
+    health.look_for_deleted();
+    EXPECT_TRUE(health.board().all(0).empty());
+    ASSERT_TRUE(registry->remove(core("ConfigMap"), space, "m"));
+    health.look_for_deleted();
+    ASSERT_EQ(health.board().all(0).size(), 1u);
+    EXPECT_EQ(health.board().all(0)[0].text(), "ConfigMap azure-iot-operations/m of /f.yaml was deleted by somebody, and the files still have it; have the files applied again with: kill -HUP 7; or take it out of /f.yaml");
+    make();
+    health.look_for_deleted();
+    EXPECT_TRUE(health.board().all(0).empty());
 }
 
 // --- certificates that go wrong later ---
@@ -417,6 +632,26 @@ struct Security {
     }
     void put_pair(const crypto::KeyPair& pair) { put(core("Secret"), "mine", {{"type", "kubernetes.io/tls"}, {"data", {{"tls.crt", base64_encode(pair.certificate)}, {"tls.key", base64_encode(pair.key)}}}}); }
 };
+
+// A document with several faults is corrected once.
+TEST(Authentication, names_every_method_that_is_wrong_at_once) {
+    Security security;
+    security.put(core("ConfigMap"), "broken", {{"data", {{"ca.pem", "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n"}}}});
+    auto methods = Json::array({{{"method", "X509"}, {"x509Settings", {{"trustedClientCaCert", "absent"}}}}, {{"method", "Password"}, {"passwordSettings", {{"secretRef", "nobody"}}}}});
+    security.put(broker_kind("BrokerAuthentication"), "first", {{"spec", {{"authenticationMethods", methods}}}});
+    auto made = security.builder.authenticator(space, "first");
+    EXPECT_NE(made.fault.find("spec.authenticationMethods[0].x509Settings.trustedClientCaCert: ConfigMap azure-iot-operations/absent"), std::string::npos) << made.fault;
+    EXPECT_NE(made.fault.find("; BrokerAuthentication first: spec.authenticationMethods[1].passwordSettings.secretRef: Secret azure-iot-operations/nobody"), std::string::npos) << made.fault;
+    EXPECT_TRUE(made.lacks_source && made.only_lacks);
+    EXPECT_EQ(made.authenticator, nullptr);
+    methods.push_back({{"method", "X509"}, {"x509Settings", {{"trustedClientCaCert", "broken"}}}});
+    for (int i = 0; i < 20; ++i) methods.push_back({{"method", "Password"}, {"passwordSettings", {{"secretRef", "n" + std::to_string(i)}}}});
+    security.put(broker_kind("BrokerAuthentication"), "second", {{"spec", {{"authenticationMethods", methods}}}});
+    made = security.builder.authenticator(space, "second");
+    EXPECT_NE(made.fault.find("spec.authenticationMethods[2].x509Settings.trustedClientCaCert: ConfigMap broken entry ca.pem"), std::string::npos) << made.fault;
+    EXPECT_NE(made.fault.find("; and 13 more"), std::string::npos) << made.fault;
+    EXPECT_TRUE(made.lacks_source && !made.only_lacks) << "what is no absence is a fault of the files themselves";
+}
 
 TEST(Deleted, the_last_good_certificate_serves_until_another_comes) {
     Security world;
