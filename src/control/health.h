@@ -44,7 +44,6 @@ class Reason {
   private:
     std::string_view word_;
 };
-constexpr bool operator==(const Reason& reason, std::string_view word) { return reason.word() == word; }
 
 /// Something that is not as it should be, and what a person can do about it.
 struct Finding {
