@@ -15,6 +15,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
 
 #include <fmt/format.h>
 
@@ -34,25 +37,78 @@ constexpr std::int64_t counted_max = 4096;         // a limit up to which open d
 
 std::string error_text(int code) { return std::strerror(code); }
 
-Result<int> listen_one(const Address& address, socklen_t size, bool dual_stack) {
+/// What came of listening at one address: a descriptor, or the error (errno).
+struct Listened {
+    int fd = -1, error = 0;
+};
+
+Listened listen_one(const Address& address, socklen_t size, bool dual_stack) {
     const int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return fail(error_text(errno));
+    if (fd < 0) return {-1, errno};
     const int on = 1, off = 0;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (address.any.sa_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? &off : &on, sizeof on);
     if (bind(fd, &address.any, size) != 0 || listen(fd, 4096) != 0) {
         const int code = errno;
         close(fd);
-        return fail(why_not_bound(
-            code, ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port)));
+        return {-1, code};
     }
-    return fd;
+    return {fd, 0};
+}
+
+/// The machine has no IPv6, or not at this address; anything else is a fault that must be told.
+bool no_ipv6(int error) {
+    return error == EAFNOSUPPORT || error == EADDRNOTAVAIL || error == EPROTONOSUPPORT;
+}
+
+/// The inodes of the sockets that listen on `port`, as /proc/net names them.
+std::vector<std::string> listening_inodes(std::uint16_t port) {
+    constexpr std::size_t state_at = 3, inode_at = 9;    // fields of a line, counted from 0
+    std::vector<std::string> out;
+    for (const auto* table : {"/proc/net/tcp", "/proc/net/tcp6"}) {
+        std::ifstream lines(table);
+        for (std::string line; std::getline(lines, line);) {
+            std::istringstream words(line);
+            std::vector<std::string> fields;
+            for (std::string word; fields.size() <= inode_at && words >> word;) fields.push_back(word);
+            if (fields.size() <= inode_at || fields[state_at] != "0A") continue;
+            if (fields[1].ends_with(fmt::format(":{:04X}", port))) out.push_back(fields[inode_at]);
+        }
+    }
+    return out;
+}
+
+/// The program that listens on `port`, for people: `mosquitto (process 812)`; empty when this process may not see it.
+std::string holder_of(std::uint16_t port) {
+    const auto inodes = listening_inodes(port);
+    if (inodes.empty()) return "";
+    namespace fs = std::filesystem;
+    std::error_code error, closed;    // closed: a process of somebody else, or one that ended meanwhile
+    for (fs::directory_iterator process("/proc", error), end; !error && process != end; process.increment(error)) {
+        const auto id = process->path().filename().string();
+        if (id.find_first_not_of("0123456789") != std::string::npos) continue;
+        for (fs::directory_iterator file(process->path() / "fd", closed); !closed && file != end; file.increment(closed)) {
+            std::error_code gone;
+            const auto target = fs::read_symlink(file->path(), gone).string();
+            if (std::ranges::none_of(inodes, [&](const auto& i) { return target == "socket:[" + i + "]"; })) continue;
+            std::string name;
+            std::ifstream comm(process->path() / "comm");
+            std::getline(comm, name);
+            return fmt::format("{} (process {})", printable(name), id);
+        }
+    }
+    return "";
 }
 
 }  // namespace
 
 std::string why_not_bound(int error, std::uint16_t port) {
     constexpr int first_free_port = 1024;
+    if (error == EADDRINUSE && port != 0) {
+        const auto holder = holder_of(port);
+        return fmt::format("{}: {} holds it; end that program (a service: systemctl stop NAME) or choose another port",
+                           error_text(error), holder.empty() ? "a program of another user" : holder);
+    }
     if (error != EACCES || port == 0 || port >= first_free_port) return error_text(error);
     char program[4096];
     const auto size = readlink("/proc/self/exe", program, sizeof program);
@@ -74,23 +130,34 @@ Result<std::vector<int>> listen_tcp(bool loopback_only, std::uint16_t port, std:
     v6.v6.sin6_family = AF_INET6;
     v6.v6.sin6_port = htons(port);
     v6.v6.sin6_addr = loopback_only ? in6addr_loopback : in6addr_any;
+    const auto refused = [port](int error) {
+        return fail(fmt::format("port {} cannot be opened: {}", port, why_not_bound(error, port)));
+    };
     if (!loopback_only) {
         // One dual-stack socket where IPv6 exists; else IPv4 alone.
-        if (auto both = listen_one(v6, sizeof v6.v6, true)) {
-            out.push_back(*both);
-            bound_port = local_port(*both);
+        const auto both = listen_one(v6, sizeof v6.v6, true);
+        if (both.error != 0 && !no_ipv6(both.error)) return refused(both.error);
+        if (both.fd >= 0) {
+            out.push_back(both.fd);
+            bound_port = local_port(both.fd);
             return out;
         }
     }
-    auto first = listen_one(v4, sizeof v4.v4, false);
-    if (!first) return fail(fmt::format("port {} cannot be opened: {}", port, first.error().message));
-    out.push_back(*first);
-    bound_port = local_port(*first);
+    const auto first = listen_one(v4, sizeof v4.v4, false);
+    if (first.fd < 0) return refused(first.error);
     if (loopback_only) {
-        v6.v6.sin6_port = htons(bound_port);
-        // A machine without IPv6 has no ::1; its clients use 127.0.0.1.
-        if (auto second = listen_one(v6, sizeof v6.v6, false)) out.push_back(*second);
+        v6.v6.sin6_port = htons(local_port(first.fd));
+        // A machine without IPv6 has no ::1; its clients use 127.0.0.1. Where another program holds ::1, clients of
+        // `localhost` would reach that one and never this listener. A port that was picked is nobody's promise.
+        const auto second = listen_one(v6, sizeof v6.v6, false);
+        if (second.error != 0 && !no_ipv6(second.error) && port != 0) {
+            close(first.fd);
+            return refused(second.error);
+        }
+        if (second.fd >= 0) out.push_back(second.fd);
     }
+    out.insert(out.begin(), first.fd);
+    bound_port = local_port(first.fd);
     return out;
 }
 

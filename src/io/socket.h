@@ -11,10 +11,11 @@ namespace penstock::io {
 /// Non-blocking TCP. Descriptors are plain ints; -1 is none. Errors of the environment are results, never exceptions.
 
 /// Listens on `port` of the loopback interfaces, or of all; IPv4 and IPv6 where the machine has it.
-/// Port 0 picks one, told in `bound_port`. Several descriptors may come back.
+/// Port 0 picks one, told in `bound_port`. Several descriptors may come back. An address that the machine does not have
+/// (IPv6 is off) is left out; one that another program holds is an error, though the other address were free.
 Result<std::vector<int>> listen_tcp(bool loopback_only, std::uint16_t port, std::uint16_t& bound_port);
 /// Why `port` could not be bound, for people: the system's words for `error` (errno), and the cure where a
-/// right is missing.
+/// right is missing or another program holds the port (named where /proc shows it).
 std::string why_not_bound(int error, std::uint16_t port);
 enum class Accepted : std::uint8_t { ok, none, no_descriptors };
 Accepted accept_tcp(int listener, int& out) noexcept;
