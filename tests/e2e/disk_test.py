@@ -140,14 +140,14 @@ class Disk(Case):
         self.assertTrue(self.put(sender, "kept", "before", retain=True))
         for how in (signal.SIGTERM, signal.SIGKILL):   # with and without a log that the registry has to read
             p.stop(how)
-            subprocess.run(["mount", "-o", "remount,ro", str(p.data)], check=True)
+            subprocess.run(["mount", "-o", "remount,ro", "tmpfs", str(p.data)], check=True)
             p.start()
             self.up()
             self.assertEqual(self.client("other", expiry=0).put("kept", "no", retain=True), 0x97)   # who resumes a session waits
             refused = p.run("apply", "-f", "-", stdin=config_map("no"))
             self.assertNotEqual(refused.returncode, 0)
             self.assertIn("read-only", refused.stderr + refused.stdout)
-            subprocess.run(["mount", "-o", "remount,rw", str(p.data)], check=True)
+            subprocess.run(["mount", "-o", "remount,rw", "tmpfs", str(p.data)], check=True)
             self.assertEqual(wait_until(lambda: self.retained(["kept"]), "subscribing", 60), {"kept": "before"})
             wait_until(lambda: self.put(self.client("sender"), "kept", "before", retain=True), "writes", 60)
             wait_until(lambda: p.run("apply", "-f", "-", stdin=config_map("yes")).returncode == 0, "resources", 60)

@@ -421,14 +421,14 @@ class Durable(Case):
         self.leave_subscribed()
         self.client("sender").put("t", "before")
         p.stop()
-        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        subprocess.run(["mount", "-o", "remount,ro", "tmpfs", folder], check=True)
         p.start()
         # What is there is read; what would have to be kept is refused.
         self.up()
         self.assertEqual(self.client("sender").put("t", "no"), 0x97)
         wait_until(lambda: "read-only" in p.status("broker", "default")["healthState"]["message"].lower(), "the reason", 70)
         self.assertEqual(p.status("broker", "default")["healthState"]["status"], "Degraded")
-        subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+        subprocess.run(["mount", "-o", "remount,rw", "tmpfs", folder], check=True)
         wait_until(lambda: self.client("sender").put("other") in (0, 0x10), "it goes on by itself", 70)
         self.assert_only_before()
 
@@ -445,7 +445,7 @@ class Durable(Case):
         sender = self.client("sender")
         wait_until(lambda: sender.put("t", "x") == 0x97, "the refusal")
         wait_until(lambda: p.status("broker", "default")["healthState"]["reasonCode"] == "DiskNotWritable", "the status", 70)
-        subprocess.run(["mount", "-o", "remount,size=400m", str(p.data / "broker")], check=True)
+        subprocess.run(["mount", "-o", "remount,size=400m", "tmpfs", str(p.data / "broker")], check=True)
         wait_until(lambda: sender.put("t", "y") != 0x97, "it goes on by itself")
 
 

@@ -1,0 +1,125 @@
+"""What `./dev` says and does on machines that lack something: no rights, little memory, an impatient person. Programs it
+calls (dpkg, sudo, cmake) are small scripts in a folder of the test, so nothing is installed or built."""
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from support import wait_until
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+INSTALLED = "#!/bin/sh\necho 'Status: install ok installed'\n"
+USED = "awk bash cat chmod cut date dirname env expand find getconf grep head id kill ls mkdir mktemp nproc python3 rm sed sh sleep sort tail tr uname".split()
+
+
+def running(group):
+    """Whether a process of this group is left."""
+    try:
+        os.killpg(group, 0)
+        return True
+    except ProcessLookupError:
+        return False
+
+
+class Dev(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="penstock-dev-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.programs = self.folder / "bin"
+        self.programs.mkdir()
+        for name in USED:
+            if shutil.which(name):
+                (self.programs / name).symlink_to(shutil.which(name))
+        (self.folder / "clone").mkdir()
+        shutil.copy(SOURCE / "dev", self.folder / "clone" / "dev")
+
+    def program(self, name, text):
+        path = self.programs / name
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def start(self, *words, **env):
+        return subprocess.Popen([str(self.folder / "clone" / "dev"), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                start_new_session=True, env={"PATH": str(self.programs), "TMPDIR": str(self.folder), "HOME": str(self.folder), **env})
+
+    def dev(self, *words, **env):
+        process = self.start(*words, **env)
+        out, errors = process.communicate(timeout=60)
+        return process.returncode, out, errors
+
+    def test_without_rights_the_line_for_root_is_printed(self):
+        self.program("dpkg", "#!/bin/sh\n[ $2 = curl ] || [ $2 = mosquitto-clients ] || echo 'Status: install ok installed'\n")
+        self.program("id", "#!/bin/sh\necho 1000\n")
+        code, out, errors = self.dev("run")
+        self.assertEqual(code, 1, out + errors)
+        self.assertIn("\n  apt-get update && apt-get install -y --no-install-recommends mosquitto-clients curl\n", errors)
+
+    def test_what_a_command_lacks_is_asked_for_at_once(self):
+        self.program("dpkg", "#!/bin/sh\n")
+        self.program("id", "#!/bin/sh\necho 1000\n")
+        code, _, errors = self.dev("test")
+        self.assertEqual(code, 1)
+        for package in ("libgtest-dev", "nodejs npm", "kubernetes-client", "python3"):
+            self.assertIn(package, errors)
+
+    def test_ctrl_c_ends_the_build_with_130_and_says_so(self):
+        self.program("dpkg", INSTALLED)
+        started = self.folder / "started"
+        self.program("cmake", f"#!/bin/sh\n[ \"$1\" = --build ] || exit 0\necho '[1/9] one'; : >{started}; exec sleep 600\n")
+        process = self.start("build")
+        wait_until(started.exists, "the start of the build")
+        os.killpg(process.pid, signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, out + errors)
+        log = re.search(r"output: (\S+)\)", out)[1]
+        self.assertIn(f"dev: interrupted; what was done so far is kept, its output is in {log}", errors)
+        self.assertEqual(pathlib.Path(log).read_text(), "[1/9] one\n")
+        wait_until(lambda: not running(process.pid), "the end of all that it started")
+
+    def test_a_failed_build_shows_the_error_and_keeps_the_output(self):
+        self.program("dpkg", INSTALLED)
+        self.program("cmake", "#!/bin/sh\n[ \"$1\" = --build ] || exit 0\necho '[1/9] one'; echo 'a.cc:7: error: no such thing'; exit 1\n")
+        code, out, errors = self.dev("build")
+        self.assertEqual(code, 1)
+        self.assertIn("a.cc:7: error: no such thing", errors)
+        self.assertIn("[1/9] one", pathlib.Path(re.search(r"the whole output is in (\S+)", errors)[1]).read_text())
+
+    def test_as_many_compilers_as_memory_allows(self):
+        self.program("dpkg", INSTALLED)
+        self.program("nproc", "#!/bin/sh\necho 64\n")
+        self.program("awk", "#!/bin/sh\necho 2500\n")
+        self.program("cmake", "#!/bin/sh\necho \"$@\" >>cmake.log\n")
+        code, out, errors = self.dev("build")
+        self.assertEqual(code, 0, errors)
+        self.assertRegex(errors, r"MiB of memory are free, so [12] of 64 processors compile \(PENSTOCK_JOBS=N says otherwise\)")
+        self.assertEqual(self.dev("build", PENSTOCK_JOBS="7")[0], 0)
+        self.assertIn("-j 7\n", (self.folder / "clone" / "cmake.log").read_text())
+        code, _, errors = self.dev("build", PENSTOCK_JOBS="many")
+        self.assertEqual((code, errors), (1, 'dev: PENSTOCK_JOBS is a number from 1 on, not "many"\n'))
+        self.assertIn("PENSTOCK_JOBS=N", self.dev("help")[1])
+
+    def test_the_tour_needs_nothing_that_run_does_not_install(self):
+        text = (SOURCE / "dev").read_text()
+        installed = set()
+        for name in ("packages", "tour_packages"):
+            installed |= set(re.search(rf"^{name}=\((.*?)\)", text, re.S | re.M)[1].split())
+        self.assertIn('cmd_run() { # [arguments of `penstock run`]: build and start; without -f the example of the tour\n  need "${packages[@]}" "${tour_packages[@]}"', text)
+        package = {"mosquitto_pub": "mosquitto-clients", "mosquitto_sub": "mosquitto-clients", "curl": "curl"}
+        block = re.search(r"```sh tour\n(.*?)```", (SOURCE / "README.md").read_text(), re.S)[1]
+        for line in block.splitlines():
+            for stage in re.split(r"\|\|?", line.split("#")[0] if line.startswith("#") else line):
+                words = stage.split()
+                # Of every Debian: the shell's own words and the essential packages.
+                if not words or words[0] in ("penstock", "export", "grep", "true"):
+                    continue
+                self.assertIn(package.get(words[0]), installed, f"the tour's `{line}` needs {words[0]}, which ./dev run does not install")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)
