@@ -2,31 +2,36 @@
 
 namespace penstock {
 
-std::vector<std::uint64_t> Turns::add(std::string_view who, std::uint64_t item, std::size_t bytes, const Room& room) {
-    struct Gone {
-        std::string who;
-        std::uint64_t item = 0;
-        std::size_t bytes = 0;
-    };
+bool Turns::takes(std::string_view who, std::size_t bytes, const Room& room) const {
+    if (bytes > room.bytes || room.count == 0) return false;
     const auto known = by_name_.find(who);
     const auto own = (known == by_name_.end() ? 0 : known->second.bytes) + bytes;
-    auto is_full = [&] { return owners_.size() >= room.count || bytes_ + bytes > room.bytes; };
-    std::vector<Gone> gone;
-    while (is_full() && !by_bytes_.empty() && by_bytes_.rbegin()->first > own) {
-        const auto most = by_name_.find(by_bytes_.rbegin()->second);
-        const auto [newest, size] = *most->second.items.rbegin();
-        gone.push_back({.who = most->first, .item = newest, .bytes = size});
-        remove(newest);
+    // Summed up before anybody goes: nobody goes for one who finds no room even so.
+    const auto wanted_count = owners_.size() >= room.count ? owners_.size() - room.count + 1 : 0;
+    const auto wanted_bytes = bytes_ + bytes > room.bytes ? bytes_ + bytes - room.bytes : 0;
+    std::size_t count = 0, gained = 0;
+    for (auto most = by_bytes_.rbegin(); (count < wanted_count || gained < wanted_bytes) && most != by_bytes_.rend() && most->first > own; ++most) {
+        const auto& items = by_name_.find(most->second)->second.items;
+        auto held = most->first;
+        for (auto newest = items.rbegin(); (count < wanted_count || gained < wanted_bytes) && newest != items.rend() && held > own; ++newest) {
+            ++count;
+            held -= newest->second;
+            gained += newest->second;
+        }
     }
-    if (is_full()) {
-        // Nobody goes for one who finds no room even so.
-        for (auto back = gone.rbegin(); back != gone.rend(); ++back) put(back->who, back->item, back->bytes);
-        return {item};
+    return count >= wanted_count && gained >= wanted_bytes;
+}
+
+std::vector<std::uint64_t> Turns::add(std::string_view who, std::uint64_t item, std::size_t bytes, const Room& room) {
+    if (!takes(who, bytes, room)) return {item};
+    std::vector<std::uint64_t> gone;
+    while (owners_.size() >= room.count || bytes_ + bytes > room.bytes) {
+        const auto newest = by_name_.find(by_bytes_.rbegin()->second)->second.items.rbegin()->first;
+        remove(newest);
+        gone.push_back(newest);
     }
     put(who, item, bytes);
-    std::vector<std::uint64_t> out;
-    for (const auto& one : gone) out.push_back(one.item);
-    return out;
+    return gone;
 }
 
 void Turns::put(std::string_view who, std::uint64_t item, std::size_t bytes) {

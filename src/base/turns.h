@@ -25,6 +25,8 @@ class Turns {
     /// Takes `item` in, a number larger than all before. What gives way for it is out and is returned, newest first, of those who
     /// hold most bytes; `item` itself, alone, when nobody holds more than `who` would.
     [[nodiscard]] std::vector<std::uint64_t> add(std::string_view who, std::uint64_t item, std::size_t bytes, const Room& room);
+    /// Whether add() would take it in. Looks at no more than what would give way, and changes nothing.
+    [[nodiscard]] bool takes(std::string_view who, std::size_t bytes, const Room& room) const;
     /// Takes out the oldest of who comes next, who is the last then.
     std::optional<std::uint64_t> next();
     /// Nothing happens when it is not there.

@@ -69,6 +69,19 @@ TEST(Turns, who_holds_most_gives_way_to_who_holds_less) {
     EXPECT_EQ(all(turns), (Items{1, 5, 8, 2, 7}));
 }
 
+// One who finds no room takes nobody's turn, however often he asks.
+TEST(Turns, who_finds_no_room_changes_nothing) {
+    Turns turns;
+    constexpr Turns::Room room{.count = 100, .bytes = 100};
+    EXPECT_TRUE(turns.add("a", 1, 30, room).empty());
+    EXPECT_TRUE(turns.add("a", 2, 30, room).empty());
+    EXPECT_TRUE(turns.add("b", 3, 35, room).empty());
+    for (std::uint64_t item = 4; item < 10; ++item) EXPECT_EQ(turns.add("c", item, 58, room), Items{item}) << "one of a's would give way, and that is not enough";
+    EXPECT_EQ(turns.size(), 3u);
+    EXPECT_EQ(turns.bytes(), 95u);
+    EXPECT_EQ(all(turns), (Items{1, 3, 2})) << "a is still before b";
+}
+
 TEST(Turns, bytes_are_short_too) {
     Turns turns;
     constexpr Turns::Room room{.count = 100, .bytes = 100};
