@@ -328,7 +328,7 @@ class Store final : public Durable, public Backing {
         // A mark without the publisher that could send the message again.
         std::string value;
         for (at->Seek("d"); at->Valid() && at->key().starts_with("d"); at->Next()) {
-            auto publisher = client_of(view_of(at->key()), rest);
+            auto publisher = name_of(view_of(at->key()), rest);
             publisher.remove_prefix(std::min<std::size_t>(2, publisher.size()));
             const auto sender = is_leaving_name(publisher) ? number_key('w', number_of_leaving(publisher)) : client_key('S', publisher.substr(0, publisher.find('\0')));
             const auto found = db_->Get({}, sender, &value);

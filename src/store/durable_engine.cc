@@ -247,8 +247,8 @@ void DurableEngine::recover(const std::function<bool(std::string_view)>& mine, R
     });
     each('d', [&](std::string_view key, std::string_view) {
         std::string_view rest;
-        const auto client = client_of(key, rest);
-        if (client.size() < 3 || rest.size() != 2) return false;
+        const auto client = name_of(key, rest);
+        if (client.size() < 3) return false;
         const Portion portion{.worker = static_cast<unsigned char>(client[0]), .workers = static_cast<unsigned char>(client[1])};
         if (portion.worker >= portion.workers) return false;
         into.seen(client.substr(2), static_cast<std::uint16_t>(static_cast<unsigned char>(rest[0]) << 8 | static_cast<unsigned char>(rest[1])), portion);

@@ -39,6 +39,18 @@ inline std::string_view client_of(std::string_view key, std::string_view& rest) 
     return key.substr(3, size);
 }
 
+/// The name of a key that ends with a packet identifier, and this. The publisher of a mark stands there with the group that it is of,
+/// so that the name can be longer than its length says (it is that modulo 65,536); what stands behind it has always two bytes.
+inline std::string_view name_of(std::string_view key, std::string_view& packet_id) {
+    constexpr std::size_t front = 3, back = 2;
+    if (key.size() < front + back) return {};
+    const auto name = key.substr(front, key.size() - front - back);
+    const auto size = static_cast<std::size_t>(static_cast<unsigned char>(key[1])) << 8 | static_cast<unsigned char>(key[2]);
+    if ((name.size() & 0xFFFF) != size) return {};
+    packet_id = key.substr(key.size() - back);
+    return name;
+}
+
 /// The client id of a key with its length in front.
 inline std::string_view client_part(std::string_view key) {
     std::string_view rest;

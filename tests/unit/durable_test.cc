@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <set>
 #include <thread>
 
 #include <fmt/format.h>
@@ -45,7 +46,8 @@ struct Found : Recovered {
     }
     void subscription(std::string_view client, std::string_view filter, const topics::Options& options, std::uint32_t) override { clients.at(std::string(client)).subscriptions[std::string(filter)] = options; }
     void incoming(std::string_view client, std::uint16_t id) override { clients.at(std::string(client)).incoming.push_back(id); }
-    void seen(std::string_view, std::uint16_t, Portion) override {}
+    std::vector<std::pair<std::string, std::uint16_t>> marks;
+    void seen(std::string_view publisher, std::uint16_t packet_id, Portion) override { marks.emplace_back(publisher, packet_id); }
     void leaving(std::uint64_t, LeavingRecord) override {}
     void handed_on(std::string_view, std::vector<Share>, std::unique_ptr<SessionStore>) override { ADD_FAILURE() << "nothing was to go on"; }
     void queue(std::string_view client, std::unique_ptr<SessionStore> store, std::uint16_t last) override {
@@ -193,6 +195,33 @@ TEST(Durable, a_clock_that_jumps_ends_nothing) {
         EXPECT_NEAR(static_cast<double>(found.clients["c"].record.ends_at - monotonic_ms()), static_cast<double>(c.left), 20'000.0) << c.name;
         EXPECT_NEAR(static_cast<double>(found.state_ends["lease"] - monotonic_ms()), static_cast<double>(c.left), 20'000.0) << c.name;
     }
+}
+
+// A mark stands under the publisher's client identifier and the group's filter and name, each of them up to 65,535 bytes.
+TEST(Durable, marks_with_long_names_come_back_and_go) {
+    Disk disk;
+    const std::string longest(65'535, 'c');
+    const std::vector<std::string> names{"p", longest.substr(2), longest, longest + std::string("\0", 1) + std::string(60'000, 'f') + std::string("\0g", 2)};
+    {
+        Process process(disk);
+        for (const auto& name : names) {
+            process.session(name.substr(0, name.find('\0')));
+            process.engine->put_seen(name, 0x0102, {.worker = 0, .workers = 1});
+        }
+        process.commit();
+    }
+    {
+        Process process(disk);
+        std::set<std::string> found;
+        for (const auto& [name, packet_id] : process.found.marks) {
+            EXPECT_EQ(packet_id, 0x0102);
+            found.insert(name);
+        }
+        EXPECT_EQ(found, std::set<std::string>(names.begin(), names.end()));
+        for (const auto& name : names) process.engine->erase_seen(name, 0x0102, {.worker = 0, .workers = 1});
+        process.commit();
+    }
+    EXPECT_TRUE(Process(disk).found.marks.empty());
 }
 
 TEST(Durable, sealed_files_tell_nothing) {
