@@ -70,6 +70,8 @@ struct Connection : session::Link {
     bool is_stranger : 1 = false;                 ///< `in_counted` is counted with those whose CONNECT has not come
     bool is_bridge : 1 = false;                   ///< see mqtt::ConnectView::is_bridge
     bool is_debug : 1 = false;                    ///< per-client debug log
+    bool is_shut : 1 = false;                     ///< closing, and all has left: its peer was told the end
+    bool is_ended : 1 = false;                    ///< closing, and nothing more comes from its peer, or nobody waits for it
     std::uint16_t category = 0;                   ///< index into the worker's metric categories
     std::uint16_t keep_alive = 0;                 ///< seconds in force
     std::uint32_t last_received = 0;              ///< worker seconds
@@ -93,7 +95,8 @@ struct Connection : session::Link {
     /// Who shows credentials, as wrong ones are counted.
     struct Guesser {
         std::string network;                      ///< see Driver::network
-        std::string device;                       ///< a digest of the network, the client id and the user name
+        std::string account;                      ///< a digest of the network and the user name
+        std::string device;                       ///< and of these and the client id
     };
     /// CONNECT, kept until authentication ends.
     struct Waiting {

@@ -19,6 +19,7 @@
 #include "broker/cleared_topics.h"
 #include "broker/config.h"
 #include "broker/connection.h"
+#include "broker/guessing.h"
 #include "broker/handing_on.h"
 #include "broker/mail.h"
 #include "broker/marks.h"
@@ -327,17 +328,10 @@ class Core {
     /// with a wrong password does not lock out the others behind the same address. One who repeats himself is stopped before he
     /// spends the patience with all others.
     [[nodiscard]] static Connection::Guesser guesser_of(std::string network, std::string_view client_id, std::string_view user_name);
-    void note_known(const Connection::Guesser& guesser);
     /// Too many failures: refuse without looking.
     bool is_throttled(const Connection::Guesser& guesser);
-    /// How many wrong credentials in a row are looked at, and how many more each second.
-    struct Patience {
-        double burst, per_second;
-    };
     static constexpr Patience of_network{.burst = 20, .per_second = 1}, of_device{.burst = 5, .per_second = 0.1};   ///< on one worker
-    bool is_over(const std::string& who, const Patience& patience);
     void count_failure(const Connection::Guesser& guesser);
-    double count_failure(const std::string& who, const Patience& patience);
     /// Ends the CONNECTs that wait for a verdict though they would be refused now: one would look at them for nothing, and others wait.
     void end_throttled(const Connection::Guesser& guesser);
     /// Refuses a CONNECT that waits.
@@ -513,15 +507,13 @@ class Core {
     store::OverflowLane* overflow_;                                ///< null: none
     std::unordered_map<std::uint64_t, Connection*> waiting_;       ///< ticket → who waits for a verdict
     Turns waiting_connects_;                                       ///< of these, those who are not connected yet, by network
+    Turns large_connects_;                                         ///< of these, the large ones: together they have half the room
+    void forget_waiting(std::uint64_t ticket);
     std::uint64_t next_ticket_ = 1;
     std::multimap<std::int64_t, Connection*> expiries_;            ///< monotonic ms at which a credential ends or is looked at again
     std::deque<Decision> decisions_;
     std::unordered_map<std::uint64_t, Away> away_;                 ///< sessions without a connection whose rights may change
     std::map<std::string, std::set<std::string>> uncovered_;
-    struct Failures {
-        double tokens = 0;
-        std::int64_t at = 0;
-    };
     /// Filters whose retained messages wait for room.
     struct Retrievals {
         std::deque<std::pair<std::string, topics::Options>> filters;
@@ -542,8 +534,9 @@ class Core {
         [[nodiscard]] bool is_over() const noexcept { return filters.size() > 10'000 || bytes > 4u << 20; }
     };
     std::unordered_map<const Connection*, Retrievals> retrievals_;
-    std::unordered_map<std::string, Failures> failures_;           ///< see guesser_of
-    std::unordered_set<std::string> known_;                        ///< who was let in lately: address, client id and user name, as a digest
+    static constexpr std::size_t guessers_max = 20'000;
+    Failures failures_{guessers_max};                              ///< see guesser_of
+    KnownDevices known_{guessers_max};
     Origin* origin_ = nullptr;                                     ///< while such a message is routed
     Seen seen_;                                                    ///< see store::Engine::put_seen; of this run, of this worker
     Had had_;                                                      ///< those of the runs before, of all workers

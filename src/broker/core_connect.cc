@@ -174,15 +174,13 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
     if (verdict.kind == auth::Verdict::Kind::go_on || verdict.kind == auth::Verdict::Kind::wait) connection.waiting->connect_body = frame.body;
     else connection.waiting.reset();
     std::vector<std::uint64_t> yielding;
-    if (verdict.kind == auth::Verdict::Kind::wait) {
-        yielding = make_room_to_wait(*connection.waiting);
-        if (!yielding.empty() && yielding.front() == connection.waiting->ticket) {
-            waiting_.erase(yielding.front());
-            connection.waiting.reset();
-            return refuse(connection, ReasonCode::server_busy, "MQTT-3.1.4-2", busy_text);
-        }
+    if (verdict.kind == auth::Verdict::Kind::wait) yielding = make_room_to_wait(*connection.waiting);
+    const bool is_refused = verdict.kind == auth::Verdict::Kind::wait && std::erase(yielding, connection.waiting->ticket) > 0;
+    if (is_refused) {
+        waiting_.erase(connection.waiting->ticket);
+        connection.waiting.reset();
     }
-    const auto next = apply_verdict(connection, connect, assigned, guesser, std::move(verdict));
+    const auto next = is_refused ? refuse(connection, ReasonCode::server_busy, "MQTT-3.1.4-2", busy_text) : apply_verdict(connection, connect, assigned, guesser, std::move(verdict));
     for (const auto ticket : yielding)
         if (const auto found = waiting_.find(ticket); found != waiting_.end()) refuse_waiting(*found->second, ReasonCode::server_busy, busy_text);
     return next;
@@ -191,8 +189,27 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
 std::vector<std::uint64_t> Core::make_room_to_wait(const Connection::Waiting& waiting) {
     // Those who wait for a verdict hold their CONNECT in memory; strangers get a bounded part of it, and none of them keeps others out.
     const auto bytes = waiting.connect_body.size();
-    const auto bytes_max = static_cast<std::size_t>(std::max<std::int64_t>(waiting_bytes_min, config_.pool_bytes / 32)) / (bytes > waiting_small ? 2 : 1);
-    return waiting_connects_.add(waiting.guesser.network, waiting.ticket, bytes, {.count = waiting_max, .bytes = bytes_max});
+    const auto bytes_max = static_cast<std::size_t>(std::max<std::int64_t>(waiting_bytes_min, config_.pool_bytes / 32));
+    // Large ones have half of it, and make room within that among themselves alone: it is not theirs what small ones hold.
+    const bool is_large = bytes > waiting_small;
+    const Turns::Room room{.count = waiting_max, .bytes = bytes_max}, large_room{.count = waiting_max, .bytes = bytes_max / 2};
+    const auto& network = waiting.guesser.network;
+    if (!waiting_connects_.takes(network, bytes, room) || (is_large && !large_connects_.takes(network, bytes, large_room))) return {waiting.ticket};
+    std::vector<std::uint64_t> yielding;
+    if (is_large) {
+        yielding = large_connects_.add(network, waiting.ticket, bytes, large_room);
+        for (const auto ticket : yielding) waiting_connects_.remove(ticket);
+    }
+    for (const auto ticket : waiting_connects_.add(network, waiting.ticket, bytes, room)) {
+        large_connects_.remove(ticket);
+        yielding.push_back(ticket);
+    }
+    return yielding;
+}
+
+void Core::forget_waiting(std::uint64_t ticket) {
+    waiting_connects_.remove(ticket);
+    large_connects_.remove(ticket);
 }
 
 Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id, const Connection::Guesser& guesser, auth::Verdict verdict) {
@@ -203,7 +220,7 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
         case Kind::accept: {
             const bool secured = connection.listener->authenticator != nullptr;
             if (secured) {
-                note_known(guesser);
+                known_.note(guesser.account, guesser.device);
                 secure(connection, client_id, verdict.principal);
             }
             // A session or a will whose time has come is not met any more.
@@ -544,7 +561,7 @@ void Core::end_connection(Connection& connection, bool keep_will) {
     connection.state = ConnectionState::closing;
     if (connection.waiting != nullptr && connection.waiting->ticket != 0) {
         waiting_.erase(connection.waiting->ticket);
-        waiting_connects_.remove(connection.waiting->ticket);
+        forget_waiting(connection.waiting->ticket);
     }
     if (connection.security != nullptr && std::exchange(connection.security->has_expiry, false)) expiries_.erase(connection.security->expiry);
     categories_.drop(std::exchange(connection.category, std::uint16_t{0}), second_);

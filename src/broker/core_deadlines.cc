@@ -15,7 +15,6 @@ using session::Session;
 
 namespace {
 
-constexpr std::int64_t failures_forgotten_ms = 60'000;
 
 /// Seconds of silence after which a client has failed its keep alive [MQTT-3.1.2-22].
 std::uint32_t silence_max(const Connection& connection) { return (connection.keep_alive * 3u + 1) / 2; }
@@ -97,7 +96,7 @@ void Core::on_tick(std::int64_t now) {
         }
     }
     run_due(now);
-    if (second % 60 == 0) std::erase_if(failures_, [&](const auto& entry) { return now - entry.second.at > failures_forgotten_ms; });
+    if (second % 60 == 0) failures_.forget_ended(now);
     send_sequence_mark();
     resume_retrievals();
     if (second % 10 == 0) categories_.age(second);

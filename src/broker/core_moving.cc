@@ -10,7 +10,7 @@ namespace penstock::broker {
 using session::Session;
 
 namespace {
-constexpr std::size_t decisions_max = 500, failures_max = 20'000;
+constexpr std::size_t decisions_max = 500;
 }
 
 bool Core::is_quiet() const noexcept {
@@ -22,8 +22,8 @@ void Core::hand_over(const std::vector<Core*>& heirs, std::int64_t now) {
     for (auto* heir : heirs) {
         heir->now_ = now;
         heir->next_session_ = std::max(heir->next_session_, next_session_);   // ids stay unique
-        if (heir->failures_.size() < failures_max) heir->failures_.insert(failures_.begin(), failures_.end());
-        if (heir->known_.size() < failures_max) heir->known_.insert(known_.begin(), known_.end());
+        heir->failures_.add(failures_);
+        heir->known_.add(known_);
         // As after a start: who had a message is remembered with the division of workers it had it in.
         if (id_ == 0) heir->had_ = had_;
         for (const auto& mark : seen_) heir->had_.add(mark.key()).first->value.push_back({.worker = id_, .workers = count_});

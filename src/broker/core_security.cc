@@ -16,7 +16,7 @@ using session::Session;
 
 namespace {
 
-constexpr std::size_t failures_max = 20'000, decisions_max = 500, noted_bytes_max = 256, noted_why_max = 1024;
+constexpr std::size_t decisions_max = 500, noted_bytes_max = 256, noted_why_max = 1024;
 
 }  // namespace
 
@@ -36,7 +36,7 @@ void Core::on_verdict(std::uint64_t ticket, auth::Verdict verdict, std::int64_t 
     auto& connection = *found->second;
     waiting_.erase(found);
     const auto waiting = std::move(connection.waiting);
-    waiting_connects_.remove(ticket);
+    forget_waiting(ticket);
     recheck(connection, *waiting, verdict);
     Next next = Next::gone;
     if (connection.state == ConnectionState::wait_verdict) {
@@ -340,44 +340,23 @@ std::vector<ClientView> Core::clients() {
 
 Connection::Guesser Core::guesser_of(std::string network, std::string_view client_id, std::string_view user_name) {
     auto device = crypto::sha256(fmt::format("{}:{}{}:{}{}", network.size(), network, client_id.size(), client_id, user_name));
-    return {.network = std::move(network), .device = std::move(device)};
-}
-
-void Core::note_known(const Connection::Guesser& guesser) {
-    if (known_.size() >= failures_max) known_.clear();
-    known_.insert(guesser.device);
+    auto account = crypto::sha256(fmt::format("{}:{}{}", network.size(), network, user_name));
+    return {.network = std::move(network), .account = std::move(account), .device = std::move(device)};
 }
 
 bool Core::is_throttled(const Connection::Guesser& guesser) {
     if (failures_.empty()) return false;
-    if (known_.contains(guesser.device)) return is_over(guesser.device, of_network);
-    return is_over(guesser.device, of_device) || is_over(guesser.network, of_network);
-}
-
-bool Core::is_over(const std::string& who, const Patience& patience) {
-    const auto found = failures_.find(who);
-    if (found == failures_.end()) return false;
-    auto& f = found->second;
-    f.tokens = std::max(0.0, f.tokens - static_cast<double>(now_ - f.at) / 1000 * patience.per_second);
-    f.at = now_;
-    return f.tokens >= patience.burst;
-}
-
-double Core::count_failure(const std::string& who, const Patience& patience) {
-    if (failures_.size() >= failures_max) failures_.clear();
-    auto& f = failures_.try_emplace(who, Failures{.tokens = 0, .at = now_}).first->second;
-    f.tokens = std::max(0.0, f.tokens - static_cast<double>(now_ - f.at) / 1000 * patience.per_second) + 1;
-    f.at = now_;
-    return f.tokens;
+    if (known_.contains(guesser.device)) return failures_.is_over(guesser.device, of_network, now_);
+    return failures_.is_over(guesser.device, of_device, now_) || failures_.is_over(guesser.network, of_network, now_);
 }
 
 void Core::count_failure(const Connection::Guesser& guesser) {
     if (known_.contains(guesser.device)) {
-        count_failure(guesser.device, of_network);
+        failures_.count(guesser.device, of_network, now_);
         return;
     }
-    count_failure(guesser.device, of_device);
-    count_failure(guesser.network, of_network);
+    failures_.count(guesser.device, of_device, now_);
+    failures_.count(guesser.network, of_network, now_);
 }
 
 void Core::end_throttled(const Connection::Guesser& guesser) {
@@ -394,7 +373,7 @@ void Core::refuse_waiting(Connection& connection, ReasonCode reason, const char*
     // Who looks at it sees that nobody waits any more.
     const auto waiting = std::move(connection.waiting);
     waiting_.erase(waiting->ticket);
-    waiting_connects_.remove(waiting->ticket);
+    forget_waiting(waiting->ticket);
     const auto connect = mqtt::decode_connect(waiting->connect_body);
     connecting_ = connect->client_id;
     note(connection, connecting_, "Authenticate", {}, reason, text, connect->user_name.value_or(""));
