@@ -69,6 +69,9 @@ struct BrokerConfig {
     std::size_t span_capacity = 0;                ///< spans of a worker that wait to be taken; 0: packets are not traced
 
     std::uint16_t receive_maximum = 1000;         ///< of the server, towards publishers
+    /// Of a version 3 client, which is told no Receive Maximum and may write all it has before it reads: QoS 2 identifiers between
+    /// PUBLISH and PUBREL. In memory they are at most 10 KiB (session::PacketIds); what is bounded are the records kept for them.
+    std::uint16_t open_identifiers_max_v3 = 16'000;
     std::uint16_t topic_alias_maximum = 32;       ///< aliases a client may set
     std::uint32_t connect_timeout = 10;           ///< seconds from accept to CONNECT
     std::uint32_t verdict_timeout = 180;          ///< seconds from CONNECT, or AUTH, until who is asked has said who the client is

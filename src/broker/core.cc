@@ -207,7 +207,8 @@ Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std:
 }
 
 void Core::send_ack(Connection& connection, PacketType type, std::uint16_t packet_id, ReasonCode reason, std::string_view text) {
-    gate(connection);
+    // A refusal promises nothing: while the disk takes no writes, it must not wait for what this turn gave it to do.
+    if (type == PacketType::pubcomp || static_cast<std::uint8_t>(reason) < 0x80) gate(connection);
     auto& out = output(connection);
     if (connection.version != Version::v5 || reason == ReasonCode::success) {
         char* at = out.grow(4);
@@ -280,11 +281,13 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         return fault(ReasonCode::qos_not_supported, "MQTT-3.2.2-11", "QoS 2 is not supported (AIO compatibility)");
 
     const bool repeated = publish.qos == Qos::exactly_once && session.has_incoming(publish.packet_id);
-    // Version 3 is not told the receive maximum and is held to it all the same, as other servers do. Its PUBREL would come behind this
-    // very packet, so that waiting for it with the packet unread would never end; with what it resumes it may go on.
-    if (publish.qos == Qos::exactly_once && !repeated && session.incoming_count() >= (config_.aio_compatible ? 100 : config_.receive_maximum))
-        return fault(ReasonCode::receive_maximum_exceeded, connection.version == Version::v5 ? "MQTT-3.3.4-7" : "MQTT311-4.8.0-2",
-                     "more QoS 2 messages in flight than the receive maximum");
+    if (publish.qos == Qos::exactly_once && !repeated && session.incoming_count() >= (connection.version == Version::v5 ? config_.receive_maximum : config_.open_identifiers_max_v3)) {
+        if (connection.version == Version::v5)
+            return fault(ReasonCode::receive_maximum_exceeded, "MQTT-3.3.4-7", "more QoS 2 messages in flight than the receive maximum");
+        // Version 3 is not told. Its PUBREL would come behind this very packet, so that waiting for it with the packet unread would
+        // never end; with what it resumes it may go on.
+        return fault(ReasonCode::receive_maximum_exceeded, "MQTT311-4.8.0-2", "more QoS 2 messages without PUBREL than a client may have");
+    }
 
     const auto ack_type = publish.qos == Qos::exactly_once ? PacketType::pubrec : PacketType::puback;
     auto answer = [&](ReasonCode reason, std::string_view text = {}) {

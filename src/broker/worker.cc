@@ -13,10 +13,14 @@
 namespace penstock::broker {
 namespace {
 
-constexpr std::int64_t paused_look_ms = 20;
+constexpr std::int64_t paused_look_ms = 20, shut_look_ms = 5;
 constexpr std::uint64_t listener_bit = 1;                  // pointers are aligned; the lowest bit tells listeners apart
 
 std::uint64_t tag_of(const Connection& connection) noexcept { return std::bit_cast<std::uint64_t>(&connection); }
+/// One that ended is read whatever it waited for, so that its peer, which may be writing, comes to read the end.
+bool is_read(const Connection& connection) noexcept {
+    return connection.state == ConnectionState::closing ? !connection.is_ended : !connection.is_paused && !connection.is_held;
+}
 std::uint64_t tag_of(const ListenerSocket& listener) noexcept { return std::bit_cast<std::uint64_t>(&listener) | listener_bit; }
 
 }  // namespace
@@ -53,7 +57,7 @@ void Worker::run() {
     // Of connections that came from another worker: what was about to be sent from their queues.
     for (auto* connection : connections_)
         if (connection->session != nullptr && !connection->is_dirty && !connection->wants_write && (connection->session->queued() > 0 || core_.has_retrievals(*connection))) make_dirty(*connection);
-    while (!stopping_.load(std::memory_order_relaxed)) {
+    while (!stopping_.load(std::memory_order_relaxed) || lets_out()) {
         // Announce sleep, then look once more: a producer that pushed before it saw the flag is seen here, one that
         // pushes later sees the flag and wakes.
         sleeping_.store(true, std::memory_order_seq_cst);
@@ -62,11 +66,16 @@ void Worker::run() {
         for (const auto& outbox : outboxes_) work |= !outbox.empty();
         const auto deadline = core_.next_deadline();
         const auto due = deadline != 0 ? std::min(next_tick_, deadline) : next_tick_;
-        const auto timeout = work ? 0 : static_cast<int>(std::clamp<std::int64_t>(due - now_, 0, paused_.empty() ? 1000 : 20));
+        const auto most = shut_until_ != 0 ? shut_look_ms : paused_.empty() ? 1000 : paused_look_ms;
+        const auto timeout = work ? 0 : static_cast<int>(std::clamp<std::int64_t>(due - now_, 0, most));
         const auto ready = poller_.wait(timeout);
         sleeping_.store(false, std::memory_order_relaxed);
         turn(ready);
     }
+    if (shut_until_ == 0) return;
+    // Who has not ended by now is not waited for.
+    for (auto* connection : connections_) lose(*connection);
+    reap();
 }
 
 void Worker::turn(std::span<const io::Ready> ready) {
@@ -91,8 +100,7 @@ void Worker::turn(std::span<const io::Ready> ready) {
         if (r.writable && connection.wants_write) on_writable(connection);
         if (!r.readable) continue;
         if (connection.state != ConnectionState::closing) read_from(connection);
-        // Ended by us, with bytes that the peer has not taken yet: what it still sends is not for anybody.
-        else if (io::read_some(connection.fd, scratch_.get(), scratch_size) < 0 && connection.wants_write) lose(connection);
+        else drain(connection);
     }
     if (pumps_ && now_ >= next_tick_) {
         next_tick_ = now_ + 1000;
@@ -134,6 +142,7 @@ void Worker::hand_over(const std::vector<std::unique_ptr<Worker>>& heirs) {
     dirty_.clear();
     paused_.clear();
     lingering_.clear();
+    lingers_.clear();
     closing_.clear();
     for (const auto& port : ports_)
         for (const int fd : port.socket->fds) poller_.remove(fd);
@@ -159,8 +168,11 @@ void Worker::inherit(Connection& connection, Worker& from) {
         paused_.push_back(&connection);
         has_held_newcomers_ |= connection.state != ConnectionState::connected;
     }
-    if (const auto lingers = std::ranges::find(from.lingering_, &connection, &std::pair<std::int64_t, Connection*>::second); lingers != from.lingering_.end()) lingering_.push_back(*lingers);
-    poller_.add(connection.fd, tag_of(connection), !connection.is_paused && !connection.is_held, connection.wants_write);
+    if (const auto lingers = from.lingers_.find(&connection); lingers != from.lingers_.end()) {
+        const auto& entry = *lingers->second;
+        lingers_[&connection] = lingering_.insert(std::ranges::upper_bound(lingering_, entry.deadline, {}, &Lingering::deadline), entry);
+    }
+    poller_.add(connection.fd, tag_of(connection), is_read(connection), connection.wants_write);
     if (connection.has_pending() && !connection.wants_write) make_dirty(connection);
     if (connection.state != ConnectionState::closing) count_incomplete(connection);
 }
@@ -234,6 +246,7 @@ void Worker::shut_down() {
     for (auto* connection : all)
         if (connection->state != ConnectionState::closing)
             core_.disconnect(*connection, mqtt::ReasonCode::server_shutting_down, "", "the server is shutting down", now_);
+    shut_until_ = now_ + shut_ms;
     // The end of this turn flushes and frees them; events of this turn may still point to them.
 }
 
@@ -250,6 +263,7 @@ void Worker::accept_from(const Port& port) {
                 std::uint64_t suppressed = 0;
                 if (limit.allow(now_, suppressed))
                     log::warn("broker", "no file descriptors left, connections are refused listener={} open={}", config->resource, connections_.size());
+                if (!lingering_.empty()) lose(*lingering_.front().connection);
                 // Give up the spare one, take the caller off the queue with it and hang up; otherwise it would wait for ever.
                 io::close_now(spare_fd_);
                 if (io::accept_tcp(listening, fd) == io::Accepted::ok) io::close_now(fd);
@@ -375,7 +389,7 @@ void Worker::resume_paused() {
 }
 
 void Worker::update_interest(Connection& connection) {
-    poller_.change(connection.fd, tag_of(connection), !connection.is_paused && !connection.is_held, connection.wants_write);
+    poller_.change(connection.fd, tag_of(connection), is_read(connection), connection.wants_write);
 }
 
 // --- reading ---
@@ -575,6 +589,7 @@ void Worker::lose(Connection& connection) {
     if (connection.out != nullptr) connection.out->clear();
     if (connection.websocket != nullptr) connection.websocket->out.clear();
     if (connection.tls != nullptr) connection.tls->channel.output().clear();
+    connection.is_ended = true;
     if (std::ranges::find(closing_, &connection) == closing_.end()) closing_.push_back(&connection);
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <deque>
+#include <list>
 #include <map>
 #include <memory>
 #include <set>
@@ -10,6 +11,7 @@
 #include <mutex>
 #include <numeric>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "broker/core.h"
@@ -67,7 +69,8 @@ class Worker final : public Driver {
     /// Mail to and from the others since the start.
     [[nodiscard]] std::uint64_t mail_sent() const noexcept { return std::accumulate(sent_.begin(), sent_.end(), std::uint64_t{0}); }
     [[nodiscard]] std::uint64_t mail_processed() const noexcept { return std::accumulate(processed_.begin(), processed_.end(), std::uint64_t{0}); }
-    /// Ends every connection with reason 0x8B and stops accepting.
+    /// Ends every connection with reason 0x8B and stops accepting. After it, run() returns only when the peers have what was sent to
+    /// them, or after a second.
     void shut_down();
     void add_listener(const std::shared_ptr<ListenerSocket>& listener);
     /// New rules for a port: certificate, authentication, authorization. Connections stay, unless they lose their right.
@@ -142,6 +145,14 @@ class Worker final : public Driver {
     void release_buffer(Connection& connection);
     void lose(Connection& connection);
     void reap();
+    /// Reads what a peer still sends on a connection that ended here.
+    void drain(Connection& connection);
+    /// Keeps a connection that ended here, with output left or a peer that has not ended, for a bounded time.
+    void linger(Connection& connection);
+    /// Lets go all that a connection has but its socket.
+    void strip(Connection& connection);
+    /// After shut_down(): some peer may not have all that was sent to it, and there is time left.
+    bool lets_out();
     bool drain_mailboxes();
     bool push_outboxes();
     void run_tasks();
@@ -182,7 +193,17 @@ class Worker final : public Driver {
     std::vector<Connection*> dirty_;
     std::vector<Connection*> flushing_;
     std::vector<Connection*> closing_;                     ///< to be reaped at the end of the turn
-    std::vector<std::pair<std::int64_t, Connection*>> lingering_;  ///< closing, with bytes left; deadline
+    /// Closing, with output left or a peer that still sends: a socket that is closed with input unread takes back from its peer what
+    /// that has not read yet (TCP reset; RFC 1122 4.2.2.13), the last answers and the reason of the end among it.
+    struct Lingering {
+        Connection* connection;
+        std::int64_t deadline;
+        std::size_t unread_left;                           ///< of what its peer may still send
+    };
+    std::list<Lingering> lingering_;                       ///< by deadline
+    std::unordered_map<const Connection*, std::list<Lingering>::iterator> lingers_;
+    static constexpr std::int64_t shut_ms = 1000;
+    std::int64_t shut_until_ = 0;                          ///< after shut_down(): when its end is waited for no longer
     std::vector<Connection*> paused_;
     std::int64_t next_paused_look_ = 0;                    ///< while the pool is full
     std::vector<std::unique_ptr<session::OutBuffer>> buffers_;     ///< spare ones

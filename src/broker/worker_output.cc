@@ -10,6 +10,9 @@ namespace penstock::broker {
 namespace {
 
 constexpr std::int64_t linger_ms = 5000;
+constexpr std::int64_t peers_end_ms = 200;                 // of shut_ms, whatever they are doing
+constexpr std::size_t lingering_max = 1000;
+constexpr std::size_t unread_max = 16u << 20;              // of one: what the kernels of both sides hold for it
 constexpr std::size_t buffers_kept = 256;
 constexpr std::int64_t spare_bytes_min = 256 << 10, spare_bytes_max = 4 << 20;   // of the buffers kept, by the size of the pool
 constexpr int pump_rounds = 16;
@@ -271,7 +274,48 @@ void Worker::close(Connection& connection) {
     connection.state = ConnectionState::closing;
     // close_notify leaves with the flush at the end of the turn.
     if (connection.tls != nullptr && connection.tls->channel.is_open() && !connection.is_dirty) make_dirty(connection);
+    if (connection.is_paused || connection.is_held) update_interest(connection);
     closing_.push_back(&connection);
+}
+
+void Worker::drain(Connection& connection) {
+    const auto got = io::read_some(connection.fd, scratch_.get(), scratch_size);
+    if (got == 0) return;
+    if (got > 0) {
+        const auto found = lingers_.find(&connection);
+        if (found == lingers_.end()) return;
+        auto& left = found->second->unread_left;
+        left -= std::min(left, static_cast<std::size_t>(got));
+        if (left == 0) lose(connection);
+        return;
+    }
+    // A peer that has nothing more to say may still read.
+    if (connection.is_shut || connection.is_ended || connection.wants_write) return lose(connection);
+    connection.is_ended = true;
+    update_interest(connection);
+}
+
+void Worker::linger(Connection& connection) {
+    if (lingers_.contains(&connection)) return;
+    lingers_[&connection] = lingering_.insert(lingering_.end(), {.connection = &connection, .deadline = now_ + linger_ms, .unread_left = unread_max});
+    if (lingering_.size() > lingering_max) lose(*lingering_.front().connection);
+}
+
+void Worker::strip(Connection& connection) {
+    if (connection.is_dirty) std::erase(dirty_, &connection);
+    if (connection.gates != nullptr && connection.gates->listed != 0) std::erase_if(gated_, [&](const auto& entry) { return entry.second == &connection; });
+    if (connection.is_paused) std::erase(paused_, &connection);
+    end_handshake(connection);
+    uncount(connection);
+    connection.is_dirty = connection.is_paused = connection.is_held = false;
+    release_buffer(connection);
+    connection.gates.reset();
+    connection.in.reset();
+    connection.websocket.reset();
+    connection.tls.reset();
+    connection.auth.reset();
+    connection.waiting.reset();
+    connection.security.reset();
 }
 
 void Worker::reap() {
@@ -280,31 +324,51 @@ void Worker::reap() {
     std::ranges::sort(closing_);
     const auto twice = std::ranges::unique(closing_);
     closing_.erase(twice.begin(), twice.end());
-    for (auto* connection : closing_) {
+    const auto ending = std::exchange(closing_, {});
+    for (auto* connection : ending) {
         if (connection->has_pending()) {
-            if (std::ranges::find(lingering_, connection, &std::pair<std::int64_t, Connection*>::second) == lingering_.end())
-                lingering_.emplace_back(now_ + linger_ms, connection);
+            linger(*connection);
             continue;
         }
-        std::erase_if(lingering_, [&](const auto& entry) { return entry.second == connection; });
-        if (connection->is_dirty) std::erase(dirty_, connection);
-        if (connection->gates != nullptr && connection->gates->listed != 0) std::erase_if(gated_, [&](const auto& entry) { return entry.second == connection; });
-        if (connection->is_paused) std::erase(paused_, connection);
-        end_handshake(*connection);
+        if (!connection->is_shut) {
+            strip(*connection);
+            connection->is_shut = true;
+            io::end_output(connection->fd);
+        }
+        // Most have ended by now. Of the others one with nothing unread could go at once, would it not send what it is writing.
+        long got = 0;
+        for (int i = 0; !connection->is_ended && i < 4 && (got = io::read_some(connection->fd, scratch_.get(), scratch_size)) > 0; ++i) {
+        }
+        if (!connection->is_ended && got >= 0) {
+            linger(*connection);
+            update_interest(*connection);
+            continue;
+        }
+        if (const auto found = lingers_.find(connection); found != lingers_.end()) {
+            lingering_.erase(found->second);
+            lingers_.erase(found);
+        }
+        std::erase(closing_, connection);
         const int fd = connection->fd;
         poller_.remove(fd);
-        uncount(*connection);
-        connection->is_dirty = false;
-        release_buffer(*connection);
         connections_[connection->slot] = connections_.back();
         connections_[connection->slot]->slot = connection->slot;
         connections_.pop_back();
         delete connection;
         io::close_gracefully(fd);
     }
-    closing_.clear();
-    for (auto& [deadline, connection] : lingering_)
-        if (deadline <= now_) lose(*connection);
+    for (const auto& one : lingering_) {
+        if (one.deadline > now_) break;
+        lose(*one.connection);
+    }
+}
+
+bool Worker::lets_out() {
+    if (shut_until_ == 0 || now_ >= shut_until_) return false;
+    // One that is writing finds the end when it reads next; a reset would come before that.
+    if (shut_until_ - now_ > shut_ms - peers_end_ms) return !connections_.empty();
+    // Who has all that was sent to it, and says nothing more, keeps it when the socket goes.
+    return std::ranges::any_of(connections_, [](const auto* connection) { return !connection->is_shut || io::has_unread(connection->fd); });
 }
 
 }  // namespace penstock::broker

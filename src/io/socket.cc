@@ -6,7 +6,9 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <linux/sockios.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -243,6 +245,13 @@ void close_gracefully(int fd) noexcept {
     for (int i = 0; i < 16 && recv(fd, rest, sizeof rest, 0) > 0; ++i) {
     }
     close(fd);
+}
+
+void end_output(int fd) noexcept { shutdown(fd, SHUT_WR); }
+
+bool has_unread(int fd) noexcept {
+    int count = 0;
+    return (ioctl(fd, SIOCOUTQ, &count) == 0 && count > 0) || (ioctl(fd, FIONREAD, &count) == 0 && count > 0);
 }
 
 void close_now(int fd) noexcept { close(fd); }

@@ -31,6 +31,10 @@ long write_some(int fd, const std::string_view* pieces, std::size_t count) noexc
 /// Tells the peer that nothing more comes, takes what it already sent (a close with unread bytes would reset the
 /// connection and could destroy our last packet in flight), then closes.
 void close_gracefully(int fd) noexcept;
+/// Tells the peer that nothing more comes; it may still be read from.
+void end_output(int fd) noexcept;
+/// The peer's end has not acknowledged all that was sent, or sent something that was not read here: closing now would lose the first.
+bool has_unread(int fd) noexcept;
 void close_now(int fd) noexcept;
 /// A descriptor held back for the moment when there are no others.
 int open_spare() noexcept;

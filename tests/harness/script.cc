@@ -124,6 +124,7 @@ std::vector<Case> read_cases(const std::string& folder) {
                     else if (key == "hide_selftest") config.hide_selftest = value != 0;
                     else if (key == "queue") config.queue_length_max = static_cast<std::uint64_t>(value), config.queue_drop_oldest = true;
                     else if (key == "receive_maximum") config.receive_maximum = static_cast<std::uint16_t>(value);
+                    else if (key == "open_identifiers_max_v3") config.open_identifiers_max_v3 = static_cast<std::uint16_t>(value);
                     else if (key == "client_receive_maximum") config.client_receive_maximum = static_cast<std::uint16_t>(value);
                     else if (key == "packet") config.packet_size_max = static_cast<std::uint32_t>(value);
                     else if (key == "pool") config.pool_bytes = value;

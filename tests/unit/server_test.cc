@@ -1,6 +1,9 @@
 // The broker with its threads and sockets.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+
 #include "broker/server.h"
 #include "mqttc/client.h"
 
@@ -43,6 +46,120 @@ TEST(Server, stopping_tells_clients) {
     const auto gone = client.expect(mqtt::PacketType::pingresp, 5000);
     ASSERT_FALSE(gone);
     EXPECT_NE(gone.error().message.find("server-shutting-down"), std::string::npos) << gone.error().message;
+}
+
+std::string publishes(mqtt::Version version, int count, std::size_t payload) {
+    std::string out;
+    for (int i = 1; i <= count; ++i) mqtt::encode_publish(out, version, "t", std::string(payload, 'x'), mqtt::Qos::exactly_once, false, false, static_cast<std::uint16_t>(i), {});
+    return out;
+}
+
+mqtt::ConnectOptions hasty_options(mqtt::Version version) {
+    auto options = connect_as("hasty");
+    options.version = version;
+    return options;
+}
+
+/// Sends as long as it is taken. What the peer sent can be read all the same.
+void pour(mqttc::Client& client, std::string_view bytes) {
+    for (std::size_t at = 0; at < bytes.size() && client.send(bytes.substr(at, 50'000)); at += 50'000) {
+    }
+}
+
+TEST(Server, version_3_may_write_thousands_of_qos_2_messages_before_it_reads) {
+    constexpr int count = 5000;
+    for (const auto version : {mqtt::Version::v31, mqtt::Version::v311}) {
+        broker::Server server(2);
+        const auto states = server.apply({}, {{.resource = "a", .port = 0}});
+        mqttc::Client client;
+        ASSERT_TRUE(client.connect({.port = states[0].bound_port}, hasty_options(version)));
+        ASSERT_TRUE(client.send(publishes(version, count, 10)));
+        std::string releases;
+        for (int i = 1; i <= count; ++i) {
+            const auto got = client.expect(mqtt::PacketType::pubrec, 10'000);
+            ASSERT_TRUE(got) << "message " << i << ": " << got.error().message;
+            ASSERT_EQ(mqtt::decode_ack(got->type, got->flags, got->body, version)->packet_id, i);
+            mqtt::encode_ack(releases, mqtt::PacketType::pubrel, version, static_cast<std::uint16_t>(i), mqtt::ReasonCode::success);
+        }
+        ASSERT_TRUE(client.send(releases));
+        for (int i = 1; i <= count; ++i) ASSERT_TRUE(client.expect(mqtt::PacketType::pubcomp, 10'000)) << i;
+    }
+}
+
+// A socket that is closed with input unread takes back what its peer has not read yet.
+TEST(Server, what_was_answered_before_the_end_arrives_whatever_is_still_sent) {
+    for (const auto version : {mqtt::Version::v5, mqtt::Version::v311, mqtt::Version::v31})
+        for (const bool websocket : {false, true}) {
+            broker::Server server(1);
+            const auto states = server.apply({.receive_maximum = 1000, .open_identifiers_max_v3 = 1000}, {{.resource = "a", .protocol = websocket ? broker::Protocol::websockets : broker::Protocol::mqtt, .port = 0}});
+            mqttc::Client client;
+            ASSERT_TRUE(client.connect({.port = states[0].bound_port, .websocket = websocket}, hasty_options(version)));
+            pour(client, publishes(version, 20'000, 300));
+            int answered = 0;
+            auto got = client.expect(mqtt::PacketType::pubrec, 10'000);
+            for (; got; got = client.expect(mqtt::PacketType::pubrec, 10'000)) ++answered;
+            EXPECT_EQ(answered, 1000) << got.error().message;
+            if (version == mqtt::Version::v5) {
+                EXPECT_NE(got.error().message.find("receive-maximum-exceeded"), std::string::npos) << got.error().message;
+            }
+        }
+}
+
+TEST(Server, a_refusal_arrives_whatever_is_sent_behind_connect) {
+    for (const auto version : {mqtt::Version::v5, mqtt::Version::v311}) {
+        broker::Server server(1);
+        const auto states = server.apply({}, {{.resource = "a", .port = 0}});
+        mqttc::Client client;
+        ASSERT_TRUE(client.open({.port = states[0].bound_port}));
+        // Version 3 with an empty identifier and clean session 0, version 5 with a will topic that has a wildcard.
+        std::string bytes = version == mqtt::Version::v311 ? std::string("\x10\x0C\0\4MQTT\4\0\0\0\0\0", 14)
+                                                           : std::string("\x10\x14\0\4MQTT\5\6\0\0\0\0\1a\0\0\1#\0\0", 22);
+        bytes += publishes(version, 20'000, 300);
+        pour(client, bytes);
+        const auto got = client.expect(mqtt::PacketType::connack, 10'000);
+        ASSERT_TRUE(got) << got.error().message;
+        EXPECT_EQ(static_cast<unsigned char>(got->body.at(1)), version == mqtt::Version::v5 ? 0x90 : 0x02);
+    }
+}
+
+// A listener that goes ends its clients, and so does the server itself: who is writing meanwhile is told why all the same.
+TEST(Server, the_reason_of_the_end_arrives_at_who_is_writing) {
+    for (const bool stops : {false, true}) {
+        broker::Server server(1);
+        const auto states = server.apply({}, {{.resource = "a", .port = 0}});
+        mqttc::Client client;
+        ASSERT_TRUE(client.connect({.port = states[0].bound_port}, hasty_options(mqtt::Version::v5)));
+        std::string bytes;
+        mqtt::encode_publish(bytes, mqtt::Version::v5, "t", std::string(100'000, 'x'), mqtt::Qos::at_most_once, false, false, 0, {});
+        std::atomic<int> rounds{0};
+        std::atomic<bool> ends{false};
+        std::thread writer([&] {
+            for (int left = 20; left > 0 && client.send(bytes); left -= ends.load()) ++rounds, rounds.notify_all();
+        });
+        rounds.wait(0);
+        ends = true;
+        if (stops) server.stop();
+        else server.apply({}, {});
+        writer.join();
+        const auto gone = client.expect(mqtt::PacketType::pingresp, 10'000);
+        ASSERT_FALSE(gone);
+        EXPECT_NE(gone.error().message.find(stops ? "server-shutting-down" : "administrative-action"), std::string::npos) << gone.error().message;
+    }
+}
+
+// A peer that never ends does not keep its connection, and one that is waited for costs a socket alone.
+TEST(Server, who_does_not_end_is_not_waited_for_without_end) {
+    broker::Server server(1);
+    const auto states = server.apply({}, {{.resource = "a", .port = 0}});
+    mqttc::Client client;
+    ASSERT_TRUE(client.connect({.port = states[0].bound_port}, hasty_options(mqtt::Version::v5)));
+    const auto sent = [&] {
+        std::uint64_t total = 0;
+        const std::string junk(1 << 20, '\xFF');
+        for (int i = 0; i < 200 && client.send(junk); ++i) total += junk.size();
+        return total;
+    }();
+    EXPECT_LT(sent, std::uint64_t{100} << 20) << "what comes after the end is read, and without a bound";
 }
 
 TEST(Server, large_packets_in_pieces_arrive_whole) {
