@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "auth/methods.h"
+#include "base/keyed_hash.h"
 #include "base/random.h"
 #include "crypto/hash.h"
 #include "crypto/password.h"
@@ -20,7 +21,7 @@ struct PasswordMethod::State {
     std::vector<std::string> decoys;
     std::string salt;                    ///< of the digests below; never leaves the process
     std::mutex guard;                    ///< remembered
-    std::unordered_map<std::string, std::string> remembered;   ///< user → digest of the password that was right
+    std::unordered_map<std::string, std::string, TextHash> remembered;   ///< user → digest of the password that was right
 
     [[nodiscard]] std::string digest(std::string_view user, std::string_view password) const {
         return crypto::sha256(salt + std::to_string(user.size()) + ":" + std::string(user) + std::string(password));

@@ -40,4 +40,9 @@ std::uint64_t keyed_hash(std::string_view text) noexcept {
     return siphash(text, key0, key1);
 }
 
+const QuickKey& quick_key() noexcept {
+    static const QuickKey key{.first = random_u64(), .second = random_u64()};
+    return key;
+}
+
 }  // namespace penstock

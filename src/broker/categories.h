@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/keyed_hash.h"
 #include "session/session.h"
 
 namespace penstock::broker {
@@ -83,7 +84,7 @@ class Categories {
     std::deque<CategoryCounters> counters_;                ///< without a name: free. They stay where they are
     std::vector<Use> uses_;                                ///< by the same index
     std::vector<std::uint16_t> free_;
-    std::unordered_map<std::string, std::uint16_t> index_;
+    std::unordered_map<std::string, std::uint16_t, TextHash> index_;
     CategoryCounters aged_;
 };
 

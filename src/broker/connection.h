@@ -9,6 +9,7 @@
 
 #include "auth/authenticator.h"
 #include "auth/policy.h"
+#include "base/keyed_hash.h"
 #include "broker/config.h"
 #include "broker/websocket.h"
 #include "session/link.h"
@@ -33,7 +34,7 @@ struct Security {
     auth::Principal principal;
     std::shared_ptr<const auth::Grant> grant;     ///< null: everything
     /// Topics lately published to and whether that was allowed: the cache of decisions, and what a new policy is tried on.
-    std::unordered_map<std::string, bool> topics;
+    std::unordered_map<std::string, bool, TextHash> topics;
     std::size_t topic_bytes = 0;                  ///< of these topics
     std::string last_topic;                       ///< the one asked about last, and its answer
     bool last_allowed = false;

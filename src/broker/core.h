@@ -490,7 +490,7 @@ class Core {
     std::uint32_t second_ = 0;
     std::uint32_t ticked_ = 0;                    ///< the wheel has been turned up to this second
 
-    std::unordered_map<std::string_view, std::unique_ptr<session::Session>> sessions_;   ///< keys are the sessions' own ids
+    std::unordered_map<std::string_view, std::unique_ptr<session::Session>, TextHash> sessions_;   ///< keys are the sessions' own ids
     std::unordered_map<std::uint64_t, session::Session*> by_id_;   ///< those in timers or shared groups
     std::set<std::pair<std::int64_t, std::uint64_t>> timers_;      ///< deadline and session, one each: look at its will and its end
     std::uint64_t next_session_ = 1;

@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/keyed_hash.h"
 #include "mqtt/message.h"
 #include "mqtt/packets.h"
 #include "session/out_buffer.h"
@@ -29,7 +30,7 @@ struct Link {
 
         std::vector<std::string> incoming;        ///< by alias - 1; the peer chooses them, so they count as messages do
         Counted incoming_bytes;                   ///< of their topics
-        std::unordered_map<std::string, std::uint16_t> outgoing;
+        std::unordered_map<std::string, std::uint16_t, TextHash> outgoing;
         std::size_t outgoing_bytes = 0;           ///< of their topics; bounded, whatever the peer would take
         void count_outgoing() noexcept { outgoing_counted_.set(outgoing_bytes + outgoing.size() * place_bytes); }
 

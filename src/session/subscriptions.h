@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/counted.h"
+#include "base/keyed_hash.h"
 #include "topics/subscription_index.h"
 
 namespace penstock::session {
@@ -72,13 +73,13 @@ class Subscriptions {
     static constexpr std::size_t place_bytes = 96;   ///< of a node in places_, with its bucket
     void count() noexcept { counted_.set(bytes_ * (places_ != nullptr ? 2 : 1) + all_.capacity() * sizeof(Subscription) + (places_ != nullptr ? places_->size() * place_bytes : 0)); }
     void index() {
-        places_ = std::make_unique<std::unordered_map<std::string, std::size_t>>();
+        places_ = std::make_unique<std::unordered_map<std::string, std::size_t, TextHash>>();
         for (std::size_t i = 0; i < all_.size(); ++i) places_->emplace(all_[i].text, i);
     }
     std::vector<Subscription> all_;
     std::size_t bytes_ = 0;
     Counted counted_;
-    std::unique_ptr<std::unordered_map<std::string, std::size_t>> places_;   ///< text → place, when there are many
+    std::unique_ptr<std::unordered_map<std::string, std::size_t, TextHash>> places_;   ///< text → place, when there are many
 };
 
 }  // namespace penstock::session

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/counted.h"
+#include "base/keyed_hash.h"
 #include "statestore/clock.h"
 
 namespace penstock::statestore {
@@ -114,8 +115,8 @@ class StateStore {
     Counted counted_;
     std::map<std::string, Entry, std::less<>> entries_;
     std::set<std::pair<std::int64_t, std::string>> expiries_;
-    std::unordered_map<std::string, std::set<std::string>> watchers_;   ///< key → clients
-    std::unordered_map<std::string, std::set<std::string>> by_client_;  ///< client → keys
+    std::unordered_map<std::string, std::set<std::string>, TextHash> watchers_;   ///< key → clients
+    std::unordered_map<std::string, std::set<std::string>, TextHash> by_client_;  ///< client → keys
 };
 
 /// A topic has at most so many bytes, and notifications have a topic of the client's and the key's name.

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "base/counted.h"
+#include "base/keyed_hash.h"
 
 namespace penstock::topics {
 
@@ -45,6 +47,14 @@ class LevelTable {
     [[nodiscard]] Node* root() noexcept { return root_; }
     [[nodiscard]] const Node* root() const noexcept { return root_; }
     [[nodiscard]] std::size_t size() const noexcept { return used_; }
+
+    /// Slots that the longest search for what is there looks at. Core: tests; it goes over all.
+    [[nodiscard]] std::size_t longest_search() const noexcept {
+        std::size_t out = 0;
+        for (std::size_t i = 0; i < slots_.size(); ++i)
+            if (slots_[i] != nullptr && slots_[i] != tombstone()) out = std::max(out, ((i - slots_[i]->hash) & mask()) + 1);
+        return out;
+    }
 
     [[nodiscard]] Node* find(const Node* parent, std::string_view level) const noexcept {
         const auto hash = hash_of(parent, level);
@@ -91,11 +101,9 @@ class LevelTable {
         return &mark;
     }
     [[nodiscard]] std::size_t mask() const noexcept { return slots_.size() - 1; }
-    static std::uint32_t hash_of(const Node* parent, std::string_view level) noexcept {
-        auto h = std::hash<std::string_view>{}(level) ^ (std::hash<const void*>{}(parent) >> 4) * 0x9E3779B97F4A7C15u;
-        h ^= h >> 29;
-        h *= 0xBF58476D1CE4E5B9u;
-        return static_cast<std::uint32_t>(h >> 32);
+    /// With a key, because strangers choose the levels: those that they can see to meet would make a search of every lookup.
+    [[nodiscard]] std::uint32_t hash_of(const Node* parent, std::string_view level) const noexcept {
+        return static_cast<std::uint32_t>(quick_hash(level, (std::hash<const void*>{}(parent) >> 4) * 0x9E3779B97F4A7C15u, key_) >> 32);
     }
     static Node* make(Node* parent, std::string_view level, std::uint32_t hash) {
         void* memory = std::malloc(sizeof(Node) + level.size());
@@ -134,6 +142,7 @@ class LevelTable {
     static constexpr std::size_t slots_min = 16, block_bytes = 16;
     static std::size_t bytes_of(const Node& node) noexcept { return sizeof(Node) + node.level_size + block_bytes; }
 
+    QuickKey key_ = quick_key();
     Counted counted_;                    ///< nodes without the root, and slots beyond the first ones
     std::vector<Node*> slots_;           ///< power of two; at most 70 % non-null
     std::size_t used_ = 0;               ///< nodes, without the root

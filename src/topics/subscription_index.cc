@@ -48,17 +48,45 @@ Member* Group::pick_round_robin() noexcept {
     return &member;
 }
 
-Member* Group::pick_by_hash(std::string_view key) noexcept {
-    const auto hash = std::hash<std::string_view>{}(key);
+bool Group::is_better(std::size_t slot, const Member& a, const Member& b) noexcept {
+    const auto weight = [slot](const Member& member) { return mix(mix(slot + 1) ^ mix(member.session)); };
+    return a.is_connected != b.is_connected ? a.is_connected : weight(a) > weight(b);
+}
+
+Member* Group::best_of(std::size_t slot) noexcept {
     Member* best = nullptr;
-    std::uint64_t best_weight = 0;
-    for (auto& member : members) {
-        const auto weight = mix(hash ^ mix(member.session));
-        const bool better = best == nullptr || (member.is_connected != best->is_connected ? member.is_connected : weight > best_weight);
-        if (better) best = &member, best_weight = weight;
-    }
+    compared += members.size();
+    for (auto& member : members)
+        if (best == nullptr || is_better(slot, member, *best)) best = &member;
     return best;
 }
+
+Member* Group::pick_by_hash(std::string_view key) {
+    const auto slot = TextHash{}(key) % slots;
+    if (members.size() <= few) {
+        picks = {};
+        return best_of(slot);
+    }
+    if (picks.empty()) picks.assign(slots, nobody);
+    auto& pick = picks[slot];
+    if (pick != nobody)
+        if (auto* member = find(pick); member != nullptr) return member;
+    auto* best = best_of(slot);
+    pick = best->session;
+    return best;
+}
+
+void Group::changed(const Member& member) noexcept {
+    for (std::size_t slot = 0; slot < picks.size(); ++slot) {
+        auto& pick = picks[slot];
+        if (pick == nobody) continue;
+        const auto* known = pick != member.session ? find(pick) : nullptr;
+        if (known == nullptr) pick = nobody;
+        else if (is_better(slot, member, *known)) pick = member.session;
+    }
+}
+
+void Group::left(std::uint64_t session) noexcept { std::ranges::replace(picks, session, nobody); }
 
 SubscriptionIndex::SubscriptionIndex() : cache_(cache_slots) {}
 SubscriptionIndex::~SubscriptionIndex() = default;
@@ -177,10 +205,12 @@ bool SubscriptionIndex::add_member(std::string_view filter, std::string_view gro
     }
     if (const auto place = found->lookup.find(found->members, member.session, looked_at_); place != found->lookup.none) {
         found->members[place] = member;
+        found->changed(member);
         return false;
     }
     found->members.push_back(member);
     found->lookup.added(found->members);
+    found->changed(member);
     ++shared_count_;
     return true;
 }
@@ -194,6 +224,7 @@ bool SubscriptionIndex::remove_member(std::string_view filter, std::string_view 
     ++generation_;
     --shared_count_;
     found->lookup.erase(found->members, place);
+    found->left(session);
     if (found->members.empty()) {
         auto& groups = node->extra->groups;
         node->extra->by_name.erase(groups, node->extra->by_name.find(groups, group, looked_at_));
@@ -206,7 +237,9 @@ void SubscriptionIndex::set_member_connected(std::string_view filter, std::strin
     auto* found = find_group(filter, group);
     if (found == nullptr) return;
     const auto place = found->lookup.find(found->members, session, looked_at_);
-    if (place != found->lookup.none) found->members[place].is_connected = connected;
+    if (place == found->lookup.none || found->members[place].is_connected == connected) return;
+    found->members[place].is_connected = connected;
+    found->changed(found->members[place]);
 }
 
 void SubscriptionIndex::take(const Node* node, Match& out) {
@@ -292,7 +325,7 @@ const Match& SubscriptionIndex::fill(CacheSlot& slot, std::string_view topic, bo
 const Match& SubscriptionIndex::match(std::string_view topic, bool hidden) {
     auto holds = [&](const CacheSlot& slot) { return slot.generation == generation_ && slot.hidden == hidden && slot.topic == topic; };
     if (topic.size() > cached_topic_max) return holds(uncached_) ? uncached_.match : fill(uncached_ = {}, topic, hidden);
-    auto& slot = cache_[mix(std::hash<std::string_view>{}(topic)) & (cache_slots - 1)];
+    auto& slot = cache_[quick_hash(topic, 0, key_) & (cache_slots - 1)];
     if (slot == nullptr) slot = std::make_unique<CacheSlot>();
     if (holds(*slot)) return slot->match;
     if (holds(uncached_)) return uncached_.match;

@@ -53,8 +53,21 @@ struct Group {
     [[nodiscard]] Member* find(std::uint64_t session) noexcept;
     /// Next member in turn, connected ones first; null when empty.
     Member* pick_round_robin() noexcept;
-    /// Rendezvous hash: the same key goes to the same member while it stays, and only its keys move when it leaves.
-    Member* pick_by_hash(std::string_view key) noexcept;
+    /// Rendezvous hash: the same key goes to the same member while it stays, and only its keys move when it leaves. Keys fall into
+    /// 4096 slots, and large groups remember who has a slot: its members are looked through once after it lost its own.
+    Member* pick_by_hash(std::string_view key);
+    /// A member came, or is connected now, or not any more.
+    void changed(const Member& member) noexcept;
+    void left(std::uint64_t session) noexcept;
+
+    static constexpr std::size_t slots = 4096, few = 32;
+    static constexpr std::uint64_t nobody = ~std::uint64_t{0};
+    static bool is_better(std::size_t slot, const Member& a, const Member& b) noexcept;
+    Member* best_of(std::size_t slot) noexcept;
+    std::uint64_t compared = 0;          ///< members, to pick one by hash, since the start
+
+  private:
+    CountedVector<std::uint64_t> picks;  ///< sessions, by slot; empty: none is remembered
 };
 
 /// One local receiver of a message after merging its overlapping subscriptions: highest QoS, all identifiers
@@ -203,6 +216,7 @@ class SubscriptionIndex {
     Table table_;
     std::vector<std::unique_ptr<CacheSlot>> cache_;
     CacheSlot uncached_;                 ///< of the last long topic
+    QuickKey key_ = quick_key();
     std::size_t cache_max_ = 16u << 20;
     std::size_t cache_bytes_ = 0;
     std::size_t next_to_drop_ = 0;       ///< place in cache_

@@ -1,9 +1,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <set>
 
+#include "base/stable_hash.h"
 #include "topics/retained_index.h"
 #include "topics/subscription_index.h"
 
@@ -136,6 +138,54 @@ TEST(Group, hash_keeps_keys_with_their_member) {
         if (member == 2) continue;
         EXPECT_EQ(group->pick_by_hash(key)->session, member);
     }
+}
+
+// However many members: a key's member is looked for once, and stays until it goes.
+TEST(Group, a_large_group_is_not_gone_over_for_each_message) {
+    constexpr std::uint64_t many = 5000, keys = 100;
+    SubscriptionIndex index;
+    for (std::uint64_t i = 1; i <= many; ++i) index.add_member("t", "g", {.session = i, .is_connected = true});
+    auto* group = index.find_group("t", "g");
+    std::map<std::string, std::uint64_t> before;
+    for (int round = 0; round < 1000; ++round)
+        for (std::uint64_t i = 0; i < keys; ++i) {
+            const auto [at, is_new] = before.try_emplace(std::to_string(i), group->pick_by_hash(std::to_string(i))->session);
+            ASSERT_TRUE(is_new || at->second == group->pick_by_hash(at->first)->session);
+        }
+    EXPECT_LE(group->compared, keys * many);
+    const auto gone = before.begin()->second;
+    index.set_member_connected("t", "g", gone, false);
+    for (const auto& [key, member] : before) EXPECT_EQ(group->pick_by_hash(key)->session == member, member != gone) << key;
+    index.set_member_connected("t", "g", gone, true);
+    for (const auto& [key, member] : before) EXPECT_EQ(group->pick_by_hash(key)->session, member) << key;
+    EXPECT_LE(group->compared, 2 * keys * many);
+    // With few left it is the same as if they were compared each time.
+    for (std::uint64_t i = 11; i <= many; ++i) index.remove_member("t", "g", i);
+    for (const auto& [key, member] : before) EXPECT_LE(group->pick_by_hash(key)->session, 10u);
+}
+
+// Sixteen bytes of which the second half is chosen so that a hash without a key is the same for all.
+TEST(LevelTable, levels_that_meet_in_a_known_hash_do_not_meet_here) {
+    constexpr std::uint64_t multiplier = 0xC6A4A7935BD1E995, seed = 0xC70F6907;
+    std::uint64_t inverse = 1;
+    for (int i = 0; i < 6; ++i) inverse *= 2 - multiplier * inverse;
+    const auto folded = [](std::uint64_t value) { return value ^ value >> 47; };
+    LevelTable<Subscriber> table;
+    std::set<std::uint64_t> hashes;
+    constexpr std::uint64_t many = 3000;
+    for (std::uint64_t i = 0; i < many; ++i) {
+        const std::uint64_t first = 0x6161616161616161u + i;
+        const auto half = ((seed ^ 16 * multiplier) ^ folded(first * multiplier) * multiplier) * multiplier;
+        const auto second = folded((half ^ 12'345u * inverse) * inverse) * inverse;
+        std::string level(16, '\0');
+        std::memcpy(level.data(), &first, 8);
+        std::memcpy(level.data() + 8, &second, 8);
+        hashes.insert(stable_hash(level));
+        table.find_or_add(table.root(), level);
+    }
+    ASSERT_EQ(hashes.size(), 1u) << "they are what they should be";
+    EXPECT_EQ(table.size(), many);
+    EXPECT_LT(table.longest_search(), many / 20);
 }
 
 // One of very many subscribers, members or groups of a filter subscribes anew with other options, comes or goes: the others are not
