@@ -99,7 +99,7 @@ def main():
                 reports.append(measure(binary, words, port, p.process.pid, seconds))
                 if "Enabled" in persistence and not reports[-1]["error"]:
                     messages = max(1, reports[-1].get("delivered", 0) or 100_000)
-                    note = f"{metric(page, 'penstock_persistence_syncs') / messages * 1000:.1f} syncs per 1,000"
+                    note = f"{metric(page, 'penstock_persistence_syncs_total') / messages * 1000:.1f} syncs per 1,000"
         process, port = mosquitto(folder, f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n")
         try:
             theirs = measure(binary, words, port, process.pid, seconds)

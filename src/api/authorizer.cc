@@ -163,6 +163,9 @@ void Authorizer::bootstrap(registry::Registry& registry) {
         {"system:basic-user", {rule({"authorization.k8s.io"}, {"selfsubjectaccessreviews", "selfsubjectrulesreviews"}, self), rule({"authentication.k8s.io"}, {"selfsubjectreviews"}, self)}},
         {"system:discovery", {path_rule({"/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"}, {"get"})}},
         {"system:public-info-viewer", {path_rule({"/healthz", "/livez", "/readyz", "/version", "/version/"}, {"get"})}},
+        {"system:monitoring",
+         {path_rule({"/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/metrics/slis", "/readyz", "/readyz/*"},
+                    {"get"})}},
         {"system:service-account-issuer-discovery", {path_rule({"/.well-known/openid-configuration", "/openid/v1/jwks"}, {"get"})}},
         {"system:auth-delegator", {rule({"authentication.k8s.io"}, {"tokenreviews"}, self), rule({"authorization.k8s.io"}, {"subjectaccessreviews"}, self)}},
     };
@@ -178,6 +181,7 @@ void Authorizer::bootstrap(registry::Registry& registry) {
         {"cluster-admin", "cluster-admin", {"system:masters"}},
         {"system:basic-user", "system:basic-user", {"system:authenticated"}},
         {"system:discovery", "system:discovery", {"system:authenticated"}},
+        {"system:monitoring", "system:monitoring", {"system:monitoring"}},
         {"system:public-info-viewer", "system:public-info-viewer", {"system:authenticated", "system:unauthenticated"}},
         {"system:service-account-issuer-discovery", "system:service-account-issuer-discovery", {"system:serviceaccounts"}},
     };

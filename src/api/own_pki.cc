@@ -301,14 +301,14 @@ std::string certificates_metrics(const std::vector<OwnCertificate>& certificates
         }
     };
     family(
-        "penstock_api_certificate_not_after", "Unix time at which a certificate of the resource API ends.",
+        "penstock_api_certificate_not_after_timestamp_seconds", "Unix time at which a certificate of the resource API ends.",
         [](const auto& one) { return one.not_after_ms == 0 ? std::int64_t{-1} : one.not_after_ms / 1000; });
-    family("penstock_api_certificate_renewal",
+    family("penstock_api_certificate_renewal_timestamp_seconds",
            "Unix time from which on a certificate or key of the resource API gets its successor.",
            [](const auto& one) { return one.renewal_ms == 0 ? std::int64_t{-1} : one.renewal_ms / 1000; });
     family("penstock_api_certificate_fault",
            "1 while something is wrong with a certificate or key of the resource API (penstock pki list says "
-           "what).",
+           "what), else 0.",
            [](const auto& one) { return std::int64_t{one.fault.empty() ? 0 : 1}; });
     return out;
 }

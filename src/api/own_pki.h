@@ -79,7 +79,8 @@ struct OwnCertificate {
 std::vector<OwnCertificate> describe(const OwnPki& pki, std::int64_t now_ms);
 /// `[{name, where, subject, notAfter, renewal, fault, usedBy, whenItEnds}]`, times as RFC 3339 or absent.
 resources::Json certificates_json(const std::vector<OwnCertificate>& certificates);
-/// `penstock_api_certificate_not_after`, `penstock_api_certificate_renewal` and
+/// `penstock_api_certificate_not_after_timestamp_seconds`,
+/// `penstock_api_certificate_renewal_timestamp_seconds` and
 /// `penstock_api_certificate_fault` in Prometheus' text form.
 std::string certificates_metrics(const std::vector<OwnCertificate>& certificates);
 /// Lines for `/readyz`: what has ended. Empty: nothing has.

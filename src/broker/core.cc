@@ -779,7 +779,10 @@ CoreFigures Core::figures() const {
     out.retained_bytes = retained_bytes_;
     for (const auto& [id, session] : sessions_) {
         if (session->link() != nullptr) ++out.connected_sessions;
-        if (session->expiry_interval > 0) ++out.persistent_sessions;
+        if (session->expiry_interval > 0) {
+            ++out.persistent_sessions;
+            if (session->link() != nullptr) ++out.connected_persistent_sessions;
+        }
         for (const auto& s : session->subscriptions)
             if (s.text.starts_with("$share/")) ++out.shared_subscriptions;
         if (session->will != nullptr) {

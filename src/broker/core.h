@@ -124,6 +124,7 @@ struct CoreFigures {
     std::uint64_t sessions = 0;
     std::uint64_t connected_sessions = 0;
     std::uint64_t persistent_sessions = 0;
+    std::uint64_t connected_persistent_sessions = 0;
     std::uint64_t subscriptions = 0;
     std::uint64_t shared_subscriptions = 0;
     std::uint64_t retained_messages = 0;

@@ -677,7 +677,7 @@ void BrokerController::run_probe() {
             for (const auto& result : results) {
                 const auto key = fmt::format("{}:{}", result.target.listener, result.target.port);
                 for (std::size_t i = 0; i < selftest_steps.size(); ++i)
-                    if (result.steps[i].done) selftest_.steps[i].add(result.steps[i].milliseconds);
+                    if (result.steps[i].done) selftest_.steps[i].add(now, result.steps[i].milliseconds);
                 if (result.steps[3].done) ++selftest_.sent[key];
                 selftest_.received[key] += result.steps[4].done ? 1 : 0;
                 selftest_.timeouts[key] += result.steps[3].done && !result.steps[4].done ? 1 : 0;
@@ -707,15 +707,14 @@ Json BrokerController::traces(const std::string& what) {
 
 std::string BrokerController::metrics_page() {
     auto* server = running();
-    const auto health = health_metrics(board_->all(monotonic_ms()));
-    if (server == nullptr) return "# no Broker resource\n" + health;
+    if (server == nullptr) return "# no Broker resource\n";
     // Workers are asked without the guard: one that is stuck must not take health and everybody else along.
     const auto figures = server->collect();
     const std::lock_guard lock(guard_);
     DiskFigures disk;
     if (server_->durable() != nullptr) disk.kept = server_->durable()->figures();
     if (server_->overflow() != nullptr && plan_.config.overflow_bytes > 0) disk.buffer = server_->overflow()->figures();
-    return prometheus_page(figures, plan_, selftest_, server_->pool_used(), name_space_, io::machine_name(), version_, disk) + health;
+    return prometheus_page(figures, plan_, selftest_, server_->pool_used(), name_space_, io::machine_name(), version_, disk, monotonic_ms());
 }
 
 std::string reconcile_metrics(const std::map<std::string, std::map<std::string, std::uint64_t>>& counts, bool with_head) {

@@ -685,21 +685,21 @@ std::string issuer_fault(const Objects& objects, const Json& issuer) {
 
 std::string certificate_metrics(const Objects& objects) {
     std::string out =
-        "# HELP penstock_certificate_not_after Unix time at which the certificate of a Certificate resource "
-        "ends.\n# TYPE penstock_certificate_not_after gauge\n";
+        "# HELP penstock_certificate_not_after_timestamp_seconds Unix time at which the certificate of a Certificate resource "
+        "ends.\n# TYPE penstock_certificate_not_after_timestamp_seconds gauge\n";
     for (const auto& item : objects.list(certificate_kind(), ""))
         if (const auto end = parse_rfc3339(text_at(*item, "status.notAfter")); end > 0)
-            out += fmt::format("penstock_certificate_not_after{{namespace=\"{}\",name=\"{}\"}} {}\n",
+            out += fmt::format("penstock_certificate_not_after_timestamp_seconds{{namespace=\"{}\",name=\"{}\"}} {}\n",
                                text_at(*item, "metadata.namespace"), text_at(*item, "metadata.name"),
                                end / 1000);
     out +=
-        "# HELP penstock_issuer_ca_not_after Unix time at which the CA of an Issuer or ClusterIssuer "
-        "ends.\n# TYPE penstock_issuer_ca_not_after gauge\n";
+        "# HELP penstock_issuer_ca_not_after_timestamp_seconds Unix time at which the CA of an Issuer or ClusterIssuer "
+        "ends.\n# TYPE penstock_issuer_ca_not_after_timestamp_seconds gauge\n";
     for (const bool cluster : {true, false})
         for (const auto& item : objects.list(issuer_kind(cluster), ""))
             if (const auto signer = signer_of(objects, *item, 0); signer && !signer->self)
                 out += fmt::format(
-                    "penstock_issuer_ca_not_after{{kind=\"{}\",namespace=\"{}\",name=\"{}\"}} {}\n",
+                    "penstock_issuer_ca_not_after_timestamp_seconds{{kind=\"{}\",namespace=\"{}\",name=\"{}\"}} {}\n",
                     cluster ? "ClusterIssuer" : "Issuer", text_at(*item, "metadata.namespace"),
                     text_at(*item, "metadata.name"), signer->chain.front().not_after_ms() / 1000);
     return out;

@@ -44,7 +44,7 @@ std::string certificate_fault(const resources::Json& certificate);
 std::string issuer_fault(const Objects& objects, const resources::Json& issuer);
 
 /// When certificates of Certificate resources and CAs of issuers end, in Prometheus' text form:
-/// `penstock_certificate_not_after`, `penstock_issuer_ca_not_after`.
+/// `penstock_certificate_not_after_timestamp_seconds`, `penstock_issuer_ca_not_after_timestamp_seconds`.
 std::string certificate_metrics(const Objects& objects);
 
 /// The text of a Secret's or ConfigMap's entry; nothing when absent or not base64.

@@ -328,7 +328,7 @@ std::string not_ready_text(const std::vector<Finding>& all) {
 }
 
 std::string health_metrics(const std::vector<Finding>& all) {
-    std::string out = "# HELP penstock_health Findings that keep from Available: 1 degraded, 2 unavailable.\n# TYPE penstock_health gauge\n";
+    std::string out = "# HELP penstock_health Findings that keep a subject from Available: 1 when degraded by it, 2 when unavailable.\n# TYPE penstock_health gauge\n";
     std::map<std::pair<std::string, std::string_view>, Severity> worst;
     for (const auto& finding : all) {
         if (finding.severity == Severity::note) continue;

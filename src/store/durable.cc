@@ -505,8 +505,11 @@ class Store final : public Durable, public Backing {
             const auto now = monotonic_ms();
             const auto interval = sync_interval_ms_.load();
             bool synced = false;
+            double sync_seconds = 0;
             if (status.ok() && (interval == 0 || now >= next_sync_)) {
+                const auto begun = monotonic_ns();
                 status = db_->FlushWAL(true);
+                sync_seconds = static_cast<double>(monotonic_ns() - begun) / 1e9;
                 next_sync_ = now + interval;
                 synced = true;
             }
@@ -515,6 +518,7 @@ class Store final : public Durable, public Backing {
                 damage_->wrote(sealed_->last_log(), db_->GetLatestSequenceNumber(), synced);
                 const std::lock_guard lock(guard_);
                 figures_.syncs += synced;
+                if (synced) figures_.sync_durations.add(sync_seconds);
                 figures_.batches += group.size();
                 figures_.bytes_written += bytes;
                 if (!first || fault_.load() == failing) {

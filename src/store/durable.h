@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "base/histogram.h"
 #include "base/mark.h"
 #include "base/result.h"
 #include "store/engine.h"
@@ -73,6 +74,7 @@ class Durable {
     struct Figures {
         std::uint64_t syncs = 0, batches = 0, bytes_written = 0, writes_failed = 0;
         std::int64_t disk_bytes = 0;
+        DurationHistogram sync_durations;                  ///< of those that went well
         double recovery_seconds = 0;     ///< from open() to start(): reading the log, sweeping, handing out
         std::string fault, notice;
         std::size_t files = 0;           ///< sealable ones

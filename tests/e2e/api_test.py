@@ -1,5 +1,6 @@
 """The resource commands, manifests beside people, the roles in processes of their own. Standard library only."""
 import base64
+import gzip
 import json
 import os
 import pathlib
@@ -183,6 +184,46 @@ def rotation():
             told.close()
 
 
+def scrape():
+    """Prometheus on another machine: the whole page by the API's port, for who has the right, by token or certificate."""
+    with Penstock(BINARY) as p:
+        p.wait_running("default")
+        example = pathlib.Path(__file__).resolve().parents[2] / "examples" / "monitoring.yaml"
+        expect(p.run("apply", "-f", str(example)), "created")
+        kept = wait_until(lambda: p.get("secret", "prometheus").get("data", {}).get("token") and p.get("secret", "prometheus")["data"], "the token")
+        ca = p.write("ca.crt", base64.b64decode(kept["ca.crt"]).decode())
+        token = base64.b64decode(kept["token"]).decode()
+
+        def page(context, token=None, headers={}):
+            request = urllib.request.Request(f"https://127.0.0.1:{p.api_port}/metrics", headers={**headers, **({"Authorization": f"Bearer {token}"} if token else {})})
+            with urllib.request.urlopen(request, context=context) as answer:
+                return answer.headers["Content-Type"], answer.read()
+
+        plain = ssl.create_default_context(cafile=ca)
+        of_ca, certificate, key = identity_of(p.data / "kubeconfig.yaml", p.folder)
+        known = ssl.create_default_context(cafile=of_ca)
+        known.load_cert_chain(certificate, key)
+        families = ("aio_broker_publishes_received", "penstock_selftest_step_duration_seconds_bucket", "penstock_reconciles_total",
+                    "penstock_api_certificate_not_after_timestamp_seconds", "penstock_log_lines_dropped_total")
+        for context, shown in ((plain, token), (known, None)):
+            kind, text = page(context, shown)
+            assert kind == "text/plain; version=0.0.4", kind
+            for family in families:
+                assert f"\n{family}{{" in text.decode() or f"\n{family} " in text.decode(), family
+            names = [line.split()[2] for line in text.decode().splitlines() if line.startswith("# TYPE ")]
+            assert len(names) == len(set(names)), "a family in pieces"
+            assert gzip.decompress(page(context, shown, {"Accept-Encoding": "gzip"})[1]).startswith(b"# HELP ")
+        # Somebody else has no right to it, and this one to nothing else.
+        other = p.run("create", "token", "default").stdout.strip()
+        for target, shown, code in (("/metrics", other, 403), ("/metrics", "none", 401), ("/api/v1/namespaces/azure-iot-operations/secrets", token, 403)):
+            request = urllib.request.Request(f"https://127.0.0.1:{p.api_port}{target}", headers={"Authorization": f"Bearer {shown}"})
+            try:
+                urllib.request.urlopen(request, context=plain)
+                raise AssertionError(f"{target} was answered")
+            except urllib.error.HTTPError as refused:
+                assert refused.code == code, (target, refused.code)
+
+
 def identity_of(kubeconfig, folder):
     """The CA, certificate and key of a kubeconfig as files."""
     text = pathlib.Path(kubeconfig).read_text()
@@ -240,7 +281,7 @@ def certificates():
         fresh = ssl.create_default_context(cafile=ca)
         fresh.load_cert_chain(certificate, key)
         page = urllib.request.urlopen(f"https://127.0.0.1:{p.api_port}/metrics", context=fresh).read().decode()
-        assert 'penstock_api_certificate_not_after{certificate="server",number="0"}' in page and "penstock_issuer_ca_not_after{" in page, page[-2000:]
+        assert 'penstock_api_certificate_not_after_timestamp_seconds{certificate="server",number="0"}' in page and "penstock_issuer_ca_not_after_timestamp_seconds{" in page, page[-2000:]
 
         # The old CA is trusted no longer: its certificate is refused with the reason, also on a connection of before, and its watch ends.
         trusted = (p.data / "pki" / "api-ca-trusted.crt").read_text()
@@ -360,6 +401,6 @@ def crashes():
     assert len(acknowledged) > 20, len(acknowledged)
 
 
-for part in (commands, manifests, roles, rotation, certificates, hostile, crashes):
+for part in (commands, manifests, roles, rotation, scrape, certificates, hostile, crashes):
     part()
     print(f"{part.__name__}: ok", flush=True)

@@ -249,7 +249,7 @@ TEST(Certificates, a_ca_that_nears_its_end_takes_its_leaves_along) {
                       .fault,
                   "");
     EXPECT_NE(control::certificate_metrics(world.objects)
-                  .find("penstock_issuer_ca_not_after{kind=\"ClusterIssuer\",namespace=\"\",name=\"azure-iot-"
+                  .find("penstock_issuer_ca_not_after_timestamp_seconds{kind=\"ClusterIssuer\",namespace=\"\",name=\"azure-iot-"
                         "operations-aio-certificate-issuer\"} " +
                         std::to_string(new_ca.not_after_ms() / 1000)),
               std::string::npos);
