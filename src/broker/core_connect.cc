@@ -87,6 +87,12 @@ std::optional<mqtt::ProtocolError> Core::will_fault(const mqtt::ConnectView& con
     if (!topics::is_valid_name(topic)) return mqtt::ProtocolError{ReasonCode::topic_name_invalid, "", "the will topic has too many levels"};
     if (is_of_the_server(topic) && !is_bridge_state(topic))
         return mqtt::ProtocolError{ReasonCode::not_authorized, "MQTT-3.1.4-2", "$SYS belongs to the server; the will topic is there"};
+    // The server sends it as a PUBLISH later, with these properties.
+    mqtt::PropertyReader properties(connect.will->properties, mqtt::place(mqtt::PacketType::publish));
+    for (mqtt::Property p; properties.next(p);)
+        if (p.id == mqtt::PropertyId::response_topic && topics::has_wildcard(p.text))
+            return mqtt::ProtocolError{ReasonCode::protocol_error, "MQTT-3.3.2-14",
+                                       "the response topic of the will has a wildcard"};
     if (config_.aio_compatible && connect.will->qos == mqtt::Qos::exactly_once)
         return mqtt::ProtocolError{ReasonCode::qos_not_supported, "MQTT-3.2.2-12", "a will of QoS 2 is not supported"};
     return std::nullopt;
