@@ -347,14 +347,28 @@ int run_broker(const BrokerRoleOptions& options) {
     log::info("app", "penstock {} broker role api=https://{}:{} api_version={} namespace={}", version, access->host, access->port, api_version, options.name_space);
 
     // One broker acts for a namespace; others wait for its lease. Who loses it ends, so that a fresh start decides anew.
-    std::atomic<bool> stopping{false}, lost{false}, keys_are_read{true}, read_again{false};
+    std::atomic<bool> stopping{false}, lost{false}, keys_are_read{true}, read_again{false}, elects_anew{false};
+    // What was in force stays so until everything that was read is good.
+    auto take_access_again = [&] {
+        if (const auto now = client::read_again(*access); !now) {
+            log::error("app", "the access to the resource API cannot be read again and stays as it was why=\"{}\"",
+                       now.error().message);
+        } else {
+            log::info("app", "the access to the resource API was read again file={} api=https://{}:{}", now->source,
+                      now->host, now->port);
+            objects.reconnect();
+            elects_anew = true;
+        }
+    };
     std::thread reading([&] {
         // An API that is away is asked with growing pauses.
         for (int pause = token_keys_again_ms; !stopping;) {
             keys_are_read = token_keys.read();
             const auto until = monotonic_ms() + (keys_are_read ? token_keys_ms : pause);
-            while (!stopping && monotonic_ms() < until && !read_again.exchange(false))
+            bool wanted = false;
+            while (!stopping && monotonic_ms() < until && !(wanted = read_again.exchange(false)))
                 objects.pause(hangup_look_ms);
+            if (wanted) take_access_again();
             pause = keys_are_read ? token_keys_again_ms : std::min(pause * 2, token_keys_ms);
         }
     });
@@ -377,6 +391,7 @@ int run_broker(const BrokerRoleOptions& options) {
         client::LeaderElection election(*transport, space, "penstock-broker", fmt::format("{}_{}", io::machine_name(), random_uuid().substr(0, 8)));
         bool leads = false;
         while (!stopping) {
+            if (elects_anew.exchange(false)) transport->reopen();
             const bool now = election.tick(monotonic_ms, wall_ms());
             if (now && !leads) controller.start();
             if (leads && !now) {

@@ -119,6 +119,7 @@ Result<Access> parse_kubeconfig(const std::string& text, const std::string& path
     out.server_name = text_at(*cluster, "cluster.tls-server-name");
     if (const auto& skip = at_path(*cluster, "cluster.insecure-skip-tls-verify"); skip.is_boolean()) out.insecure = skip.get<bool>();
     out.name_space = text_at(*context, "context.namespace", out.name_space);
+    out.source = path;
     out.again = [path, context_name] { return read_kubeconfig(path, context_name); };
     return out;
 }
@@ -131,7 +132,34 @@ Result<Access> in_cluster(const std::string& host, const std::string& port, cons
     out.ca = *ca;
     out.token_file = folder + "/token";
     if (const auto space = read_file(folder + "/namespace")) out.name_space = std::string(trim(*space));
+    out.source = folder;
     out.again = [host, port, folder] { return in_cluster(host, port, folder); };
+    return out;
+}
+
+Result<Access> read_again(const Access& access) {
+    if (!access.again) return access;
+    auto out = access.again();
+    if (!out) return out;
+    auto faulty = [&](const char* what, const std::string& why) {
+        return fail(fmt::format("{}: {}: {}", out->source, what, why));
+    };
+    if (!out->ca.empty()) {
+        const auto trusted = crypto::read_certificates(out->ca);
+        if (!trusted) return faulty("the CA of the resource API", trusted.error().message);
+        if (trusted->empty()) return faulty("the CA of the resource API", "no certificate in PEM");
+    }
+    if (!out->certificate.empty()) {
+        const auto chain = crypto::read_certificates(out->certificate);
+        if (!chain) return faulty("the client certificate", chain.error().message);
+        if (chain->empty()) return faulty("the client certificate", "no certificate in PEM");
+        if (!chain->front().matches_key(out->key)) return faulty("the client key", "it is not that of the client certificate");
+    }
+    if (!out->token_file.empty()) {
+        const auto token = read_file(out->token_file);
+        if (!token) return std::unexpected(token.error());
+        if (trim(*token).empty()) return fail(fmt::format("{}: no token in the file", out->token_file));
+    }
     return out;
 }
 
@@ -172,7 +200,7 @@ struct Client::Impl {
     /// Takes over what the kubeconfig says now. True: something else than before.
     bool read_access() {
         if (!access.again) return false;
-        const auto now = access.again();
+        const auto now = read_again(access);
         if (!now) {
             log::debug("client",
                        "the access to the resource API cannot be read again and stays as it was: {}",
@@ -199,7 +227,9 @@ struct Client::Impl {
     std::string token(bool again) {
         if (access.token_file.empty()) return access.token;
         if (again || access.token.empty() || monotonic_ms() - token_read_at > token_reread_ms) {
-            if (const auto text = read_file(access.token_file)) access.token = std::string(trim(*text));
+            // A file that is being written is empty for a moment.
+            if (const auto text = read_file(access.token_file); text && !trim(*text).empty())
+                access.token = std::string(trim(*text));
             token_read_at = monotonic_ms();
         }
         return access.token;
@@ -424,6 +454,8 @@ Result<int> Client::watch(const std::string& target, const std::string& accept, 
     if (!fault.empty()) return fail(fmt::format("{}: {}", target, fault));
     return ended;
 }
+
+void Client::reopen() { impl_->stream.reset(); }
 
 void Client::interrupt() {
     asio::post(impl_->context, [s = impl_.get()] {

@@ -120,6 +120,13 @@ void RemoteObjects::stop() {
     }
 }
 
+void RemoteObjects::reconnect() {
+    for (auto& feed : feeds_)
+        if (feed->transport != nullptr) feed->transport->interrupt();
+    const std::lock_guard lock(writing_);
+    writer_ = make_();
+}
+
 bool RemoteObjects::synced() const {
     const std::lock_guard lock(guard_);
     return synced_ == feeds_.size();

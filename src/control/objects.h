@@ -84,6 +84,8 @@ class RemoteObjects : public Objects {
     void wait(std::uint64_t position, int timeout_ms) const override;
     void pause(int timeout_ms) const override;
     void stop() override;
+    /// Everything is asked for over new connections from now on, which read the access to the API again. Any thread.
+    void reconnect();
 
   private:
     using Table = std::map<std::pair<std::string, std::string>, ObjectRef>;

@@ -224,6 +224,67 @@ def scrape():
                 assert refused.code == code, (target, refused.code)
 
 
+def hangup():
+    """SIGHUP has a broker outside read its access again; one that is faulty is told, and the last good one stays in force."""
+    with Penstock(BINARY, extra=["--log-level", "info"]) as p:
+        p.wait_running("default")
+        binding = p.write("a.yaml", "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: all}\nroleRef: {kind: ClusterRole, name: cluster-admin}\nsubjects: [{kind: ServiceAccount, name: default, namespace: default}]\n")
+        expect(p.run("apply", "-f", binding), "created")
+        plain = (p.data / "kubeconfig.yaml").read_text()
+        users = plain[plain.index("users:"):plain.index("contexts:")]
+        token = p.run("create", "token", "default", "-n", "default").stdout.strip()
+        p.write("token", token)
+        by_token = plain.replace(users, f"users:\n- name: default\n  user:\n    tokenFile: {p.folder}/token\n")
+        config = p.write("outside.yaml", by_token)
+        told = open(p.folder / "outside.log", "ab")
+        outside = subprocess.Popen([BINARY, "broker", "--kubeconfig", config, "-n", "default"], stdout=told, stderr=told, env=p.env)
+
+        def put(name, text):
+            p.write(name + ".new", text)
+            os.replace(p.folder / (name + ".new"), p.folder / name)
+
+        def renewed():
+            answer = p.run("get", "lease", "penstock-broker", "-n", "default", "-o", "json")
+            return json.loads(answer.stdout)["spec"]["renewTime"] if answer.returncode == 0 else None
+
+        def lines():
+            return (p.folder / "outside.log").read_text()
+
+        try:
+            wait_until(renewed, "the lease", 30)
+            ca = re.search(r"certificate-authority-data: (\S+)", plain)[1]
+            certificate, key = (re.search(what + r"-data: (\S+)", users)[1] for what in ("client-certificate", "client-key"))
+            nothing = base64.b64encode(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").decode()
+            for change, word in ((lambda: put("outside.yaml", by_token.replace(ca, nothing)), f"outside.yaml: the CA of the resource API"),
+                                 (lambda: put("outside.yaml", plain.replace(key, base64.b64encode(b"no key").decode())), "outside.yaml: the client key: it is not that of the client certificate"),
+                                 (lambda: put("outside.yaml", plain.replace(certificate, nothing)), "outside.yaml: the client certificate"),
+                                 (lambda: put("outside.yaml", "a: [b"), "outside.yaml"),
+                                 (lambda: (put("outside.yaml", by_token), put("token", "\n")), f"{p.folder}/token: no token in the file")):
+                change()
+                before = len(lines())
+                outside.send_signal(signal.SIGHUP)
+                wait_until(lambda: any("cannot be read again and stays as it was" in line and word in line for line in lines()[before:].splitlines()), word, 30)
+                old = renewed()
+                wait_until(lambda: renewed() > old, "what was in force stays so", 30)
+            # Another way of knowing it: by its certificate. Connections that were open are made anew.
+            put("outside.yaml", plain)
+            before = len(lines())
+            outside.send_signal(signal.SIGHUP)
+            wait_until(lambda: "the access to the resource API was read again" in lines()[before:], "the access is taken over", 30)
+            (p.folder / "token").unlink()
+            expect(p.run("delete", "clusterrolebinding", "all"), "deleted")
+            old = renewed()
+            wait_until(lambda: renewed() > old, "the lease goes on by the certificate", 30)
+            assert outside.poll() is None
+        except BaseException:
+            print(lines()[-4000:])
+            raise
+        finally:
+            outside.terminate()
+            outside.wait(timeout=20)
+            told.close()
+
+
 def identity_of(kubeconfig, folder):
     """The CA, certificate and key of a kubeconfig as files."""
     text = pathlib.Path(kubeconfig).read_text()
@@ -401,6 +462,6 @@ def crashes():
     assert len(acknowledged) > 20, len(acknowledged)
 
 
-for part in (commands, manifests, roles, rotation, scrape, certificates, hostile, crashes):
+for part in (commands, manifests, roles, rotation, scrape, hangup, certificates, hostile, crashes):
     part()
     print(f"{part.__name__}: ok", flush=True)
