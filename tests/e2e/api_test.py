@@ -148,6 +148,23 @@ def roles():
         runner.wait(timeout=20)
         wait_until(lambda: subprocess.run(["mosquitto_pub", "-p", str(port), "-t", "b", "-m", "x", "-q", "1"], capture_output=True, timeout=20).returncode == 0, "the second broker acts", 20)
         assert p.get("lease", "penstock-broker")["spec"]["leaseTransitions"] == 1
+        # The API alone: its page, and its files again when told so; one that cannot be read leaves what is there.
+        manifest = p.data / "manifests" / "m.yaml"
+        manifest.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept}\n")
+        wait_until(lambda: p.get("cm", "kept"), "the file's object")
+        expect(p.run("delete", "cm", "kept"), "deleted")
+        api.send_signal(signal.SIGHUP)
+        wait_until(lambda: p.get("cm", "kept"), "the file's object, again")
+        manifest.write_text("a: [b\n")
+        before = len((p.folder / "log").read_text())
+        api.send_signal(signal.SIGHUP)
+        wait_until(lambda: str(manifest) in (p.folder / "log").read_text()[before:], "the fault is told")
+        assert p.get("cm", "kept") and api.poll() is None
+        ca, certificate, key = identity_of(p.data / "kubeconfig.yaml", p.folder)
+        context = ssl.create_default_context(cafile=ca)
+        context.load_cert_chain(certificate, key)
+        page = urllib.request.urlopen(f"https://127.0.0.1:{p.api_port}/metrics", context=context).read().decode()
+        assert "\n# TYPE penstock_reconciles_total counter\n" in page and "\npenstock_log_output_failing 0" in "\n" + page, page[:2000]
     except BaseException:
         print((p.folder / "log").read_text()[-4000:])
         raise
