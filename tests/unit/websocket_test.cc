@@ -36,7 +36,7 @@ void expect_refused(const std::string& status, const std::string& fields, const 
 
 TEST(WebSocketHandshake, a_list_may_be_in_several_lines) {
     expect_accepted(usual + version + key + protocol);
-    // RFC 6455 §11.3.4, RFC 7230 §3.2.2. [MQTT-6.0.0-3] [MQTT-6.0.0-4]
+    // RFC 6455 §11.3.4, RFC 7230 §3.2.2. [MQTT-6.0.0-3, MQTT311-6.0.0-3] [MQTT-6.0.0-4, MQTT311-6.0.0-4]
     expect_accepted(usual + version + key + "Sec-WebSocket-Protocol: other\r\nSec-WebSocket-Protocol: mqtt\r\n");
     expect_accepted(usual + version + key + "Sec-WebSocket-Protocol: mqttv3.1\r\nX: y\r\nsec-websocket-protocol: amqp, mqtt\r\n");
     expect_accepted(usual + version + key + "Sec-WebSocket-Protocol: \r\nSec-WebSocket-Protocol: a,,mqttv3.1 ,b\r\n", "mqttv3.1");
@@ -147,7 +147,7 @@ TEST(WebSocketFrames, a_close_is_answered_with_its_code) {
 }
 
 TEST(WebSocketFrames, what_is_no_binary_frame_closes) {
-    // [MQTT-6.0.0-1]
+    // [MQTT-6.0.0-1, MQTT311-6.0.0-1]
     EXPECT_EQ(reply(frame(0x81, "text")), close_frame(1003));
     EXPECT_EQ(reply(frame(0x83, "x")), close_frame(1002));
     EXPECT_EQ(reply(frame(0xC2, "x")), close_frame(1002));
