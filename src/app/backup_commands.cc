@@ -77,12 +77,17 @@ int restore(const RestoreOptions& options) try {
     if (!has_registry && !has_broker) return problem(fmt::format("{}: is no backup, it has neither {} nor {}/CURRENT", from.string(), registry_name, broker_name));
     fs::create_directories(data);
     if (is_in_use(data / broker_name / "LOCK") || is_in_use(data / registry_name)) return problem(fmt::format("{}: penstock runs on it; stop it first", data.string()));
+    // What a restore that was interrupted left behind: never in use, and all of it stands in its backup.
+    for (const auto& entry : fs::directory_iterator(data))
+        if (entry.is_directory() && entry.path().filename().string().starts_with("restore-")) fs::remove_all(entry.path());
     const auto now = wall_ms();
     const auto staged = data / fmt::format("restore-{}", now), aside = data / fmt::format("before-restore-{}", now);
     fs::create_directory(staged);
     fs::permissions(staged, fs::perms::owner_all);
     if (has_registry) fs::copy_file(from / registry_name, staged / registry_name);
     if (has_broker) fs::copy(from / broker_name, staged / broker_name, fs::copy_options::recursive);
+    // A folder that was copied by hand may hold what was begun of another one; what is restored is what stands in the backup itself.
+    for (const char* name : {"anew", "former"}) fs::remove_all(staged / broker_name / name);
     if (has_registry) {
         if (const auto read = registry::Registry::open((staged / registry_name).string()); !read) {
             fs::remove_all(staged);

@@ -97,7 +97,9 @@ class Store final : public Durable, public Backing {
         damage_ = std::make_unique<DamageCheck>(*sealed_, options_.folder, options_.mark_file, options_.boot);
         sealed_->watch(options_.folder, [this](std::uint64_t number, std::uint64_t bytes) { damage_->listed(number, bytes); });
         gapless_.begins = [this](std::uint64_t least) { damage_->look_at_logs(least); };
-        if (auto taken = take_copy(options_.folder); !taken) return taken;
+        const auto taken = take_copy(options_.folder, [this](const std::string& identity) { return damage_->newest_of(identity); });
+        if (!taken) return std::unexpected(taken.error());
+        if (!taken->empty()) damage_->set_aside({}, *taken);
         // Before anything else: a key that is missing is no damage, and nothing is to be repaired.
         if (const auto counted = sealed_->census(options_.folder); !counted) return std::unexpected(counted.error());
         const auto repair = damage_->look();
@@ -561,7 +563,7 @@ class Store final : public Durable, public Backing {
         if (db_ && !read_only_) return gone_ ? renew() : rocksdb::Status::OK();
         if (has_copy_) {
             if (auto there = held_->ready(); !there) return rocksdb::Status::IOError(there.error().message);
-            if (auto taken = take_copy(held_->at("")); !taken) return rocksdb::Status::IOError(held_->named(taken.error().message));
+            if (auto taken = take_copy(held_->at(""), {}); !taken) return rocksdb::Status::IOError(held_->named(taken.error().message));
             damage_->forget();   // its changes are numbered anew
             has_copy_ = false;
         }
@@ -591,7 +593,7 @@ class Store final : public Durable, public Backing {
     void save_at_the_end() {
         if (!db_ || read_only_ || all_is_there(true).ok()) return;
         if (auto status = renew(); !has_copy_) return log::error("store", "files were deleted while they were open, and what was in them is lost why=\"{}\"", status.ToString());
-        if (auto taken = take_copy(held_->at("")); !taken) log::error("store", "{}", held_->named(taken.error().message));
+        if (auto taken = take_copy(held_->at(""), {}); !taken) log::error("store", "{}", held_->named(taken.error().message));
     }
     /// Opening reads the whole log: not more often than the disk lets hope, nor without room for what it writes at once.
     rocksdb::Status reopen_when_due() {

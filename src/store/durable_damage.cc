@@ -32,6 +32,7 @@ constexpr std::size_t batch_header = 12;          // number of its first change 
 constexpr std::uint32_t crc_shift = 0xA282EAD8;   // checksums in the log are rotated and shifted
 constexpr std::string_view statement_mark = "penstock-synced:";
 constexpr std::size_t notice_max = 2000;
+constexpr std::uint64_t first_list = 1;           // number of the list with which RocksDB makes a folder
 constexpr const char* twin_name = "penstock.mark";
 enum Fragment : std::uint8_t { full = 1, first = 2, middle = 3, last = 4 };
 
@@ -243,6 +244,18 @@ DamageCheck::DamageCheck(SealedFiles& files, std::string folder, std::string mar
     random_bytes(&nonce_, sizeof nonce_);
 }
 
+std::uint64_t DamageCheck::newest_of(const std::string& name) const {
+    std::uint64_t out = 0;
+    for (auto* mark : {mark_.get(), twin_.get()}) {
+        Mark::Values values;
+        if (mark == nullptr || mark->read(values).value_or(Mark::State::damaged) != Mark::State::good) continue;
+        if (const auto id = values.find("id"); id != values.end() && id->second == name) out = std::max(out, number_in(values, "written"));
+    }
+    // After a power cut a mark may say less than was true; the logs say it themselves.
+    if (identity() == name) out = std::max(out, read_logs(files_, folder_, 0).end);
+    return out;
+}
+
 Result<std::string> DamageCheck::look() {
     if (mark_) {
         const auto state = mark_->read(before_);
@@ -307,6 +320,10 @@ Result<std::string> DamageCheck::look_at_current() {
     if (!numbered(folder_, "", ".log").empty()) return std::string();
     if (const auto log = number_in(before_, "log"); log != 0)
         set_aside({}, fmt::format("the log {:06}.log is missing; what stood in it alone is lost, though it had been acknowledged", log));
+    // Without the marks: RocksDB makes its log before it names a list of files in CURRENT, but for the first list of a new folder. A
+    // copy that RocksDB makes (a backup) may do without, and has no IDENTITY.
+    else if (current > first_list && !identity().empty())
+        set_aside({}, "the log is missing, and so are the marks of the state; what stood in the log alone is lost, though it had been acknowledged");
     return std::string();
 }
 

@@ -44,6 +44,9 @@ class DamageCheck {
     /// `mark_file` empty: none is kept. `boot`: see boot_id().
     DamageCheck(SealedFiles& files, std::string folder, std::string mark_file, std::string boot);
 
+    /// Number of the newest change that the marks, or the logs that are there, know of the store of that name; 0: of none. Before
+    /// look().
+    [[nodiscard]] std::uint64_t newest_of(const std::string& identity) const;
     /// Before RocksDB opens the folder. An error: it must not be opened, with the cure. A text: RocksDB has to repair it first, and why.
     Result<std::string> look();
     /// From within the opening, before the logs from `least` on are replayed: damage is set aside and told in notice().

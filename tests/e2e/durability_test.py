@@ -214,8 +214,19 @@ class Durable(Case):
         p.stop()
         nothing = restore(p.folder)
         self.assertEqual((nothing.returncode, "is no backup" in nothing.stderr), (1, True), nothing.stderr)
+        # What was left behind of a writing anew, or of a restore, is not part of what is restored.
+        for folder in (p.data, copy):
+            left = folder / "broker" / "anew"
+            left.mkdir()
+            for file in (p.data / "broker").iterdir():
+                if file.is_file() and file.name not in ("LOCK", "penstock.mark"):
+                    shutil.copy(file, left)
+            (left / "WHOLE").write_bytes(b"")
+        (p.data / "restore-1").mkdir()
         done = restore(copy)
         self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertFalse((p.data / "restore-1").exists())
+        self.assertFalse((p.data / "broker" / "anew").exists())
         self.assertEqual(len(list(p.data.glob("before-restore-*/registry.sqlite"))), 1)
         p.start()
         self.up()

@@ -7,6 +7,7 @@
 #include <functional>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <thread>
 
 #include <fmt/format.h>
@@ -208,6 +209,118 @@ TEST_P(Damage, a_log_that_is_gone_with_the_mark_is_told) {
     fs::remove(at.path / "broker.mark");
     const Life cut(at.path, GetParam());
     EXPECT_NE(cut.notice(), "");
+}
+
+/// Both marks and the newest log gone together: the list of files that is in force says that there was a log.
+TEST_P(Damage, a_log_that_is_gone_with_both_marks_is_told) {
+    const Killed killed(GetParam());
+    const Folder at;
+    killed.copy_to(at.path);
+    fs::remove(newest_log(at.path));
+    fs::remove(at.path / "broker.mark");
+    fs::remove(at.path / "broker" / "penstock.mark");
+    {
+        const Life after(at.path, GetParam());
+        ASSERT_EQ(after.refused, "");
+        EXPECT_TRUE(is_part_of(after.found, killed.right));
+        EXPECT_LT(after.found.size(), killed.right.size());
+        EXPECT_NE(after.notice().find("the log is missing"), std::string::npos) << after.notice();
+    }
+    // Of the very first life, before anything stands in a table.
+    const Folder first, killed_first;
+    {
+        Life life(first.path, GetParam());
+        life.keep("a", "1");
+        fs::copy(first.path, killed_first.path, fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+    }
+    fs::remove(newest_log(killed_first.path));
+    fs::remove(killed_first.path / "broker.mark");
+    fs::remove(killed_first.path / "broker" / "penstock.mark");
+    const Life after(killed_first.path, GetParam());
+    ASSERT_EQ(after.refused, "");
+    EXPECT_NE(after.notice().find("the log is missing"), std::string::npos) << after.notice();
+}
+
+/// A copy (a backup) has no marks and no name of its own, and is whole; with its log or without.
+TEST_P(Damage, a_backup_that_is_put_in_place_is_none) {
+    const Folder folder, restored;
+    {
+        Life life(folder.path, GetParam());
+        life.keep("a", "1");
+        ASSERT_TRUE(life.durable->copy_to((restored.path / "broker").string()));
+    }
+    for (const bool with_log : {true, false}) {
+        const Folder at;
+        fs::copy(restored.path, at.path, fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+        if (const auto log = newest_log(at.path); !with_log && !log.empty() && fs::file_size(log) == 0) fs::remove(log);
+        const Life after(at.path, GetParam());
+        EXPECT_EQ(after.refused, "");
+        EXPECT_EQ(after.found, (std::map<std::string, std::string>{{"a", "1"}}));
+        EXPECT_EQ(after.notice(), "");
+    }
+}
+
+/// Lays a copy beside the files, as a store whose files were deleted makes one; `whole` is what its file WHOLE says, if it has one.
+void lay_copy(const fs::path& data, const fs::path& of, const std::optional<std::string>& whole) {
+    const auto copy = data / "broker" / "anew";
+    fs::create_directories(copy);
+    for (const auto& entry : fs::directory_iterator(of / "broker"))
+        if (const auto name = entry.path().filename(); entry.is_regular_file() && name != "LOCK" && name != "penstock.mark") fs::copy_file(entry.path(), copy / name);
+    if (whole) write(copy / "WHOLE", *whole);
+}
+std::string id_of(const fs::path& data) { return read(data / "broker" / "IDENTITY"); }
+
+/// Of a copy that was left behind nothing is taken for the state: one that failed, that is older, of another store, or of an unknown one.
+TEST_P(Damage, a_copy_that_was_left_behind_is_not_the_state) {
+    const Killed killed(GetParam());
+    const Folder other, at;
+    {
+        Life life(other.path, GetParam());
+        life.keep("stranger", "1");
+    }
+    const auto same = "id=" + id_of(killed.folder.path);
+    struct Case {
+        const char* what;
+        std::optional<std::string> whole;
+        bool is_kept;
+    };
+    for (const auto& [what, whole, is_kept] : {Case{"it failed", std::nullopt, false}, {"it is older", same + " changes=3\n", false}, {"of another store", "id=11111111-2222-3333 changes=99999999\n", true},
+                                               {"nobody knows", "", true}, {"torn", same + " changes=9999999", true}}) {
+        killed.copy_to(at.path);
+        lay_copy(at.path, other.path, whole);
+        {
+            const Life after(at.path, GetParam());
+            ASSERT_EQ(after.refused, "") << what;
+            EXPECT_EQ(after.found, killed.right) << what;
+            EXPECT_FALSE(fs::exists(at.path / "broker" / "anew")) << what;
+            EXPECT_EQ(after.notice().find("another store's state was left behind") != std::string::npos, is_kept) << what << ": " << after.notice();
+        }
+        // Without the marks the logs say how far the store has come.
+        if (is_kept) continue;
+        killed.copy_to(at.path);
+        fs::remove(at.path / "broker.mark");
+        fs::remove(at.path / "broker" / "penstock.mark");
+        lay_copy(at.path, other.path, whole);
+        const Life unmarked(at.path, GetParam());
+        EXPECT_EQ(unmarked.found, killed.right) << what;
+    }
+}
+
+/// A process that ended between the copy and its taking the place of what is gone.
+TEST_P(Damage, a_copy_takes_the_place_of_what_is_gone) {
+    const Killed killed(GetParam());
+    const Folder at;
+    for (const bool is_all_gone : {true, false}) {
+        killed.copy_to(at.path);
+        lay_copy(at.path, killed.folder.path, "id=" + id_of(killed.folder.path) + " changes=99999999\n");
+        for (const auto& entry : fs::directory_iterator(at.path / "broker"))
+            if (entry.is_regular_file() && (is_all_gone || entry.path().extension() == ".sst")) fs::remove(entry.path());
+        const Life after(at.path, GetParam());
+        ASSERT_EQ(after.refused, "");
+        EXPECT_EQ(after.found, killed.right);
+        EXPECT_EQ(after.notice(), "");
+        EXPECT_FALSE(fs::exists(at.path / "broker" / "anew"));
+    }
 }
 
 /// Marks that somebody deletes while they are in use come again with the next write.
