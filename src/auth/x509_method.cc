@@ -67,7 +67,7 @@ std::optional<Verdict> X509Method::go_on(const std::shared_ptr<Search>& search, 
             principal.review_at = next_review(known.until_ms, wall_ms());
             return Verdict::accepted(std::move(principal));
         };
-        const auto known = rules.revocation->look(rules.trust->with_issuer_of_anchor(outcome.path), [&]() -> Revocation::Done {
+        const auto known = rules.revocation->look(rules.trust->with_issuer_of_anchor(outcome.path, search->now_ms), [&]() -> Revocation::Done {
             if (!search->resume) search->resume = later();
             return [search, judge](const Revocation::Known& now) {
                 auto verdict = judge(now);
@@ -91,7 +91,7 @@ std::string X509Method::review(Principal& principal, const std::vector<crypto::C
     std::optional<Revocation::Known> known;
     const auto outcome = rules_->trust->verify(chain, crypto::Purpose::client, now_ms, [&](const auto& path) -> std::string {
         if (rules_->revocation == nullptr) return {};
-        known = rules_->revocation->look(rules_->trust->with_issuer_of_anchor(path), [] { return [](const Revocation::Known&) {}; });
+        known = rules_->revocation->look(rules_->trust->with_issuer_of_anchor(path, now_ms), [] { return [](const Revocation::Known&) {}; });
         // Who is connected stays while nobody can be asked, whatever the policy for newcomers is.
         return known && known->is_revoked ? known->fault : std::string();
     });

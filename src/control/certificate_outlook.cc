@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::int64_t day_ms = 86'400'000;
 constexpr std::size_t text_max = 256 * 1024, known_max = 500;
+constexpr std::size_t chain_max = 16;    // of a chain that is served so many are looked at
 const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
 
 /// Nobody renews a certificate that was brought along: the last week is told of each, the last month of those that live long.
@@ -27,15 +28,26 @@ std::string end_of(const crypto::Certificate& certificate, const ServedCertifica
                        certificate.subject(), left / day_ms, rfc3339(certificate.not_after_ms()), served.name_space, served.secret, put_command(served.name_space, served.secret));
 }
 
-/// The last certificate that the leaf leads to within what is sent.
+/// Where the leaf leads to within what is sent: to a root, if any way does (two certificates of one intermediate go to different ones),
+/// else to the last certificate of the first way.
 const crypto::Certificate& top_of(const std::vector<crypto::Certificate>& chain) {
-    const auto* at = &chain.front();
-    for (std::size_t step = 0; step < chain.size() && !at->is_self_signed(); ++step) {
-        const auto next = std::ranges::find_if(chain, [&](const auto& other) { return &other != at && at->issuer() == other.subject() && at->is_signed_by(other); });
-        if (next == chain.end()) break;
-        at = &*next;
+    const auto size = std::min(chain.size(), chain_max);
+    std::vector<bool> is_reached(size);
+    std::vector<std::size_t> reached{0}, ends;
+    is_reached[0] = true;
+    for (std::size_t next = 0; next < reached.size(); ++next) {
+        const auto& at = chain[reached[next]];
+        if (at.is_self_signed()) return at;
+        bool has_issuer = false;
+        for (std::size_t i = 0; i < size; ++i) {
+            if (i == reached[next] || at.issuer() != chain[i].subject() || !at.is_signed_by(chain[i])) continue;
+            has_issuer = true;
+            if (!is_reached[i]) reached.push_back(i);
+            is_reached[i] = true;
+        }
+        if (!has_issuer) ends.push_back(reached[next]);
     }
-    return *at;
+    return chain[ends.empty() ? reached.back() : ends.front()];
 }
 
 std::string gap_in(const ServedCertificate& served, const std::vector<crypto::Certificate>& known) {

@@ -26,6 +26,8 @@ using resources::texts_of;
 namespace {
 
 constexpr const char* manager = "penstock-broker";
+constexpr std::size_t trusted_max = 2000;   // certificates of one method
+constexpr std::size_t told_max = 10;        // certificates whose faults are told one by one
 constexpr std::string_view attribute_annotation = "aio-broker-auth/";
 
 const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
@@ -353,9 +355,17 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             }
             if (faults == told_before && trusted.empty()) fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} has no certificate in PEM; put the CA into it with: kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt --dry-run=client -o yaml | kubectl apply -f -", trust_name, trust_name, space));
             if (faults != told_before) continue;
-            for (const auto& certificate : trusted)
-                for (const auto& finding : crypto::examine_authority(certificate, crypto::Purpose::client, wall_ms()))
-                    out.warnings.push_back(fmt::format("a trusted certificate of ConfigMap {}: {}", trust_name, finding.message));
+            if (trusted.size() > trusted_max) fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} has {} certificates, of which {} at most are taken: put in those of CAs, not of clients", trust_name, trusted.size(), trusted_max));
+            if (const auto signatures = crypto::RevocationLists::signatures_of(lists, trusted); signatures > crypto::RevocationLists::signatures_max)
+                fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {}: {} revocation lists with all certificates of their issuers' names are {} signatures to check, of which {} at most are taken: take out lists and certificates that a later one replaces", trust_name, lists.size(), signatures, crypto::RevocationLists::signatures_max));
+            if (faults != told_before) continue;
+            std::size_t faulty = 0;
+            for (const auto& certificate : trusted) {
+                const auto findings = crypto::examine_authority(certificate, crypto::Purpose::client, wall_ms());
+                if (findings.empty() || ++faulty > told_max) continue;
+                for (const auto& finding : findings) out.warnings.push_back(fmt::format("a trusted certificate of ConfigMap {}: {}", trust_name, finding.message));
+            }
+            if (faulty > told_max) out.warnings.push_back(fmt::format("of {} more trusted certificates of ConfigMap {} something is wrong too", faulty - told_max, trust_name));
             std::vector<auth::X509Method::Entry> entries;
             if (const auto& map = at_path(method, "x509Settings.authorizationAttributes"); map.is_object())
                 for (const auto& [label, entry] : map.items()) entries.push_back({.label = label, .subject = text_at(entry, "subject"), .attributes = attributes_of(at_path(entry, "attributes"))});

@@ -130,6 +130,32 @@ void examine_signing_key(const std::string& who, const Certificate& c, Findings&
     }
 }
 
+/// Whose CA, or whose own certificate, is trusted here: what OpenSSL takes gets in, and what TLS has no scheme for is not shown by
+/// hardly any peer.
+void examine_authority_key(const std::string& who, const Certificate& c, Findings& out) {
+    auto* key = X509_get0_pubkey(c.native());
+    const char* cure = "make a CA with a key on P-256 or P-384, or RSA 2048 to 4096, and issue anew what it signed";
+    if (key == nullptr) {
+        ERR_clear_error();
+        return out.add(Weight::all_refuse, fmt::format("{} has a public key that cannot be read: nobody with a certificate of it gets in; {}", who, cure));
+    }
+    if (c.security_bits() < security_bits_min) return out.add(Weight::all_refuse, fmt::format("{} has a weak key ({}; {} bits of security are the least): nobody with a certificate of it gets in; {}", who, c.key_text(), security_bits_min, cure));
+    if (!is_marked_ca(c)) {
+        // Its owner alone is trusted, who has to sign with this key in the handshake.
+        Findings own;
+        examine_leaf_key(who, c, own);
+        for (auto& finding : own.take())
+            if (finding.weight == Weight::unusable) out.add(Weight::all_refuse, std::move(finding.message));
+        return;
+    }
+    Findings signing;
+    examine_signing_key(who, c, signing);
+    for (auto& finding : signing.take()) {
+        const bool is_explicit = EVP_PKEY_is_a(key, "EC") && text_parameter(key, OSSL_PKEY_PARAM_EC_ENCODING) == "explicit";
+        out.add(is_explicit ? Weight::all_refuse : Weight::some_refuse, std::move(finding.message));
+    }
+}
+
 /// One certificate that vouches for those below it.
 void examine_signer(const std::string& who, const Certificate& c, Findings& out) {
     examine_signing_key(who, c, out);
@@ -267,7 +293,7 @@ std::vector<Finding> examine_authority(const Certificate& authority, Purpose pur
     const auto who = fmt::format("\"{}\"", authority.subject());
     if (authority.not_after_ms() <= now_ms) out.add(Weight::all_refuse, fmt::format("{} has expired at {}: nobody with a certificate of it gets in", who, rfc3339(authority.not_after_ms())));
     if (authority.not_before_ms() > now_ms) out.add(Weight::all_refuse, fmt::format("{} is not valid before {}: nobody with a certificate of it gets in until then", who, rfc3339(authority.not_before_ms())));
-    if (authority.security_bits() < security_bits_min) out.add(Weight::all_refuse, fmt::format("{} has a weak key ({}; {} bits of security are the least): nobody with a certificate of it gets in; make a CA with a key on P-256 or RSA 2048 and issue anew what it signed", who, authority.key_text(), security_bits_min));
+    examine_authority_key(who, authority, out);
     if (!is_marked_ca(authority)) {
         out.add(Weight::some_refuse, fmt::format("{} is no CA (basicConstraints CA:TRUE is missing): only a peer with exactly this certificate is accepted", who));
     } else {

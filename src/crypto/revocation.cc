@@ -166,6 +166,12 @@ RevocationLists::RevocationLists(std::vector<RevocationList> lists, const std::v
             if (has_name_of(lists_[i], one) && lists_[i].is_signed_by(one)) signers_[i].push_back(one);
 }
 
+std::size_t RevocationLists::signatures_of(const std::vector<RevocationList>& lists, const std::vector<Certificate>& trusted) {
+    std::size_t out = 0;
+    for (const auto& list : lists) out += static_cast<std::size_t>(std::ranges::count_if(trusted, [&](const auto& one) { return has_name_of(list, one); }));
+    return out;
+}
+
 bool RevocationLists::has_list_about(const Certificate& certificate) const {
     return std::ranges::any_of(lists_, [&](const auto& list) { return is_about(list, certificate); });
 }

@@ -58,6 +58,10 @@ Result<std::vector<RevocationList>> read_revocation_lists(const std::string& tex
 class RevocationLists {
   public:
     RevocationLists() = default;
+    /// How many signatures it takes to find out who signed which list: each list with each certificate of its issuer's name.
+    static std::size_t signatures_of(const std::vector<RevocationList>& lists, const std::vector<Certificate>& trusted);
+    /// More than this take longer than anybody should wait for (about a second).
+    static constexpr std::size_t signatures_max = 10'000;
     RevocationLists(std::vector<RevocationList> lists, const std::vector<Certificate>& trusted);
     [[nodiscard]] const std::vector<RevocationList>& all() const noexcept { return lists_; }
     /// Why `certificate`, whose signature the key of `issuer` made, is not to be accepted: it is revoked, or a list that might

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include <fmt/format.h>
@@ -217,8 +218,9 @@ std::string TrustStore::revocation_fault(const std::vector<Certificate>& path) c
     // A trusted intermediate may be on its own issuer's list.
     const auto& anchor = path.back();
     if (is_own_issuer(anchor) || !lists_.has_list_about(anchor)) return {};
+    int signatures = 0;
     for (const auto& one : trusted_)
-        if (!is_same(one, anchor) && may_have_issued(one, anchor) && anchor.is_signed_by(one))
+        if (!is_same(one, anchor) && may_have_issued(one, anchor) && ++signatures <= signatures_max && anchor.is_signed_by(one))
             if (auto why = lists_.fault_of(anchor, one); !why.empty()) return why;
     return {};
 }
@@ -228,14 +230,20 @@ std::string TrustStore::fault_of(const std::vector<Certificate>& path, const Obj
     return why.empty() && objection ? objection(path) : why;
 }
 
-std::vector<Certificate> TrustStore::with_issuer_of_anchor(std::vector<Certificate> path) const {
+std::vector<Certificate> TrustStore::with_issuer_of_anchor(std::vector<Certificate> path, std::int64_t at_ms) const {
     if (path.empty() || is_own_issuer(path.back())) return path;
     const auto anchor = path.back();
+    const auto rank = [at_ms](const Certificate& one) {
+        const bool is_in_force = one.not_before_ms() <= at_ms && at_ms < one.not_after_ms();
+        return std::tuple(is_in_force, one.is_ca() && (X509_get_key_usage(one.native()) & KU_KEY_CERT_SIGN) != 0, one.not_after_ms());
+    };
+    std::vector<const Certificate*> candidates;
     for (const auto& one : trusted_)
-        if (!is_same(one, anchor) && may_have_issued(one, anchor) && anchor.is_signed_by(one)) {
-            path.push_back(one);
-            break;
-        }
+        if (!is_same(one, anchor) && may_have_issued(one, anchor)) candidates.push_back(&one);
+    std::ranges::stable_sort(candidates, [&](const auto* a, const auto* b) { return rank(*a) > rank(*b); });
+    if (candidates.size() > signatures_max) candidates.resize(signatures_max);
+    const auto best = std::ranges::find_if(candidates, [&](const auto* one) { return anchor.is_signed_by(*one); });
+    if (best != candidates.end()) path.push_back(**best);
     return path;
 }
 

@@ -33,8 +33,10 @@ class TrustStore {
     using Objection = std::function<std::string(const std::vector<Certificate>& path)>;
     [[nodiscard]] Outcome verify(const std::vector<Certificate>& chain, Purpose purpose, std::int64_t at_ms, const Objection& objection) const;
     /// The path, and behind a trusted intermediate at its end the one of the trusted certificates that issued it: who can be asked
-    /// about it, or nothing more where none did.
-    [[nodiscard]] std::vector<Certificate> with_issuer_of_anchor(std::vector<Certificate> path) const;
+    /// about it, or nothing more where none did. Of several whose key signed it (a CA that was renewed with its key) one that is in
+    /// force at `at_ms` (Unix time) and may sign certificates goes first, then the one that ends last: what a responder answers is
+    /// verified with it.
+    [[nodiscard]] std::vector<Certificate> with_issuer_of_anchor(std::vector<Certificate> path, std::int64_t at_ms) const;
     [[nodiscard]] const std::vector<Certificate>& trusted() const noexcept { return trusted_; }
     [[nodiscard]] const RevocationLists& lists() const noexcept { return lists_; }
 

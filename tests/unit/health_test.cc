@@ -605,6 +605,17 @@ TEST(CertificateOutlook, a_chain_without_its_intermediate_and_an_end_that_nobody
     ASSERT_EQ(lacking.size(), 1u);
     EXPECT_NE(lacking[0].find("whose issuer \"CN = between\" is not in it"), std::string::npos) << lacking[0];
     EXPECT_NE(chain.told({chain.leaf, chain.root}, {}).at(0).find("is not in it"), std::string::npos) << "a root that does not follow from the leaf fills no gap";
+    // Two certificates of one intermediate: the first one leads to a CA that is not sent, the other one to the root.
+    const auto high_key = crypto::make_key("Ec256").value();
+    const auto high = crypto::issue_certificate(high_key, nullptr, {.subject = {{"CN", "high"}}, .is_ca = true, .not_before_ms = chain.now - day_ms, .not_after_ms = chain.now + 400 * day_ms}).value();
+    const crypto::KeyPair by_high{.certificate = high, .key = high_key};
+    const auto low_key = crypto::make_key("Ec256").value();
+    const auto low = crypto::issue_certificate(low_key, &by_high, {.subject = {{"CN", "low"}}, .is_ca = true, .not_before_ms = chain.now - day_ms, .not_after_ms = chain.now + 400 * day_ms}).value();
+    const crypto::KeyPair by_low{.certificate = low, .key = low_key};
+    const auto twin = crypto::issue_certificate(chain.key, &by_low, {.subject = {{"CN", "between"}}, .is_ca = true, .not_before_ms = chain.now - day_ms, .not_after_ms = chain.now + 300 * day_ms}).value();
+    EXPECT_TRUE(chain.told({chain.leaf, twin, chain.intermediate, chain.root}, {low}).empty());
+    EXPECT_TRUE(chain.told({chain.leaf, chain.intermediate, chain.root, twin}, {low}).empty());
+    EXPECT_FALSE(chain.told({chain.leaf, twin}, {low}).empty());
     Chain soon(3);
     const auto ends = soon.told({soon.leaf, soon.intermediate}, {soon.root});
     ASSERT_EQ(ends.size(), 1u);

@@ -2,9 +2,12 @@
 #include <gtest/gtest.h>
 #include <openssl/ssl.h>
 
+#include <fmt/format.h>
+
 #include "base/text.h"
 #include "control/security.h"
 #include "crypto/examination.h"
+#include "crypto/trust.h"
 #include "harness/x509_maker.h"
 #include "tls/rehearsal.h"
 
@@ -205,6 +208,26 @@ TEST(Identity, authorities_that_let_nobody_in) {
     told("P-256", {.extended_usage = "serverAuth"}, Weight::all_refuse, "not made for clients");
 }
 
+// What is said of a trusted CA's key is what clients of it meet here: with their chains OpenSSL is asked, and TLS for one that is trusted itself.
+TEST(Identity, authorities_with_keys_that_few_can_use) {
+    for (const auto* kind : {"P-256", "P-384", "P-521", "RSA 2048", "RSA-PSS 2048", "ED25519", "ED448", "secp256k1", "P-224", "brainpoolP256r1", "brainpoolP384r1", "sect283r1", "RSA 1024", "DSA"}) {
+        const auto authority = harness::make_authority("CA", nullptr, harness::make_key(kind));
+        const auto client = harness::make_certificate(harness::make_key("P-256"), {.subject = {{"CN", "fan"}}, .issuer = &authority, .basic = "critical,CA:FALSE", .key_usage = "critical,digitalSignature", .extended_usage = "clientAuth"});
+        const auto fault = crypto::TrustStore({authority.certificate}, {}).verify({client}, Purpose::client, wall_ms()).fault;
+        const auto findings = crypto::examine_authority(authority.certificate, Purpose::client, wall_ms());
+        EXPECT_EQ(!findings.empty() && findings.front().weight == Weight::all_refuse, !fault.empty()) << kind << ": " << fault << " / " << (findings.empty() ? "" : findings.front().message);
+        // As judge_identity() says of the same certificate in a chain.
+        const auto chain = crypto::examine_chain({client, authority.certificate}, Purpose::client, wall_ms());
+        const bool is_odd = std::ranges::any_of(chain, [&](const auto& f) { return f.weight >= Weight::some_refuse && f.message.find("key") != std::string::npos; });
+        EXPECT_EQ(!findings.empty(), is_odd) << kind << ": " << (chain.empty() ? "" : chain.front().message);
+        // A certificate that is trusted itself has to be shown in a handshake.
+        const auto key = harness::make_key(kind);
+        const auto pinned = harness::make_certificate(key, {.subject = {{"CN", "fan"}}, .basic = "critical,CA:FALSE", .key_usage = "critical,digitalSignature", .extended_usage = "clientAuth"});
+        const auto told = crypto::examine_authority(pinned, Purpose::client, wall_ms());
+        EXPECT_EQ(!told.empty() && told.front().weight == Weight::all_refuse, !crypto::judge_identity(pinned.pem(), harness::key_pem(key.get()), Purpose::client, wall_ms()).is_usable()) << kind;
+    }
+}
+
 // --- what listeners make of it ---
 
 struct World {
@@ -284,6 +307,96 @@ TEST(ListenerSecurity, a_certificate_that_ends_while_it_is_served_is_judged_anew
     const auto second = world.port();
     EXPECT_EQ(second.context, first.context) << "nobody who is connected is disturbed";
     EXPECT_NE(second.judgement.because_of(Weight::all_refuse).find("has expired"), std::string::npos);
+}
+
+// --- what comes in by the API (Secrets, ConfigMaps), whoever made it ---
+
+/// Texts in the place of certificates, lists and keys, up to the largest that an object takes; each is wrong in a way of its own.
+std::vector<std::pair<std::string, std::string>> hostile_texts(const std::string& good) {
+    std::string nested, titles;
+    for (int i = 0; i < 20'000; ++i) nested += "\x30\x80";
+    for (int i = 0; i < 20'000; ++i) titles += "-----BEGIN CERTIFICATE-----\n";
+    const auto block = [](const char* title, const std::string& der) { return fmt::format("-----BEGIN {0}-----\n{1}\n-----END {0}-----\n", title, base64_encode(der)); };
+    std::vector<std::pair<std::string, std::string>> out{{"cut", good.substr(0, good.size() / 2)}, {"titles without an end", titles}, {"titles and one end", titles + "-----END CERTIFICATE-----\n"}, {"empty blocks", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"},
+                                                         {"NUL", std::string(1000, '\0')}, {"nothing", " "}, {"an end alone", "-----END CERTIFICATE-----\n"}};
+    for (const auto* title : {"CERTIFICATE", "X509 CRL", "PRIVATE KEY"})
+        for (const auto& [what, der] : {std::pair{"deep", nested}, {"huge", std::string(500'000, '\x30')}, {"a length that lies", std::string("\x30\x84\x7f\xff\xff\xff", 6)}, {"zeros", std::string(500'000, '\0')}})
+            out.emplace_back(fmt::format("{} {}", title, what), block(title, der));
+    auto spoilt = good;
+    spoilt[spoilt.size() / 2] = '*';
+    out.emplace_back("no base64", spoilt);
+    return out;
+}
+
+TEST(ListenerSecurity, certificates_and_keys_of_any_content_are_refused_by_name) {
+    const auto key = harness::make_key("P-256");
+    const auto good = harness::make_certificate(key, server_options()).pem(), key_text = harness::key_pem(key.get());
+    const auto& kind = *resources::find_kind("v1", "Secret");
+    // Of a port that has nothing yet: one that runs goes on with its last good pair.
+    const auto fault_of = [&](const std::string& chain, const std::string& private_key) {
+        World world;
+        const Json object = {{"metadata", {{"name", "mine"}}}, {"type", "Opaque"}, {"data", {{"tls.crt", base64_encode(chain)}, {"tls.key", base64_encode(private_key)}}}};
+        const auto made = world.registry->create(kind, space, object);
+        EXPECT_TRUE(made) << made.error().message;
+        return world.port().fault;
+    };
+    ASSERT_EQ(fault_of(good, key_text), "");
+    for (const auto& [what, text] : hostile_texts(good))
+        for (const bool is_key : {false, true}) {
+            const auto said = fault_of(is_key ? good : text, is_key ? text : key_text);
+            EXPECT_NE(said.find("Secret azure-iot-operations/mine"), std::string::npos) << what << ": " << said;
+            EXPECT_LT(said.size(), 2000u) << what;
+            if (!is_key) continue;
+            EXPECT_NE(said.find("key"), std::string::npos) << what << ": " << said;
+            EXPECT_EQ(said.find(key_text.substr(40, 40)), std::string::npos) << what;
+        }
+    // Text around a good pair does no harm.
+    EXPECT_EQ(fault_of("# words\n" + good + std::string(200'000, 'x'), key_text), "");
+    std::string many = good;
+    for (int i = 0; many.size() < 700'000; ++i) many += good;
+    const auto said = fault_of(many, key_text);
+    EXPECT_NE(said.find("more than 1000 certificates"), std::string::npos) << said;
+}
+
+/// What a method says of a ConfigMap with these certificates and lists.
+control::PreparedAuthenticator with_bundle(const Json& data) {
+    World world;
+    const auto made = world.registry->create(*resources::find_kind("v1", "ConfigMap"), space, {{"metadata", {{"name", "clients"}}}, {"data", data}});
+    EXPECT_TRUE(made) << made.error().message;
+    const auto rules = world.registry->create(*resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "BrokerAuthentication"), space,
+                                              {{"metadata", {{"name", "x509"}}}, {"spec", {{"authenticationMethods", {{{"method", "X509"}, {"x509Settings", {{"trustedClientCaCert", "clients"}}}}}}}}});
+    EXPECT_TRUE(rules) << rules.error().message;
+    return world.builder.authenticator(space, "x509");
+}
+
+TEST(ListenerSecurity, bundles_of_any_content_are_refused_by_name_or_told_in_few_words) {
+    const auto good = root().certificate.pem();
+    for (const auto& [what, text] : hostile_texts(good)) {
+        const auto made = with_bundle({{"bundle.pem", text}});
+        if (what.starts_with("PRIVATE KEY") || what == "NUL" || what == "nothing" || what == "an end alone") EXPECT_NE(made.fault.find("ConfigMap clients has no certificate"), std::string::npos) << what << ": " << made.fault;
+        else EXPECT_NE(made.fault.find("ConfigMap clients entry bundle.pem"), std::string::npos) << what << ": " << made.fault;
+        EXPECT_LT(made.fault.size(), 2000u) << what;
+    }
+    EXPECT_EQ(with_bundle({{"bundle.pem", "# words\n" + good + std::string(200'000, 'x')}}).fault, "");
+    // As many as an object holds, all of one name: with nothing wrong, with something wrong, and with lists that each might have signed.
+    const auto key = harness::make_key("P-256");
+    std::string some, expired, lists;
+    for (int i = 0; i < 900; ++i) {
+        some += harness::make_authority("one", nullptr, key).certificate.pem();
+        expired += harness::make_authority("one", nullptr, key, {.from_s = -1000, .to_s = -10}).certificate.pem();
+    }
+    const auto fine = with_bundle({{"bundle.pem", some}});
+    EXPECT_EQ(fine.fault, "");
+    EXPECT_TRUE(fine.warnings.empty()) << fine.warnings.front();
+    const auto ended = with_bundle({{"bundle.pem", expired}});
+    EXPECT_EQ(ended.fault, "");
+    EXPECT_LT(ended.warnings.size(), 20u);
+    ASSERT_FALSE(ended.warnings.empty());
+    EXPECT_NE(ended.warnings.back().find("of 890 more trusted certificates of ConfigMap clients"), std::string::npos) << ended.warnings.back();
+    const Signer signer{.certificate = crypto::read_certificates(some).value().front(), .key = key};
+    const auto list = harness::pem_of(harness::make_list(signer, {}));
+    while (lists.size() + some.size() < 1'000'000 && lists.size() < 800 * list.size()) lists += list;
+    EXPECT_NE(with_bundle({{"bundle.pem", some}, {"lists.pem", lists}}).fault.find("signatures to check"), std::string::npos);
 }
 
 }  // namespace

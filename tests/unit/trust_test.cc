@@ -263,6 +263,26 @@ TEST(Path, a_trusted_intermediate_is_asked_about_where_its_issuer_is_known) {
     EXPECT_EQ(pinned.check(credentials, nobody).verdict.kind, auth::Verdict::Kind::accept) << "nobody can be asked";
 }
 
+// A CA that was renewed with its key: of its certificates the one that is in force vouches for what a responder answers, wherever it stands.
+TEST(Path, of_several_issuers_of_the_anchor_the_one_in_force_is_asked) {
+    const auto high = make_authority("high");
+    const auto key = make_key("P-256");
+    const auto expired = make_authority("root", &high, key, {.from_s = -2000, .to_s = -10}), early = make_authority("root", &high, key, {.from_s = 1000}),
+               mute = make_authority("root", &high, key, {.key_usage = "critical,cRLSign"}), good = make_authority("root", nullptr, key), stranger = make_authority("root");
+    const auto middle = make_authority("middle", &good);
+    std::vector<Certificate> trusted{expired.certificate, early.certificate, mute.certificate, stranger.certificate, good.certificate, middle.certificate};
+    std::ranges::sort(trusted, {}, &Certificate::fingerprint);
+    do {
+        const TrustStore trust(trusted, {});
+        const auto path = trust.with_issuer_of_anchor({client_of(middle), middle.certificate}, wall_ms());
+        ASSERT_EQ(path.size(), 3u);
+        ASSERT_EQ(path.back().fingerprint(), good.certificate.fingerprint());
+    } while (std::ranges::next_permutation(trusted, {}, &Certificate::fingerprint).found);
+    // Where none is in force one that was is better than nobody: the responder's own signature says what is so.
+    EXPECT_EQ(TrustStore({expired.certificate, stranger.certificate}, {}).with_issuer_of_anchor({middle.certificate}, wall_ms()).size(), 2u);
+    EXPECT_EQ(TrustStore({stranger.certificate}, {}).with_issuer_of_anchor({middle.certificate}, wall_ms()).size(), 1u);
+}
+
 // A peer chooses what it sends: what cannot lead anywhere must end, and a bad path never becomes a good one.
 TEST(Path, the_search_is_bounded) {
     const auto root = make_authority("root");
