@@ -100,6 +100,15 @@ std::vector<KeyFile> token_key_files(const fs::path& folder) {
     return out;
 }
 
+/// The file's time is the key's age.
+Result<void> write_token_key(const fs::path& path, const std::string& text, std::int64_t made_ms) {
+    if (auto written = write_private(path, text); !written) return written;
+    const timespec at{.tv_sec = made_ms / 1000, .tv_nsec = made_ms % 1000 * 1'000'000};
+    const timespec times[] = {at, at};
+    utimensat(AT_FDCWD, path.c_str(), times, 0);
+    return {};
+}
+
 Result<KeyFile> make_token_key(const fs::path& folder, bool is_first, std::int64_t now_ms) {
     auto made = crypto::make_signing_key();
     if (!made) return std::unexpected(made.error());
@@ -107,11 +116,7 @@ Result<KeyFile> make_token_key(const fs::path& folder, bool is_first, std::int64
     std::erase_if(stamp, [](char c) { return c == ':' || c == '-'; });
     const auto path =
         folder / (is_first ? std::string("service-account.key") : "service-account-" + stamp + ".key");
-    if (auto written = write_private(path, *made); !written) return std::unexpected(written.error());
-    // The file's time is the key's age.
-    const timespec at{.tv_sec = now_ms / 1000, .tv_nsec = now_ms % 1000 * 1'000'000};
-    const timespec times[] = {at, at};
-    utimensat(AT_FDCWD, path.c_str(), times, 0);
+    if (auto written = write_token_key(path, *made, now_ms); !written) return std::unexpected(written.error());
     return KeyFile{path, now_ms};
 }
 
@@ -173,7 +178,74 @@ Result<void> finish_ca(const fs::path& folder) {
 
 }  // namespace
 
-Result<TokenKeys> open_token_keys(const fs::path& folder, std::int64_t now_ms) {
+namespace {
+
+/// What is in force and was deleted or damaged in the folder is put back, so that the next start finds it.
+Result<void> put_token_keys_back(const fs::path& folder, const TokenKeys& current, std::vector<std::string>* done) {
+    const bool are_all_gone = token_key_files(folder).empty();
+    for (const auto& file : current.files) {
+        const auto path = folder / file.name;
+        std::error_code error;
+        if (!are_all_gone && !fs::exists(path, error)) continue;   // removed beside others: it ends
+        if (const auto there = read_file(path); there && is_whole_key(*there)) continue;
+        if (auto written = write_token_key(path, file.text, file.made_ms); !written) return written;
+        if (done != nullptr) done->push_back(fmt::format("{} was deleted or damaged while it was in use, and is written back", file.name));
+    }
+    return {};
+}
+
+/// What became of a file of the CA that is in force.
+enum class Left : std::uint8_t { ours, none, bad, others };
+
+Left left_of_certificate(const fs::path& path, const std::string& text, const crypto::KeyPair& current) {
+    std::error_code error;
+    if (!fs::exists(path, error)) return Left::none;
+    if (text == current.certificate) return Left::ours;
+    const auto chain = crypto::read_certificates(text);
+    if (!chain || chain->empty()) return Left::bad;
+    const auto& own = chain->front();
+    // A changed byte breaks the signature of a certificate that is its own issuer.
+    if (own.subject() == own.issuer() && !own.is_self_signed()) return Left::bad;
+    return own.matches_key(current.key) ? Left::ours : Left::others;
+}
+
+Left left_of_key(const fs::path& path, const std::string& text, const crypto::KeyPair& current) {
+    std::error_code error;
+    if (!fs::exists(path, error)) return Left::none;
+    if (text == current.key) return Left::ours;
+    const auto certificate = crypto::issue_certificate(text, nullptr, {.subject = {{"CN", "penstock"}}, .not_before_ms = 0, .not_after_ms = 1000});
+    const auto own = certificate ? crypto::read_certificates(*certificate) : Result<std::vector<crypto::Certificate>>(std::unexpected(certificate.error()));
+    if (!own || own->empty() || !own->front().matches_key(text)) return Left::bad;   // it signs what it does not verify
+    const auto in_force = crypto::read_certificates(current.certificate);
+    return in_force && !in_force->empty() && in_force->front().matches_key(text) ? Left::ours : Left::others;
+}
+
+/// True: what is in force stood there and was deleted or damaged; nobody put another one in its place, nor took it away on purpose.
+bool is_to_be_put_back(const fs::path& folder, const crypto::KeyPair& there, const crypto::KeyPair& current) {
+    const auto certificate = left_of_certificate(folder / "api-ca.crt", there.certificate, current);
+    const auto key = left_of_key(folder / "api-ca.key", there.key, current);
+    if (certificate == Left::others || key == Left::others) return false;
+    std::error_code error;
+    // The two alone: what docs/operating.md says for a new CA.
+    if (certificate == Left::none && key == Left::none) return !fs::exists(folder / trusted_file, error);
+    return certificate != Left::ours || key != Left::ours;
+}
+
+}  // namespace
+
+std::vector<std::string> lost_files(const fs::path& folder, const TokenKeys& keys) {
+    std::vector<std::string> names{"api-ca.crt", "api-ca.key", trusted_file, "api-server.crt", "api-server.key", "admin.crt", "admin.key"};
+    for (const auto& file : keys.files) names.push_back(file.name);
+    std::erase_if(names, [&](const auto& name) {
+        struct stat s {};
+        return ::stat((folder / name).c_str(), &s) == 0 && s.st_size > 0;
+    });
+    return names;
+}
+
+Result<TokenKeys> open_token_keys(const fs::path& folder, std::int64_t now_ms, const TokenKeys* current, std::vector<std::string>* done) {
+    if (current != nullptr)
+        if (auto put = put_token_keys_back(folder, *current, done); !put) return std::unexpected(put.error());
     auto files = token_key_files(folder);
     TokenKeys out;
     if (files.empty() || now_ms - files.front().made_ms > token_key_ms) {
@@ -194,6 +266,7 @@ Result<TokenKeys> open_token_keys(const fs::path& folder, std::int64_t now_ms) {
         if (!text) return std::unexpected(text.error());
         if (!is_whole_key(*text))
             return fail(fmt::format("{}: is damaged: no private key that signs can be read from it; put it back from a copy", file.path.string()));
+        out.files.push_back({.name = file.path.filename().string(), .text = *text, .made_ms = file.made_ms});
         out.keys.push_back(std::move(*text));
     }
     return out;
@@ -222,9 +295,13 @@ Result<Identity> open_identity(const fs::path& folder, std::int64_t now_ms, cons
                 have.server = current->server;
             if (!api::leaf_due(have.admin, ca->front(), nullptr, now_ms).empty()) have.admin = current->admin;
         }
-        if (have.trusted.empty()) have.trusted = current->trusted;
-        // A CA that somebody removed gets its successor while its key is still known: nobody is cut off.
-        if (have.ca.certificate.empty() && have.ca.key.empty()) have.ca = current->ca, new_ca = true;
+        if (have.trusted.empty() || !crypto::read_certificates(have.trusted)) have.trusted = current->trusted;
+        if (is_to_be_put_back(folder, kept.ca, current->ca)) {
+            have.ca = current->ca;
+            if (done != nullptr) done->push_back("CA: its files were deleted or damaged while it was in use, and are written back");
+        }
+        // A CA that somebody took away gets its successor while its key is still known: nobody is cut off.
+        else if (have.ca.certificate.empty() && have.ca.key.empty()) have.ca = current->ca, new_ca = true;
         else have.ca = api::vouched_for(have.ca, current->ca, now_ms);
     }
     auto next = api::renew(have, names, now_ms, new_ca);

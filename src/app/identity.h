@@ -16,22 +16,33 @@ Result<void> write_private(const std::filesystem::path& path, const std::string&
 using Identity = api::OwnPki;
 
 /// What the folder `pki` holds of the API at `now_ms` (Unix time), after what is missing was made and what is
-/// due was renewed (api::renew) and written. `current`: what is in force while it runs; leaves that the
-/// folder lost are put back from there. `done` gets what was made and why. A leaf that cannot be written is
-/// used all the same.
+/// due was renewed (api::renew) and written. `current`: what is in force while it runs; what the folder lost,
+/// or what was damaged in it, is put back from there, and never over what somebody else put there. A CA of
+/// which both files alone are gone, while the rest is there, was taken away on purpose: it gets its successor.
+/// `done` gets what was made and why. A leaf that cannot be written is used all the same.
 Result<Identity> open_identity(const std::filesystem::path& folder, std::int64_t now_ms,
                                const Identity* current = nullptr, std::vector<std::string>* done = nullptr);
 
 struct TokenKeys {
+    struct File {
+        std::string name, text;          ///< in the folder; PEM
+        std::int64_t made_ms = 0;        ///< Unix time: the file's, which is the key's age
+    };
     /// PEM; the first one signs, all verify. A successor is made after 90 days and verifies for a while
     /// before it signs, so that whoever reads the keys now and then knows it by the first token.
     std::vector<std::string> keys;
     std::string signing_file;            ///< name in the folder of the first one
     std::int64_t renewal_ms = 0;         ///< Unix time from which on there is a successor
     std::string fault;   ///< why the successor that is due is not there; empty: nothing is due
+    std::vector<File> files;             ///< in the order of `keys`
 };
-/// Keys that sign service-account tokens. The first call makes one.
-Result<TokenKeys> open_token_keys(const std::filesystem::path& folder, std::int64_t now_ms);
+/// Keys that sign service-account tokens. The first call makes one. `current`: what is in force while it runs;
+/// where no key is left in the folder all are put back from there, and so is one that was damaged. One that was
+/// removed beside others ends. `done` gets what was put back.
+Result<TokenKeys> open_token_keys(const std::filesystem::path& folder, std::int64_t now_ms,
+                                  const TokenKeys* current = nullptr, std::vector<std::string>* done = nullptr);
+/// Names of the files that hold what is in force and are missing or empty in the folder. Reads nothing.
+std::vector<std::string> lost_files(const std::filesystem::path& folder, const TokenKeys& keys);
 /// In K3s' form, for the administrator's certificate.
 std::string kubeconfig_text(const Identity& identity, const std::string& address, int port);
 

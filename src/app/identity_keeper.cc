@@ -28,8 +28,19 @@ void IdentityKeeper::look(std::int64_t now_ms) {
             }
             return say(said_, there.error().message, "the resource API's certificates cannot be kept current");
         }
+    auto lost = lost_files(folder_, token_keys_);
+    is_lost_settled_ = lost.empty() || lost == lost_;
+    lost_ = std::move(lost);
+    if (!is_lost_settled_) return;
     look_at_certificates(now_ms);
     look_at_token_keys(now_ms);
+    if (!lost_.empty()) lost_ = lost_files(folder_, token_keys_);
+}
+
+bool IdentityKeeper::has_lost_files() const {
+    if (data_ && !data_->is_there()) return false;
+    const auto lost = lost_files(folder_, token_keys_);
+    return !lost.empty() && !(is_lost_settled_ && lost == lost_);
 }
 
 void IdentityKeeper::say(std::string& last, std::string now, const char* what) const {
@@ -47,8 +58,14 @@ void IdentityKeeper::look_at_certificates(std::int64_t now_ms) {
         for (const auto& one : done) log::info("app", "the resource API's {}", named(one));
         const std::lock_guard lock(guard_);
         identity_ = std::move(*next);
-    } else if (next && !done.empty()) {
-        fault = named(fmt::format("{}", fmt::join(done, "; ")));
+    } else if (next) {
+        // What was put back is done with; what could not be written stays a fault.
+        std::erase_if(done, [&](const auto& one) {
+            const bool is_done = one.ends_with("written back");
+            if (is_done) log::error("app", "the resource API's {} folder={}", one, named(folder_.string()));
+            return is_done;
+        });
+        if (!done.empty()) fault = named(fmt::format("{}", fmt::join(done, "; ")));
     }
     if (!is_told_ && users_.identity) {
         const auto told = users_.identity(identity_);
@@ -63,7 +80,9 @@ void IdentityKeeper::look_at_certificates(std::int64_t now_ms) {
 }
 
 void IdentityKeeper::look_at_token_keys(std::int64_t now_ms) {
-    auto keys = open_token_keys(folder_, now_ms);
+    std::vector<std::string> done;
+    auto keys = open_token_keys(folder_, now_ms, &token_keys_, &done);
+    for (const auto& one : done) log::error("app", "{} folder={}", one, named(folder_.string()));
     auto fault = named(keys ? keys->fault : keys.error().message);
     if (keys) {
         const bool is_other = keys->keys != token_keys_.keys;

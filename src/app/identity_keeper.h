@@ -34,8 +34,11 @@ class IdentityKeeper {
     [[nodiscard]] const TokenKeys& token_keys() const { return token_keys_; }
 
     void set_users(Users users) { users_ = std::move(users); }
-    /// Renews and takes over what is due.
+    /// Renews and takes over what is due, and puts back what is in force and was lost. Of a folder in which files
+    /// are missing or empty it waits for the second look that finds the same: somebody may be at work in it.
     void look(std::int64_t now_ms);
+    /// Files are missing or empty about which look() has not done anything yet. Cheap: it may be asked often.
+    [[nodiscard]] bool has_lost_files() const;
     /// Every certificate and key with its dates and faults.
     [[nodiscard]] std::vector<api::OwnCertificate> facts(std::int64_t now_ms) const;
 
@@ -52,6 +55,8 @@ class IdentityKeeper {
     Identity identity_;
     TokenKeys token_keys_;
     bool is_told_ = true;   ///< the users have what is in force
+    std::vector<std::string> lost_;      ///< what the last look found missing or empty
+    bool is_lost_settled_ = false;       ///< and the one before it
     std::string said_, said_of_keys_;   ///< what was logged last, so that it is logged once
     mutable std::mutex guard_;   ///< of what facts() reads: written by look(), which alone reads it without
     std::string fault_;

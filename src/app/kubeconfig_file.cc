@@ -22,7 +22,8 @@ Result<void> KubeconfigFile::write() {
     {
         const std::lock_guard lock(state_->guard);
         std::error_code error;
-        if (state_->text.empty() || (state_->is_written && std::filesystem::exists(path, error))) return {};
+        const auto size = std::filesystem::file_size(path, error);
+        if (state_->text.empty() || (state_->is_written && !error && size > 0)) return {};
         text = state_->text;
     }
     auto written = write_private(path, text);

@@ -22,7 +22,7 @@ class KubeconfigFile {
     [[nodiscard]] const std::string& path() const noexcept { return state_->path; }
     /// That text is in force now, and is written. The error: it is in force, but the file does not say so; write() tries again.
     Result<void> set(std::string text);
-    /// Writes the file where it is not there, or where what is in force could not be written. What a person adds to it stays.
+    /// Writes the file where it is not there or empty, or where what is in force could not be written. What a person adds to it stays.
     Result<void> write();
     /// Access by what is in force; read again (client::Access::again) it is what is in force then.
     [[nodiscard]] Result<client::Access> access() const { return access_by(state_); }

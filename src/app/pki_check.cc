@@ -137,8 +137,13 @@ void mark_pki(const fs::path& data_folder) {
     if (const auto keys = token_keys(folder); !keys.empty()) values["tokens"] = std::to_string(keys.size());
     Mark mark(mark_of(data_folder));
     Mark::Values before;
-    if (const auto state = mark.read(before); state && *state == Mark::State::good && before == values) return;
-    if (!mark.write(values) || !mark.sync()) log::warn("app", "the mark of the keys cannot be written; a key that is missing at the next start cannot be told file={}", mark.path());
+    const auto state = mark.read(before);
+    values.insert(before.begin(), before.end());   // what is gone in this moment was there all the same
+    if (state && *state == Mark::State::good && before == values) return;
+    static bool is_said = false;
+    const bool is_written = mark.write(values) && mark.sync();
+    if (!is_written && !is_said) log::warn("app", "the mark of the keys cannot be written; a key that is missing at the next start cannot be told file={}", mark.path());
+    is_said = !is_written;
 }
 
 }  // namespace penstock::app

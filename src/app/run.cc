@@ -28,12 +28,14 @@
 #include "app/kubeconfig_file.h"
 #include "app/pki_check.h"
 #include "app/run_health.h"
+#include "app/start_watch.h"
 #include "base/held_folder.h"
 #include "base/log.h"
 #include "base/log_output.h"
 #include "base/text.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "base/shell.h"
 #include "client/client.h"
 #include "client/file_follower.h"
 #include "client/lease.h"
@@ -292,6 +294,122 @@ class FollowBoard {
     std::map<std::string, client::FollowState> states_;
 };
 
+/// What is being read, for those who look on from other threads.
+class Reading {
+  public:
+    /// Until the end of what is done with that file or folder.
+    class Call {
+      public:
+        Call(Reading& of, const std::string& path) : of_(of) { of_.set(path); }
+        ~Call() { of_.set({}); }
+        Call(const Call&) = delete;
+        Call& operator=(const Call&) = delete;
+
+      private:
+        Reading& of_;
+    };
+    /// What has been read for longer than that; empty: nothing.
+    std::string mute(std::int64_t milliseconds) const {
+        const std::lock_guard lock(guard_);
+        return !path_.empty() && monotonic_ms() - since_ms_ >= milliseconds ? path_ : std::string();
+    }
+
+  private:
+    void set(const std::string& path) {
+        const std::lock_guard lock(guard_);
+        path_ = path;
+        since_ms_ = monotonic_ms();
+    }
+    mutable std::mutex guard_;           ///< what follows
+    std::string path_;
+    std::int64_t since_ms_ = 0;          ///< monotonic
+};
+
+/// Files of which is told what is being read.
+class ToldFiles final : public client::ManifestFiles {
+  public:
+    ToldFiles(std::vector<std::string> sources, Reading& reading) : name_(sources.front()), reading_(reading) {
+        const Reading::Call call(reading_, name_);
+        files_ = std::make_unique<client::DiskFiles>(std::move(sources));
+    }
+    client::Look look() override {
+        const Reading::Call call(reading_, name_);
+        return files_->look();
+    }
+    client::Writer writer_of(const std::string& path) override {
+        const Reading::Call call(reading_, path);
+        return files_->writer_of(path);
+    }
+    Result<std::string> read(const std::string& path) override {
+        const Reading::Call call(reading_, path);
+        return files_->read(path);
+    }
+
+  private:
+    std::string name_;
+    Reading& reading_;
+    std::unique_ptr<client::DiskFiles> files_;
+};
+
+/// One source of manifests and the thread that follows it, with all that it does there: a file on a mount that does not answer holds
+/// that thread up, and nobody else.
+class Followed {
+  public:
+    using Make = std::function<std::unique_ptr<client::FileFollower>(Reading&)>;
+    Followed(Make make, std::function<void(int)> pause, const std::atomic<bool>& stopping)
+        : thread_([this, make = std::move(make), pause = std::move(pause), &stopping] {
+              const auto follower = make(reading_);
+              set([&] { follower_ = follower.get(); });
+              follower->begin(first_files_patience_ms, pause);
+              {
+                  std::unique_lock lock(guard_);
+                  has_begun_ = true;
+                  changed_.notify_all();
+                  changed_.wait(lock, [this] { return is_to_go_on_; });
+              }
+              follower->follow(stopping, pause);
+              set([&] { follower_ = nullptr, has_ended_ = true; });
+          }) {}
+    ~Followed() { thread_.join(); }
+    Followed(const Followed&) = delete;
+    Followed& operator=(const Followed&) = delete;
+    /// Until what stands there at the start is in force, or is not whole yet; until something does not answer for so long; or until an
+    /// order to stop has come.
+    void wait_begun(std::int64_t mute_ms) {
+        std::unique_lock lock(guard_);
+        while (!has_begun_ && !is_told_to_stop() && reading_.mute(mute_ms).empty()) changed_.wait_for(lock, std::chrono::milliseconds(100));
+    }
+    /// The file or folder that does not answer, at most once for each time; empty: none.
+    std::string mute(std::int64_t milliseconds) {
+        auto path = reading_.mute(milliseconds);
+        const std::lock_guard lock(guard_);
+        if (path == told_) return {};
+        return told_ = std::move(path);
+    }
+    void go_on() { set([&] { is_to_go_on_ = true; }); }
+    void read_again() { set([&] { if (follower_ != nullptr) follower_->read_again(); }); }
+    /// `stopping` is set. False: the thread is held up.
+    bool wait_ended(std::int64_t milliseconds) {
+        std::unique_lock lock(guard_);
+        return changed_.wait_for(lock, std::chrono::milliseconds(milliseconds), [this] { return has_ended_; });
+    }
+
+  private:
+    static constexpr std::int64_t first_files_patience_ms = 2000;   // a start goes on without files that are not whole by then
+    void set(const std::function<void()>& change) {
+        const std::lock_guard lock(guard_);
+        change();
+        changed_.notify_all();
+    }
+    Reading reading_;
+    std::mutex guard_;                   ///< what follows
+    std::string told_;                   ///< what mute() answered last
+    std::condition_variable changed_;
+    client::FileFollower* follower_ = nullptr;
+    bool has_begun_ = false, is_to_go_on_ = false, has_ended_ = false;
+    std::thread thread_;                 ///< last: it uses the others
+};
+
 /// A renewal of leadership has its answer in time or none: what waits longer than the lease lasts must not go
 /// on leading.
 constexpr std::int64_t lease_answer_ms = 4000;
@@ -299,7 +417,8 @@ constexpr std::int64_t lease_answer_ms = 4000;
 /// before it signs.
 constexpr int hangup_look_ms = 500;
 constexpr int token_keys_ms = 300'000, token_keys_again_ms = 5000;
-constexpr std::int64_t first_files_patience_ms = 2000;   // a start goes on without files that are not whole by then
+constexpr std::int64_t mute_files_ms = 8000;    // without an answer for so long a file is given up for the time being
+constexpr std::int64_t held_up_ms = 8000;        // an end does not wait longer for somebody who reads such a file
 
 constexpr const char* account_folder = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -418,21 +537,25 @@ int run_broker(const BrokerRoleOptions& options) {
 
 int run(const RunOptions& options) {
     const auto signals = prepare_process();
-    const log::BackgroundOutput output;
+    auto output = std::make_unique<log::BackgroundOutput>();
     if (const auto why = log::set_levels(options.log_level); !why.empty()) return give_up("--log-level: " + why);
     std::error_code error;
     // Keys live in here: nothing below is readable by others, not even for a moment.
     umask(0077);
+    StartWatch start;
+    start.step("the data folder " + options.data_folder);
     const auto held = open_data_folder(options.data_folder);
     if (!held) return give_up(held.error().message);
     const auto& data = *held;
     const auto descriptors = io::raise_descriptor_limit();
+    start.step("the keys in " + (fs::path(options.data_folder) / "pki").string());
     if (const auto whole = check_pki(options.data_folder); !whole) return give_up(whole.error().message);
     if (const auto there = check_registry(options.data_folder); !there) return give_up(there.error().message);
     IdentityKeeper keeper(data);
     if (auto opened = keeper.open(wall_ms()); !opened) return give_up(opened.error().message);
     const auto& identity = keeper.identity();
     mark_pki(options.data_folder);
+    start.step("the resources in " + (fs::path(options.data_folder) / "registry.sqlite").string());
     const auto registry_file = fs::path(options.data_folder) / "registry.sqlite";
     for (const char* suffix : {"", "-wal", "-shm"}) fs::permissions(registry_file.string() + suffix, fs::perms::owner_read | fs::perms::owner_write, error);
     auto registry = registry::Registry::open((fs::path(options.data_folder) / "registry.sqlite").string());
@@ -516,26 +639,41 @@ int run(const RunOptions& options) {
     const auto manifests = fs::path(options.data_folder) / "manifests";
     fs::create_directories(manifests, error);
     auto pause = [&](int milliseconds) { (*registry)->wait_stop(milliseconds); };
+    std::atomic<bool> stopping{false}, read_again{false};
     std::vector<std::unique_ptr<client::Client>> connections;
-    std::vector<std::unique_ptr<client::FileFollower>> followers;
+    std::vector<std::unique_ptr<Followed>> followers;
+    std::vector<std::function<void()>> tell_mute;   // of each of them: what does not answer
     control::Recorder recorder(objects, "penstock-files");
     auto add_follower = [&](const std::vector<std::string>& files, bool may_be_empty) {
         const auto source = files.front() == "-" ? files.front() : fs::absolute(files.front()).string();
         connections.push_back(std::make_unique<client::Client>(*access));
-        auto follower = std::make_unique<client::FileFollower>(*connections.back(), std::make_unique<client::DiskFiles>(files),
-                                                               client::FileFollower::Options{.source = source, .name_space = access->name_space, .may_be_empty = may_be_empty, .reread = reread, .now_ms = monotonic_ms, .wall_ms = wall_ms});
-        follower->on_state([&follow_board, &health, source](const client::FollowState& state) {
+        const auto tell = [&follow_board, &health, source](const client::FollowState& state) {
             follow_board.put(source, state);
             health.manifests(source, state);
+        };
+        auto make = [&, &connection = *connections.back(), files, may_be_empty, source, tell](Reading& reading) {
+            auto follower = std::make_unique<client::FileFollower>(connection, std::make_unique<ToldFiles>(files, reading),
+                                                                   client::FileFollower::Options{.source = source, .name_space = access->name_space, .may_be_empty = may_be_empty, .reread = reread, .now_ms = monotonic_ms, .wall_ms = wall_ms});
+            follower->on_state(tell);
+            follower->on_conflict([&](const Json& object, const std::string& why) {
+                const auto* kind = resources::find_kind(text_at(object, "apiVersion"), text_at(object, "kind"));
+                if (kind == nullptr) return;
+                if (const auto live = objects.get(*kind, kind->namespaced ? text_at(object, "metadata.namespace", access->name_space) : "", text_at(object, "metadata.name"))) recorder.record(*live, "Warning", "FileConflict", why);
+            });
+            return follower;
+        };
+        followers.push_back(std::make_unique<Followed>(std::move(make), pause, stopping));
+        tell_mute.push_back([&followed = *followers.back(), tell] {
+            const auto path = followed.mute(mute_files_ms);
+            if (path.empty()) return;
+            const auto why = fmt::format("{}: reading it does not come to an end; is it on a mount or disk that does not answer? What was in force stays, and it is taken when it answers", path);
+            log::warn("app", "manifests cannot be read, and nothing waits for them why=\"{}\"", why);
+            tell({.phase = client::FollowState::Phase::waiting, .why = why, .faults = {}, .cure = "see whether it answers with: ls -l " + shell_quoted(path)});
         });
-        follower->on_conflict([&](const Json& object, const std::string& why) {
-            const auto* kind = resources::find_kind(text_at(object, "apiVersion"), text_at(object, "kind"));
-            if (kind == nullptr) return;
-            if (const auto live = objects.get(*kind, kind->namespaced ? text_at(object, "metadata.namespace", access->name_space) : "", text_at(object, "metadata.name"))) recorder.record(*live, "Warning", "FileConflict", why);
-        });
-        follower->begin(first_files_patience_ms, pause);
-        followers.push_back(std::move(follower));
+        followers.back()->wait_begun(mute_files_ms);
+        tell_mute.back()();
     };
+    start.step({});
     add_follower({manifests.string()}, true);
     if (!options.files.empty()) add_follower(options.files, false);
     api::PageServer pages(pages_of(health.board(), metrics));
@@ -551,7 +689,6 @@ int run(const RunOptions& options) {
 
     log::info("app", "penstock {} has started data={} api=https://{}:{} descriptors={}", version, options.data_folder, options.api_address, *port, descriptors);
 
-    std::atomic<bool> stopping{false}, read_again{false};
     std::vector<std::thread> following;
     control::Watchdog watchdog(health.board(), {.facts = [&] {
                                                     health.look_for_deleted();
@@ -565,11 +702,12 @@ int run(const RunOptions& options) {
         log::print(STDOUT_FILENO, announcement(health.board(), kubeconfig.path(),
                                                built_in_data_folder() + "/kubeconfig.yaml", pause, stopping));
     });
-    for (auto& follower : followers) following.emplace_back([&] { follower->follow(stopping, pause); });
+    for (auto& follower : followers) follower->go_on();
     // While the registry's disk fails, each look tries it again.
     following.emplace_back([&] {
         while (!stopping) {
             pause(2000);
+            for (const auto& look : tell_mute) look();
             [[maybe_unused]] const auto why = (*registry)->storage_fault();
         }
     });
@@ -588,9 +726,16 @@ int run(const RunOptions& options) {
     following.emplace_back([&] {
         while (!stopping) {
             const auto until = monotonic_ms() + IdentityKeeper::look_ms;
-            while (!stopping && monotonic_ms() < until && !read_again.exchange(false)) pause(hangup_look_ms);
+            // What somebody deletes is put back before a crash makes a loss of it.
+            while (!stopping && monotonic_ms() < until && !read_again.exchange(false) && !keeper.has_lost_files()) {
+                pause(hangup_look_ms);
+                if (options.with_broker) controller.keep_keys();
+            }
             if (stopping) return;
+            const bool is_hasty = keeper.has_lost_files();
             keeper.look(wall_ms());
+            if (is_hasty) pause(hangup_look_ms);
+            if (data->is_there()) mark_pki(data->at(""));
             if (auto written = kubeconfig.write(); !written) log::debug("app", "the kubeconfig cannot be written yet: {}", written.error().message);
             health.token_keys(keeper.token_keys().fault);
             health.certificates(keeper.facts(wall_ms()));
@@ -604,14 +749,20 @@ int run(const RunOptions& options) {
     stopping = true;
     (*registry)->stop();
     for (auto& thread : following) thread.join();
+    const bool is_held_up = std::ranges::any_of(followers, [](auto& follower) { return !follower->wait_ended(held_up_ms); });
     watchdog.stop();
     controller.stop();
     certificates.stop();
     housekeeper.stop();
     pages.stop();
     server.stop();
-    if (const auto why = health.never_in_force(); !why.empty()) return give_up("ended without ever having run what -f names: " + why);
-    return 0;
+    const auto why = health.never_in_force();
+    const int code = why.empty() ? 0 : give_up("ended without ever having run what -f names: " + why);
+    if (!is_held_up) return code;
+    // A thread that is held up cannot be waited for, and uses what would go away here. All else has ended and is on the disk.
+    log::warn("app", "ends while a file is being read that does not answer");
+    output.reset();
+    std::_Exit(code);
 }
 
 }  // namespace penstock::app

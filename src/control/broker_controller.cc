@@ -1,6 +1,7 @@
 #include "control/broker_controller.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include <fmt/format.h>
 
@@ -122,9 +123,11 @@ std::vector<broker::ClientView> BrokerController::clients() {
 
 Result<std::unique_ptr<store::Durable>> BrokerController::open_state(const Plan& plan, const Json& broker, std::uint32_t workers, std::shared_ptr<store::RecoveryProgress> progress) {
     if (place_.folder.empty()) return fail("this role has no data folder to keep state in (--data-dir)");
-    auto keys = state_keys(place_, plan.seals, plan.key_rotation);
-    if (!keys) return std::unexpected(keys.error());
+    Result<store::KeyRing> keys;
     {
+        const std::lock_guard writing(key_file_guard_);
+        keys = state_keys(place_, plan.seals, plan.key_rotation);
+        if (!keys) return std::unexpected(keys.error());
         const std::lock_guard lock(guard_);
         keys_ = *keys;
     }
@@ -196,6 +199,7 @@ std::unique_ptr<broker::Server> BrokerController::start_server(const Plan& plan,
 
 void BrokerController::update_keys(const Plan& plan) {
     auto& durable = *server_->durable();
+    const std::lock_guard writing(key_file_guard_);
     auto in_use = [this] {
         const std::lock_guard lock(guard_);
         return keys_;
@@ -214,6 +218,20 @@ void BrokerController::update_keys(const Plan& plan) {
     if (wanted) keys_ = std::move(*wanted);
     if (!why.empty() && why != keys_fault_) log::error("control", "the keys of the broker's state are not taken over why=\"{}\"", why);
     keys_fault_ = why;
+}
+
+void BrokerController::keep_keys() {
+    if (place_.folder.empty() || place_.keys_are_given) return;
+    const std::lock_guard writing(key_file_guard_);
+    store::KeyRing in_use;
+    {
+        const std::lock_guard lock(guard_);
+        in_use = keys_;
+    }
+    std::error_code error;
+    const auto size = std::filesystem::file_size(place_.key_file, error);
+    if (in_use.keys.empty() || (!error && size > 0)) return;
+    [[maybe_unused]] const auto put = state_keys(place_, false, {}, in_use);   // what cannot be written is told by update_keys()
 }
 
 void BrokerController::secure(PlannedPort& port, const Json& listener) {

@@ -68,6 +68,8 @@ class BrokerController {
     /// A consistent copy of the broker's state into a folder that does not exist yet. Any thread.
     /// False: this Broker keeps no state.
     Result<bool> copy_state(const std::string& folder);
+    /// Puts the keys of encryption at rest back that are in use when their file is missing or empty. Cheap, but for that. Any thread.
+    void keep_keys();
     /// Runs the probe at once (tests).
     void probe_now();
 
@@ -122,6 +124,7 @@ class BrokerController {
     Engine engine_;
     std::string version_;
     StatePlace place_;
+    std::mutex key_file_guard_;                    ///< of the file of keys; before guard_
     store::KeyRing keys_;                          ///< in force; guarded by guard_
     std::string again_;                            ///< see say_again()
     std::string keys_fault_;                       ///< why the wanted keys are not in force; guarded by guard_

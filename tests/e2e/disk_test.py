@@ -1,4 +1,5 @@
 """Disks without room, read-only, gone and back, and a standard error that takes nothing: whatever anything in the process writes."""
+import fcntl
 import json
 import os
 import pathlib
@@ -173,6 +174,74 @@ class Disk(Case):
         for name in ("one", "two"):
             got = p.run("get", "configmap", name, "-n", "default")
             self.assertEqual(got.returncode, 0, got.stderr)
+
+    def test_keys_and_files_that_are_deleted_while_it_runs(self):
+        """What is in memory is written back before a crash makes a loss of it."""
+        p = self.prepare()
+        p.start()
+        self.up()
+        self.assertTrue(self.put(self.client("sender"), "one", "before", retain=True))
+        names = sorted(str(f.relative_to(p.data)) for folder in (p.data, p.data / "pki") for f in folder.iterdir() if f.is_file() and not f.name.startswith("registry.sqlite"))
+        self.assertIn("pki/state-keys", names)
+        self.assertIn("kubeconfig.yaml", names)
+        marks = [n for n in names if n.endswith(".mark")]
+        keys = {n: (p.data / n).read_bytes() for n in names if n not in marks}
+        there = lambda: all((p.data / n).exists() and (p.data / n).read_bytes() == keys[n] for n in keys) and (p.data / "pki.mark").exists()
+
+        def crash():
+            wait_until(there, "what was deleted", 40)
+            p.stop(signal.SIGKILL)
+            p.start()
+            self.up()
+            self.assertEqual(self.retained(["one"]), {"one": "before"})
+            self.assertTrue(there())
+
+        shutil.rmtree(p.data / "pki")
+        (p.data / "pki.mark").unlink()
+        (p.data / "kubeconfig.yaml").unlink()
+        crash()
+        self.assertIn("written back", p.logs())
+        for name in names:
+            (p.data / name).unlink()
+        crash()
+        for name in names:
+            (p.data / name).write_bytes(b"")
+        crash()
+
+    def test_a_file_that_does_not_answer(self):
+        """Whoever opens a file on which another process has a lease waits (45 s, proc_sys_fs(5)), as for a mount that hangs."""
+        p = self.prepare()
+        path = pathlib.Path(p.files[0])
+
+        def hold(path):
+            file = os.open(path, os.O_RDWR)
+            fcntl.fcntl(file, fcntl.F_SETSIG if hasattr(fcntl, "F_SETSIG") else 10, signal.SIGURG)   # ignored
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            return file
+
+        lease = hold(path)
+        try:
+            p.start()
+            wait_until(lambda: "manifests cannot be read, and nothing waits for them" in p.logs(), "what is waited for", 60)
+            self.assertIn(str(path), p.logs())
+            wait_until(lambda: p.run("apply", "-f", "-", stdin=config_map("one")).returncode == 0, "resources", 60)
+            p.stop()   # an order to stop is followed
+            # One without which nothing goes on: that is said, and an order to stop is followed.
+            key = hold(p.data / "pki" / "api-ca.key")
+            try:
+                log = open(p.folder / "log", "ab")
+                process = subprocess.Popen([p.binary, "run", "--data-dir", str(p.data), "--api-port", str(p.api_port)], stdout=log, stderr=log, env=p.env)
+                wait_until(lambda: f"the start waits for the keys in {p.data / 'pki'}" in p.logs(), "what is waited for", 60)
+                process.send_signal(signal.SIGTERM)
+                self.assertEqual(process.wait(60), 1)
+                self.assertIn("told to stop while the start waits for the keys", p.logs())
+            finally:
+                os.close(key)
+            p.start()
+        finally:
+            os.close(lease)
+        self.up()
+        self.assertTrue(self.put(self.client("sender"), "one", "now", retain=True))
 
     def test_a_disk_that_is_unmounted_and_comes_back(self):
         p = self.prepare()

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 #include "api/own_pki.h"
 #include "api/peer.h"
@@ -340,15 +341,94 @@ TEST(IdentityKeeper, what_goes_away_while_it_runs_comes_back_and_cuts_nobody_off
     fs::remove(folder.path / "admin.key");
     fs::remove(folder.path / "api-ca-trusted.crt");
     keeper.look(now);
+    EXPECT_TRUE(keeper.has_lost_files()) << "somebody may be at work in the folder";
+    keeper.look(now);
+    EXPECT_FALSE(keeper.has_lost_files());
     EXPECT_EQ(keeper.identity(), before);
     EXPECT_EQ(folder.read("api-server.crt"), before.server.certificate);
     EXPECT_EQ(folder.read("admin.key"), before.admin.key);
-    // Without its files the CA gets a successor that the old one vouches for.
-    fs::remove_all(folder.path);
+    // The CA's two files alone: it was taken away on purpose, and gets a successor that the old one vouches for.
+    fs::remove(folder.path / "api-ca.crt");
+    fs::remove(folder.path / "api-ca.key");
+    keeper.look(now);
     keeper.look(now);
     EXPECT_NE(keeper.identity().ca.key, before.ca.key);
     EXPECT_EQ(fault(keeper.identity().server.certificate, before.trusted, crypto::Purpose::server, now), "");
     EXPECT_EQ(fault(before.admin.certificate, keeper.identity().trusted, crypto::Purpose::client, now), "");
+}
+
+std::map<std::string, std::string> all_of(const fs::path& folder) {
+    std::map<std::string, std::string> out;
+    for (const auto& entry : fs::directory_iterator(folder)) out[entry.path().filename().string()] = app::read_file(entry.path()).value_or("");
+    return out;
+}
+
+// What is in force is in memory: a folder that is deleted, or a file of it that is emptied or damaged, is as it was before
+// a crash makes a loss of it.
+TEST(IdentityKeeper, what_is_in_force_and_was_lost_is_written_back) {
+    Folder folder;
+    app::IdentityKeeper keeper(folder.path);
+    const auto now = wall_ms();
+    ASSERT_TRUE(keeper.open(now));
+    const auto before = keeper.identity();
+    const auto keys = keeper.token_keys().keys;
+    const auto files = all_of(folder.path);
+    const auto look_twice = [&] { keeper.look(now), keeper.look(now); };
+    const auto expect_as_before = [&](const std::string& what) {
+        look_twice();
+        EXPECT_EQ(all_of(folder.path), files) << what;
+        EXPECT_EQ(keeper.identity(), before) << what;
+        EXPECT_EQ(keeper.token_keys().keys, keys) << what;
+        app::IdentityKeeper next(folder.path);
+        ASSERT_TRUE(next.open(now)) << what;
+        EXPECT_EQ(next.identity(), before) << what;
+        EXPECT_EQ(next.token_keys().keys, keys) << what;
+    };
+    fs::remove_all(folder.path);
+    expect_as_before("the whole folder");
+    for (const auto& [name, text] : files) {
+        fs::remove(folder.path / name);
+        expect_as_before(name + " missing");
+        folder.write(name, "");
+        expect_as_before(name + " empty");
+        folder.write(name, std::string(text.size(), '\0'));
+        expect_as_before(name + " NUL");
+        folder.write(name, text.substr(0, text.size() / 2));
+        expect_as_before(name + " cut");
+        // In the middle of the base64: a key whose halves do not belong together, a certificate with a wrong signature.
+        auto changed = text;
+        auto& letter = changed[text.rfind("-----END") - 12];
+        letter = letter == 'A' ? 'B' : 'A';
+        folder.write(name, changed);
+        if (name != "api-ca-trusted.crt") expect_as_before(name + " changed");
+        folder.write(name, text);
+    }
+    // What another one put there is not ours to write over.
+    const auto key = crypto::make_key("Ec256").value();
+    folder.write("api-ca.key", key);
+    look_twice();
+    EXPECT_EQ(folder.read("api-ca.key"), key);
+    EXPECT_EQ(keeper.identity(), before);
+}
+
+TEST(IdentityKeeper, token_keys_that_are_lost_come_back_with_their_age) {
+    Folder folder;
+    app::IdentityKeeper keeper(folder.path);
+    const auto now = wall_ms(), due = now + 91 * day;
+    ASSERT_TRUE(keeper.open(now));
+    keeper.look(due);
+    ASSERT_EQ(keeper.token_keys().keys.size(), 2u);
+    const auto before = keeper.token_keys();
+    fs::remove_all(folder.path);
+    keeper.look(due), keeper.look(due);
+    EXPECT_EQ(keeper.token_keys().keys, before.keys) << "the same one signs";
+    EXPECT_EQ(keeper.token_keys().renewal_ms, before.renewal_ms);
+    // One that is removed beside others ends.
+    fs::remove(folder.path / before.files.back().name);
+    keeper.look(due), keeper.look(due);
+    ASSERT_EQ(keeper.token_keys().keys.size(), 2u) << "its successor was due, and is another one";
+    EXPECT_EQ(keeper.token_keys().keys.front(), before.keys.front());
+    EXPECT_NE(keeper.token_keys().keys.back(), before.keys.back());
 }
 
 // A crash between the two files of a new CA: at the next start there is the whole new one.
