@@ -6,15 +6,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
-#include <condition_variable>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <map>
 #include <mutex>
-#include <optional>
 #include <sstream>
 #include <thread>
 
@@ -40,6 +37,7 @@
 #include "client/file_follower.h"
 #include "client/lease.h"
 #include "control/access_view.h"
+#include "control/asked_aside.h"
 #include "control/broker_controller.h"
 #include "control/certificates.h"
 #include "control/health.h"
@@ -149,69 +147,25 @@ int give_up(const std::string& why) {
     return 1;
 }
 
-/// The broker's part of the metrics, asked for by a thread of its own: it waits for each worker's turn, and one that is
-/// stuck must hold up neither the answer that says so nor the API, which has one thread.
-class BrokerFigures {
-  public:
-    explicit BrokerFigures(control::BrokerController& controller) : controller_(controller), asking_([this] { ask(); }) {}
-    ~BrokerFigures() {
-        {
-            const std::lock_guard lock(guard_);
-            stopping_ = true;
-        }
-        changed_.notify_all();
-        asking_.join();
-    }
-    BrokerFigures(const BrokerFigures&) = delete;
-    BrokerFigures& operator=(const BrokerFigures&) = delete;
+/// The metrics are answered without the broker's part when its workers take longer than this.
+constexpr int figures_patience_ms = 1000;
 
-    /// As they are now. Waits a second at the most; while the workers have not answered who waited before, not at all.
-    std::string page() {
-        std::unique_lock lock(guard_);
-        if (!is_late_) {
-            const auto wanted = ++asked_;
-            changed_.notify_all();
-            if (changed_.wait_for(lock, figures_patience, [&] { return answered_ >= wanted; })) return text_;
-            is_late_ = true;
-        }
-        return "# the broker's workers do not answer; /readyz says which\n";
-    }
-
-  private:
-    static constexpr std::chrono::seconds figures_patience{1};
-    void ask() {
-        std::unique_lock lock(guard_);
-        while (true) {
-            changed_.wait(lock, [&] { return stopping_ || asked_ != answered_; });
-            if (stopping_) return;
-            const auto wanted = asked_;
-            lock.unlock();
-            auto text = controller_.metrics_page() + control::reconcile_metrics(controller_.engine_counts(), true);
-            lock.lock();
-            text_ = std::move(text);
-            answered_ = wanted;
-            is_late_ = false;
-            changed_.notify_all();
-        }
-    }
-
-    control::BrokerController& controller_;
-    std::mutex guard_;                   ///< all below but the thread
-    std::condition_variable changed_;
-    std::string text_;
-    std::uint64_t asked_ = 0, answered_ = 0;
-    bool is_late_ = false;               ///< somebody waited for what is under way in vain
-    bool stopping_ = false;
-    std::thread asking_;                 ///< last: it begins with all of the above there
-};
+/// The broker's part of the metrics. It waits for each worker's turn.
+control::AskedAside figures_of(control::BrokerController& controller) {
+    return control::AskedAside(
+        [&controller] {
+            return controller.metrics_page() + control::reconcile_metrics(controller.engine_counts(), true);
+        },
+        "# the broker's workers do not answer; /readyz says which\n", figures_patience_ms);
+}
 
 /// `/metrics` of a process. `figures`: null without a broker. `housekeeper`: null without the API's part.
 /// `more_metrics`: of the API's part; empty where it has none.
-std::function<std::string()> metrics_of(BrokerFigures* figures, const control::HealthBoard& board,
+std::function<std::string()> metrics_of(control::AskedAside* figures, const control::HealthBoard& board,
                                         const control::Housekeeper* housekeeper,
                                         std::function<std::string()> more_metrics) {
     return [figures, &board, housekeeper, more_metrics = std::move(more_metrics)] {
-        auto text = figures != nullptr ? figures->page() : std::string();
+        auto text = figures != nullptr ? figures->text() : std::string();
         // The broker's controllers stand first: families are told in one piece.
         const bool has_head = text.find("# TYPE penstock_reconciles_total ") != std::string::npos;
         if (housekeeper != nullptr) text += control::reconcile_metrics(housekeeper->engine().counts(), !has_head);
@@ -452,7 +406,7 @@ int run_broker(const BrokerRoleOptions& options) {
     }
     control::BrokerController controller(objects, version, [&] { return token_keys.known(); }, place_in(data));
     controller.use(board);
-    BrokerFigures figures(controller);
+    auto figures = figures_of(controller);
     api::PageServer pages(pages_of(board, metrics_of(&figures, board, nullptr, {})));
     controller.on_metrics_port([&](int wanted) {
         const auto listening = pages.listen(static_cast<std::uint16_t>(wanted));
@@ -603,9 +557,8 @@ int run(const RunOptions& options) {
         return api::Handler::Readiness{.is_ready = found.is_ready, .text = std::move(found.text)};
     });
     handler.set_certificates([&] { return api::certificates_json(keeper.facts(wall_ms())); });
-    std::optional<BrokerFigures> figures;
-    if (options.with_broker) figures.emplace(controller);
-    const auto metrics = metrics_of(figures ? &*figures : nullptr, health.board(), &housekeeper, certificates_figures);
+    auto figures = figures_of(controller);
+    const auto metrics = metrics_of(options.with_broker ? &figures : nullptr, health.board(), &housekeeper, certificates_figures);
     handler.set_metrics(metrics);
     if (options.with_broker)
         handler.set_broker_view([&](const std::string& what) { 

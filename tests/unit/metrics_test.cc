@@ -1,15 +1,20 @@
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <limits>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <set>
+#include <thread>
 
 #include <fmt/format.h>
 
 #include "api/own_pki.h"
 #include "base/text.h"
+#include "control/asked_aside.h"
 #include "control/broker_controller.h"
 #include "control/certificates.h"
 #include "control/health.h"
@@ -341,6 +346,50 @@ TEST(Metrics, histograms_tell_where_durations_fell) {
     EXPECT_DOUBLE_EQ(sum, 20.00315);
     EXPECT_EQ(synced["0.0025"], 0);
     EXPECT_EQ(synced["0.005"], 1);
+}
+
+// A worker that is stuck held up the page, and with it /readyz and the whole API, each of which has one thread.
+TEST(Metrics, what_does_not_answer_holds_up_nobody) {
+    std::mutex guard;
+    std::condition_variable changed;
+    bool is_stuck = true;
+    int calls = 0;
+    control::AskedAside aside(
+        [&] {
+            std::unique_lock lock(guard);
+            ++calls;
+            changed.wait(lock, [&] { return !is_stuck; });
+            return std::to_string(calls);
+        },
+        "otherwise", 10);
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(aside.text(), "otherwise");
+    {
+        const std::lock_guard lock(guard);
+        EXPECT_LE(calls, 1) << "nobody asks behind somebody who is not answered";
+        is_stuck = false;
+    }
+    changed.notify_all();
+    std::string text;
+    while ((text = aside.text()) == "otherwise") std::this_thread::yield();
+    EXPECT_GE(parse_number<int>(text).value_or(0), 2) << "what was made before is not told to who asks later";
+}
+
+// The port of its own and the API ask at the same time.
+TEST(Metrics, each_who_asks_gets_what_was_made_since) {
+    std::atomic<int> made = 0;
+    control::AskedAside aside([&] { return std::to_string(++made); }, "otherwise", 60'000);
+    std::vector<std::thread> asking;
+    std::atomic<int> stale = 0;
+    for (int i = 0; i < 4; ++i)
+        asking.emplace_back([&] {
+            for (int n = 0; n < 200; ++n) {
+                const int before = made;
+                const auto text = aside.text();
+                if (text == "otherwise" || parse_number<int>(text).value_or(0) <= before) ++stale;
+            }
+        });
+    for (auto& thread : asking) thread.join();
+    EXPECT_EQ(stale, 0);
 }
 
 }  // namespace
