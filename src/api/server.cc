@@ -472,15 +472,17 @@ struct Server::Impl {
             : stream(std::move(s)),
               shown(std::move(p)),
               wake(c),
-              room(c, asio::steady_timer::time_point::max()) {}
+              room(c, asio::steady_timer::time_point::max()),
+              written(c, asio::steady_timer::time_point::max()) {}
         std::shared_ptr<Stream> stream;
         std::shared_ptr<Peer> shown;             ///< whose certificate opened it, or nobody's
         Spdy spdy;
         asio::steady_timer wake;                 ///< output is waiting, or the connection is over
         asio::steady_timer room;                 ///< cancelled when output was taken; its time never comes
+        asio::steady_timer written;              ///< cancelled when the last write ended; its time never comes
         std::map<std::uint32_t, std::shared_ptr<Forwarded>> by_stream;
         std::map<std::string, std::uint32_t> error_streams;      ///< by request id, until its data stream comes
-        bool over = false;
+        bool over = false, is_written = false;
     };
 
     asio::awaitable<void> write_forwarded(std::shared_ptr<Forwarding> all) {
@@ -503,6 +505,8 @@ struct Server::Impl {
         all->room.cancel();
         for (auto& [id, one] : all->by_stream) one->socket.close(error);
         beast::get_lowest_layer(*all->stream).close();
+        all->is_written = true;
+        all->written.cancel();
     }
 
     asio::awaitable<void> read_port(std::shared_ptr<Forwarding> all, std::shared_ptr<Forwarded> one) {
@@ -624,9 +628,18 @@ struct Server::Impl {
             all->wake.cancel();
         }
         all->over = true;
-        for (auto& [id, one] : all->by_stream) one->socket.close(error);
+        error_code ignored;
+        for (auto& [id, one] : all->by_stream) one->socket.close(ignored);
         all->wake.cancel();
         all->room.cancel();
+        // Who does not send any more may still read; who is gone is written to no longer.
+        if (error) beast::get_lowest_layer(*stream).close();
+        // The stream must not be shut down beside a write: two writes at a time break a TLS stream (and end the process in
+        // Beast's assertion).
+        while (!all->is_written) {
+            error_code waited;
+            co_await all->written.async_wait(asio::redirect_error(asio::use_awaitable, waited));
+        }
         forwardings.erase(all);
     }
     std::set<std::shared_ptr<Forwarding>> forwardings;

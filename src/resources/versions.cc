@@ -164,9 +164,9 @@ void convert_authorization(Json& spec, Conversion& c) {
 }
 
 Kind workload(const char* group, const char* kind, const char* plural, std::vector<std::string> short_names,
-              bool namespaced = true) {
+              bool namespaced = true, const char* version = "v1") {
     Kind out{.group = group,
-             .version = "v1",
+             .version = version,
              .kind = kind,
              .plural = plural,
              .singular = to_lower(kind),
@@ -176,7 +176,7 @@ Kind workload(const char* group, const char* kind, const char* plural, std::vect
              .built_in = true,
              .refusal = workload_refusal};
     out.doc = out.refusal;
-    const Json marks = {{"group", group}, {"version", "v1"}, {"kind", kind}};
+    const Json marks = {{"group", group}, {"version", version}, {"kind", kind}};
     out.schema = {{"type", "object"},
                   {"description", out.refusal},
                   {"x-kubernetes-preserve-unknown-fields", true},
@@ -219,7 +219,10 @@ const std::vector<Kind>& workload_kinds() {
         workload("apps", "ReplicaSet", "replicasets", {"rs"}),
         workload("batch", "Job", "jobs", {}),
         workload("batch", "CronJob", "cronjobs", {"cj"}),
+        // The first versions: kubectl before 1.21 looks for them with `apply --prune`.
+        workload("batch", "CronJob", "cronjobs", {"cj"}, true, "v1beta1"),
         workload("networking.k8s.io", "Ingress", "ingresses", {"ing"}),
+        workload("extensions", "Ingress", "ingresses", {"ing"}, true, "v1beta1"),
         workload("networking.k8s.io", "NetworkPolicy", "networkpolicies", {"netpol"}),
         workload("policy", "PodDisruptionBudget", "poddisruptionbudgets", {"pdb"}),
         workload("storage.k8s.io", "StorageClass", "storageclasses", {"sc"}, false)};

@@ -11,11 +11,13 @@ import signal
 import socket
 import sqlite3
 import ssl
+import struct
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+import zlib
 
 from support import Penstock, broker, free_port, listener, wait_until
 
@@ -479,6 +481,82 @@ def crashes():
     assert len(acknowledged) > 20, len(acknowledged)
 
 
-for part in (commands, manifests, roles, rotation, scrape, hangup, certificates, hostile, crashes):
+def spdy_dictionary():
+    """The words that both ends of SPDY/3.1 compress headers with (its section 2.6.10.1), from where the server has them."""
+    source = (pathlib.Path(__file__).resolve().parents[2] / "src" / "api" / "spdy_dictionary.cc").read_text()
+    words = re.findall(r'"([^"]*)"', source.split("words[] =")[1].split("std::string_view text =")[0])
+    text = re.findall(r'"([^"]*)"', source.split("std::string_view text =")[1].split("}  // namespace")[0])
+    return b"".join(struct.pack(">I", len(word)) + word.encode() for word in words) + "".join(text).encode()
+
+
+def farewell():
+    """A client of port-forward says that it sends no more (TLS close_notify, or an end of TCP alone), with a forwarded connection open that is idle, or
+    with a lot on its way to it: the server goes on. What it still wrote beside the end of the stream ended the process."""
+    with Penstock(BINARY) as p:
+        p.wait_running("default")
+        port = free_port()
+        expect(p.run("apply", "-f", p.write("open.yaml", listener("open", [f"port: {port}"]))), "created")
+        p.wait_running("open")
+        big = p.write("big", "x" * 3_000_000)
+        for i in range(4):
+            subprocess.run(["mosquitto_pub", "-p", str(port), "-t", f"big/{i}", "-f", big, "-r", "-q", "1"], check=True, timeout=30)
+        context = ssl.create_default_context(cadata=field_of(p, "certificate-authority-data"))
+        with open(p.folder / "pair.pem", "w") as pair:
+            pair.write(field_of(p, "client-certificate-data") + field_of(p, "client-key-data"))
+        context.load_cert_chain(p.folder / "pair.pem")
+        for turn in range(40):
+            raw = socket.create_connection(("127.0.0.1", p.api_port), timeout=20)
+            taken, given = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = context.wrap_bio(taken, given, server_hostname="127.0.0.1")
+
+            def run(step):
+                while True:
+                    try:
+                        return step()
+                    except ssl.SSLWantReadError:
+                        raw.sendall(given.read())
+                        taken.write(raw.recv(1 << 16))
+                    finally:
+                        if given.pending:
+                            raw.sendall(given.read())
+
+            run(tls.do_handshake)
+            run(lambda: tls.write(f"POST /api/v1/namespaces/{NS}/pods/aio-broker-frontend-0/portforward HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
+                                  "X-Stream-Protocol-Version: portforward.k8s.io\r\nContent-Length: 0\r\n\r\n".encode()))
+            assert b"101 Switching" in run(lambda: tls.read(4096))
+            packer = zlib.compressobj(zdict=spdy_dictionary())
+
+            def opened(number, kind):
+                headers = {"streamtype": kind, "port": str(port), "requestid": "0"}
+                block = struct.pack(">I", len(headers)) + b"".join(struct.pack(">I", len(x)) + x.encode() for pair in headers.items() for x in pair)
+                body = struct.pack(">IIH", number, 0, 0) + packer.compress(block) + packer.flush(zlib.Z_SYNC_FLUSH)
+                return b"\x80\x03\x00\x01" + struct.pack(">I", len(body)) + body
+
+            hello = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04burs" + (b"\x82\x0a\x00\x01\x00\x05big/#\x00" if turn % 4 == 0 else b"")
+            run(lambda: tls.write(opened(1, "error") + opened(3, "data") + struct.pack(">II", 3, len(hello)) + hello))
+            got = 0
+            while got < (500_000 if turn % 4 == 0 else 12):
+                got += len(run(lambda: tls.read(1 << 16)))
+            if turn % 2 == 0:
+                try:
+                    tls.unwrap()  # close_notify is written; the peer's is not waited for
+                except ssl.SSLError:
+                    pass
+                raw.sendall(given.read())
+            else:
+                raw.shutdown(socket.SHUT_WR)  # as the kernel does for a client that is killed
+            while raw.recv(1 << 16):
+                pass
+            raw.close()
+            assert p.process.poll() is None, p.logs()[-2000:]
+        expect(p.run("get", "brokerlistener", "open"), "Running")
+
+
+def field_of(p, name):
+    text = re.search(rf"{name}: (\S+)", (p.data / "kubeconfig.yaml").read_text())[1]
+    return base64.b64decode(text).decode()
+
+
+for part in (commands, manifests, roles, rotation, scrape, hangup, certificates, hostile, farewell, crashes):
     part()
     print(f"{part.__name__}: ok", flush=True)
