@@ -72,6 +72,7 @@ struct Connection : session::Link {
     bool is_bridge : 1 = false;                   ///< see mqtt::ConnectView::is_bridge
     bool is_debug : 1 = false;                    ///< per-client debug log
     bool is_shut : 1 = false;                     ///< closing, and all has left: its peer was told the end
+    bool is_watched : 1 = false;                  ///< held, and its peer's end would be seen: nothing of it is unread here
     bool is_ended : 1 = false;                    ///< closing, and nothing more comes from its peer, or nobody waits for it
     std::uint16_t category = 0;                   ///< index into the worker's metric categories
     std::uint16_t keep_alive = 0;                 ///< seconds in force
@@ -116,7 +117,7 @@ struct Connection : session::Link {
 
     /// Something waits to be written.
     [[nodiscard]] bool has_pending() const noexcept {
-        return (out != nullptr && !out->empty()) || (websocket != nullptr && (!websocket->out.empty() || websocket->wants_pong)) || (tls != nullptr && !tls->channel.output().empty());
+        return (out != nullptr && !out->empty()) || (websocket != nullptr && (!websocket->out.empty() || (websocket->wants_pong && !websocket->is_closing))) || (tls != nullptr && !tls->channel.output().empty());
     }
 };
 

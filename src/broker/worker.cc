@@ -1,6 +1,7 @@
 #include "broker/worker.h"
 
 #include <algorithm>
+#include <cassert>
 #include <array>
 #include <bit>
 #include <cstring>
@@ -99,8 +100,9 @@ void Worker::turn(std::span<const io::Ready> ready) {
         auto& connection = *std::bit_cast<Connection*>(r.tag);
         if (r.writable && connection.wants_write) on_writable(connection);
         if (!r.readable) continue;
-        if (connection.state != ConnectionState::closing) read_from(connection);
-        else drain(connection);
+        if (connection.state == ConnectionState::closing) drain(connection);
+        else if (connection.is_held) look_for_end(connection);
+        else read_from(connection);
     }
     if (pumps_ && now_ >= next_tick_) {
         next_tick_ = now_ + 1000;
@@ -333,6 +335,19 @@ std::string Worker::network(const Connection& connection) { return io::peer_netw
 
 void Worker::hold(Connection& connection) {
     connection.is_held = true;
+    connection.is_watched = true;
+    update_interest(connection);
+}
+
+void Worker::look_for_end(Connection& connection) {
+    const auto unread = io::peek(connection.fd, scratch_.get(), 64);
+    if (unread == -1) return;
+    // A farewell of TLS says what the end of TCP says: an alert (RFC 8446 6.1), which looks like two bytes of data in version 1.3.
+    const bool is_farewell = connection.tls != nullptr && unread >= 5 && static_cast<std::size_t>(unread) == 5u + static_cast<unsigned char>(scratch_[4]) &&
+                             scratch_[3] == 0 && (scratch_[0] == 21 || (scratch_[0] == 23 && scratch_[4] == 19));
+    if (unread == -2 || (connection.in == nullptr && (unread == 0 || is_farewell))) return lose(connection);
+    // Its last packets came before the end: they have their turn after the verdict, and its end behind them.
+    connection.is_watched = false;
     update_interest(connection);
 }
 
@@ -389,7 +404,8 @@ void Worker::resume_paused() {
 }
 
 void Worker::update_interest(Connection& connection) {
-    poller_.change(connection.fd, tag_of(connection), is_read(connection), connection.wants_write);
+    const bool is_watched = connection.is_held && connection.is_watched && connection.state != ConnectionState::closing;
+    poller_.change(connection.fd, tag_of(connection), is_read(connection), connection.wants_write, is_watched);
 }
 
 // --- reading ---
@@ -587,9 +603,13 @@ bool Worker::feed(Connection& connection, std::string_view bytes) {
 void Worker::lose(Connection& connection) {
     if (connection.state != ConnectionState::closing) core_.on_lost(connection, now_);
     if (connection.out != nullptr) connection.out->clear();
-    if (connection.websocket != nullptr) connection.websocket->out.clear();
+    if (connection.websocket != nullptr) {
+        connection.websocket->out.clear();
+        connection.websocket->wants_pong = false;
+    }
     if (connection.tls != nullptr) connection.tls->channel.output().clear();
     connection.is_ended = true;
+    assert(!connection.has_pending());   // a kind of output that is not thrown away here would keep the connection for ever
     if (std::ranges::find(closing_, &connection) == closing_.end()) closing_.push_back(&connection);
 }
 

@@ -157,6 +157,8 @@ class Worker final : public Driver {
     bool push_outboxes();
     void run_tasks();
     void resume_paused();
+    /// Who waits for a verdict and has gone is let go at once: nobody waits behind him.
+    void look_for_end(Connection& connection);
     void update_interest(Connection& connection);
 
     std::uint32_t id_;

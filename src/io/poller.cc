@@ -33,8 +33,9 @@ bool Poller::add(int fd, std::uint64_t tag, bool read, bool write, bool shared) 
     return epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-void Poller::change(int fd, std::uint64_t tag, bool read, bool write) noexcept {
+void Poller::change(int fd, std::uint64_t tag, bool read, bool write, bool end) noexcept {
     auto event = event_of(tag, read, write);
+    if (end) event.events |= EPOLLRDHUP;
     epoll_ctl(epoll_, EPOLL_CTL_MOD, fd, &event);
 }
 

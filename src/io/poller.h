@@ -24,7 +24,8 @@ class Poller {
 
     /// `shared`: several pollers watch the descriptor, one of them is told (listening sockets).
     bool add(int fd, std::uint64_t tag, bool read, bool write, bool shared = false) noexcept;
-    void change(int fd, std::uint64_t tag, bool read, bool write) noexcept;
+    /// `end`: one that is not read is told as readable all the same when its peer ended its side.
+    void change(int fd, std::uint64_t tag, bool read, bool write, bool end = false) noexcept;
     void remove(int fd) noexcept;
     /// Waits up to `timeout_ms`; returns the ready ones, empty on time-out and on wake().
     std::span<Ready> wait(int timeout_ms) noexcept;

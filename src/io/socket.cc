@@ -247,6 +247,12 @@ void close_gracefully(int fd) noexcept {
     close(fd);
 }
 
+long peek(int fd, char* into, std::size_t size) noexcept {
+    const auto got = recv(fd, into, size, MSG_PEEK | MSG_DONTWAIT);
+    if (got >= 0) return got;
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? -1 : -2;
+}
+
 void end_output(int fd) noexcept { shutdown(fd, SHUT_WR); }
 
 bool has_unread(int fd) noexcept {

@@ -31,6 +31,8 @@ long write_some(int fd, const std::string_view* pieces, std::size_t count) noexc
 /// Tells the peer that nothing more comes, takes what it already sent (a close with unread bytes would reset the
 /// connection and could destroy our last packet in flight), then closes.
 void close_gracefully(int fd) noexcept;
+/// What is unread, which stays so: bytes of it, 0 after the peer's end; -1: nothing came, and no end; -2: the connection failed.
+long peek(int fd, char* into, std::size_t size) noexcept;
 /// Tells the peer that nothing more comes; it may still be read from.
 void end_output(int fd) noexcept;
 /// The peer's end has not acknowledged all that was sent, or sent something that was not read here: closing now would lose the first.

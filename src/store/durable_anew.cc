@@ -75,14 +75,28 @@ bool is_of_rocksdb(const std::string& name) {
     return name == "CURRENT" || name == "IDENTITY" || name.starts_with("MANIFEST-") || name.starts_with("OPTIONS-") || name.ends_with(".log") || name.ends_with(".sst") || name.ends_with(".dbtmp");
 }
 
-/// CURRENT last: without it there is no store.
-void move_all(const fs::path& from, const fs::path& into, std::error_code& error) {
+/// Without CURRENT there is no store: where one goes away CURRENT is the first and IDENTITY the last, so that what a crash leaves
+/// is never taken for somebody else's; where one comes CURRENT is the last.
+enum class Order : std::uint8_t { goes_away, comes };
+
+void move_all(const fs::path& from, const fs::path& into, Order order, std::error_code& error) {
     std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(from, error))
-        if (const auto name = entry.path().filename().string(); is_of_rocksdb(name) && name != "CURRENT") names.push_back(name);
-    if (std::error_code unknown; fs::exists(from / "CURRENT", unknown)) names.emplace_back("CURRENT");
-    for (const auto& name : names)
-        if (!error) fs::rename(from / name, into / name, error);
+    bool has_identity = false;
+    for (const auto& entry : fs::directory_iterator(from, error)) {
+        const auto name = entry.path().filename().string();
+        if (name == "IDENTITY") has_identity = true;
+        else if (is_of_rocksdb(name) && name != "CURRENT") names.push_back(name);
+    }
+    if (has_identity) names.emplace_back("IDENTITY");
+    if (std::error_code unknown; fs::exists(from / "CURRENT", unknown))
+        names.insert(order == Order::goes_away ? names.begin() : names.end(), "CURRENT");
+    for (const auto& name : names) {
+        if (error) return;
+        fs::rename(from / name, into / name, error);
+        // A power cut must not bring CURRENT back to where other files have gone.
+        if (!error && order == Order::goes_away && name == "CURRENT" && (!sync_path(into) || !sync_path(from)))
+            error = std::make_error_code(std::errc::io_error);
+    }
 }
 
 }  // namespace
@@ -187,14 +201,14 @@ Result<std::string> take_copy(const std::string& folder, const NewestChange& new
             case Fate::take: break;
         }
         fs::create_directories(former, error);
-        if (!error) move_all(here, former, error);
+        if (!error) move_all(here, former, Order::goes_away, error);
         if (error) return failed(error.message());
         if (!sync_path(former) || !sync_path(here)) return failed("it cannot be synced");
         fs::rename(copy / whole, copy / placing, error);
         if (error || !sync_path(copy)) return failed(error ? error.message() : "it cannot be synced");
     }
     if (fs::exists(copy / placing, error)) {
-        move_all(copy, here, error);
+        move_all(copy, here, Order::comes, error);
         if (error) return failed(error.message());
         if (!sync_path(here)) return failed("it cannot be synced");
     }

@@ -324,7 +324,7 @@ TEST(Nulls, of_a_config_map_are_as_kubernetes_has_them) {
 /// Everything of a request that an answer may quote, once with 100 KB and once with what no line may hold.
 TEST(Bounds, no_answer_quotes_a_request_whole) {
     test::ApiWorld world;
-    const auto long_word = std::string(100'000, 'x'), wild = std::string("\x1b[31m\r\nInjected: yes\x00\x07\xff\u202e\x7f", 32) + std::string(1000, '\n');
+    const auto long_word = std::string(100'000, 'x'), wild = std::string("\x1b[31m\r\nInjected: yes\x00\x07\xff\u202e\x7f", sizeof "\x1b[31m\r\nInjected: yes\x00\x07\xff\u202e\x7f" - 1) + std::string(1000, '\n');
     auto& registry = *world.registry;
     ASSERT_TRUE(registry.create(*find_kind("v1", "ConfigMap"), "default", {{"metadata", {{"name", "m"}}}}));
     ASSERT_TRUE(registry.create(*find_kind("v1", "ServiceAccount"), "default", {{"metadata", {{"name", "s"}}}}));

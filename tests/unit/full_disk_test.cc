@@ -344,6 +344,43 @@ TEST(VanishedFolder, a_copy_is_taken_by_the_next_start_too) {
         }
 }
 
+/// What is replaced goes away file by file: whichever is the last that went before a crash, the copy is still this store's.
+TEST(VanishedFolder, a_copy_is_taken_whatever_has_gone_from_its_place) {
+    const Folder old, copy;
+    {
+        Life life(old.path);
+        ASSERT_TRUE(life.wait(life.keep("old", "1")));
+    }
+    {
+        Life life(copy.path);
+        ASSERT_TRUE(life.wait(life.keep("new", "2")));
+    }
+    std::string identity;
+    std::ifstream named(old.path / "IDENTITY");
+    std::getline(named, identity);
+    ASSERT_FALSE(identity.empty());
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(old.path))
+        if (entry.is_regular_file() && entry.path().filename() != "LOCK") names.push_back(entry.path().filename());
+    for (const auto& name : names) {
+        const Folder work;
+        fs::copy(old.path, work.path, fs::copy_options::recursive);
+        fs::copy(copy.path, work.path / "anew", fs::copy_options::recursive);
+        std::ofstream(work.path / "anew" / "WHOLE") << "id=" << identity << " changes=1000000\n";
+        // A file cannot take the place of a folder: the start ends there, as if it were killed.
+        fs::create_directories(work.path / "former" / name / "in the way");
+        {
+            const Life stopped(work.path);
+            if (stopped.durable != nullptr) continue;   // a file that stays where it is
+        }
+        fs::remove_all(work.path / "former" / name);
+        const Life after(work.path);
+        ASSERT_TRUE(after.durable) << name << ": " << after.why;
+        EXPECT_EQ(after.found, (std::map<std::string, std::string>{{"new", "2"}})) << name;
+        EXPECT_FALSE(fs::exists(work.path / "lost")) << name;
+    }
+}
+
 TEST(VanishedFolder, a_folder_that_is_moved_away_and_comes_back_is_gone_on_with) {
     const Folder folder;
     const auto away = folder.path.string() + "-away";

@@ -1,10 +1,15 @@
 // The broker with its threads and sockets.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
+#include <chrono>
+#include <filesystem>
 #include <thread>
 
+#include "auth/authenticator.h"
 #include "broker/server.h"
+#include "io/socket.h"
 #include "mqttc/client.h"
 
 namespace penstock::test {
@@ -160,6 +165,76 @@ TEST(Server, who_does_not_end_is_not_waited_for_without_end) {
         return total;
     }();
     EXPECT_LT(sent, std::uint64_t{100} << 20) << "what comes after the end is read, and without a bound";
+}
+
+/// Descriptors of this process.
+std::ptrdiff_t descriptors() {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator());
+}
+
+/// Waits until no more are open than before.
+bool come_back_to(std::ptrdiff_t before) {
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (descriptors() > before) {
+        if (std::chrono::steady_clock::now() > give_up) return false;
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));   // between two looks
+    }
+    return true;
+}
+
+int knock(std::uint16_t port, std::string_view bytes) {
+    const auto fd = io::connect_tcp("127.0.0.1", port, 5000);
+    if (!fd) return -1;
+    EXPECT_EQ(io::write_some(*fd, &bytes, 1), static_cast<long>(bytes.size()));
+    return *fd;
+}
+
+// What a WebSocket still had to say when its end came kept the connection for ever.
+TEST(Server, no_frames_of_a_stranger_keep_a_connection_that_ended) {
+    broker::Server server(1);
+    const auto states = server.apply({}, {{.resource = "a", .protocol = broker::Protocol::websockets, .port = 0}});
+    const std::string upgrade = "GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
+    const std::string mask(4, '\0'), ping = "\x89\x80" + mask, close = "\x88\x80" + mask, none = "\x8B\x80" + mask, text = "\x81\x80" + mask, data = "\x82\x81" + mask + "x";
+    const auto before = descriptors();
+    for (const auto& end : {close, none, text, data, ping, std::string()})
+        for (int pings = 0; pings < 4; ++pings) {
+            std::string bytes = upgrade;
+            for (int i = 0; i < pings; ++i) bytes += ping;
+            const int fd = knock(states[0].bound_port, bytes + end);
+            ASSERT_GE(fd, 0);
+            // With the answer read, and without.
+            std::array<char, 1024> answer{};
+            if (pings % 2 == 0)
+                while (io::read_some(fd, answer.data(), answer.size()) == 0) std::this_thread::yield();
+            io::close_now(fd);
+        }
+    EXPECT_TRUE(come_back_to(before)) << descriptors() - before << " connections are kept";
+}
+
+/// Never says who somebody is.
+struct Silent final : auth::Authenticator {
+    auth::Verdict begin(const auth::Credentials&, std::unique_ptr<auth::Exchange>&, const auth::Later& later) override {
+        waiting.push_back(later());
+        auth::Verdict verdict;
+        verdict.kind = auth::Verdict::Kind::wait;
+        return verdict;
+    }
+    std::vector<auth::Done> waiting;
+};
+
+// Nobody waits behind those who have gone.
+TEST(Server, who_leaves_while_his_verdict_is_open_is_let_go) {
+    broker::Server server(1);
+    const auto states = server.apply({}, {{.resource = "a", .port = 0, .authenticator = std::make_shared<Silent>()}});
+    const auto before = descriptors();
+    std::string connect;
+    mqtt::encode_connect(connect, {.version = mqtt::Version::v5, .client_id = "c", .keep_alive = 0, .user_name = "u", .password = "p"});
+    for (int i = 0; i < 20; ++i) {
+        const int fd = knock(states[0].bound_port, connect);
+        ASSERT_GE(fd, 0);
+        io::close_now(fd);
+    }
+    EXPECT_TRUE(come_back_to(before)) << descriptors() - before << " connections are kept";
 }
 
 TEST(Server, large_packets_in_pieces_arrive_whole) {
