@@ -35,8 +35,8 @@ void keep_empty_lists(const resources::Kind& kind, Json& object) {
 
 Answer<void> admit_defaults(const resources::Kind& kind, Json& object, const Json* previous, const Peers& peers) {
     if (kind.built_in) return admit_core_defaults(kind, object, previous, peers);
-    if (kind.kind == "BrokerListener" && object.contains("spec") && object["spec"].is_object() && text_at(object, "spec.serviceName").empty())
-        object["spec"]["serviceName"] = text_at(object, "metadata.name");
+    if (kind.kind == "BrokerListener" && object.contains("spec") && object["spec"].is_object())
+        if (const auto& asked = resources::at_path(object, "spec.serviceName"); asked.is_null() || asked == "") object["spec"]["serviceName"] = text_at(object, "metadata.name");
     return {};
 }
 

@@ -28,6 +28,10 @@ void admit(const resources::Kind& kind, const resources::Json& object, const res
 /// The Broker a listener belongs to: its owner reference of kind Broker, else `spec.brokerRef`; empty when neither.
 std::string broker_of(const resources::Json& object);
 
+/// The texts of a Secret (`stringData`) become bytes in base64 beside its `data`, as they are stored. Where one of the two is of
+/// a wrong type both stay as they are, for the schema to refuse them by name.
+void fold_texts(resources::Json& object);
+
 // The kinds of Kubernetes itself; called by the two above.
 Answer<void> admit_core_defaults(const resources::Kind& kind, resources::Json& object, const resources::Json* previous, const Peers& peers);
 void admit_core(const resources::Kind& kind, const resources::Json& object, const resources::Json* previous, const Peers& peers, std::vector<resources::Fault>& faults);

@@ -51,12 +51,7 @@ Answer<void> default_secret(const Kind& kind, Json& object) {
         for (auto& [key, value] : object["data"].items())
             if (value.is_null()) value = "";
     if (auto good = check_base64(kind, object, "data"); !good) return good;
-    if (const auto texts = object.find("stringData"); texts != object.end()) {
-        if (texts->is_object())
-            for (const auto& [key, value] : texts->items())
-                if (value.is_string() && (!object.contains("data") || object["data"].is_object())) object["data"][key] = base64_encode(value.get_ref<const std::string&>());
-        object.erase("stringData");
-    }
+    fold_texts(object);
     return {};
 }
 
@@ -76,13 +71,13 @@ void default_service(Json& object, const Json* previous, const Peers& peers) {
         for (const auto& service : services)
             if (const auto& ports = at_path(*service, "spec.ports"); ports.is_array())
                 for (const auto& port : ports) used.insert(integer_of(port, "nodePort"));
-        for (const auto& port : spec["ports"])
-            if (port.is_object() && port.contains("nodePort") && port["nodePort"].is_number_integer()) used.insert(port["nodePort"].get<int>());
+        for (const auto& port : spec["ports"]) used.insert(integer_of(port, "nodePort"));
         for (auto& port : spec["ports"]) {
             if (!port.is_object()) continue;
             choose(port, "protocol", "TCP");
             if (port.contains("port") && (!port.contains("targetPort") || port["targetPort"] == 0 || port["targetPort"] == "")) port["targetPort"] = port["port"];
-            if (integer_of(port, "nodePort") == 0) port.erase("nodePort");
+            // None was asked for; anything else that is no port stays, for the schema to refuse.
+            if (const auto& asked = at_path(port, "nodePort"); asked.is_null() || (asked.is_number_integer() && asked == 0)) port.erase("nodePort");
             // A type without node ports gives up those the former type had been given.
             if (type == "ClusterIP" && port.contains("nodePort"))
                 if (const auto& before = at_path(old, "ports"); before.is_array() && text_at(old, "type") != "ClusterIP" && std::ranges::any_of(before, [&](const Json& was) { return integer_of(was, "nodePort") == port["nodePort"]; }))
@@ -271,6 +266,18 @@ void admit_rbac(const Kind& kind, const Json& object, const Json* previous, std:
 
 }  // namespace
 
+void fold_texts(Json& object) {
+    const auto found = object.find("stringData");
+    if (found == object.end()) return;
+    const Json texts = *found;   // `data` may be put in beside it, and then `found` is no place any more
+    auto fits = [](const Json& value) { return value.is_null() || value.is_string(); };
+    if (!texts.is_null() && (!texts.is_object() || !std::ranges::all_of(texts, fits))) return;
+    if (const auto& data = at_path(object, "data"); !data.is_null() && !data.is_object()) return;
+    if (texts.is_object())
+        for (const auto& [key, value] : texts.items()) object["data"][key] = value.is_string() ? base64_encode(value.get_ref<const std::string&>()) : "";
+    object.erase("stringData");
+}
+
 Answer<void> admit_core_defaults(const Kind& kind, Json& object, const Json* previous, const Peers& peers) {
     if (kind.kind == "Secret") return default_secret(kind, object);
     if (kind.kind == "ConfigMap") return check_base64(kind, object, "binaryData");
@@ -281,7 +288,8 @@ Answer<void> admit_core_defaults(const Kind& kind, Json& object, const Json* pre
         object["spec"] = {{"finalizers", {"kubernetes"}}};
         object["status"] = {{"phase", "Active"}};
     }
-    if (kind.kind == "Namespace") object["metadata"]["labels"]["kubernetes.io/metadata.name"] = text_at(object, "metadata.name");
+    if (const auto& labels = at_path(object, "metadata.labels"); kind.kind == "Namespace" && (labels.is_null() || labels.is_object()))
+        object["metadata"]["labels"]["kubernetes.io/metadata.name"] = text_at(object, "metadata.name");
     return {};
 }
 

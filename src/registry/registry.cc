@@ -55,6 +55,30 @@ bool owns_anything(const Json& object, std::string_view manager) {
     return managers && std::ranges::any_of(*managers, [&](const Manager& m) { return m.name == manager && m.subresource.empty(); });
 }
 
+/// Fields whose value is of another type than theirs; null is as good as absent.
+std::vector<Fault> wrong_types(const Kind& kind, const Json& object) {
+    auto out = resources::validate(kind, object);
+    std::erase_if(out, [](const Fault& fault) { return fault.reason != "FieldValueTypeInvalid" || fault.message.ends_with(", not null"); });
+    return out;
+}
+
+/// What is of a wrong type in the metadata that the server gives, fills in or replaces: it must not be lost without a word.
+std::vector<Fault> wrong_metadata(const Json& object) {
+    std::vector<Fault> out;
+    const auto& metadata = at_path(object, "metadata");
+    auto look = [&](const char* field, const char* type, bool (*fits)(const Json&)) {
+        const auto& value = at_path(metadata, field);
+        if (!value.is_null() && !fits(value))
+            out.push_back({fmt::format("metadata.{}", field), "FieldValueTypeInvalid", fmt::format("Invalid value: {}: must be of type {}, not {}", resources::brief(value), type, value.type_name())});
+    };
+    if (!metadata.is_null() && !metadata.is_object())
+        out.push_back({"metadata", "FieldValueTypeInvalid", fmt::format("Invalid value: {}: must be of type object, not {}", resources::brief(metadata), metadata.type_name())});
+    for (const char* field : {"name", "generateName", "namespace", "uid", "resourceVersion", "selfLink", "creationTimestamp", "deletionTimestamp"})
+        look(field, "string", [](const Json& value) { return value.is_string(); });
+    for (const char* field : {"generation", "deletionGracePeriodSeconds"}) look(field, "integer", [](const Json& value) { return value.is_number_integer(); });
+    return out;
+}
+
 /// A manifest that could be an object by itself.
 bool is_whole(const Kind& kind, Json object) {
     return resources::apply_defaults(kind, object) && resources::validate(kind, object).empty();
@@ -285,8 +309,12 @@ Answer<Json> Registry::prepared(const Kind& kind, const std::string& name, Json 
     const auto peers = peers_of(kind, {text_at(object, "metadata.namespace"), name}, !is_broker_kind || options.manager == defaults_manager);
     keep_empty_lists(kind, object);
     if (!resources::apply_defaults(kind, object)) return std::unexpected(invalid(kind, name, {{"", "FieldValueTooLong", fmt::format("Too long: with its defaults it would take more than {} bytes", resources::defaults_bytes_max)}}));
+    // What is of a wrong type is a fault, also where a default would take its place.
+    auto wrong = kind.built_in || kind.kind == "BrokerListener" ? wrong_types(kind, object) : std::vector<Fault>();
     if (auto good = admit_defaults(kind, object, previous.get(), peers); !good) return std::unexpected(good.error());
     auto faults = resources::validate(kind, object);
+    for (auto& fault : wrong)
+        if (std::ranges::find(faults, fault.path, &Fault::path) == faults.end()) faults.push_back(std::move(fault));
     admit(kind, object, previous.get(), peers, faults);
     if (auto managers = read_managers(object); !managers) faults.push_back({"metadata.managedFields", "FieldValueInvalid", "Invalid value: " + managers.error().message});
     if (previous != nullptr && at_path(*previous, "metadata.deletionTimestamp").is_string()) {
@@ -320,6 +348,7 @@ Answer<ObjectRef> Registry::create(const Kind& kind, const std::string& name_spa
 
 Answer<ObjectRef> Registry::create_locked(const Kind& kind, const std::string& name_space, Json object, const WriteOptions& options, bool applied) {
     if (!object.is_object()) return std::unexpected(bad_request("the body is not a JSON object"));
+    if (const auto wrong = wrong_metadata(object); !wrong.empty()) return std::unexpected(invalid(kind, text_at(object, "metadata.name"), wrong));
     auto& metadata = object["metadata"];
     if (!metadata.is_object()) metadata = Json::object();
     if (!version_of(object).empty()) return std::unexpected(bad_request("resourceVersion should not be set on objects to be created"));
@@ -468,6 +497,7 @@ Answer<ObjectRef> Registry::update_locked(const Kind& kind, const std::string& n
                                           const WriteOptions& options, bool applied) {
     const auto current = find(kind, name_space, name);
     if (!object.is_object() || !object["metadata"].is_object()) return std::unexpected(bad_request("the body has no metadata"));
+    if (const auto wrong = wrong_metadata(object); !wrong.empty()) return std::unexpected(invalid(kind, name, wrong));
     const auto given = text_at(object, "metadata.name");
     if (given != name) return std::unexpected(bad_request(fmt::format("the name of the object ({}) does not match the name on the URL ({})", resources::shortened(given), resources::shortened(name))));
     if (kind.namespaced && text_at(object, "metadata.namespace", name_space) != name_space)
@@ -545,6 +575,7 @@ Answer<ObjectRef> Registry::apply_locked(const Kind& kind, const std::string& na
     if (text_at(applied, "apiVersion") != kind.api_version() || text_at(applied, "kind") != kind.kind)
         return std::unexpected(bad_request(fmt::format("the applied configuration is a {} of {}; the path is of {} of {}", resources::shortened(text_at(applied, "kind")), resources::shortened(text_at(applied, "apiVersion")), kind.kind, kind.api_version())));
     if (const auto& managers = at_path(applied, "metadata.managedFields"); managers.is_array() && !managers.empty()) return std::unexpected(bad_request("metadata.managedFields must be nil"));
+    if (const auto wrong = wrong_metadata(applied); !wrong.empty()) return std::unexpected(invalid(kind, name, wrong));
     if (!applied["metadata"].is_object()) applied["metadata"] = Json::object();
     auto& metadata = applied["metadata"];
     if (text_at(metadata, "name", name) != name) return std::unexpected(bad_request(fmt::format("the name of the object ({}) does not match the name on the URL ({})", resources::shortened(text_at(metadata, "name")), resources::shortened(name))));
@@ -566,11 +597,7 @@ Answer<ObjectRef> Registry::apply_locked(const Kind& kind, const std::string& na
     if (options.warnings != nullptr && options.validation == FieldValidation::warn)
         for (const auto& f : unknown) options.warnings->push_back(f.message);
     // The values are compared as they are stored: texts of a Secret as bytes.
-    if (kind.built_in && kind.kind == "Secret" && applied.contains("stringData") && applied["stringData"].is_object()) {
-        for (const auto& [key, value] : applied["stringData"].items())
-            if (value.is_string()) applied["data"][key] = base64_encode(value.get_ref<const std::string&>());
-        applied.erase("stringData");
-    }
+    if (kind.built_in && kind.kind == "Secret") fold_texts(applied);
     if (current == nullptr && status) return std::unexpected(not_found(kind, name));
     // A whole manifest replaces the embedded default, so that the same files give the same whether or not they were there at the first
     // start; a part of one is laid over it.

@@ -1,6 +1,9 @@
 // Rules of the kinds of Kubernetes itself, paging, definitions, deletion, rights and tokens.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
+
 #include "api/handler.h"
 #include "base/clock.h"
 #include "base/text.h"
@@ -57,6 +60,86 @@ TEST_F(Core, secrets) {
     EXPECT_FALSE(r->patch(core("Secret"), space, "s", registry::PatchType::merge, {{"type", "other"}}, false)) << "the type stays";
     merge("Secret", "s", {{"immutable", true}});
     EXPECT_FALSE(r->patch(core("Secret"), space, "s", registry::PatchType::merge, {{"data", {{"a", "Yw=="}}}}, false));
+}
+
+// A password that is written without quotes is a number in YAML.
+TEST_F(Core, what_is_no_text_in_a_secret_is_refused_and_not_lost) {
+    const Json wrong[] = {5, 1.5, true, Json::array({"a"}), Json::object({{"a", "b"}})};
+    auto apply = [&](Json object) {
+        object["apiVersion"] = "v1";
+        object["kind"] = "Secret";
+        const auto done = r->patch(core("Secret"), space, text_at(object, "metadata.name"), registry::PatchType::apply, object, false, {.manager = "me"});
+        return done ? "was taken" : std::to_string(done.error().code) + " " + done.error().message;
+    };
+    make("Secret", named("there"));
+    for (const auto& value : wrong) {
+        const auto item = named("x", {{"stringData", {{"password", value}, {"user", "u"}}}});
+        EXPECT_NE(refused("Secret", item).find("stringData[password]: Invalid value"), std::string::npos) << value << refused("Secret", item);
+        EXPECT_NE(apply(item).find("password"), std::string::npos) << value << apply(item);
+        EXPECT_TRUE(apply(item).starts_with("422 ")) << apply(item);
+        const auto patched = r->patch(core("Secret"), space, "there", registry::PatchType::merge, {{"stringData", {{"password", value}}}}, false);
+        EXPECT_FALSE(patched) << value;
+        for (const char* field : {"stringData", "data"}) {
+            if (value.is_object()) continue;   // of texts it would be right
+            auto object = named("x", {{"stringData", {{"user", "u"}}}});
+            object[field] = value;
+            EXPECT_NE(refused("Secret", object).find(std::string(field) + ": Invalid value"), std::string::npos) << field << value << refused("Secret", object);
+            EXPECT_TRUE(apply(object).starts_with("422 ")) << apply(object);
+            EXPECT_NE(apply(object).find(field), std::string::npos) << apply(object);
+        }
+    }
+    for (const char* text : {"xx", ""}) {
+        const auto object = named("x", {{"data", text}, {"stringData", {{"user", "u"}}}});
+        EXPECT_NE(refused("Secret", object).find("data: Invalid value"), std::string::npos);
+        EXPECT_TRUE(apply(object).starts_with("422 ")) << apply(object);
+    }
+    EXPECT_FALSE(r->get(core("Secret"), space, "x"));
+    EXPECT_FALSE((*r->get(core("Secret"), space, "there"))->contains("data"));
+    EXPECT_EQ(apply(named("x", {{"data", nullptr}, {"stringData", {{"user", "u"}}}})), "was taken");
+    EXPECT_EQ((**r->get(core("Secret"), space, "x"))["data"]["user"], "dQ==");
+}
+
+/// Each field below `fields`: visit(pointer, path as messages name it, field). The first item stands for each of a list.
+void each_field(const std::vector<resources::Field>& fields, const std::string& pointer, const std::string& path,
+                const std::function<void(const std::string&, const std::string&, const resources::Field&)>& visit) {
+    for (const auto& field : fields) {
+        const auto below = pointer + "/" + field.name, name = path.empty() ? field.name : path + "." + field.name;
+        visit(below, name, field);
+        const bool is_list = field.type == resources::Type::array;
+        if (is_list && !field.items.empty()) {
+            visit(below + "/0", name + "[0]", field.items[0]);
+            each_field(field.items[0].fields, below + "/0", name + "[0]", visit);
+        }
+        each_field(field.fields, below, name, visit);
+    }
+}
+
+TEST_F(Core, no_default_takes_the_place_of_a_wrong_type) {
+    const Json values[] = {0, 7, true, "", "x", 1.5, 1e308, 99'999'999'999, 18'446'744'073'709'551'615u, Json::object(), Json::array()};
+    int looked_at = 0;
+    auto look = [&](const resources::Kind& kind, const std::string& pointer, const std::string& path) {
+        for (const auto& value : values) {
+            Json object = {{"apiVersion", kind.api_version()}, {"kind", kind.kind}, {"metadata", {{"name", "x"}}}};
+            object[Json::json_pointer(pointer)] = value;
+            const auto faults = resources::validate(kind, object);
+            const auto about = std::ranges::find_if(faults, [&](const auto& fault) { return fault.path == path && (fault.reason == "FieldValueTypeInvalid" || path.ends_with("nodePort")); });
+            if (about == faults.end()) continue;
+            ++looked_at;
+            const auto made = r->create(kind, kind.namespaced ? space : "", object);
+            ASSERT_FALSE(made) << kind.kind << " " << path << ": " << value << " gave " << (*made)->dump();
+            EXPECT_NE(made.error().message.find(path.substr(path.rfind('.') + 1)), std::string::npos) << kind.kind << " " << path << ": " << value << ": " << made.error().message;
+            EXPECT_LT(made.error().code, 500) << made.error().message;
+        }
+    };
+    for (const auto& kind : resources::all_kinds()) {
+        if (kind.dynamic) continue;
+        each_field(kind.fields, "", "", [&](const std::string& pointer, const std::string& path, const resources::Field&) {
+            if (path != "status" && !path.starts_with("status.") && !path.starts_with("status[")) look(kind, pointer, path);
+        });
+        for (const char* field : {"generateName", "namespace", "uid", "resourceVersion", "labels", "annotations", "creationTimestamp", "generation", "deletionGracePeriodSeconds"})
+            look(kind, std::string("/metadata/") + field, std::string("metadata.") + field);
+    }
+    EXPECT_GT(looked_at, 1000);
 }
 
 TEST_F(Core, config_maps) {
