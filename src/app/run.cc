@@ -581,7 +581,7 @@ int run(const RunOptions& options) {
                                  .certificate = identity.server,
                                  .client_ca = identity.trusted});
     const auto port = server.start();
-    if (!port) return give_up(port.error().message + "; is another penstock running, or choose another with --api-port");
+    if (!port) return give_up(port.error().message + "; it is the port of --api-port");
     KubeconfigFile kubeconfig(data);
     if (auto r = kubeconfig.set(kubeconfig_text(identity, options.api_address, *port)); !r)   // nothing in here needs the file
         log::error("app", "the kubeconfig for kubectl and penstock get is not as it should be; it is tried again file={} why=\"{}\"", kubeconfig.path(), r.error().message);

@@ -80,37 +80,41 @@ std::vector<std::string> listening_inodes(std::uint16_t port) {
     return out;
 }
 
-/// The program that listens on `port`, for people: `mosquitto (process 812)`; empty when this process may not see it.
+/// Whether the process whose folder of /proc is given has one of these sockets open.
+bool has_socket(const std::filesystem::path& process, const std::vector<std::string>& inodes) {
+    namespace fs = std::filesystem;
+    std::error_code closed;    // a process of somebody else, or one that ended meanwhile
+    for (fs::directory_iterator file(process / "fd", closed), end; !closed && file != end; file.increment(closed)) {
+        std::error_code gone;
+        const auto target = fs::read_symlink(file->path(), gone).string();
+        if (std::ranges::any_of(inodes, [&](const auto& i) { return target == "socket:[" + i + "]"; })) return true;
+    }
+    return false;
+}
+
+/// Who has `port`, and what to do about it, for people.
 std::string holder_of(std::uint16_t port) {
     const auto inodes = listening_inodes(port);
-    if (inodes.empty()) return "";
     namespace fs = std::filesystem;
-    std::error_code error, closed;    // closed: a process of somebody else, or one that ended meanwhile
-    for (fs::directory_iterator process("/proc", error), end; !error && process != end; process.increment(error)) {
+    // Nobody shall end the very program that says this.
+    if (has_socket("/proc/self", inodes)) return "this Penstock itself has it (API, metrics or another listener); choose another port";
+    std::error_code error;
+    for (fs::directory_iterator process("/proc", error), end; !error && !inodes.empty() && process != end; process.increment(error)) {
         const auto id = process->path().filename().string();
-        if (id.find_first_not_of("0123456789") != std::string::npos) continue;
-        for (fs::directory_iterator file(process->path() / "fd", closed); !closed && file != end; file.increment(closed)) {
-            std::error_code gone;
-            const auto target = fs::read_symlink(file->path(), gone).string();
-            if (std::ranges::none_of(inodes, [&](const auto& i) { return target == "socket:[" + i + "]"; })) continue;
-            std::string name;
-            std::ifstream comm(process->path() / "comm");
-            std::getline(comm, name);
-            return fmt::format("{} (process {})", printable(name), id);
-        }
+        if (id.find_first_not_of("0123456789") != std::string::npos || !has_socket(process->path(), inodes)) continue;
+        std::string name;
+        std::ifstream comm(process->path() / "comm");
+        std::getline(comm, name);
+        return fmt::format("{0} (process {1}) holds it; end that program (kill {1}) or choose another port", printable(name), id);
     }
-    return "";
+    return "a program that cannot be seen from here holds it (of another user, or one that does not listen); choose another port";
 }
 
 }  // namespace
 
 std::string why_not_bound(int error, std::uint16_t port) {
     constexpr int first_free_port = 1024;
-    if (error == EADDRINUSE && port != 0) {
-        const auto holder = holder_of(port);
-        return fmt::format("{}: {} holds it; end that program (a service: systemctl stop NAME) or choose another port",
-                           error_text(error), holder.empty() ? "a program of another user" : holder);
-    }
+    if (error == EADDRINUSE && port != 0) return fmt::format("{}: {}", error_text(error), holder_of(port));
     if (error != EACCES || port == 0 || port >= first_free_port) return error_text(error);
     char program[4096];
     const auto size = readlink("/proc/self/exe", program, sizeof program);

@@ -141,7 +141,7 @@ class Run(unittest.TestCase):
                 p.wait_running("open")
                 status = wait_until(lambda: p.status("brokerlistener", "held"), "a status")
                 self.assertEqual(status["runtimeStatus"]["status"], "Recovering")
-                self.assertIn(f"port {taken} cannot be opened: Address already in use: python3 (process {os.getpid()}) holds it; end that program", status["runtimeStatus"]["description"])
+                self.assertIn(f"port {taken} cannot be opened: Address already in use: python3 (process {os.getpid()}) holds it; end that program (kill {os.getpid()}) or choose another port", status["runtimeStatus"]["description"])
                 self.assertEqual(p.status("broker", "default")["healthState"]["status"], "Degraded")
                 holder.close()
                 p.wait_running("held")
