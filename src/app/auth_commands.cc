@@ -274,7 +274,7 @@ int passwd(const ResourceOptions& options, const PasswordOptions& o) {
     if (!o.remove) {
         Result<std::string> password;
         if (o.file.empty()) password = ask_password();
-        else if (password = read_file(o.file); password)
+        else if (password = read_file(o.file, Streams::taken); password)
             while (password->ends_with('\n') || password->ends_with('\r')) password->pop_back();
         if (!password) return problem(password.error().message);
         if (password->empty()) return problem("the password is empty");

@@ -7,14 +7,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <iterator>
-#include <sstream>
 #include <tuple>
 
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "crypto/signature.h"
@@ -33,13 +32,7 @@ constexpr std::int64_t token_key_known_ms = 15 * 60'000;
 
 }  // namespace
 
-Result<std::string> read_file(const fs::path& path) {
-    std::ifstream in(path, std::ios::binary);
-    if (!in) return fail(fmt::format("{}: cannot be read", path.string()));
-    std::ostringstream out;
-    out << in.rdbuf();
-    return out.str();
-}
+Result<std::string> read_file(const fs::path& path, Streams streams) { return read_whole_file(path, streams); }
 
 namespace {
 

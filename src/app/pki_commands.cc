@@ -65,7 +65,7 @@ Result<std::int64_t> life_of(const std::string& text, std::int64_t fallback) {
 bool is_address(const std::string& host) { return host.find(':') != std::string::npos || std::ranges::all_of(host, [](char c) { return c == '.' || (c >= '0' && c <= '9'); }); }
 
 Result<std::vector<Certificate>> read_file_certificates(const std::string& path) {
-    const auto text = read_file(path);
+    const auto text = read_file(path, Streams::taken);
     if (!text) return std::unexpected(text.error());
     auto out = crypto::read_certificates(*text);
     if (!out) return fail(fmt::format("{}: {}", path, out.error().message));
@@ -138,7 +138,7 @@ int pki_create(const std::string& what, const PkiOptions& o) {
     if (what != "root") {
         const auto authority = read_file_certificates(o.ca);
         if (!authority) return problem(authority.error().message);
-        const auto key = read_file(o.ca_key);
+        const auto key = read_file(o.ca_key, Streams::taken);
         if (!key) return problem(key.error().message);
         ca = {.certificate = authority->front().pem(), .key = *key};
         for (const auto& link : *authority)

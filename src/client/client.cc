@@ -12,14 +12,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <optional>
-#include <sstream>
 #include <tuple>
 
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "tls/verification.h"
@@ -42,13 +41,7 @@ using resources::text_at;
 
 namespace {
 
-Result<std::string> read_file(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    if (!in) return fail(fmt::format("{}: cannot be read", path));
-    std::ostringstream out;
-    out << in.rdbuf();
-    return out.str();
-}
+Result<std::string> read_file(const std::string& path) { return read_whole_file(path); }
 
 /// `NAME-data` in base64, or the file that `NAME` points to.
 Result<std::string> inline_or_file(const Json& object, const std::string& name, const std::string& config) {
