@@ -148,7 +148,7 @@ int give_up(const std::string& why) {
 }
 
 /// The metrics are answered without the broker's part when its workers take longer than this.
-constexpr int figures_patience_ms = 1000;
+constexpr int figures_patience_ms = 5000;
 
 /// The broker's part of the metrics. It waits for each worker's turn.
 control::AskedAside figures_of(control::BrokerController& controller) {

@@ -247,7 +247,8 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         auto ways = look_at(who.ways, wall_ms());
         port.nobody = ways.nobody;
         port.warnings.insert(port.warnings.end(), ways.warnings.begin(), ways.warnings.end());
-        port.rules_fault = ways.nobody;
+        // The BrokerAuthentication is no better than what it is made of.
+        port.rules_fault = !who.fault.empty() ? who.fault : !who.deleted.empty() ? who.deleted : ways.nobody;
         port.rules_warnings = port.warnings;
         port.security["authentication"] = authentication;
         if (!who.methods.empty()) port.security["methods"] = who.methods;
@@ -264,7 +265,7 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         if (what.fault.empty() && what.rules == 0) port.warnings.push_back(fmt::format("BrokerAuthorization {} has no rules: it denies everything", authorization));
         if (authentication.empty()) port.warnings.emplace_back("authorizationRef has no effect without authenticationRef");
     }
-    if (const auto& deleted = who.deleted.empty() ? policy_deleted : who.deleted; !deleted.empty() && port.config.authenticator == nullptr) {
+    if (const auto deleted = who.deleted + (who.deleted.empty() || policy_deleted.empty() ? "" : "; ") + policy_deleted; !deleted.empty() && port.config.authenticator == nullptr) {
         port.warnings.push_back(deleted + "; without authenticationRef it has no effect");
     } else if (!deleted.empty() && port.blocked.empty()) {
         port.nobody = fmt::format("newcomers are refused (0x88) and those who are connected stay under the last rules, until penstock restarts: {}", deleted);

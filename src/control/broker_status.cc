@@ -228,7 +228,7 @@ void BrokerController::report_rules(const Plan& plan) {
             for (const auto& port : plan.ports)
                 if (!port.is_leaving && port.name_space == space && text_at(port.spec, field) == name) users += fmt::format("{}{} port {}", users.empty() ? "" : ", ", port.listener, port.port);
             const auto health = health_of(all, subject_of(word, space + "/" + name));
-            auto description = users.empty() ? std::string("No port names it.") : "In force on " + users;
+            auto description = users.empty() ? std::string("No port names it.") : (health.message.empty() ? "In force on " : "Named by ") + users;
             if (!health.message.empty()) description += "; " + health.message;
             write_basic(kind_of(word), *object, "Running", description, health);
         }

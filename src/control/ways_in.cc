@@ -26,6 +26,8 @@ std::string put_bundle(const std::string& source) {
 
 /// Why nobody gets in this way; empty: somebody may.
 std::string shut(const WayIn& way, std::int64_t now_ms) {
+    // What it is made of is not there, which is told by itself.
+    if (way.source.empty()) return {};
     if (way.method == "X509") {
         if (way.trusted.empty() || !std::ranges::all_of(way.trusted, [&](const auto& certificate) { return certificate.not_after_ms() <= now_ms; })) return {};
         const auto& last = *std::ranges::max_element(way.trusted, {}, [](const auto& certificate) { return certificate.not_after_ms(); });

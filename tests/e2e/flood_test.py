@@ -105,10 +105,11 @@ class Flood(unittest.TestCase):
         self.assertLess(self.memory() - before, 60 << 20)
 
     def test_a_frame_larger_than_connect_may_be(self):
-        peer = self.peer(self.web, UPGRADE + b"\x82\xff" + (10_000_000).to_bytes(8, "big") + b"\0\0\0\0")
+        peer = self.peer(self.web, UPGRADE + b"\x82\xff" + (100_000_000).to_bytes(8, "big") + b"\0\0\0\0")
         before = self.memory()
-        sent = flood(peer, b"x" * 65536, 9_000_000)
-        self.assertLess(sent, 9_000_000, "refused: nobody sends 10 MB before CONNECT")
+        sent = flood(peer, b"x" * 65536, 100_000_000)
+        # After the end 16 MiB are read and thrown away, so that the refusal arrives; the rest is what both kernels hold.
+        self.assertLess(sent, 60_000_000, "refused: nobody sends 100 MB before CONNECT")
         self.assertLess(self.memory() - before, 8 << 20)
 
     def test_connects_that_never_end(self):
