@@ -1,4 +1,5 @@
 """Starts `penstock run` on free ports in a folder of its own; standard library only."""
+import atexit
 import json
 import os
 import pathlib
@@ -42,6 +43,7 @@ class Penstock:
     def __init__(self, binary, files=(), extra=()):
         self.binary = str(pathlib.Path(binary).resolve())
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="penstock-e2e-"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)   # not every test does it, nor at every end
         self.data = self.folder / "data"
         self.api_port = free_port()
         self.files = list(files)
