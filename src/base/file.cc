@@ -12,7 +12,9 @@ namespace penstock {
 
 Result<std::string> read_whole_file(const std::filesystem::path& path, Streams streams) {
     // Opening a pipe waits for a writer, unless it is told not to.
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | (streams == Streams::refused ? O_NONBLOCK : 0));
+    int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | (streams == Streams::refused ? O_NONBLOCK : 0));
+    // A file on which another process has a lease is no pipe: its owner is waited for (fcntl(2), F_SETLEASE).
+    if (file < 0 && errno == EWOULDBLOCK) file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (file < 0) return fail(fmt::format("{}: cannot be read", path.string()));
     struct stat about {};
     const bool is_known = ::fstat(file, &about) == 0;
