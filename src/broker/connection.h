@@ -69,6 +69,7 @@ struct Connection : session::Link {
     bool is_held = false;                         ///< not read until a verdict is there
     bool is_stuffed : 1 = false;                  ///< not read until it has read what is there for it
     bool is_stranger : 1 = false;                 ///< `in_counted` is counted with those whose CONNECT has not come
+    bool was_accepted : 1 = false;                ///< its CONNECT was
     bool is_bridge : 1 = false;                   ///< see mqtt::ConnectView::is_bridge
     bool is_debug : 1 = false;                    ///< per-client debug log
     bool is_shut : 1 = false;                     ///< closing, and all has left: its peer was told the end

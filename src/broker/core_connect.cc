@@ -482,6 +482,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
 
     connection.session = session;
     connection.state = ConnectionState::connected;
+    connection.was_accepted = true;
     if (connection.security != nullptr) watch_expiry(connection);
     connection.is_debug = log::is_debug_client(client_id);
     watch_keep_alive(connection);

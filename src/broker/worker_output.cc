@@ -12,7 +12,8 @@ namespace {
 constexpr std::int64_t linger_ms = 5000;
 constexpr std::int64_t peers_end_ms = 200;                 // of shut_ms, whatever they are doing
 constexpr std::size_t lingering_max = 1000;
-constexpr std::size_t unread_max = 16u << 20;              // of one: what the kernels of both sides hold for it
+constexpr std::size_t unread_max = 16u << 20;              // of a client: what the kernels of both sides hold for it
+constexpr std::size_t unread_max_of_strangers = 8u << 20;  // of one that was never accepted: what a kernel receives unasked (tcp(7): tcp_rmem, 6 MiB)
 constexpr std::size_t buffers_kept = 256;
 constexpr std::int64_t spare_bytes_min = 256 << 10, spare_bytes_max = 4 << 20;   // of the buffers kept, by the size of the pool
 constexpr int pump_rounds = 16;
@@ -297,7 +298,7 @@ void Worker::drain(Connection& connection) {
 
 void Worker::linger(Connection& connection) {
     if (lingers_.contains(&connection)) return;
-    lingers_[&connection] = lingering_.insert(lingering_.end(), {.connection = &connection, .deadline = now_ + linger_ms, .unread_left = unread_max});
+    lingers_[&connection] = lingering_.insert(lingering_.end(), {.connection = &connection, .deadline = now_ + linger_ms, .unread_left = connection.was_accepted ? unread_max : unread_max_of_strangers});
     if (lingering_.size() > lingering_max) lose(*lingering_.front().connection);
 }
 
