@@ -207,8 +207,9 @@ Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std:
 }
 
 void Core::send_ack(Connection& connection, PacketType type, std::uint16_t packet_id, ReasonCode reason, std::string_view text) {
-    // A refusal promises nothing: while the disk takes no writes, it must not wait for what this turn gave it to do.
-    if (type == PacketType::pubcomp || static_cast<std::uint8_t>(reason) < 0x80) gate(connection);
+    // A refusal promises nothing, nor does the end of what is kept nowhere: while the disk takes no writes, they must not wait for what
+    // this turn gave it to do.
+    if (type == PacketType::pubcomp ? connection.session->is_kept : static_cast<std::uint8_t>(reason) < 0x80) gate(connection);
     auto& out = output(connection);
     if (connection.version != Version::v5 || reason == ReasonCode::success) {
         char* at = out.grow(4);
@@ -403,7 +404,7 @@ Core::Next Core::on_ack(Connection& connection, const mqtt::Frame& frame) {
     auto& session = *connection.session;
     auto& counts = categories_[connection.category].delivery;
     output(connection);
-    gate(connection);
+    if (session.is_kept) gate(connection);
     bool in_order = true;
     switch (frame.type) {
         case PacketType::puback: in_order = session.on_puback(decoded->packet_id); break;
@@ -511,7 +512,7 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
             if (mqtt::is_error(reasons[i])) reasons[i] = static_cast<ReasonCode>(subscribe.entries[i].qos);
     scratch_.clear();
     mqtt::encode_suback(scratch_, PacketType::suback, connection.version, subscribe.packet_id, reasons);
-    gate(connection);
+    if (session.is_kept) gate(connection);
     output(connection).append(scratch_);
     for (const auto& r : retrieve) {
         // One packet can ask for all there is many times over: the next one's turn comes when this one's are read.
@@ -607,7 +608,7 @@ Core::Next Core::on_unsubscribe(Connection& connection, const mqtt::Frame& frame
     if (!shares.empty()) hand_on(session, std::move(shares), false);
     scratch_.clear();
     mqtt::encode_suback(scratch_, PacketType::unsuback, connection.version, decoded->packet_id, reasons);
-    gate(connection);
+    if (session.is_kept) gate(connection);
     output(connection).append(scratch_);
     return Next::go_on;
 }

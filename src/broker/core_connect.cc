@@ -437,7 +437,9 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
         disconnect(old, ReasonCode::session_taken_over, "MQTT-3.1.4-3", "another connection took the session over", now_);
         session = find_session(client_id);
     }
+    bool is_promise = false;   // what CONNACK says must be so after a crash too
     if (session != nullptr && connect.clean_start) {
+        is_promise = session->is_kept;
         if (session->will != nullptr) publish_will(*session);   // the session ends now [MQTT-3.1.2-4]
         erase_session(*session);
         session = nullptr;
@@ -494,7 +496,8 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     output(connection).append(scratch_);
     log::debug("broker", "client connected client=\"{}\" peer={} listener={} version={} bridge={} session_present={}", client_id,
                driver_.peer(connection), connection.listener->resource, static_cast<unsigned>(connect.version), connect.is_bridge, session_present);
-    gate(connection);
+    // While the disk takes no writes, who keeps nothing there is let in all the same.
+    if (is_promise || was_kept || session->is_kept) gate(connection);
     if (session->is_kept) keep(*session);
     else if (was_kept) {
         const bool spare = handing_on_.contains(session->client_id());

@@ -390,5 +390,40 @@ TEST(CrashPoints, what_a_member_held_goes_on_exactly_once) {
         }
 }
 
+/// While the disk takes no writes, a turn in which anything is to be written ends late: what is written to a client in it waits if it says
+/// what must be so after a crash, and only then.
+TEST(Gates, what_promises_nothing_that_is_kept_does_not_wait_for_the_disk) {
+    const Folder folder;
+    Life life(folder, 1);
+    auto& net = life.net();
+    const auto waits = [&](MemoryNet::End& end, const std::string& bytes) {
+        end.connection->is_gated = false;
+        net.send(end, bytes);
+        return std::exchange(end.connection->is_gated, false);
+    };
+    const auto connect = [](const std::string& id, std::uint32_t expiry, bool clean) { return connect_packet(id, Version::v5, {{.id = mqtt::PropertyId::session_expiry_interval, .number = expiry}}, clean); };
+    const auto unsubscribe = [] {
+        std::string out;
+        mqtt::encode_unsubscribe(out, Version::v5, 2, {"t"});
+        return out;
+    }();
+    for (const bool is_kept : {false, true}) {
+        auto* end = net.open();
+        const std::uint32_t expiry = is_kept ? 1000 : 0;
+        EXPECT_EQ(waits(*end, connect("one", expiry, true)), is_kept);
+        EXPECT_EQ(waits(*end, subscribe_packet("t", Qos::at_least_once)), is_kept);
+        EXPECT_EQ(waits(*end, unsubscribe), is_kept);
+        EXPECT_TRUE(waits(*end, publish_packet("t", "x", 1, 1))) << "a message may be kept for others";
+        EXPECT_TRUE(waits(*end, publish_packet("t", "x", 2, 2)));
+        EXPECT_EQ(waits(*end, ack(mqtt::PacketType::pubrel, 2)), is_kept);
+        EXPECT_EQ(waits(*end, ack(mqtt::PacketType::puback, 1)), is_kept);
+        net.drop(*end);
+    }
+    // Its end must not come to nothing: a session that was kept, and is not any more.
+    EXPECT_TRUE(waits(*net.open(), connect("one", 0, true)));
+    net.drop(*life.client("two", true));
+    EXPECT_TRUE(waits(*net.open(), connect("two", 0, false)));
+}
+
 }  // namespace
 }  // namespace penstock::test
