@@ -16,9 +16,11 @@
 #include <boost/beast/ssl.hpp>
 
 #include <chrono>
+#include <mutex>
 #include <optional>
 #include <thread>
 #include <unordered_map>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -53,17 +55,11 @@ struct Question {
 
 }  // namespace
 
-struct HttpPool::Impl {
-    asio::io_context context{1};
-    asio::executor_work_guard<asio::io_context::executor_type> work = asio::make_work_guard(context);
-    std::thread thread;
-};
-
 namespace {
 
 class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
   public:
-    Site(std::shared_ptr<void> owner, asio::io_context& context, HttpSiteOptions options) : owner_(std::move(owner)), context_(context), options_(std::move(options)) {}
+    Site(asio::io_context& context, HttpSiteOptions options) : context_(context), options_(std::move(options)) {}
 
     Result<void> prepare() {
         std::string_view url = options_.url;
@@ -118,7 +114,19 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
         question.request.prepare_payload();
         question.done = std::move(done);
         question.wanted = std::move(wanted);
+        const std::lock_guard lock(guard_);
+        if (is_stopped_) return;
         asio::post(context_, [self = shared_from_this(), q = std::make_shared<Question>(std::move(question)), from = std::move(from)]() mutable { self->enqueue(std::move(q), from); });
+    }
+
+    /// Once the pool's thread has ended, and before its context goes: nothing of the context's is used from here on.
+    void stop() {
+        {
+            const std::lock_guard lock(guard_);
+            is_stopped_ = true;
+        }
+        idle_.clear();
+        waiting_.clear();
     }
 
   private:
@@ -253,8 +261,9 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
         if (not_an_address) SSL_ctrl(stream.native_handle(), SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, host_.data());
     }
 
-    std::shared_ptr<void> owner_;        ///< keeps the context alive as long as somebody may ask
-    asio::io_context& context_;
+    asio::io_context& context_;          ///< of the pool, until stop()
+    std::mutex guard_;
+    bool is_stopped_ = false;
     HttpSiteOptions options_;
     bool secure_ = false;
     std::string host_, port_, path_;
@@ -269,6 +278,14 @@ class Site final : public HttpSite, public std::enable_shared_from_this<Site> {
 
 }  // namespace
 
+struct HttpPool::Impl {
+    asio::io_context context{1};
+    asio::executor_work_guard<asio::io_context::executor_type> work = asio::make_work_guard(context);
+    std::thread thread;
+    std::mutex guard;
+    std::vector<std::weak_ptr<Site>> sites;
+};
+
 HttpPool::HttpPool() : impl_(std::make_shared<Impl>()) {
     impl_->thread = std::thread([impl = impl_.get()] { impl->context.run(); });
 }
@@ -276,14 +293,21 @@ HttpPool::HttpPool() : impl_(std::make_shared<Impl>()) {
 HttpPool::~HttpPool() { stop(); }
 
 Result<std::shared_ptr<HttpSite>> HttpPool::site(HttpSiteOptions options) {
-    auto out = std::make_shared<Site>(impl_, impl_->context, std::move(options));
+    auto out = std::make_shared<Site>(impl_->context, std::move(options));
     if (auto good = out->prepare(); !good) return std::unexpected(good.error());
+    const std::lock_guard lock(impl_->guard);
+    std::erase_if(impl_->sites, [](const auto& site) { return site.expired(); });
+    impl_->sites.push_back(out);
     return std::static_pointer_cast<HttpSite>(out);
 }
 
 void HttpPool::stop() {
     impl_->context.stop();
     if (impl_->thread.joinable()) impl_->thread.join();
+    // What is under way goes with the context.
+    const std::lock_guard lock(impl_->guard);
+    for (const auto& one : impl_->sites)
+        if (const auto site = one.lock()) site->stop();
 }
 
 }  // namespace penstock::client

@@ -49,7 +49,7 @@ class HttpPool {
     HttpPool& operator=(const HttpPool&) = delete;
     /// The error names what is wrong with the URL, the certificates or the key.
     Result<std::shared_ptr<HttpSite>> site(HttpSiteOptions options);
-    /// Ends the thread; requests under way are dropped without an answer.
+    /// Ends the thread; requests under way are dropped without an answer, and what is asked from here on has none either.
     void stop();
 
   private:

@@ -102,6 +102,22 @@ class SlowServer {
     int listening_ = -1, peer_ = -1, port_ = 0;
 };
 
+TEST(HttpPool, what_is_under_way_when_it_ends_goes_with_it) {
+    SlowServer server;
+    auto held = std::make_shared<int>();
+    const std::weak_ptr<int> still = held;
+    std::shared_ptr<HttpSite> site;
+    {
+        HttpPool pool;
+        site = pool.site({.url = server.url(), .plain_allowed = true, .timeout_ms = 60'000, .under_way_max = 1}).value();
+        for (const auto* body : {"under way", "waits"}) site->send("POST", "/", {}, body, [held](const HttpAnswer&) { ADD_FAILURE() << "dropped without an answer"; });
+        EXPECT_EQ(server.next(), "under way");
+        held.reset();
+    }
+    EXPECT_TRUE(still.expired());
+    site->send("POST", "/", {}, "late", [](const HttpAnswer&) { ADD_FAILURE() << "nobody asks for it any more"; });
+}
+
 TEST(HttpPool, those_it_asks_for_take_turns_and_who_has_most_waiting_gives_way) {
     SlowServer server;
     HttpPool pool;
