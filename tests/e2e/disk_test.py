@@ -41,8 +41,17 @@ class Case(unittest.TestCase):
         p = Penstock(BINARY)
         p.files = [p.write("m.yaml", manifests(level))]
         p.data.mkdir()
-        self.addCleanup(lambda: (p.stop() if p.process and p.process.poll() is None else None, subprocess.run(["umount", "-l", str(p.data)], capture_output=True), shutil.rmtree(p.folder, ignore_errors=True)))
+        self.addCleanup(self.clear, p)
         return p
+
+    def clear(self, p):
+        result = self._outcome.result
+        if any(test is self for test, _ in result.failures + result.errors):
+            print(f"--- log of penstock in {self.id()} ---\n{p.logs()[-8000:]}")
+        if p.process and p.process.poll() is None:
+            p.stop()
+        subprocess.run(["umount", "-l", str(p.data)], capture_output=True)
+        shutil.rmtree(p.folder, ignore_errors=True)
 
     def mount(self, p, size="160m"):
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(p.data)], check=True)
