@@ -270,6 +270,7 @@ IdentityJudgement judge_identity(const std::string& chain_pem, const std::string
     out.findings = examine_chain(out.chain, purpose, now_ms);
     if (!read_private_key(key_pem)) return unusable("the private key cannot be read (is it encrypted, or not a key in PEM?)");
     if (out.chain.front().matches_key(key_pem)) return out;
+    out.is_key_of_another = true;
     for (std::size_t i = 1; i < out.chain.size(); ++i)
         if (out.chain[i].matches_key(key_pem))
             return unusable(fmt::format("the private key is that of {}, not that of the first certificate (\"{}\"); the leaf comes first", name_of(out.chain, i), out.chain.front().subject()));

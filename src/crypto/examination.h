@@ -30,6 +30,7 @@ std::vector<Finding> examine_chain(const std::vector<Certificate>& chain, Purpos
 struct IdentityJudgement {
     std::vector<Certificate> chain;      ///< as far as it could be read
     std::vector<Finding> findings;       ///< the heaviest first
+    bool is_key_of_another = false;      ///< the key can be read, and is not that of the first certificate
     /// The messages of one weight, joined by "; "; empty when there is none.
     [[nodiscard]] std::string because_of(Weight weight) const;
     /// False: whoever presents this completes no handshake.

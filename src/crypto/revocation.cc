@@ -234,7 +234,7 @@ std::vector<std::string> RevocationLists::warnings() const {
             else if (name_is_trusted) out.push_back(fmt::format("the revocation list of \"{}\" is of another key than those of the trusted certificates of that name and refuses nobody; put in the certificate whose key signed it", list.issuer()));
         }
         if (!signers_[i].empty() && std::ranges::none_of(signers_[i], may_sign_lists)) out.push_back(fmt::format("\"{}\" may not sign revocation lists (key usage cRLSign is missing), and has: its clients are refused", list.issuer()));
-        if (list.next_update_ms() != 0 && list.next_update_ms() <= wall_ms()) out.push_back(fmt::format("the revocation list of \"{}\" is past its next update ({}); it goes on refusing those it names", list.issuer(), rfc3339(list.next_update_ms())));
+        if (list.next_update_ms() != 0 && list.next_update_ms() <= wall_ms()) out.push_back(fmt::format("the revocation list of \"{}\" is past its next update ({}): it goes on refusing those it names, and whom its CA has revoked since gets in; put the list that the CA issues now in its place (of a CA of openssl: openssl ca -gencrl -out LIST.pem)", list.issuer(), rfc3339(list.next_update_ms())));
         if (!list.is_delta()) continue;
         const bool has_base = std::ranges::any_of(lists_, [&](const auto& other) { return !other.is_delta() && other.has_scope_of(list) && X509_NAME_cmp(X509_CRL_get_issuer(other.native()), X509_CRL_get_issuer(list.native())) == 0 && list.continues(other); });
         if (!has_base) out.push_back(fmt::format("the delta revocation list of \"{}\" stands without the complete list it continues: those it names are refused, and those the complete one names are not known; put both in", list.issuer()));
