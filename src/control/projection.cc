@@ -211,16 +211,18 @@ class Projection : public Reconciler {
         struct statvfs disk{};
         const auto bytes = statvfs(options_.data_folder.c_str(), &disk) == 0 ? disk.f_blocks * disk.f_frsize : 0;
         const Json resources = {{"ephemeral-storage", fmt::format("{}Ki", bytes / 1024)}, {"cpu", std::to_string(sysconf(_SC_NPROCESSORS_ONLN))}, {"memory", memory}, {"pods", "110"}};
-        auto ready = condition(before, "Ready", true, "PenstockReady", "penstock is running");
+        const auto ready = condition(before, "Ready", true, "PenstockReady", "penstock is running");
         // The heartbeat moves every five minutes: each step is a write.
         std::string beat;
         if (const auto& list = at_path(before, "status.conditions"); list.is_array() && !list.empty()) beat = text_at(list[0], "lastHeartbeatTime");
-        ready["lastHeartbeatTime"] = parse_rfc3339(beat) < wall_ms() - heartbeat_ms ? rfc3339(wall_ms()) : beat;
+        if (parse_rfc3339(beat) < wall_ms() - heartbeat_ms) beat = rfc3339(wall_ms());
         Json conditions = Json::array({ready});
         if (options_.manifests) {
             const auto why = options_.manifests();
             conditions.push_back(condition(before, "ManifestsApplied", why.empty(), why.empty() ? "InForce" : "NotInForce", why));
         }
+        // As in Kubernetes each condition of a Node has one.
+        for (auto& one : conditions) one["lastHeartbeatTime"] = beat;
         const std::string arch = std::string_view(system.machine) == "x86_64" ? "amd64" : std::string_view(system.machine) == "aarch64" ? "arm64" : system.machine;
         return {{"metadata", {{"name", node_name_}, {"labels", {{"kubernetes.io/hostname", node_name_}, {"kubernetes.io/os", "linux"}, {"kubernetes.io/arch", arch}, {"node-role.kubernetes.io/control-plane", "true"}, {"node-role.kubernetes.io/master", "true"}}}}},
                 {"spec", Json::object()},
