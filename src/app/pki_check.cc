@@ -6,6 +6,7 @@
 #include "app/identity.h"
 #include "base/log.h"
 #include "base/mark.h"
+#include "base/shell.h"
 #include "crypto/hash.h"
 #include "crypto/signature.h"
 #include "crypto/x509.h"
@@ -48,7 +49,10 @@ std::string fault_of(const fs::path& folder, const std::string& name, std::vecto
     auto certificates = crypto::read_certificates(*text);
     if (!certificates || certificates->empty()) return fmt::format("{}/{}.crt: is damaged: {}", folder.string(), name, certificates ? "no certificate is in it" : certificates.error().message);
     chain = std::move(*certificates);
-    if (!chain.front().matches_key(*key)) return fmt::format("{}/{}.key: is damaged, or not the key of {}.crt", folder.string(), name, name);
+    if (!chain.front().matches_key(*key)) {
+        const auto path = (folder / name).string();
+        return fmt::format("{}.key: is damaged, or not the key of {}.crt (their public keys, which must be one, are shown with: openssl x509 -in {} -noout -pubkey; openssl pkey -in {} -pubout)", path, name, shell_quoted(path + ".crt"), shell_quoted(path + ".key"));
+    }
     return {};
 }
 
