@@ -13,6 +13,7 @@
 #include "io/wait.h"
 #include "auth/held.h"
 #include "control/certificate_outlook.h"
+#include "control/cures.h"
 #include "control/custom_server.h"
 #include "control/listener_service.h"
 #include "registry/admission.h"
@@ -239,16 +240,24 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
     PreparedAuthenticator who;
     std::string policy_deleted;
     auto block = [&](const std::string& why) { port.blocked += (port.blocked.empty() ? "" : "; ") + why; };
+    const auto edit = "with: kubectl edit brokerlistener " + as_words(port.config.resource);
+    auto warn = [&](std::string what, std::string cure) { port.warnings.push_back({.what = std::move(what), .cure = std::move(cure)}); };
+    auto warn_all = [&](const std::vector<std::string>& texts, const std::string& cure) {
+        for (const auto& text : texts) port.warnings.push_back(warning_of(text, cure));
+    };
     if (!authentication.empty()) {
         who = security_.authenticator(port.name_space, authentication);
         if (!who.fault.empty()) block(who.fault);
         port.config.authenticator = who.authenticator;
-        port.warnings = who.warnings;
+        const auto correct = fmt::format("correct it with: kubectl edit brokerauthentication {} -n {}", authentication, port.name_space);
+        warn_all(who.warnings, correct);
         auto ways = look_at(who.ways, wall_ms());
         port.nobody = ways.nobody;
-        port.warnings.insert(port.warnings.end(), ways.warnings.begin(), ways.warnings.end());
+        warn_all(ways.warnings, correct);
         // The BrokerAuthentication is no better than what it is made of.
-        port.rules_fault = !who.fault.empty() ? who.fault : !who.deleted.empty() ? who.deleted : ways.nobody;
+        // One that is not there is told of by the listener that names it.
+        if (objects_.get(kind_of("BrokerAuthentication"), port.name_space, authentication) != nullptr)
+            port.rules_fault = !who.fault.empty() ? who.fault : !who.deleted.empty() ? who.deleted : ways.nobody;
         port.rules_warnings = port.warnings;
         port.security["authentication"] = authentication;
         if (!who.methods.empty()) port.security["methods"] = who.methods;
@@ -261,12 +270,19 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         port.config.policy = what.policy;
         policy_deleted = what.deleted;
         port.security["authorization"] = authorization;
-        port.warnings.insert(port.warnings.end(), what.warnings.begin(), what.warnings.end());
-        if (what.fault.empty() && what.rules == 0) port.warnings.push_back(fmt::format("BrokerAuthorization {} has no rules: it denies everything", authorization));
-        if (authentication.empty()) port.warnings.emplace_back("authorizationRef has no effect without authenticationRef");
+        const auto correct = fmt::format("write what is to be allowed there, with: kubectl edit brokerauthorization {} -n {}", authorization, port.name_space);
+        warn_all(what.warnings, correct);
+        if (what.fault.empty() && what.rules == 0) warn(fmt::format("BrokerAuthorization {} has no rules in spec.authorizationPolicies.rules: it denies everything", authorization), correct);
+        if (authentication.empty()) {
+            port.authorization_waits = "without authenticationRef it has no effect";
+            warn(fmt::format("{}.authorizationRef: BrokerAuthorization {} has no effect without authenticationRef", port.path, authorization), authentication_cure(objects_, port.config.resource, port.path));
+        }
     }
+    if (authentication.empty() && !port.config.loopback_only)
+        port.everybody = {.what = "no authentication: anybody who reaches it from another machine may connect, read and write",
+                          .cure = authentication_cure(objects_, port.config.resource, port.path) + (in_cluster_ ? "" : "; or keep it to this machine: serviceType: ClusterIp")};
     if (const auto deleted = who.deleted + (who.deleted.empty() || policy_deleted.empty() ? "" : "; ") + policy_deleted; !deleted.empty() && port.config.authenticator == nullptr) {
-        port.warnings.push_back(deleted + "; without authenticationRef it has no effect");
+        warn(deleted, authentication_cure(objects_, port.config.resource, port.path));
     } else if (!deleted.empty() && port.blocked.empty()) {
         port.nobody = fmt::format("newcomers are refused (0x88) and those who are connected stay under the last rules, until penstock restarts: {}", deleted);
         port.config.authenticator = hold(port, deleted);
@@ -275,8 +291,8 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
     }
     if (!at_path(port.spec, "tls").is_object()) {
         port.security["tls"] = "none";
-        if (!authentication.empty() && !port.config.loopback_only) port.warnings.emplace_back("without tls, passwords and tokens cross the network in clear text");
-        if (who.wants_certificate) port.warnings.emplace_back("X509 needs tls: without it no client can show a certificate");
+        if (!authentication.empty() && !port.config.loopback_only) warn(fmt::format("{} has no tls: passwords and tokens cross the network in clear text", port.path), tls_cure(objects_, port.config.resource, port.path));
+        if (who.wants_certificate) warn(fmt::format("method X509 of BrokerAuthentication {} needs tls: without it no client can show a certificate", authentication), tls_cure(objects_, port.config.resource, port.path));
         return;
     }
     const auto prepared = security_.tls(listener, port.spec, expected_hosts(listener), who.wants_certificate, who.authorities, port.config.protocol == broker::Protocol::websockets);
@@ -287,13 +303,18 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         const auto& leaf = prepared.context->chain().front();
         port.security["certificate"] = {{"subject", leaf.subject()}, {"issuer", leaf.issuer()}, {"notAfter", rfc3339(leaf.not_after_ms())}, {"dnsNames", leaf.dns_names()}, {"ipAddresses", leaf.addresses()}};
     }
-    port.warnings.insert(port.warnings.end(), prepared.warnings.begin(), prepared.warnings.end());
+    const bool is_manual = at_path(port.spec, "tls.manual").is_object();
+    const auto anew = is_manual ? fmt::format("put a better one in its place, with: {}", put_command(port.name_space, prepared.wanted))
+                                : fmt::format("have it issued anew with: kubectl delete secret {} -n {}", prepared.wanted, port.name_space);
+    const auto names = is_manual ? fmt::format("put one that has it in subjectAltName in its place, with: {}", put_command(port.name_space, prepared.wanted))
+                                 : fmt::format("add it to {}.tls.certManagerCertificateSpec.san (dns or ip), {}", port.path, edit);
+    for (const auto& text : prepared.warnings) port.warnings.push_back(warning_of(text, text.find(" does not cover ") != std::string::npos ? names : anew));
     if (const auto asked = uncovered_.find(fmt::format("{}:{}", port.config.resource, port.config.port)); asked != uncovered_.end())
-        port.warnings.push_back(fmt::format("clients asked for {}, which the certificate does not cover; add it to san (or issue a certificate that has it)", fmt::join(asked->second, ", ")));
+        warn(fmt::format("clients asked for {}, which the certificate does not cover", fmt::join(asked->second, ", ")), names);
     if (prepared.context != nullptr) port.refused = prepared.judgement.because_of(crypto::Weight::all_refuse);
     if (!port.refused.empty())
-        port.refused += at_path(port.spec, "tls.manual").is_object() ? fmt::format("; put a good one in its place, with: {}", put_command(port.name_space, prepared.secret))
-                                                                     : fmt::format("; correct what is wrong with its issuer, then have it issued anew with: kubectl delete secret {} -n {}", prepared.secret, port.name_space);
+        port.refused += is_manual ? fmt::format("; put a good one in its place, with: {}", put_command(port.name_space, prepared.wanted))
+                                  : fmt::format("; correct what is wrong with its issuer, then have it issued anew with: kubectl delete secret {} -n {}", prepared.wanted, port.name_space);
     if (prepared.context != nullptr) look_ahead(port, prepared);
     if (!prepared.fault.empty()) block(prepared.fault);
 }
@@ -318,6 +339,7 @@ void BrokerController::stay_open(PlannedPort& port) {
         port.config = std::move(config);
         port.config.policy = before.config.policy;
         port.config.authenticator = before.config.authenticator;
+        port.authentication_waits = port.authorization_waits = "the rules before go on";
         port.config.authenticator = hold(port, std::exchange(port.blocked, {}));
         return;
     }
@@ -326,17 +348,21 @@ void BrokerController::stay_open(PlannedPort& port) {
 void BrokerController::look_ahead(PlannedPort& port, const PreparedTls& prepared) {
     const bool is_manual = at_path(port.spec, "tls.manual").is_object();
     const auto now = wall_ms();
+    const auto& wanted = prepared.wanted;
+    auto warn = [&](std::string text) { port.warnings.push_back(warning_of(std::move(text), "an issuer is named in " + port.path + ".tls.certManagerCertificateSpec.issuerRef, with: kubectl edit brokerlistener " + as_words(port.config.resource))); };
     if (!is_manual)
-        if (auto why = not_renewable(objects_, port.name_space, prepared.secret); !why.empty()) port.warnings.push_back(std::move(why));
+        if (auto why = not_renewable(objects_, port.name_space, wanted); !why.empty()) warn(std::move(why));
     auto& near = known_authorities_[port.name_space];
     if (is_manual && (near.first == 0 || monotonic_ms() - near.first > known_for_ms)) near = {monotonic_ms(), authorities_in(objects_, port.name_space)};
     // Who issued it sends its chain along where it is ours, or cert-manager's.
     if (is_manual)
-        for (auto& text : outlook({.chain = prepared.context->chain(), .name_space = port.name_space, .secret = prepared.secret, .is_manual = true}, near.second, now)) port.warnings.push_back(std::move(text));
+        for (auto& text : outlook({.chain = prepared.context->chain(), .name_space = port.name_space, .secret = wanted, .is_manual = true}, near.second, now)) warn(std::move(text));
     if (!port.refused.empty()) return;
     for (const auto& certificate : prepared.context->chain())
         if (certificate.not_after_ms() <= now)
-            port.refused = fmt::format("certificate \"{}\" has expired at {}: clients that check it refuse; put a valid one into Secret {}/{}, with: {}", certificate.subject(), rfc3339(certificate.not_after_ms()), port.name_space, prepared.secret, put_command(port.name_space, prepared.secret));
+            port.refused = fmt::format("certificate \"{}\" has expired at {}: clients that check it refuse; {}", certificate.subject(), rfc3339(certificate.not_after_ms()),
+                                       is_manual ? fmt::format("put a valid one into Secret {}/{}, with: {}", port.name_space, wanted, put_command(port.name_space, wanted))
+                                                 : fmt::format("have it issued anew with: kubectl delete secret {} -n {}", wanted, port.name_space));
 }
 
 Outcome BrokerController::turn() {
@@ -377,7 +403,7 @@ bool BrokerController::reconcile() {
     }
 
     std::vector<Json> listeners;
-    std::vector<std::pair<std::string, std::string>> orphans;
+    std::vector<OrphanFacts> orphans;
     for (const auto& listener : all_listeners) {
         const bool ours = chosen != nullptr && text_at(*listener, "metadata.namespace") == text_at(*chosen, "metadata.namespace") &&
                           registry::broker_of(*listener) == text_at(*chosen, "metadata.name");
@@ -385,8 +411,11 @@ bool BrokerController::reconcile() {
             listeners.push_back(*listener);
             continue;
         }
-        const auto why = fmt::format("there is no running Broker \"{}\" in namespace {}", registry::broker_of(*listener), text_at(*listener, "metadata.namespace"));
-        orphans.emplace_back(name_of(*listener), why);
+        OrphanFacts orphan{.listener = name_of(*listener), .broker = registry::broker_of(*listener), .there = {}, .running = chosen != nullptr ? name_of(*chosen) : ""};
+        for (const auto& broker : brokers)
+            if (text_at(*broker, "metadata.namespace") == text_at(*listener, "metadata.namespace")) orphan.there.push_back(text_at(*broker, "metadata.name"));
+        const auto why = finding_of(orphan).text();
+        orphans.push_back(std::move(orphan));
         write_basic(kind_of("BrokerListener"), *listener, "Waiting", why, {.status = "Unavailable", .reason = "BrokerMissing", .message = why});
     }
 
@@ -476,6 +505,7 @@ bool BrokerController::reconcile() {
         plan_ = plan;
         traces_.set_limit(plan.trace_bytes);
         states_ = states;
+        forget_closed_routes();
         if (chosen != nullptr) {
             name_space_ = text_at(*chosen, "metadata.namespace");
             broker_name_ = text_at(*chosen, "metadata.name");
@@ -492,7 +522,7 @@ bool BrokerController::reconcile() {
         write_status(kind_of("Broker"), *chosen, [&](const Json& current) { return broker_status(current, plan, states); });
     }
     report(plan, states);
-    report_rules(plan);
+    report_rules(plan, states);
     for (const auto& item : news)
         for (const auto& listener : listeners)
             if (item.listener == text_at(listener, "metadata.namespace") + "/" + text_at(listener, "metadata.name")) recorder_.record(listener, item.type, item.reason, item.message);
@@ -554,7 +584,7 @@ void BrokerController::claim_service(const Json& listener, Plan& plan) {
     if (!refusal.empty() || fault.is_refused) fault = {.why = refusal, .is_refused = !refusal.empty()};
     if (fault.why.empty()) return;
     const auto port = std::ranges::find_if(plan.ports, [&](const PlannedPort& p) { return !p.is_leaving && p.name_space == space && p.listener == name; });
-    if (port != plan.ports.end()) port->warnings.push_back(fault.why);
+    if (port != plan.ports.end()) port->warnings.push_back(warning_of(fault.why, fault.is_refused ? "name another Service in spec.serviceName, with: kubectl edit brokerlistener " + as_words(name_of(listener)) : "it is tried again by itself"));
 }
 
 void BrokerController::put_service(const Json& listener, const Plan& plan, const std::vector<broker::ListenerState>& states) {
@@ -703,10 +733,17 @@ void BrokerController::run_probe() {
                 if (!result.ok()) log::warn("selftest", "self-test failed listener={} port={} why=\"{}\"", result.target.listener, result.target.port, result.fault);
             }
             selftest_.latest = results;
+            forget_closed_routes();   // they may have closed meanwhile
         }
         tell(facts_of());
         show_health();
     }
+}
+
+void BrokerController::forget_closed_routes() {
+    std::erase_if(selftest_.latest, [this](const SelftestResult& result) {
+        return std::ranges::none_of(states_, [&](const auto& state) { return state.is_open && state.config.resource == result.target.listener && state.bound_port == result.target.port; });
+    });
 }
 
 void BrokerController::take_spans() {

@@ -106,7 +106,9 @@ class BrokerController {
     Outcome turn();
     void report(const Plan& plan, const std::vector<broker::ListenerState>& states);
     /// Statuses of the BrokerAuthentications and BrokerAuthorizations.
-    void report_rules(const Plan& plan);
+    void report_rules(const Plan& plan, const std::vector<broker::ListenerState>& states);
+    /// What the self-test met on ports that are not open any more is no news. With guard_.
+    void forget_closed_routes();
     resources::Json broker_status(const resources::Json& broker, const Plan& plan, const std::vector<broker::ListenerState>& states) const;
     /// Looks whether the listener may write its Service, and warns where not.
     void claim_service(const resources::Json& listener, Plan& plan);
@@ -131,7 +133,7 @@ class BrokerController {
     std::string store_fault_;                      ///< why the state could not be opened; the engine's thread alone
     TraceStore traces_;
     std::string workers_wait_;                     ///< why their number is not the wanted one yet; guarded by guard_
-    std::vector<std::pair<std::string, std::string>> orphans_;   ///< listeners of Brokers that do not run, and why; guarded by guard_
+    std::vector<OrphanFacts> orphans_;             ///< listeners of Brokers that do not run; guarded by guard_
     std::string persistence_waits_;                ///< why persistence did not begin when the Broker got it; guarded by guard_
     std::string not_started_;                      ///< why there is no server yet though there is a Broker; guarded by guard_
     std::shared_ptr<const std::string> probe_secret_;

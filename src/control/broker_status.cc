@@ -77,7 +77,7 @@ BrokerFacts BrokerController::facts_of() {
     for (std::size_t i = 0; i < plan.ports.size(); ++i) {
         const auto& port = plan.ports[i];
         if (port.is_leaving) continue;
-        PortFacts facts{.listener = port.config.resource, .port = port.port, .is_open = states[i].is_open, .is_blocked = !port.blocked.empty(), .error = states[i].error, .refused = port.refused, .nobody = port.nobody, .warnings = port.warnings, .probe_fault = {}};
+        PortFacts facts{.listener = port.config.resource, .port = port.port, .is_open = states[i].is_open, .is_blocked = !port.blocked.empty(), .error = states[i].error, .refused = port.refused, .nobody = port.nobody, .everybody = port.everybody, .warnings = port.warnings, .probe_fault = {}};
         // Only what the probe met where it is to look, and of ports that are still there.
         if (plan.self_check && states[i].is_open)
             for (const auto& result : selftest_.latest)
@@ -164,7 +164,12 @@ Json BrokerController::broker_status(const Json& broker, const Plan& plan, const
             failed |= !result.ok();
             routes.push_back(std::move(route));
         }
-        out["selfCheck"] = {{"status", selftest_.latest.empty() ? "Waiting" : failed ? "Failed" : "Passed"}, {"routes", routes}};
+        // A listener that was deleted a moment ago keeps its connections, and is no route any more.
+        bool is_any_open = false;
+        for (std::size_t i = 0; i < states.size() && i < plan.ports.size(); ++i) is_any_open |= states[i].is_open && !plan.ports[i].is_leaving;
+        const auto* status = !is_any_open ? "NothingToCheck" : selftest_.latest.empty() ? "Waiting" : failed ? "Failed" : "Passed";
+        out["selfCheck"] = {{"status", status}, {"routes", is_any_open ? routes : Json::array()}};
+        if (!is_any_open) out["selfCheck"]["message"] = "no port is open, so there is nothing to check";
     } else {
         out["selfCheck"] = {{"status", "Disabled"}};
     }
@@ -193,13 +198,15 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
             Json detail = {{"port", port.port}, {"boundPort", state.is_open ? state.bound_port : port.config.port}, {"open", state.is_open},
                            {"interfaces", port.config.loopback_only ? "loopback" : "all"}};
             detail.update(port.security);
-            if (!port.warnings.empty()) detail["warnings"] = port.warnings;
+            for (const auto& warning : port.warnings) detail["warnings"].push_back(warning.text());
+            if (state.is_open && !port.everybody.what.empty()) detail["warnings"].push_back(port.everybody.text());
             if (!state.is_open) detail["message"] = state.error;
             else if (!port.refused.empty() || !port.nobody.empty()) detail["message"] = port.refused.empty() ? port.nobody : port.refused;
             closed |= !state.is_open;
             blocked |= !port.blocked.empty();
             refused |= state.is_open && !port.refused.empty();
-            unprotected |= state.is_open && port.config.authenticator == nullptr;
+            // Where the network reaches it, that is a finding.
+            unprotected |= state.is_open && port.config.authenticator == nullptr && port.everybody.what.empty();
             details.push_back(std::move(detail));
         }
         const auto subject = subject_of("BrokerListener", key.first + "/" + key.second);
@@ -207,7 +214,7 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
         const auto runtime = !closed ? refused ? "Failed" : "Running" : blocked ? "Waiting" : "Recovering";
         const auto faults = texts_of(all, subject);
         std::string description = closed ? faults : "Accepting connections.";
-        if (!closed && unprotected) description = "Accepting connections; no authentication: anybody who reaches the port may connect.";
+        if (!closed && unprotected) description = "Accepting connections; no authentication: anybody on this machine may connect.";
         if (!closed && !faults.empty()) description = fmt::format("{}{}{}", unprotected ? description + " " : "Accepting connections; ", health.status == "Unavailable" ? "" : "warnings: ", faults);
         if (!closed && refused) description = "The port is open, and clients that verify its certificate refuse it: " + faults;
         write_status(kind_of("BrokerListener"), *current, [&](const Json& now) {
@@ -219,16 +226,26 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
     }
 }
 
-void BrokerController::report_rules(const Plan& plan) {
+void BrokerController::report_rules(const Plan& plan, const std::vector<broker::ListenerState>& states) {
     const auto all = board_->all(monotonic_ms());
     for (const auto& [word, field] : {std::pair{"BrokerAuthentication", "authenticationRef"}, std::pair{"BrokerAuthorization", "authorizationRef"}})
         for (const auto& object : objects_.list(kind_of(word), "")) {
             const auto space = text_at(*object, "metadata.namespace"), name = text_at(*object, "metadata.name");
-            std::string users;
-            for (const auto& port : plan.ports)
-                if (!port.is_leaving && port.name_space == space && text_at(port.spec, field) == name) users += fmt::format("{}{} port {}", users.empty() ? "" : ", ", port.listener, port.port);
             const auto health = health_of(all, subject_of(word, space + "/" + name));
-            auto description = users.empty() ? std::string("No port names it.") : (health.message.empty() ? "In force on " : "Named by ") + users;
+            // In force is only what acts on a port that is open; of the others it is said why not.
+            std::string in_force, named;
+            for (std::size_t i = 0; i < plan.ports.size() && i < states.size(); ++i) {
+                const auto& port = plan.ports[i];
+                if (port.is_leaving || port.name_space != space || text_at(port.spec, field) != name) continue;
+                const auto& waits = std::string_view(word) == "BrokerAuthentication" ? port.authentication_waits : port.authorization_waits;
+                const auto where = fmt::format("{} port {}", port.listener, port.port);
+                const auto why = !states[i].is_open ? std::string("which is not open") : waits;
+                if (why.empty() && health.message.empty()) in_force += (in_force.empty() ? "" : ", ") + where;
+                else named += (named.empty() ? "" : ", ") + where + (why.empty() ? "" : " (" + why + ")");
+            }
+            std::string description = in_force.empty() ? "" : "In force on " + in_force;
+            if (!named.empty()) description += fmt::format("{}amed by {}", description.empty() ? "N" : "; n", named);
+            if (description.empty()) description = "No port names it.";
             if (!health.message.empty()) description += "; " + health.message;
             write_basic(kind_of(word), *object, "Running", description, health);
         }

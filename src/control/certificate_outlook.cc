@@ -93,6 +93,14 @@ std::string put_command(const std::string& name_space, const std::string& secret
     return fmt::format("kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key --dry-run=client -o yaml | kubectl apply -f -", secret, name_space);
 }
 
+std::string issue_command(const std::string& name_space, const std::string& secret) { return fmt::format("kubectl delete secret {} -n {}", secret, name_space); }
+
+std::string compare_pair(const std::string& name_space, const std::string& secret) {
+    // Without quotes and backslashes, which kubectl would escape where it shows this.
+    auto entry = [&](const char* key) { return fmt::format("kubectl get secret {} -n {} -o go-template='{{{{index .data `{}` | base64decode}}}}'", secret, name_space, key); };
+    return fmt::format("the public keys of the two, which must be one, are shown with: {} | openssl x509 -noout -pubkey; {} | openssl pkey -pubout", entry("tls.crt"), entry("tls.key"));
+}
+
 std::vector<crypto::Certificate> authorities_in(const Objects& objects, const std::string& name_space) {
     std::vector<crypto::Certificate> out;
     for (const auto& map : objects.list(core("ConfigMap"), name_space))

@@ -21,6 +21,10 @@ std::vector<std::string> outlook(const ServedCertificate& served, const std::vec
 
 /// The command that puts a chain (CHAIN.crt, leaf first) and its key (KEY.key) into a Secret that is there already or not.
 std::string put_command(const std::string& name_space, const std::string& secret);
+/// The command that has an Automatic certificate issued anew, for people.
+std::string issue_command(const std::string& name_space, const std::string& secret);
+/// How a person sees whether tls.crt and tls.key of a Secret are one pair: a sentence with the commands.
+std::string compare_pair(const std::string& name_space, const std::string& secret);
 
 /// CAs among the ConfigMaps and Secrets of a namespace.
 std::vector<crypto::Certificate> authorities_in(const Objects& objects, const std::string& name_space);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "control/certificate_outlook.h"
+#include "control/cures.h"
 #include "crypto/examination.h"
 #include "crypto/x509.h"
 
@@ -113,7 +114,7 @@ Result<Signer> signer_of(const Objects& objects, const Json& issuer, std::int64_
     auto chain = crypto::read_certificates(out.pair.certificate);
     if (!chain || chain->empty()) return fail(fmt::format("Secret {}/{}: tls.crt: {}", space, name, chain ? "no certificate in it" : chain.error().message));
     if (!chain->front().is_ca()) return fail(fmt::format("Secret {}/{}: signing certificate \"{}\" is not a CA (basicConstraints CA:TRUE is missing)", space, name, chain->front().subject()));
-    if (!chain->front().matches_key(out.pair.key)) return fail(fmt::format("Secret {}/{}: tls.key is not the key of the first certificate", space, name));
+    if (!chain->front().matches_key(out.pair.key)) return fail(fmt::format("Secret {}/{}: tls.key is not the key of the first certificate; {}; put a pair that fits there, with: {}", space, name, compare_pair(space, name), put_command(space, name)));
     if (const auto why = crypto::issuing_fault(*chain); !why.empty()) return fail(fmt::format("Secret {}/{}: {}", space, name, why));
     if (chain->front().not_after_ms() <= now_ms)
         return fail(fmt::format("Secret {}/{}: the CA \"{}\" has expired at {}", space, name,
@@ -368,8 +369,7 @@ class CertificateReconciler : public Reconciler {
     static std::string cannot_issue(const Json& certificate, const NoSigner& why) {
         const auto kind = text_at(certificate, "spec.issuerRef.kind", "Issuer"), name = text_at(certificate, "spec.issuerRef.name");
         if (std::string_view(why.reason) == "IssuerNotFound")
-            return fmt::format("the {} \"{}\" does not exist any more; make it again, or name another in issuerRef "
-                               "(kubectl get issuer,clusterissuer -A)", kind, name);
+            return fmt::format("the {} \"{}\" does not exist any more; make it again, or name another in issuerRef; those that are there are shown with: kubectl get issuer,clusterissuer -A", kind, name);
         return fmt::format("the {} \"{}\" cannot issue: {}", kind, name, why.message);
     }
     std::expected<Signer, NoSigner> signer_for(const Json& certificate, std::int64_t now) const {
@@ -380,7 +380,7 @@ class CertificateReconciler : public Reconciler {
         if (issuer == nullptr)
             return std::unexpected(NoSigner{
                 "IssuerNotFound",
-                fmt::format("the {} \"{}\" does not exist", cluster ? "ClusterIssuer" : "Issuer", name)});
+                absent_issuer(objects_, cluster ? "ClusterIssuer" : "Issuer", text_at(certificate, "metadata.namespace"), name)});
         auto signer = signer_of(objects_, *issuer, now);
         if (!signer) return std::unexpected(NoSigner{"IssuerNotReady", signer.error().message});
         return std::move(*signer);

@@ -9,8 +9,9 @@
 #include "base/clock.h"
 #include "base/shell.h"
 #include "base/text.h"
+#include "control/object_names.h"
 #include "control/objects.h"
-#include "resources/yaml_words.h"
+#include "resources/text_rules.h"
 
 namespace penstock::control {
 
@@ -52,38 +53,15 @@ HealthState state_of(Severity worst, const std::vector<const Finding*>& about) {
 
 bool is_about_part(const Finding& finding) { return finding.subject.starts_with("BrokerListener ") || finding.subject.starts_with("BrokerAuthentication ") || finding.subject.starts_with("BrokerAuthorization "); }
 
-std::string joined(const std::vector<std::string>& list) { return fmt::format("{}", fmt::join(list, "; ")); }
-
-/// `NAME -n NAMESPACE` of `NAMESPACE/NAME`.
-std::string as_words(std::string_view qualified_name) {
-    const auto slash = qualified_name.find('/');
-    return slash == std::string_view::npos ? std::string(qualified_name) : fmt::format("{} -n {}", qualified_name.substr(slash + 1), qualified_name.substr(0, slash));
-}
-
-/// YAML on one line, without quotes where it can be: kubectl puts backslashes before those of a text that it shows.
-std::string flow_of(const Json& value) {
-    if (value.is_string() && resources::word_of(value.get<std::string>()).type == resources::WordType::text)
-        return value.get<std::string>();
-    if (!value.is_structured() || value.empty()) return value.dump();
-    std::string out;
-    for (const auto& [key, item] : value.items())
-        out += fmt::format("{}{}{}", out.empty() ? "" : ", ", value.is_object() ? key + ": " : "", flow_of(item));
-    return value.is_object() ? "{" + out + "}" : "[" + out + "]";
-}
-
-/// A command that makes an object as it stands: nothing has to be written first.
-std::string make_command(const Json& object) {
-    std::string lines;
-    for (const auto& [key, value] : object.items())
-        lines += fmt::format("{}echo {}", lines.empty() ? "" : "; ", shell_quoted(fmt::format("{}: {}", key, flow_of(value))));
-    return fmt::format("({}) | kubectl apply -f -", lines);
-}
-
 /// A listener for this machine alone, without TLS.
 Json listener_of(std::string_view broker) {
     const auto slash = broker.find('/');
     return {{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "BrokerListener"}, {"metadata", {{"name", "local"}, {"namespace", broker.substr(0, slash)}}},
             {"spec", {{"brokerRef", broker.substr(slash == std::string_view::npos ? 0 : slash + 1)}, {"serviceType", "ClusterIp"}, {"ports", Json::array({{{"port", 1883}}})}}}};
+}
+
+std::string make_broker(const std::string& space, const std::string& asked) {
+    return make_command({{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "Broker"}, {"metadata", {{"name", makeable_name(asked, "default")}, {"namespace", space}}}, {"spec", Json::object()}});
 }
 
 std::string with_again(std::string cure, const BrokerFacts& facts) { return facts.again.empty() ? cure : cure + "; " + facts.again; }
@@ -96,6 +74,17 @@ std::string disk_cure(const BrokerFacts& facts) {
     return "QoS 1 and 2 messages are refused until it takes writes again: " + room;
 }
 
+/// Warnings that one and the same ends are told as one.
+std::vector<std::pair<std::string, std::string>> by_cure(const std::vector<Warning>& warnings) {
+    std::vector<std::pair<std::string, std::string>> out;
+    for (const auto& [what, cure] : warnings) {
+        const auto found = std::ranges::find(out, cure, &std::pair<std::string, std::string>::first);
+        if (found == out.end()) out.emplace_back(cure, what);
+        else found->second += "; " + what;
+    }
+    return out;
+}
+
 /// What is wrong with the ports of one listener.
 void port_findings(const PortFacts& port, std::vector<Finding>& out) {
     const auto subject = subject_of("BrokerListener", port.listener);
@@ -104,20 +93,46 @@ void port_findings(const PortFacts& port, std::vector<Finding>& out) {
         out.push_back({.severity = severity, .subject = subject, .reason = reason, .what = what.starts_with(head + " ") ? what : fmt::format("{}: {}", head, what), .cure = std::move(cure)});
     };
     if (!port.is_open) {
-        if (port.is_blocked) add(Severity::unavailable, "SecurityIncomplete", port.error, fmt::format("the port opens by itself once that is there; what it asks for is shown by: kubectl get brokerlistener {} -o yaml", as_words(port.listener)));
+        if (port.is_blocked) add(Severity::unavailable, "SecurityIncomplete", port.error, fmt::format("the port opens by itself once that is there; what it asks for is changed with: kubectl edit brokerlistener {}", as_words(port.listener)));
         else add(Severity::unavailable, "PortNotOpen", port.error, fmt::format("see who holds it with: ss -ltnp 'sport = :{}'; it is tried again every 2 s", port.port));
         return;
     }
     if (!port.refused.empty()) add(Severity::unavailable, "CertificateRefused", port.refused, fmt::format("see each certificate and who uses it with: penstock pki list -n {}", port.listener.substr(0, port.listener.find('/'))));
-    if (!port.nobody.empty()) add(Severity::unavailable, "NobodyCanConnect", port.nobody, fmt::format("see who was refused with: penstock auth explain; what it asks for with: kubectl get brokerlistener {} -o yaml", as_words(port.listener)));
+    if (!port.nobody.empty()) add(Severity::unavailable, "NobodyCanConnect", port.nobody, fmt::format("see who was refused with: penstock auth explain; what the port asks for is changed with: kubectl edit brokerlistener {}", as_words(port.listener)));
     if (!port.probe_fault.empty()) add(Severity::unavailable, "BrokerProbeFailed", "the self-test failed: " + port.probe_fault, "see: penstock traces --failed");
-    std::vector<std::string> more;
+    if (!port.everybody.what.empty()) add(Severity::degraded, "OpenToEverybody", port.everybody.what, port.everybody.cure);
+    std::vector<Warning> more;
     for (const auto& warning : port.warnings)
-        if (port.refused.find(warning) == std::string::npos) more.push_back(warning);   // the refusal has told it
-    if (!more.empty()) add(Severity::degraded, "Warnings", joined(more), fmt::format("see them with: kubectl describe brokerlistener {}", as_words(port.listener)));
+        if (port.refused.find(warning.what) == std::string::npos) more.push_back(warning);   // the refusal has told it
+    for (const auto& [cure, what] : by_cure(more)) add(Severity::degraded, "Warnings", what, cure);
 }
 
 }  // namespace
+
+Finding finding_of(const OrphanFacts& orphan) {
+    const auto space = orphan.listener.substr(0, orphan.listener.find('/'));
+    const auto named = std::string(resources::shortened(orphan.broker));
+    const auto slash = orphan.running.find('/');
+    const auto running_in = orphan.running.substr(0, slash), running = slash == std::string::npos ? std::string() : orphan.running.substr(slash + 1);
+    Finding out{.severity = Severity::unavailable, .subject = subject_of("BrokerListener", orphan.listener), .reason = "BrokerMissing", .what = {}, .cure = {}};
+    const bool is_there = std::ranges::find(orphan.there, orphan.broker) != orphan.there.end();
+    if (is_there) out.what = fmt::format("Broker {}/{} does not run: one Broker runs on a machine, and that is {}", space, named, orphan.running);
+    else if (orphan.there.empty()) out.what = fmt::format("there is no Broker \"{}\" in namespace {}, nor any other", named, space);
+    else out.what = fmt::format("there is no Broker \"{}\" in namespace {}{}", named, space, did_you_mean(orphan.broker, orphan.there));
+    auto name_it = [&](const std::string& broker) { return fmt::format("kubectl patch brokerlistener {} --type merge -p 'spec: {{brokerRef: {}}}'", as_words(orphan.listener), broker); };
+    if (!running.empty() && running_in == space) {
+        out.cure = fmt::format("name the one that runs, with: {}", name_it(running));
+    } else if (!running.empty()) {
+        if (!is_there) out.what += fmt::format("; the one that runs on this machine is {}", orphan.running);
+        out.cure = fmt::format("a listener belongs into the namespace of its Broker: write metadata.namespace: {} and spec.brokerRef: {} into its file, here FILE, and apply that with: kubectl apply -f FILE; then take this one away with: kubectl delete brokerlistener {}",
+                               running_in, running, as_words(orphan.listener));
+    } else {
+        const auto makes = makeable_name(orphan.broker, "default");
+        out.cure = fmt::format("make it with: {}", make_broker(space, makes));
+        if (makes != orphan.broker) out.cure += fmt::format("; and name it with: {}", name_it(makes));
+    }
+    return out;
+}
 
 std::string subject_of(const char* kind, std::string_view qualified_name) { return fmt::format("{} {}", kind, qualified_name); }
 
@@ -127,11 +142,12 @@ std::vector<Finding> findings_of(const BrokerFacts& facts) {
     auto add = [&](Severity severity, Reason reason, std::string what, std::string cure) {
         out.push_back({.severity = severity, .subject = subject, .reason = reason, .what = std::move(what), .cure = std::move(cure)});
     };
-    for (const auto& [listener, why] : facts.orphans)
-        out.push_back({.severity = Severity::unavailable, .subject = subject_of("BrokerListener", listener), .reason = "BrokerMissing", .what = why, .cure = fmt::format("name a Broker of its namespace in spec.brokerRef, with: kubectl edit brokerlistener {}", as_words(listener))});
+    for (const auto& orphan : facts.orphans) out.push_back(finding_of(orphan));
     if (facts.name.empty()) {
-        const Json broker = {{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "Broker"}, {"metadata", {{"name", "default"}, {"namespace", "azure-iot-operations"}}}, {"spec", Json::object()}};
-        add(Severity::unavailable, "NoBroker", "there is no Broker resource: no port is open", with_again("make one with: " + make_command(broker), facts));
+        // The one that listeners wait for, if any do.
+        const auto& wanted = facts.orphans;
+        const auto space = wanted.empty() ? "azure-iot-operations" : wanted.front().listener.substr(0, wanted.front().listener.find('/'));
+        add(Severity::unavailable, "NoBroker", "there is no Broker resource: no port is open", with_again("make one with: " + make_broker(space, wanted.empty() ? "default" : wanted.front().broker), facts));
         return out;
     }
     if (!facts.not_started.empty()) {
@@ -157,9 +173,12 @@ std::vector<Finding> findings_of(const BrokerFacts& facts) {
     for (const auto& port : facts.ports) port_findings(port, out);
     for (const auto& one : facts.named) {
         const auto about = subject_of(one.kind.c_str(), one.name);
-        const auto look_at_it = fmt::format("see it with: kubectl get {} {} -o yaml", to_lower(one.kind), as_words(one.name));
-        for (const auto& fault : one.faults) out.push_back({.severity = Severity::unavailable, .subject = about, .reason = "NobodyCanConnect", .what = fault, .cure = look_at_it});
-        if (!one.warnings.empty()) out.push_back({.severity = Severity::degraded, .subject = about, .reason = "Warnings", .what = joined(one.warnings), .cure = look_at_it});
+        const auto edit_it = fmt::format("correct it with: kubectl edit {} {}", to_lower(one.kind), as_words(one.name));
+        for (const auto& fault : one.faults) {
+            auto told = warning_of(fault, edit_it);
+            out.push_back({.severity = Severity::unavailable, .subject = about, .reason = "NobodyCanConnect", .what = std::move(told.what), .cure = std::move(told.cure)});
+        }
+        for (const auto& [cure, what] : by_cure(one.warnings)) out.push_back({.severity = Severity::degraded, .subject = about, .reason = "Warnings", .what = what, .cure = cure});
     }
     if (!facts.metrics_fault.empty()) add(Severity::degraded, "MetricsPortNotOpen", facts.metrics_fault, fmt::format("the port is spec.diagnostics.metrics.prometheusPort of: kubectl edit broker {}; it is tried again every 2 s", as_words(facts.name)));
     if (!facts.persistence_waits.empty()) add(Severity::degraded, "PersistenceNotBegun", "persistence does not begin now: " + facts.persistence_waits, fmt::format("nothing is kept until that is corrected, or spec.persistence is taken out with: kubectl edit broker {}", as_words(facts.name)));

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "control/cures.h"
 #include "resources/json.h"
 
 namespace penstock::control {
@@ -24,7 +25,7 @@ inline constexpr std::string_view finding_reasons[] = {
     "ApiNotReached", "BrokerMissing", "BrokerProbeFailed", "CertificateEndsSoon", "CertificateExpired", "CertificateFault",
     "CertificateRefused", "ClockWentBack", "DiskNotWritable", "FileDescriptorsShort", "KeysNotInForce", "ManifestNotInForce",
     "ManifestObjectsDeleted", "ManifestRefused", "ManifestWaits", "MessageBufferFull", "MessageMemoryShort",
-    "MetricsPortNotOpen", "NoBroker", "NoListener", "NoListenerWorks", "NoReport", "NobodyCanConnect", "PersistenceGoesOn",
+    "MetricsPortNotOpen", "NoBroker", "NoListener", "NoListenerWorks", "NoReport", "NobodyCanConnect", "OpenToEverybody", "PersistenceGoesOn",
     "PersistenceNotBegun", "PortNotOpen", "RegistryNotWritable", "SecurityIncomplete", "Starting", "StateNotOpen",
     "StateWasDamaged", "TokenKeysNotRead", "Warnings", "WorkerStuck", "WorkersWait"};
 
@@ -51,7 +52,7 @@ struct Finding {
     std::string subject;                 ///< `Broker ns/name`, `BrokerListener ns/name`, `BrokerAuthentication ns/name`, `registry`, `manifests`, `process`, ...
     Reason reason;
     std::string what;                    ///< names the port, file, object or number
-    std::string cure;                    ///< a command or setting as it is to be typed; empty: it ends by itself, or is a note
+    std::string cure;                    ///< a command or setting as it is to be typed; empty: it stands in `what`, ends by itself, or is a note
     std::int64_t since_ms = 0;           ///< Unix time from which on it has been so without a break
 
     /// `what; cure`.
@@ -71,7 +72,8 @@ struct PortFacts {
     std::string error;                   ///< why it is not open
     std::string refused;                 ///< open, and each client that verifies its certificate refuses it: why
     std::string nobody;                  ///< open, and no client can prove who it is: why
-    std::vector<std::string> warnings;
+    Warning everybody;                   ///< not empty: anybody on the network may connect, and do everything
+    std::vector<Warning> warnings;
     std::string probe_fault;             ///< what the self-test met on it last; empty: nothing, or it was not there yet
 };
 
@@ -79,8 +81,18 @@ struct PortFacts {
 struct NamedFacts {
     std::string kind, name;              ///< `BrokerAuthentication`, `namespace/name`
     std::vector<std::string> faults;     ///< what keeps all clients out
-    std::vector<std::string> warnings;
+    std::vector<Warning> warnings;
 };
+
+/// A listener that no running Broker takes.
+struct OrphanFacts {
+    std::string listener;                ///< `namespace/name`
+    std::string broker;                  ///< as it names it
+    std::vector<std::string> there;      ///< names of the Brokers of its namespace
+    std::string running;                 ///< `namespace/name` of the Broker that runs; empty: none
+};
+/// Pure. What is wrong with it, and what to write where.
+Finding finding_of(const OrphanFacts& orphan);
 
 /// What the broker's controller knows after a look at the resources.
 struct BrokerFacts {
@@ -89,7 +101,7 @@ struct BrokerFacts {
     bool is_starting = false;            ///< ... and that this will end by itself
     std::vector<PortFacts> ports;
     std::vector<NamedFacts> named;
-    std::vector<std::pair<std::string, std::string>> orphans;   ///< listeners of a Broker that does not run: `namespace/name` and why
+    std::vector<OrphanFacts> orphans;
     std::string metrics_fault;           ///< why the metrics port is not open
     std::string folder, key_file;        ///< of the durable state and its keys; empty: there are none
     std::string again;                   ///< how resources that were deleted come back without being written anew; empty: not at all

@@ -111,9 +111,11 @@ Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigne
             if (!trim(origin).empty()) origins.push_back(to_lower(trim(origin)));
         // A list that is there and empty names no page; only its absence means all.
         if (origins.empty() && at_path(listener, "metadata.annotations").is_object() && at_path(listener, "metadata.annotations").contains("penstock.io/websocket-origins")) origins.emplace_back();
+        std::size_t index = 0;
         for (const auto& port : at_path(listener, "spec.ports")) {
             PlannedPort planned{.name_space = text_at(listener, "metadata.namespace"), .listener = text_at(listener, "metadata.name"), .service_type = type};
             planned.port = static_cast<int>(number_at(port, "port", 0));
+            planned.path = fmt::format("spec.ports[{}]", index++);
             planned.spec = port;
             auto& config = planned.config;
             config.resource = planned.name_space + "/" + planned.listener;

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "broker/config.h"
+#include "control/cures.h"
 #include "resources/schema.h"
 
 namespace penstock::control {
@@ -13,16 +14,20 @@ struct PlannedPort {
     std::string listener;
     std::string service_type;            ///< canonical
     int port = 0;                        ///< as in spec.ports[].port
+    std::string path;                    ///< of the port in its listener, `spec.ports[0]`
     broker::ListenerConfig config;       ///< what to bind
     std::string blocked;                 ///< not empty: must not open; why
     std::string refused;                 ///< not empty: open, and each client that verifies refuses the certificate; why
     std::string nobody;                  ///< not empty: open, and no newcomer can get in; why
     std::string rules_fault;             ///< what keeps all clients out, of its BrokerAuthentication
-    std::vector<std::string> rules_warnings;
+    std::vector<Warning> rules_warnings;
     bool is_leaving = false;             ///< its listener was deleted; connections stay a moment, in case it is replaced
     resources::Json spec;                ///< the port as the listener has it
     resources::Json security;            ///< for the status: how clients are known, with which certificate
-    std::vector<std::string> warnings;   ///< for the status
+    Warning everybody;                   ///< not empty: open to the network without authentication
+    std::string authentication_waits;    ///< not empty: what authenticationRef names does not act on the port; why
+    std::string authorization_waits;     ///< the same of authorizationRef
+    std::vector<Warning> warnings;       ///< for the status
 };
 
 /// What the data plane has to do, derived from a Broker and its listeners. Pure data.

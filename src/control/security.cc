@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "control/certificate_outlook.h"
 #include "control/certificates.h"
+#include "control/cures.h"
 #include "crypto/hash.h"
 #include "crypto/password.h"
 #include "crypto/signature.h"
@@ -142,6 +143,8 @@ PreparedTls SecurityBuilder::or_last_good(Kept<PreparedTls>& kept, PreparedTls w
     if (kept.value.context == nullptr) return wanted;
     if (std::exchange(kept.told, wanted.fault) != wanted.fault) log::warn("control", "the certificate of a listener is not there or cannot be used, the one before goes on listener={} why=\"{}\"", listener, wanted.fault);
     auto out = kept.value;
+    // What it came from may not be what the listener names by now: a cure is about the latter.
+    out.wanted = wanted.wanted;
     out.warnings.insert(out.warnings.begin(), fmt::format("{}; the certificate before (ends {}) goes on being served until then, and is gone when penstock restarts", wanted.fault, rfc3339(out.context->chain().front().not_after_ms())));
     return out;
 }
@@ -157,7 +160,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
     std::string not_issued;
     if (automatic) {
         const auto& spec = at_path(settings, "certManagerCertificateSpec");
-        out.secret = certificate_name(listener, port);
+        out.secret = out.wanted = certificate_name(listener, port);
         std::vector<std::string> dns = texts_of(at_path(spec, "san.dns")), ips = texts_of(at_path(spec, "san.ip"));
         for (const auto& host : expected) {
             auto& list = is_address(host) ? ips : dns;
@@ -187,7 +190,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
                 for (const auto& condition : conditions)
                     if (text_at(condition, "type") == "Ready" && text_at(condition, "status") == "False") not_issued = fmt::format("Certificate {}: {}", out.secret, text_at(condition, "message"));
     } else {
-        out.secret = text_at(settings, "manual.secretRef");
+        out.secret = out.wanted = text_at(settings, "manual.secretRef");
         not_issued = fmt::format("Secret {}/{} does not exist; make it with: kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key", space, out.secret, out.secret, space);
     }
 
@@ -206,7 +209,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
 
     auto chain_text = secret_text(*secret, "tls.crt"), key = secret_text(*secret, "tls.key");
     if (!chain_text || !key) {
-        out.fault = fmt::format("Secret {}/{} needs the entries tls.crt and tls.key (type kubernetes.io/tls); put them in with: {}", space, out.secret, put_command(space, out.secret));
+        out.fault = fmt::format("Secret {}/{} needs the entries tls.crt and tls.key (type kubernetes.io/tls); {}", space, out.secret, automatic ? "have it issued anew with: " + issue_command(space, out.secret) : "put them in with: " + put_command(space, out.secret));
         return or_before();
     }
     tls::ServerOptions options{.certificate_chain = *chain_text, .key = *key, .ask_client_certificate = ask_certificate, .client_authorities = authorities};
@@ -218,6 +221,8 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
         // Of a chain that OpenSSL does not take, the judgement says what to do about it.
         const auto judged = out.judgement.because_of(crypto::Weight::all_refuse);
         out.fault = fmt::format("Secret {}/{}: {}", space, out.secret, out.judgement.is_usable() && !judged.empty() ? judged : context.error().message);
+        if (out.judgement.is_key_of_another) out.fault += "; " + compare_pair(space, out.secret);
+        out.fault += automatic ? "; have it issued anew with: " + issue_command(space, out.secret) : "; put a pair that can be used there, with: " + put_command(space, out.secret);
         return or_before();   // a renewal that went wrong must not take the port away
     }
     out.context = std::move(*context);
@@ -273,7 +278,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
     const auto object = objects_.get(broker_kind("BrokerAuthentication"), space, name);
     if (object == nullptr) {
         kept.made_from.clear();
-        out.fault = fmt::format("authenticationRef: BrokerAuthentication {}/{} does not exist; the port does not open without it", space, name);
+        out.fault = "authenticationRef: " + absent_rules(objects_, "BrokerAuthentication", space, name);
         if (kept.value.authenticator == nullptr) return out;
         auto last = kept.value;
         last.deleted = fmt::format("BrokerAuthentication {}/{} was deleted; apply it again", space, name);
@@ -333,6 +338,8 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             out.wants_certificate = true;
             std::vector<crypto::Certificate> trusted;
             std::vector<crypto::RevocationList> lists;
+            std::string list_entries;
+            const auto put_trust = "put those that clients have now into it, with: " + put_bundle_command(fmt::format("ConfigMap {}/{}", space, trust_name));
             if (inputs[i] == nullptr) {
                 lacks(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {}/{} does not exist; make it with: kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt", space, trust_name, trust_name, space));
                 continue;
@@ -346,9 +353,10 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                     auto certificates = crypto::read_certificates(text);
                     auto revoked = crypto::read_revocation_lists(text);
                     if (!certificates || !revoked) {
-                        fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} entry {}: {}", trust_name, entry, !certificates ? certificates.error().message : revoked.error().message));
+                        fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} entry {}: {}; put it right with: kubectl edit configmap {} -n {}", trust_name, entry, !certificates ? certificates.error().message : revoked.error().message, trust_name, space));
                         continue;
                     }
+                    if (!revoked->empty()) list_entries += (list_entries.empty() ? "" : ", ") + entry;
                     trusted.insert(trusted.end(), certificates->begin(), certificates->end());
                     lists.insert(lists.end(), revoked->begin(), revoked->end());
                 }
@@ -363,9 +371,9 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             for (const auto& certificate : trusted) {
                 const auto findings = crypto::examine_authority(certificate, crypto::Purpose::client, wall_ms());
                 if (findings.empty() || ++faulty > told_max) continue;
-                for (const auto& finding : findings) out.warnings.push_back(fmt::format("a trusted certificate of ConfigMap {}: {}", trust_name, finding.message));
+                for (const auto& finding : findings) out.warnings.push_back(fmt::format("a trusted certificate of ConfigMap {}: {}; {}", trust_name, finding.message, put_trust));
             }
-            if (faulty > told_max) out.warnings.push_back(fmt::format("of {} more trusted certificates of ConfigMap {} something is wrong too", faulty - told_max, trust_name));
+            if (faulty > told_max) out.warnings.push_back(fmt::format("of {} more trusted certificates of ConfigMap {} something is wrong too; {}", faulty - told_max, trust_name, put_trust));
             std::vector<auth::X509Method::Entry> entries;
             if (const auto& map = at_path(method, "x509Settings.authorizationAttributes"); map.is_object())
                 for (const auto& [label, entry] : map.items()) entries.push_back({.label = label, .subject = text_at(entry, "subject"), .attributes = attributes_of(at_path(entry, "attributes"))});
@@ -373,7 +381,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             way.source = fmt::format("ConfigMap {}/{}", space, trust_name);
             way.trusted = trusted;
             const auto store = std::make_shared<const crypto::TrustStore>(std::move(trusted), std::move(lists));
-            for (auto& warning : store->lists().warnings()) out.warnings.push_back(fmt::format("ConfigMap {}: {}", trust_name, warning));
+            for (auto& warning : store->lists().warnings()) out.warnings.push_back(fmt::format("ConfigMap {}: {}; its lists stand in entry {}, which is changed with: kubectl edit configmap {} -n {}", trust_name, warning, list_entries, trust_name, space));
             const auto& marks = at_path(*object, "metadata.annotations");
             const auto ocsp = marks.is_object() ? marks.value("penstock.io/ocsp", "Off") : std::string("Off");
             made.push_back(std::make_shared<auth::X509Method>(store, std::move(entries), "ConfigMap " + trust_name,
@@ -411,12 +419,13 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                     for (const auto& [entry, value] : data.items())
                         if (value.is_string()) bundle += value.get<std::string>() + "\n";
                 resolved["ca"] = bundle;
+                const auto put_ca = fmt::format("kubectl create configmap {} -n {} --from-file=ca.crt=CA.crt --dry-run=client -o yaml | kubectl apply -f -", ca, space);
                 if (const auto trusted = crypto::read_certificates(bundle); !trusted || trusted->empty())
-                    out.warnings.push_back(fmt::format("{}.customSettings.caCertConfigMap: ConfigMap {}: {}: the custom server cannot be trusted", path, ca, trusted ? "there is no certificate in it" : trusted.error().message));
+                    out.warnings.push_back(fmt::format("{}.customSettings.caCertConfigMap: ConfigMap {}: {}: the custom server cannot be trusted; put its CA there, with: {}", path, ca, trusted ? "there is no certificate in it" : trusted.error().message, put_ca));
                 else
                     for (const auto& certificate : *trusted)
                         for (const auto& finding : crypto::examine_authority(certificate, crypto::Purpose::server, wall_ms()))
-                            if (finding.weight >= crypto::Weight::all_refuse) out.warnings.push_back(fmt::format("{}.customSettings.caCertConfigMap: ConfigMap {}: {}", path, ca, finding.message));
+                            if (finding.weight >= crypto::Weight::all_refuse) out.warnings.push_back(fmt::format("{}.customSettings.caCertConfigMap: ConfigMap {}: {}; put a better CA there, with: {}", path, ca, finding.message, put_ca));
             }
             if (const auto client = text_at(settings, "auth.x509.secretRef"); !client.empty()) {
                 const auto secret = objects_.get(core("Secret"), space, client);
@@ -426,8 +435,11 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                 }
                 resolved["certificate"] = secret_text(*secret, "tls.crt").value_or("");
                 resolved["key"] = secret_text(*secret, "tls.key").value_or("");
-                for (const auto& finding : crypto::judge_identity(resolved["certificate"], resolved["key"], crypto::Purpose::client, wall_ms()).findings)
-                    if (finding.is_fault()) out.warnings.push_back(fmt::format("{}.customSettings.auth.x509.secretRef: Secret {}: {}", path, client, finding.message));
+                const auto judgement = crypto::judge_identity(resolved["certificate"], resolved["key"], crypto::Purpose::client, wall_ms());
+                for (const auto& finding : judgement.findings)
+                    if (finding.is_fault())
+                        out.warnings.push_back(fmt::format("{}.customSettings.auth.x509.secretRef: Secret {}: {}{}; put a pair that can be used there, with: {}", path, client, finding.message,
+                                                           judgement.is_key_of_another && finding.weight == crypto::Weight::unusable ? "; " + compare_pair(space, client) : "", put_command(space, client)));
             }
             const auto& marks = at_path(*object, "metadata.annotations");
             const bool closed = marks.is_object() && equal_no_case(marks.value("penstock.io/custom-unreachable", "FallThrough"), "Refuse");
@@ -565,7 +577,7 @@ PreparedPolicy SecurityBuilder::policy(const std::string& space, const std::stri
     const auto object = objects_.get(broker_kind("BrokerAuthorization"), space, name);
     if (object == nullptr) {
         kept.made_from.clear();
-        out.fault = fmt::format("authorizationRef: BrokerAuthorization {}/{} does not exist; the port does not open without it", space, name);
+        out.fault = "authorizationRef: " + absent_rules(objects_, "BrokerAuthorization", space, name);
         if (kept.value.policy == nullptr) return out;
         auto last = kept.value;
         last.deleted = fmt::format("BrokerAuthorization {}/{} was deleted; apply it again", space, name);

@@ -20,9 +20,6 @@ std::string in_commands(const std::string& source) {
     if (space == std::string::npos || slash == std::string::npos) return source;
     return fmt::format("{} -n {}", source.substr(slash + 1), source.substr(space + 1, slash - space - 1));
 }
-std::string put_bundle(const std::string& source) {
-    return fmt::format("kubectl create configmap {} --from-file=client_ca.pem=ALL-CAS.crt --dry-run=client -o yaml | kubectl apply -f -", in_commands(source));
-}
 
 /// Why nobody gets in this way; empty: somebody may.
 std::string shut(const WayIn& way, std::int64_t now_ms) {
@@ -31,7 +28,7 @@ std::string shut(const WayIn& way, std::int64_t now_ms) {
     if (way.method == "X509") {
         if (way.trusted.empty() || !std::ranges::all_of(way.trusted, [&](const auto& certificate) { return certificate.not_after_ms() <= now_ms; })) return {};
         const auto& last = *std::ranges::max_element(way.trusted, {}, [](const auto& certificate) { return certificate.not_after_ms(); });
-        return fmt::format("each trusted certificate of {} has expired (the last, \"{}\", at {}); put the CA that signs clients now into it, with: {}", way.source, last.subject(), rfc3339(last.not_after_ms()), put_bundle(way.source));
+        return fmt::format("each trusted certificate of {} has expired (the last, \"{}\", at {}); put the CA that signs clients now into it, with: {}", way.source, last.subject(), rfc3339(last.not_after_ms()), put_bundle_command(way.source));
     }
     if (way.method == "Password" && way.users == 0) {
         const auto at = in_commands(way.source);
@@ -54,12 +51,16 @@ std::string shut(const WayIn& way, std::int64_t now_ms) {
 void add_ends(const WayIn& way, std::int64_t now_ms, std::vector<std::string>& warnings) {
     for (const auto& certificate : way.trusted) {
         const auto left = certificate.not_after_ms() - now_ms;
-        if (left <= 0) warnings.push_back(fmt::format("the trusted certificate \"{}\" of {} has expired at {}; clients whose chain ends there are refused; put its successor in its place, with: {}", certificate.subject(), way.source, rfc3339(certificate.not_after_ms()), put_bundle(way.source)));
-        else if (left < soon_days * day_ms) warnings.push_back(fmt::format("the trusted certificate \"{}\" of {} ends in {} days ({}); put its successor beside it, with: {}", certificate.subject(), way.source, left / day_ms, rfc3339(certificate.not_after_ms()), put_bundle(way.source)));
+        if (left <= 0) warnings.push_back(fmt::format("the trusted certificate \"{}\" of {} has expired at {}; clients whose chain ends there are refused; put its successor in its place, with: {}", certificate.subject(), way.source, rfc3339(certificate.not_after_ms()), put_bundle_command(way.source)));
+        else if (left < soon_days * day_ms) warnings.push_back(fmt::format("the trusted certificate \"{}\" of {} ends in {} days ({}); put its successor beside it, with: {}", certificate.subject(), way.source, left / day_ms, rfc3339(certificate.not_after_ms()), put_bundle_command(way.source)));
     }
 }
 
 }  // namespace
+
+std::string put_bundle_command(const std::string& source) {
+    return fmt::format("kubectl create configmap {} --from-file=client_ca.pem=ALL-CAS.crt --dry-run=client -o yaml | kubectl apply -f -", in_commands(source));
+}
 
 WaysIn look_at(const std::vector<WayIn>& ways, std::int64_t now_ms) {
     WaysIn out;

@@ -29,4 +29,7 @@ struct WaysIn {
 /// `now_ms`: Unix time. Asks custom servers for a sign of life where nobody asked them lately.
 WaysIn look_at(const std::vector<WayIn>& ways, std::int64_t now_ms);
 
+/// The command that puts the trusted certificates of clients, all of them, into `source`: `ConfigMap NAMESPACE/NAME`.
+std::string put_bundle_command(const std::string& source);
+
 }  // namespace penstock::control

@@ -13,7 +13,9 @@
 #include "auth/held.h"
 #include "base/text.h"
 #include "broker/server.h"
+#include "control/broker_controller.h"
 #include "control/certificate_outlook.h"
+#include "control/cures.h"
 #include "control/report_age.h"
 #include "control/security.h"
 #include "control/watchdog.h"
@@ -37,7 +39,7 @@ constexpr std::int64_t day_ms = 86'400'000;
 const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
 const resources::Kind& broker_kind(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
 
-PortFacts good_port() { return {.listener = "s/l", .port = 1883, .is_open = true, .is_blocked = false, .error = {}, .refused = {}, .nobody = {}, .warnings = {}, .probe_fault = {}}; }
+PortFacts good_port() { return {.listener = "s/l", .port = 1883, .is_open = true, .is_blocked = false, .error = {}, .refused = {}, .nobody = {}, .everybody = {}, .warnings = {}, .probe_fault = {}}; }
 
 BrokerFacts good_broker() {
     BrokerFacts out;
@@ -58,7 +60,7 @@ TEST(Health, each_fact_of_the_broker_is_told_with_its_cure) {
         {"all is well", [](auto&) {}, "Available", "", "Available", "", "", true},
         {"no listener at all", [](auto& f) { f.ports.clear(); }, "Unavailable", "NoListener", "Available", "no port is open", "kubectl apply -f", false},
         {"the Broker was deleted", [](auto& f) { f.name.clear(); f.ports.clear(); }, "Unavailable", "NoBroker", "Available", "there is no Broker resource", "kubectl apply -f", false},
-        {"a listener of no Broker", [](auto& f) { f.orphans = {{"s/l", "there is no running Broker \"x\" in namespace s"}}; }, "Degraded", "BrokerMissing", "Unavailable", "no running Broker \"x\"", "spec.brokerRef", false},
+        {"a listener of no Broker", [](auto& f) { f.orphans = {control::OrphanFacts{.listener = "s/l", .broker = "x", .there = {"default"}, .running = "s/default"}}; }, "Degraded", "BrokerMissing", "Unavailable", "no Broker \"x\"", "spec: {brokerRef: default}", false},
         {"the state is read back", [](auto& f) { f.not_started = "reading 3 of 9"; f.is_starting = true; }, "Unavailable", "Starting", "Available", "reading 3 of 9", "", false},
         {"the state cannot be opened", [](auto& f) { f.not_started = "broker: permission denied"; }, "Unavailable", "StateNotOpen", "Available", "permission denied", "", false},
         {"a port is taken", [](auto& f) { f.ports.push_back(good_port()); f.ports[0].is_open = false; f.ports[0].error = "in use"; }, "Degraded", "PortNotOpen", "Unavailable", "port 1883: in use", "ss -ltnp", false},
@@ -66,7 +68,9 @@ TEST(Health, each_fact_of_the_broker_is_told_with_its_cure) {
         {"authentication is absent", [](auto& f) { f.ports[0].is_open = false; f.ports[0].is_blocked = true; f.ports[0].error = "BrokerAuthentication s/x does not exist"; }, "Unavailable", "NoListenerWorks", "Unavailable", "BrokerAuthentication s/x does not exist", "opens by itself", false},
         {"the certificate has expired", [](auto& f) { f.ports[0].refused = "has expired"; }, "Unavailable", "NoListenerWorks", "Unavailable", "port 1883: has expired", "", false},
         {"nobody can log in", [](auto& f) { f.ports[0].nobody = "Secret s/u has no user"; }, "Unavailable", "NoListenerWorks", "Unavailable", "has no user", "", false},
-        {"the certificate ends soon", [](auto& f) { f.ports[0].warnings = {"ends in 3 days"}; }, "Degraded", "Warnings", "Degraded", "ends in 3 days", "", true},
+        {"the certificate ends soon", [](auto& f) { f.ports[0].warnings = {control::Warning{.what = "ends in 3 days", .cure = {}}}; }, "Degraded", "Warnings", "Degraded", "ends in 3 days", "", true},
+        {"anybody may connect", [](auto& f) { f.ports[0].everybody = {.what = "port 1883: no authentication", .cure = "write authenticationRef"}; }, "Degraded", "OpenToEverybody", "Degraded", "no authentication", "write authenticationRef", true},
+        {"a port without TLS", [](auto& f) { f.ports[0].warnings = {control::Warning{.what = "no tls", .cure = "write tls"}}; }, "Degraded", "Warnings", "Degraded", "no tls; write tls", "write tls", true},
         {"the self-test fails", [](auto& f) { f.ports[0].probe_fault = "no CONNACK"; }, "Unavailable", "BrokerProbeFailed", "Unavailable", "no CONNACK", "penstock traces", false},
         {"the self-test fails on one of two", [](auto& f) { f.ports.push_back(good_port()); f.ports[1].listener = "s/m"; f.ports[0].probe_fault = "no CONNACK"; }, "Degraded", "BrokerProbeFailed", "Unavailable", "1/2 listeners", "penstock traces", false},
         {"rules let nobody in", [](auto& f) { f.named = {{"BrokerAuthentication", "s/a", {"all CAs have expired"}, {}}}; }, "Degraded", "NobodyCanConnect", "Available", "all CAs have expired", "", false},
@@ -409,21 +413,26 @@ std::string source_text(const char* file) {
 std::vector<Finding> every_finding(const std::filesystem::path& folder) {
     std::vector<Finding> out;
     auto add = [&](const std::vector<Finding>& some) { out.insert(out.end(), some.begin(), some.end()); };
+    const auto registry = registry::Registry::open(":memory:").value();
+    control::LocalObjects objects(*registry);
     auto facts = good_broker();
     facts.folder = folder / "broker", facts.key_file = folder / "keys", facts.again = "what the followed files have comes back with: kill -HUP 77";
-    for (const char* why : {"closed", "blocked", "blind", "refused", "nobody", "warned"}) {
+    for (const char* why : {"closed", "blocked", "blind", "refused", "nobody", "everybody", "warned"}) {
         auto port = good_port();
         const std::string_view word = why;
         port.listener = std::string("s/") + why;
         port.is_open = word != "closed" && word != "blocked";
         port.is_blocked = word == "blocked";
         port.error = "something";
-        (word == "blind" ? port.probe_fault : word == "refused" ? port.refused : word == "nobody" ? port.nobody : port.warnings.emplace_back()) = word == "closed" || word == "blocked" ? "" : "something";
-        if (word != "warned") port.warnings.clear();
+        (word == "blind" ? port.probe_fault : word == "refused" ? port.refused : word == "nobody" ? port.nobody : word == "everybody" ? port.everybody.what : port.warnings.emplace_back().what) = word == "closed" || word == "blocked" ? "" : "something";
+        if (word == "everybody") port.everybody.cure = control::authentication_cure(objects, port.listener, "spec.ports[0]");
+        if (word == "warned") port.warnings.back().cure = control::tls_cure(objects, port.listener, "spec.ports[0]");
+        else port.warnings.clear();
         facts.ports.push_back(std::move(port));
     }
-    facts.named = {{"BrokerAuthentication", "s/a", {"all CAs have expired"}, {"a list is old"}}};
-    facts.orphans = {{"s/o", "there is no running Broker"}};
+    facts.named = {{"BrokerAuthentication", "s/a", {"all CAs have expired"}, {control::Warning{.what = "a list is old; put in another with: kubectl edit configmap ca -n s", .cure = {}}}}};
+    for (const char* broker : {"defualt", "other", "default"})
+        for (const char* running : {"s/default", "t/default", ""}) facts.orphans.push_back({.listener = "s/o", .broker = broker, .there = {"default"}, .running = running});
     facts.metrics_fault = facts.disk_fault = facts.persistence_waits = facts.buffer_fault = facts.keys_fault = facts.disk_notice = facts.persistence_ends = facts.workers_wait = "something";
     add(control::findings_of(facts));
     auto bare = facts;
@@ -453,7 +462,6 @@ std::vector<Finding> every_finding(const std::filesystem::path& folder) {
     add(silent.all(100));
 
     // What the process says of its own certificates and of files that it follows.
-    const auto registry = registry::Registry::open(":memory:").value();
     app::RunHealth health(*registry, "kill -HUP 77");
     health.certificates({{.name = "ca", .where = "ca.crt", .not_after_ms = 1, .fault = "cannot be written"}, {.name = "server", .where = "server.crt", .not_after_ms = wall_ms() + day_ms, .fault = {}}});
     using Phase = client::FollowState::Phase;
@@ -480,7 +488,7 @@ TEST(Health, every_cure_can_be_followed_as_it_stands) {
     const Folder folder;
     const auto commands = source_text("src/app/main.cc");
     ASSERT_NE(commands.find("add_subcommand(\"validate\""), std::string::npos);
-    const std::set<std::string> kubectl{"apply", "create", "describe", "edit", "get", "delete"}, end_by_themselves{"Starting", "PersistenceGoesOn", "WorkersWait", "ManifestWaits"};
+    const std::set<std::string> kubectl{"apply", "create", "edit", "get", "delete", "patch"}, end_by_themselves{"Starting", "PersistenceGoesOn", "WorkersWait", "ManifestWaits"};
     const std::set<std::string, std::less<>> settings{"LimitNOFILE=", "spec."};
     const std::regex command(R"((?:^|[^\w/.-])(penstock|kubectl|df|ls|mv|ss|du|kill|timedatectl|echo)(?: ([a-z-]+))?)"), file_name(R"(([/\w.-]+\.(?:yaml|yml|json|crt|key|pem)))"), made(R"(\((echo .*)\) \| kubectl apply -f -)"), line(R"(echo '([^']+)')");
     std::set<std::string, std::less<>> met;
@@ -490,7 +498,7 @@ TEST(Health, every_cure_can_be_followed_as_it_stands) {
         EXPECT_FALSE(finding.subject.empty());
         EXPECT_FALSE(finding.what.empty());
         if (finding.cure.empty()) {
-            EXPECT_TRUE(end_by_themselves.contains(std::string(finding.reason.word())));
+            EXPECT_TRUE(finding.what.find(" with: ") != std::string::npos || end_by_themselves.contains(std::string(finding.reason.word())));
             continue;
         }
         EXPECT_EQ(finding.what.find(finding.cure), std::string::npos) << "it is said twice";
@@ -520,6 +528,238 @@ TEST(Health, every_cure_can_be_followed_as_it_stands) {
         }
     }
     for (const auto reason : control::finding_reasons) EXPECT_TRUE(met.contains(reason)) << "no row for " << reason;
+}
+
+// --- what the controller says of listeners, and what to write where ---
+
+struct OrphanCase {
+    control::OrphanFacts facts;
+    std::vector<std::string> says, not_said;
+};
+
+// A listener whose Broker is misspelled, elsewhere, not the one that runs, or not there at all.
+TEST(Cures, a_listener_without_its_broker_says_which_there_are_and_what_to_write) {
+    const OrphanCase cases[] = {
+        {{.listener = "plant/l", .broker = "defualt", .there = {"default"}, .running = "plant/default"},
+         {"no Broker \"defualt\" in namespace plant (did you mean \"default\"?)", "kubectl patch brokerlistener l -n plant --type merge -p 'spec: {brokerRef: default}'"}, {"nor any other", "kubectl apply"}},
+        {{.listener = "plant/l", .broker = "old", .there = {"default", "old"}, .running = "plant/default"},
+         {"Broker plant/old does not run", "that is plant/default", "-p 'spec: {brokerRef: default}'"}, {"there is no Broker"}},
+        {{.listener = "lab/l", .broker = "default", .there = {}, .running = "plant/main"},
+         {"no Broker \"default\" in namespace lab, nor any other", "the one that runs on this machine is plant/main", "metadata.namespace: plant and spec.brokerRef: main", "kubectl delete brokerlistener l -n lab"}, {"did you mean"}},
+        {{.listener = "lab/l", .broker = "main", .there = {}, .running = ""}, {"echo 'kind: Broker'", "metadata: {name: main, namespace: lab}"}, {"kubectl patch"}},
+        {{.listener = "lab/l", .broker = "Ma in", .there = {}, .running = ""}, {"metadata: {name: default, namespace: lab}", "-p 'spec: {brokerRef: default}'"}, {"name: Ma in"}},
+    };
+    for (const auto& one : cases) {
+        const auto told = control::finding_of(one.facts).text();
+        for (const auto& part : one.says) EXPECT_NE(told.find(part), std::string::npos) << part << "\nin: " << told;
+        for (const auto& part : one.not_said) EXPECT_EQ(told.find(part), std::string::npos) << part << "\nin: " << told;
+    }
+    // With no Broker at all the one that is made is the one that the listeners wait for.
+    BrokerFacts facts;
+    facts.orphans = {{.listener = "lab/l", .broker = "main", .there = {}, .running = ""}};
+    for (const auto& finding : control::findings_of(facts)) EXPECT_NE(finding.cure.find("metadata: {name: main, namespace: lab}"), std::string::npos) << finding.text();
+}
+
+/// A broker over resources in memory, and what its statuses say.
+struct Served {
+    std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
+    control::LocalObjects objects{*registry};
+    control::BrokerController controller{objects, "test"};
+    explicit Served(const char* self_check = "Disabled") {
+        put(broker_kind("Broker"), "default", {{"spec", {{"diagnostics", {{"selfCheck", {{"mode", self_check}}}, {"metrics", {{"prometheusPort", 0}}}}}}}});
+        controller.start();
+    }
+    ~Served() { controller.stop(); }
+    Served(const Served&) = delete;
+    Served& operator=(const Served&) = delete;
+    void put(const resources::Kind& kind, const std::string& name, Json content) {
+        content["metadata"]["name"] = name;
+        const auto made = registry->create(kind, space, std::move(content));
+        ASSERT_TRUE(made.has_value()) << made.error().message;
+    }
+    void listener(const std::string& name, Json port, const char* type = "ClusterIp", const char* broker = "default") {
+        port["port"] = 0;
+        put(broker_kind("BrokerListener"), name, {{"spec", {{"brokerRef", broker}, {"serviceType", type}, {"ports", Json::array({std::move(port)})}}}});
+    }
+    [[nodiscard]] Json status(const char* kind, const std::string& name) const {
+        const auto found = registry->get(broker_kind(kind), space, name);
+        return found ? at_path(**found, "status") : Json();
+    }
+    [[nodiscard]] std::string told(const char* kind, const std::string& name) const { return text_at(status(kind, name), "runtimeStatus.description"); }
+    /// Waits until the description has all parts, and answers it.
+    std::string wait(const char* kind, const std::string& name, const std::vector<std::string>& parts) const {
+        auto has_all = [&] {
+            const auto said = told(kind, name);
+            return std::ranges::all_of(parts, [&](const auto& part) { return said.find(part) != std::string::npos; });
+        };
+        EXPECT_TRUE(wait(has_all)) << told(kind, name);
+        return told(kind, name);
+    }
+    bool wait(const std::function<bool()>& done) const {
+        for (const auto end = monotonic_ms() + 20'000; monotonic_ms() < end && !done();) registry->wait_change(registry->version(), 50);
+        return done();
+    }
+};
+
+Json rules_for(const char* user) {
+    return {{"spec", {{"authorizationPolicies", {{"rules", Json::array({{{"principals", {{"usernames", Json::array({user})}}}, {"brokerResources", Json::array({{{"method", "Connect"}}})}}})}}}}}};
+}
+const Json by_token = {{"spec", {{"authenticationMethods", Json::array({{{"method", "ServiceAccountToken"}, {"serviceAccountTokenSettings", {{"audiences", Json::array({"aio-internal"})}}}}})}}}};
+
+TEST(Cures, a_listener_whose_broker_is_misspelled_says_so_in_its_status) {
+    Served world;
+    world.listener("one", Json::object(), "ClusterIp", "defalt");
+    world.wait("BrokerListener", "one", {"(did you mean \"default\"?)", "kubectl patch brokerlistener one -n azure-iot-operations --type merge -p 'spec: {brokerRef: default}'"});
+    EXPECT_NE(text_at(world.status("BrokerListener", "one"), "healthState.message").find("did you mean"), std::string::npos);
+}
+
+TEST(Cures, rules_that_are_not_there_are_told_with_those_that_are) {
+    Served world;
+    world.listener("one", {{"authenticationRef", "peeple"}, {"authorizationRef", "may"}});
+    // None is there: how one is made, with the names that the listener waits for.
+    world.wait("BrokerListener", "one", {"BrokerAuthentication azure-iot-operations/peeple does not exist, and no other is in namespace azure-iot-operations", "metadata: {name: peeple, namespace: azure-iot-operations}",
+                                         "BrokerAuthorization azure-iot-operations/may does not exist", "metadata: {name: may, namespace: azure-iot-operations}", "kubectl edit brokerlistener one -n azure-iot-operations"});
+    world.put(broker_kind("BrokerAuthentication"), "people", by_token);
+    world.put(broker_kind("BrokerAuthorization"), "others", rules_for("ada"));
+    const auto said = world.wait("BrokerListener", "one", {"does not exist (did you mean \"people\"?): name one that is there (people)", "BrokerAuthorization azure-iot-operations/may does not exist: name one that is there (others), or make it"});
+    EXPECT_EQ(said.find("describe"), std::string::npos) << said;
+}
+
+// What is made by the commands can be made.
+TEST(Cures, what_they_make_is_valid) {
+    const auto registry = registry::Registry::open(":memory:").value();
+    control::LocalObjects objects(*registry);
+    const std::regex made(R"(\(((?:echo '[^']*'(?:; )?)+)\) \| kubectl apply -f -)"), line(R"(echo '([^']+)')");
+    for (const auto& told : {control::absent_rules(objects, "BrokerAuthentication", "s", "a"), control::absent_rules(objects, "BrokerAuthorization", "s", "Not A Name"), control::absent_issuer(objects, "Issuer", "s", "i"),
+                             control::absent_issuer(objects, "ClusterIssuer", "s", "i"), control::authentication_cure(objects, "s/l", "spec.ports[0]"), control::tls_cure(objects, "s/l", "spec.ports[0]")}) {
+        std::smatch found;
+        ASSERT_TRUE(std::regex_search(told, found, made)) << told;
+        const auto lines = found[1].str();
+        std::string text;
+        for (auto at = std::sregex_iterator(lines.begin(), lines.end(), line); at != std::sregex_iterator(); ++at) text += (*at)[1].str() + "\n";
+        const auto documents = resources::parse_documents(text, "cure");
+        ASSERT_TRUE(documents.has_value()) << text;
+        ASSERT_EQ(documents->size(), 1u);
+        const auto faults = client::validate_documents(*documents);
+        EXPECT_TRUE(faults.empty()) << text << (faults.empty() ? "" : faults.front());
+        EXPECT_EQ(told.find('\\'), std::string::npos) << "kubectl shows a backslash twice";
+    }
+}
+
+TEST(Cures, an_issuer_that_is_not_there_is_told_with_those_that_are) {
+    const auto registry = registry::Registry::open(":memory:").value();
+    control::LocalObjects objects(*registry);
+    auto make = [&](const char* kind, const char* name) {
+        const auto& one = *resources::find_kind("cert-manager.io/v1", kind);
+        registry->create(one, one.kind == "Issuer" ? space : "", {{"metadata", {{"name", name}}}, {"spec", {{"selfSigned", Json::object()}}}}).value();
+    };
+    EXPECT_NE(control::absent_issuer(objects, "Issuer", space, "plant").find("no other issuer is there: make it"), std::string::npos);
+    make("Issuer", "plant");
+    make("ClusterIssuer", "all");
+    const auto near = control::absent_issuer(objects, "Issuer", space, "plannt"), other_kind = control::absent_issuer(objects, "Issuer", space, "all"), far = control::absent_issuer(objects, "Issuer", space, "something");
+    EXPECT_NE(near.find("the Issuer \"plannt\" does not exist (did you mean \"plant\"?): name one that is there in issuerRef (Issuer plant, ClusterIssuer all)"), std::string::npos) << near;
+    EXPECT_NE(other_kind.find("did you mean the ClusterIssuer of that name?"), std::string::npos) << other_kind;
+    EXPECT_NE(far.find(", or make it"), std::string::npos) << far;
+    EXPECT_NE(control::tls_cure(objects, std::string(space) + "/l", "spec.ports[1]").find("write tls: {mode: Automatic, certManagerCertificateSpec: {issuerRef: {kind: Issuer, name: plant}}} into spec.ports[1]"), std::string::npos);
+}
+
+// A port that everybody reaches is no better than one whose passwords can be read on the way; one on loopback is what its owner asked for.
+TEST(Cures, a_port_that_is_open_to_the_network_is_degraded_and_one_on_loopback_is_not) {
+    Served world;
+    world.put(broker_kind("BrokerAuthentication"), "people", by_token);
+    world.listener("lan", Json::object(), "LoadBalancer");
+    world.listener("here", Json::object());
+    world.listener("clear", {{"authenticationRef", "people"}, {"nodePort", 0}}, "NodePort");
+    world.wait("BrokerListener", "lan", {"no authentication: anybody who reaches it from another machine may connect, read and write", "write authenticationRef: people into spec.ports[0] (there is: people), with: kubectl edit brokerlistener lan", "serviceType: ClusterIp"});
+    world.wait("BrokerListener", "here", {"no authentication: anybody on this machine may connect"});
+    world.wait("BrokerListener", "clear", {"spec.ports[0] has no tls: passwords and tokens cross the network in clear text; write tls: {mode: Automatic", "kubectl edit brokerlistener clear"});
+    auto health = [&](const char* name, const char* field) { return text_at(world.status("BrokerListener", name), std::string("healthState.") + field); };
+    EXPECT_EQ(health("lan", "status"), "Degraded");
+    EXPECT_EQ(health("lan", "reasonCode"), "OpenToEverybody");
+    EXPECT_EQ(health("here", "status"), "Available") << health("here", "message");
+    EXPECT_EQ(world.told("BrokerListener", "lan").find("describe"), std::string::npos);
+}
+
+// What is to be done is about the Secret that the listener names, not about the one that goes on being served.
+TEST(Cures, an_end_that_comes_is_about_the_secret_that_the_listener_names_now) {
+    Served world;
+    const auto ca = crypto::make_ca("ca", 10).value();
+    const auto pair = crypto::make_leaf(ca, {.common_name = "broker", .organizations = {}, .dns_names = {"localhost"}, .addresses = {"127.0.0.1", "::1"}, .server = true, .days = 5}).value();
+    world.put(core("Secret"), "first", {{"type", "kubernetes.io/tls"}, {"data", {{"tls.crt", base64_encode(pair.certificate)}, {"tls.key", base64_encode(pair.key)}}}});
+    world.listener("one", {{"tls", {{"mode", "Manual"}, {"manual", {{"secretRef", "first"}}}}}});
+    world.wait("BrokerListener", "one", {"put its successor into Secret azure-iot-operations/first"});
+    const auto port = at_path(world.status("BrokerListener", "one"), "portStatus")[0]["boundPort"];
+    EXPECT_GT(port, 0);
+    const Json ports = Json::array({{{"port", 0}, {"tls", {{"mode", "Manual"}, {"manual", {{"secretRef", "second"}}}}}}});
+    ASSERT_TRUE(world.registry->patch(broker_kind("BrokerListener"), space, "one", registry::PatchType::merge, {{"spec", {{"ports", ports}}}}, false).has_value());
+    const auto said = world.wait("BrokerListener", "one", {"Secret azure-iot-operations/second does not exist", "goes on being served", "put its successor into Secret azure-iot-operations/second"});
+    EXPECT_EQ(said.find("secret tls first"), std::string::npos) << said;
+}
+
+TEST(Cures, a_key_of_another_certificate_is_told_with_the_commands_that_show_it) {
+    Served world;
+    const auto ca = crypto::make_ca("ca", 10).value();
+    auto pair = [&] { return crypto::make_leaf(ca, {.common_name = "broker", .organizations = {}, .dns_names = {"localhost"}, .addresses = {}, .server = true, .days = 90}).value(); };
+    world.put(core("Secret"), "mine", {{"type", "kubernetes.io/tls"}, {"data", {{"tls.crt", base64_encode(pair().certificate)}, {"tls.key", base64_encode(pair().key)}}}});
+    world.listener("one", {{"tls", {{"mode", "Manual"}, {"manual", {{"secretRef", "mine"}}}}}});
+    const auto said = world.wait("BrokerListener", "one", {"the private key is not that of the first certificate", "kubectl get secret mine -n azure-iot-operations -o go-template='{{index .data `tls.crt` | base64decode}}' | openssl x509 -noout -pubkey",
+                                                         "-o go-template='{{index .data `tls.key` | base64decode}}' | openssl pkey -pubout", "kubectl create secret tls mine -n azure-iot-operations"});
+    EXPECT_EQ(said.find('\\'), std::string::npos) << said;
+}
+
+TEST(SelfCheck, says_that_there_is_nothing_to_check_when_the_last_listener_goes) {
+    Served world("Enabled");
+    auto check = [&] { return at_path(world.status("Broker", "default"), "selfCheck"); };
+    EXPECT_TRUE(world.wait([&] { return text_at(check(), "status") == "NothingToCheck"; })) << check();
+    world.listener("one", Json::object());
+    EXPECT_TRUE(world.wait([&] {
+        world.controller.probe_now();
+        return text_at(check(), "status") == "Passed";
+    })) << check();
+    ASSERT_TRUE(world.registry->remove(broker_kind("BrokerListener"), space, "one"));
+    EXPECT_TRUE(world.wait([&] { return text_at(check(), "status") == "NothingToCheck"; })) << check();
+    EXPECT_NE(text_at(check(), "message"), "");
+    EXPECT_TRUE(check()["routes"].empty()) << check();
+    // Its connections may stay a moment; then the route has no figures any more.
+    EXPECT_TRUE(world.wait([&] { return world.controller.metrics_page().find("aio_broker_ping_correctness{") == std::string::npos; }));
+}
+
+// Rules are in force where they act, and nowhere else.
+TEST(Cures, rules_are_said_to_be_in_force_only_where_they_act) {
+    Served world;
+    world.put(broker_kind("BrokerAuthentication"), "people", by_token);
+    world.put(broker_kind("BrokerAuthorization"), "may", rules_for("ada"));
+    world.put(broker_kind("BrokerAuthorization"), "idle", rules_for("ada"));
+    world.listener("shut", {{"authenticationRef", "nobody"}, {"authorizationRef", "may"}});
+    world.listener("open", {{"authorizationRef", "idle"}}, "LoadBalancer");
+    EXPECT_EQ(world.wait("BrokerAuthorization", "may", {"Named by shut port 0 (which is not open)"}).find("n force"), std::string::npos);
+    EXPECT_EQ(world.wait("BrokerAuthorization", "idle", {"Named by open port 0 (without authenticationRef it has no effect)"}).find("n force"), std::string::npos);
+    auto change = [&](const char* authentication) {
+        const Json ports = Json::array({{{"port", 0}, {"authenticationRef", authentication}, {"authorizationRef", "may"}}});
+        ASSERT_TRUE(world.registry->patch(broker_kind("BrokerListener"), space, "shut", registry::PatchType::merge, {{"spec", {{"ports", ports}}}}, false).has_value());
+    };
+    change("people");
+    world.wait("BrokerAuthorization", "may", {"In force on shut port 0"});
+    // The port stays open under the rules before: it is not said that it does not open.
+    change("peple");
+    const auto said = world.wait("BrokerListener", "shut", {"newcomers are refused (0x88)", "(did you mean \"people\"?)"});
+    EXPECT_EQ(said.find("does not open"), std::string::npos) << said;
+    world.wait("BrokerAuthorization", "may", {"Named by shut port 0 (the rules before go on)"});
+    world.wait("BrokerAuthentication", "people", {"No port names it."});
+}
+
+TEST(Projection, each_condition_of_the_node_has_a_heartbeat) {
+    const auto registry = registry::Registry::open(":memory:").value();
+    control::Housekeeper keeper{*registry, {.api_ca = "CA", .make_token = {}, .version = "test", .roles = [] { return std::vector<control::Role>(); }, .manifests = [] { return std::string(); }}};
+    keeper.start();
+    auto conditions = [&] {
+        const auto nodes = registry->list(core("Node"), "").items;
+        return nodes.empty() ? Json::array() : at_path(*nodes.front(), "status.conditions");
+    };
+    for (const auto end = monotonic_ms() + 20'000; monotonic_ms() < end && conditions().size() < 2;) registry->wait_change(registry->version(), 50);
+    keeper.stop();
+    ASSERT_EQ(conditions().size(), 2u);
+    for (const auto& one : conditions()) EXPECT_GT(parse_rfc3339(text_at(one, "lastHeartbeatTime")), 0) << one;
 }
 
 // One class of refusal, one way out: a full disk is not mended by correcting a file.

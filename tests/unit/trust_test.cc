@@ -510,6 +510,10 @@ TEST(ListenerSecurity, a_bundle_with_odd_authorities_and_lists_says_so) {
     ASSERT_EQ(first.warnings.size(), 2u);
     EXPECT_NE(first.warnings[0].find("ConfigMap ca: \"CN = weak\" has a weak key (RSA 1024"), std::string::npos) << first.warnings[0];
     EXPECT_NE(first.warnings[1].find("ConfigMap ca: the revocation list of \"CN = CA\" is past its next update"), std::string::npos) << first.warnings[1];
+    // What to do about it, with the entry that has the list.
+    EXPECT_NE(first.warnings[1].find("put the list that the CA issues now in its place"), std::string::npos) << first.warnings[1];
+    EXPECT_NE(first.warnings[1].find("entry any.pem, which is changed with: kubectl edit configmap ca -n " + std::string(space)), std::string::npos) << first.warnings[1];
+    EXPECT_NE(first.warnings[0].find("kubectl create configmap ca -n"), std::string::npos) << first.warnings[0];
     const auto indirect = put(ca.certificate.pem() + harness::pem_of(make_list(ca, {.point = "critical,indirectCRL:TRUE"})));
     ASSERT_FALSE(indirect.warnings.empty());
     EXPECT_NE(indirect.warnings.back().find("entry any.pem: revocation list 1 (of \"CN = CA\") cannot be used: it is an indirect list"), std::string::npos) << indirect.warnings.back();

@@ -1,0 +1,42 @@
+#pragma once
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "control/objects.h"
+#include "resources/json.h"
+
+namespace penstock::control {
+
+// What is said to a person who has to put something right: which names there are, what to write where, and a command.
+
+/// Something that works less well than it should, and what ends that.
+struct Warning {
+    std::string what;
+    std::string cure;                    ///< a command or setting as it is to be typed; empty: it stands in `what`
+    /// `what; cure`.
+    [[nodiscard]] std::string text() const { return cure.empty() ? what : what + "; " + cure; }
+    bool operator==(const Warning&) const = default;
+};
+/// `cure` for a text that names no command of its own.
+Warning warning_of(std::string what, const std::string& cure);
+
+/// `NAME -n NAMESPACE` of `NAMESPACE/NAME`.
+std::string as_words(std::string_view qualified_name);
+/// A command that makes an object as it stands: nothing has to be written first.
+std::string make_command(const resources::Json& object);
+/// ` (did you mean "NAME"?)`, or nothing when no name is near.
+std::string did_you_mean(std::string_view wanted, const std::vector<std::string>& there);
+/// `a, b, c`; of more than ten how many there are beside.
+std::string listed(const std::vector<std::string>& names);
+
+/// What is said of a BrokerAuthentication or BrokerAuthorization (`kind`) that is named and not there: the nearest name,
+/// those that there are, or how one is made. `name_space/name` need not be well-formed.
+std::string absent_rules(const Objects& objects, const char* kind, const std::string& name_space, const std::string& name);
+/// The same of an issuer; for the embedded API alone, which knows them all. `kind`: `Issuer` or `ClusterIssuer`.
+std::string absent_issuer(const Objects& objects, const std::string& kind, const std::string& name_space, const std::string& name);
+/// How a port gets authentication, or TLS. `listener`: `namespace/name`; `path`: of the port in it, `spec.ports[0]`.
+std::string authentication_cure(const Objects& objects, const std::string& listener, const std::string& path);
+std::string tls_cure(const Objects& objects, const std::string& listener, const std::string& path);
+
+}  // namespace penstock::control
