@@ -151,7 +151,7 @@ int pki_create(const std::string& what, const PkiOptions& o) {
     if (auto r = write_private(key_file, *key); !r) return problem(r.error().message);
     if (auto r = write_private(certificate_file, *certificate + chain); !r) return problem(r.error().message);
     fs::permissions(certificate_file, fs::perms::owner_read | fs::perms::owner_write | fs::perms::group_read | fs::perms::others_read);
-    std::cout << fmt::format("{} (with the intermediates behind it)\n{}\n", certificate_file, key_file);
+    std::cout << fmt::format("{}{}\n{}\n", certificate_file, chain.empty() ? "" : " (with the intermediates behind it)", key_file);
     return 0;
 }
 

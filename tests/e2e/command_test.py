@@ -144,6 +144,15 @@ class Commands(unittest.TestCase):
         self.assertIn("complete -c penstock -n '__fish_seen_subcommand_from auth; and not __fish_seen_subcommand_from can-i who-can explain clients dry-run' -a can-i -d 'May a client do this?", fish)
         self.assertIn("completion is there for bash, zsh and fish", self.refused("completion", "tcsh"))
 
+    def test_pki_says_what_stands_in_its_files(self):
+        path = lambda name: str(self.p.folder / name)
+        self.assertEqual(self.ok("pki", "root", "r", "--out", path("r")), f"{path('r.crt')}\n{path('r.key')}\n")
+        signed = ("--ca", path("r.crt"), "--ca-key", path("r.key"))
+        self.assertEqual(self.ok("pki", "client", "of-root", *signed, "--out", path("of-root")), f"{path('of-root.crt')}\n{path('of-root.key')}\n")
+        self.ok("pki", "intermediate", "i", *signed, "--out", path("i"))
+        between = ("--ca", path("i.crt"), "--ca-key", path("i.key"))
+        self.assertEqual(self.ok("pki", "client", "of-i", *between, "--out", path("of-i")), f"{path('of-i.crt')} (with the intermediates behind it)\n{path('of-i.key')}\n")
+
     def test_bench_has_units_apart(self):
         report = self.ok("bench", "latency", "-p", str(self.port), "--pairs", "1", "--rate", "50", "--seconds", "0.2", "--warm-up", "0.1", "--no-progress")
         for line in report.splitlines():
