@@ -680,10 +680,11 @@ class YamlReader {
 
 // ---- Files
 
-/// `kind: List`, and `kind: ConfigMapList` whose items need not say what they are.
+/// `kind: List`, and `kind: ConfigMapList` whose items need not say what they are. `items: null` is a list without any, as for kubectl.
 /// `lines`: where its items begin, as far as that is known; an item's line is then its own.
 void unfold(Document document, const std::vector<std::size_t>& lines, std::vector<Document>& out) {
     const auto kind = text_at(document.object, "kind");
+    if (kind.ends_with("List") && document.object.contains("items") && document.object["items"].is_null()) return;
     if (!kind.ends_with("List") || !at_path(document.object, "items").is_array()) {
         out.push_back(std::move(document));
         return;
@@ -719,6 +720,9 @@ Result<std::vector<Document>> parse_documents(std::string_view bytes, const std:
         const auto line = static_cast<int>(read.line);
         if (!read.object.is_object())
             return fail(fmt::format("{}: document {} (line {}): a resource object is needed, with apiVersion, kind and metadata", file, index, line));
+        // No kind of a resource has that name; of others that end so there may be a definition.
+        if (text_at(read.object, "kind") == "List" && !(read.object.contains("items") && (read.object["items"].is_array() || read.object["items"].is_null())))
+            return fail(fmt::format("{}: document {} (line {}): a List needs items, a list of resource objects (items: [] where there are none)", file, index, line));
         unfold({.object = std::move(read.object), .file = file, .index = index, .line = line}, read.item_lines, out);
         return {};
     };

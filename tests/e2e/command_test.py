@@ -144,6 +144,11 @@ class Commands(unittest.TestCase):
         self.assertIn("complete -c penstock -n '__fish_seen_subcommand_from auth; and not __fish_seen_subcommand_from can-i who-can explain clients dry-run' -a can-i -d 'May a client do this?", fish)
         self.assertIn("completion is there for bash, zsh and fish", self.refused("completion", "tcsh"))
 
+    def test_a_list_without_items_is_no_object(self):
+        for items in ("items: null", "items: []"):
+            self.assertEqual(self.refused("apply", "-f", self.p.write("list.yaml", f"apiVersion: v1\nkind: List\n{items}\n")), "error: no resource objects in the files\n")
+        self.assertIn("a List needs items, a list of resource objects", self.refused("apply", "-f", self.p.write("list.yaml", "apiVersion: v1\nkind: List\n")))
+
     def test_pki_says_what_stands_in_its_files(self):
         path = lambda name: str(self.p.folder / name)
         self.assertEqual(self.ok("pki", "root", "r", "--out", path("r")), f"{path('r.crt')}\n{path('r.key')}\n")

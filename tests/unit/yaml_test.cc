@@ -88,6 +88,22 @@ TEST(Yaml, documents_marks_and_encodings) {
     EXPECT_EQ(list, (Json{{"apiVersion", "v1"}, {"kind", "ConfigMap"}, {"metadata", {{"name", "a"}}}}));
 }
 
+TEST(Yaml, a_list_without_items_is_empty_or_says_what_it_needs) {
+    for (const char* kind : {"List", "ConfigMapList"})
+        for (const char* items : {"items: []", "items: null", "items:", "items: ~"}) {
+            const auto documents = parse_documents(fmt::format("apiVersion: v1\nkind: {}\n{}\n", kind, items), "f.yaml");
+            ASSERT_TRUE(documents) << documents.error().message;
+            EXPECT_TRUE(documents->empty()) << kind << " " << items;
+        }
+    EXPECT_TRUE(parse_documents(R"({"apiVersion": "v1", "kind": "List", "items": null})", "f.json").value().empty());
+    const auto nested = parse_documents("kind: List\nitems: [{kind: List, items: null}, {kind: List, items: [{a: 1}]}]\n", "f.yaml");
+    ASSERT_TRUE(nested);
+    EXPECT_EQ(nested->size(), 1u);
+    for (const char* wrong : {"kind: List\n", "kind: List\nitems: {a: 1}\n", "kind: List\nitems: a\n"})
+        EXPECT_TRUE(refuses(wrong, "f.yaml: document 1 (line 1): a List needs items, a list of resource objects (items: [] where there are none)")) << wrong;
+    EXPECT_EQ(parse_documents("apiVersion: plant/v1\nkind: ShoppingList\nspec: {}\n", "f.yaml")->size(), 1u) << "a kind of a definition";
+}
+
 TEST(Yaml, json_is_read_as_json) {
     EXPECT_EQ(read(R"({"a": "\ud83d\ude00 \ud800 \udc00x \\ud800", "b": 1883.0, "c": 9007199254740993, "d": "yes", "e": 1e3, "f/": "\/"})"),
               (Json{{"a", "\xF0\x9F\x98\x80 \xEF\xBF\xBD \xEF\xBF\xBDx \\ud800"}, {"b", 1883}, {"c", 9007199254740993}, {"d", "yes"}, {"e", 1000}, {"f/", "/"}}));
