@@ -198,9 +198,18 @@ class TokenKeyReader {
         const std::lock_guard lock(guard_);
         return known_;
     }
+    /// Where the API was asked last, `host:port`: the access may have been read again since the start. Empty: not yet.
+    std::string asked() {
+        const std::lock_guard lock(guard_);
+        return asked_;
+    }
     bool read() {
         const auto api = connect_();
         const auto about = api->request("GET", "/.well-known/openid-configuration"), keys = api->request("GET", "/openid/v1/jwks", {}, "application/json", "application/jwk-set+json, application/json");
+        {
+            const std::lock_guard lock(guard_);
+            asked_ = fmt::format("{}:{}", api->access().host, api->access().port);
+        }
         if (!about || !about->ok() || !keys || !keys->ok()) {
             log::warn("app", "the keys of service-account tokens cannot be read; those known before count on why=\"{}\"", !about ? about.error().message : !about->ok() ? about->message() : !keys ? keys.error().message : keys->message());
             return false;
@@ -212,8 +221,9 @@ class TokenKeyReader {
 
   private:
     std::function<std::unique_ptr<client::Client>()> connect_;
-    std::mutex guard_;                   ///< known_
+    std::mutex guard_;                   ///< what follows
     control::TokenKeys known_;
+    std::string asked_;
 };
 
 /// The files and folders that are followed, for a person; the first few.
@@ -450,7 +460,7 @@ int run_broker(const BrokerRoleOptions& options) {
                                            const auto descriptors = io::descriptors();
                                            out.descriptors = descriptors.open;
                                            out.descriptors_max = descriptors.limit;
-                                           if (!keys_are_read) out.api_fault = fmt::format("the resource API at {}:{} does not tell the keys of service-account tokens", access->host, access->port);
+                                           if (!keys_are_read) out.api_fault = fmt::format("the resource API at {} does not tell the keys of service-account tokens", token_keys.asked());
                                            controller.add_to(out);
                                            return out;
                                        },

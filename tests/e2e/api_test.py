@@ -167,6 +167,22 @@ def roles():
         context.load_cert_chain(certificate, key)
         page = urllib.request.urlopen(f"https://127.0.0.1:{p.api_port}/metrics", context=context).read().decode()
         assert "\n# TYPE penstock_reconciles_total counter\n" in page and "\npenstock_log_output_failing 0" in "\n" + page, page[:2000]
+        # A broker that was sent elsewhere says where it asks now.
+        api.terminate()
+        api.wait(timeout=20)
+        elsewhere = free_port()
+        kubeconfig = p.data / "kubeconfig.yaml"
+        kubeconfig.write_text(re.sub(r"(server: https://127\.0\.0\.1:)\d+", rf"\g<1>{elsewhere}", kubeconfig.read_text()))
+        second.send_signal(signal.SIGHUP)
+
+        def readiness():
+            try:
+                return urllib.request.urlopen(f"http://127.0.0.1:{metrics}/readyz?verbose").read().decode()
+            except urllib.error.HTTPError as refused:
+                return refused.read().decode()
+
+        wait_until(lambda: f"the resource API at 127.0.0.1:{elsewhere} does not tell the keys" in readiness(), "the address that is asked now", 30)
+        assert f":{p.api_port}" not in readiness(), readiness()
     except BaseException:
         print((p.folder / "log").read_text()[-4000:])
         raise
