@@ -489,8 +489,8 @@ bool BrokerController::reconcile() {
         for (std::size_t i = 0; i < states.size(); ++i) {
             const bool was_open = std::ranges::any_of(states_, [&](const auto& s) { return s.is_open && s.config.port == states[i].config.port; });
             const bool known_error = std::ranges::any_of(states_, [&](const auto& s) { return s.error == states[i].error && s.config.port == states[i].config.port; });
-            if (states[i].is_open && !was_open) news.push_back({states[i].config.resource, "Normal", "PortOpen", fmt::format("port {} accepts connections", states[i].bound_port)});
-            else if (!states[i].is_open && !known_error) news.push_back({states[i].config.resource, "Warning", plan.ports[i].blocked.empty() ? "PortNotOpen" : "PortRefused", fmt::format("port {}: {}", states[i].config.port, states[i].error)});
+            if (states[i].is_open && !was_open) news.push_back({states[i].config.resource, "Normal", "PortOpen", port_words(plan.ports[i].port != 0 ? plan.ports[i].port : states[i].bound_port, plan.ports[i].node_port()) + " accepts connections"});
+            else if (!states[i].is_open && !known_error) news.push_back({states[i].config.resource, "Warning", plan.ports[i].blocked.empty() ? "PortNotOpen" : "PortRefused", about_port(plan.ports[i].port, plan.ports[i].node_port(), states[i].error)});
             if (states[i].is_open && !was_open)
                 log::info("control", "listener open listener={} port={} interfaces={} protocol={} tls={} authentication={} authorization={}", states[i].config.resource, states[i].bound_port,
                           states[i].config.loopback_only ? "loopback" : "all", states[i].config.protocol == broker::Protocol::websockets ? "WebSockets" : "Mqtt", text_at(plan.ports[i].security, "tls"),

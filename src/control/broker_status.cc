@@ -77,7 +77,7 @@ BrokerFacts BrokerController::facts_of() {
     for (std::size_t i = 0; i < plan.ports.size(); ++i) {
         const auto& port = plan.ports[i];
         if (port.is_leaving) continue;
-        PortFacts facts{.listener = port.config.resource, .port = port.port, .is_open = states[i].is_open, .is_blocked = !port.blocked.empty(), .error = states[i].error, .refused = port.refused, .nobody = port.nobody, .everybody = port.everybody, .warnings = port.warnings, .probe_fault = {}};
+        PortFacts facts{.listener = port.config.resource, .port = port.port, .node_port = port.node_port(), .is_open = states[i].is_open, .is_blocked = !port.blocked.empty(), .error = states[i].error, .refused = port.refused, .nobody = port.nobody, .everybody = port.everybody, .warnings = port.warnings, .probe_fault = {}};
         // Only what the probe met where it is to look, and of ports that are still there.
         if (plan.self_check && states[i].is_open)
             for (const auto& result : selftest_.latest)
@@ -139,8 +139,10 @@ Json BrokerController::broker_status(const Json& broker, const Plan& plan, const
     const auto all = board_->all(monotonic_ms());
     const auto health = broker_health(all);
     std::string closed;
-    for (const auto& state : states)
-        if (!state.is_open) closed += fmt::format("{}{} port {}", closed.empty() ? "" : ", ", state.config.resource, state.config.port);
+    for (std::size_t i = 0; i < plan.ports.size() && i < states.size(); ++i)
+        if (!states[i].is_open)
+            closed += fmt::format("{}{} {}", closed.empty() ? "" : ", ", states[i].config.resource,
+                                  port_words(plan.ports[i].port, plan.ports[i].node_port()));
     std::string description = "All replicas are running", capped;
     for (const auto& note : plan.notes)
         if (note.reason == "Capped") capped += fmt::format("{}{}: {}", capped.empty() ? "" : "; ", note.path, note.message);
@@ -238,7 +240,7 @@ void BrokerController::report_rules(const Plan& plan, const std::vector<broker::
                 const auto& port = plan.ports[i];
                 if (port.is_leaving || port.name_space != space || text_at(port.spec, field) != name) continue;
                 const auto& waits = std::string_view(word) == "BrokerAuthentication" ? port.authentication_waits : port.authorization_waits;
-                const auto where = fmt::format("{} port {}", port.listener, port.port);
+                const auto where = fmt::format("{} {}", port.listener, port_words(port.port, port.node_port()));
                 const auto why = !states[i].is_open ? std::string("which is not open") : waits;
                 if (why.empty() && health.message.empty()) in_force += (in_force.empty() ? "" : ", ") + where;
                 else named += (named.empty() ? "" : ", ") + where + (why.empty() ? "" : " (" + why + ")");

@@ -88,13 +88,12 @@ std::vector<std::pair<std::string, std::string>> by_cure(const std::vector<Warni
 /// What is wrong with the ports of one listener.
 void port_findings(const PortFacts& port, std::vector<Finding>& out) {
     const auto subject = subject_of("BrokerListener", port.listener);
-    const auto head = fmt::format("port {}", port.port);
     auto add = [&](Severity severity, Reason reason, const std::string& what, std::string cure) {
-        out.push_back({.severity = severity, .subject = subject, .reason = reason, .what = what.starts_with(head + " ") ? what : fmt::format("{}: {}", head, what), .cure = std::move(cure)});
+        out.push_back({.severity = severity, .subject = subject, .reason = reason, .what = about_port(port.port, port.node_port, what), .cure = std::move(cure)});
     };
     if (!port.is_open) {
         if (port.is_blocked) add(Severity::unavailable, "SecurityIncomplete", port.error, fmt::format("the port opens by itself once that is there; what it asks for is changed with: kubectl edit brokerlistener {}", as_words(port.listener)));
-        else add(Severity::unavailable, "PortNotOpen", port.error, fmt::format("see who holds it with: ss -ltnp 'sport = :{}'; it is tried again every 2 s", port.port));
+        else add(Severity::unavailable, "PortNotOpen", port.error, fmt::format("see who holds it with: ss -ltnp 'sport = :{}'; it is tried again every 2 s", port.node_port != 0 ? port.node_port : port.port));
         return;
     }
     if (!port.refused.empty()) add(Severity::unavailable, "CertificateRefused", port.refused, fmt::format("see each certificate and who uses it with: penstock pki list -n {}", port.listener.substr(0, port.listener.find('/'))));
@@ -132,6 +131,16 @@ Finding finding_of(const OrphanFacts& orphan) {
         if (makes != orphan.broker) out.cure += fmt::format("; and name it with: {}", name_it(makes));
     }
     return out;
+}
+
+std::string port_words(int port, int node_port) {
+    return node_port == 0 ? fmt::format("port {}", port) : fmt::format("node port {} (port {})", node_port, port);
+}
+
+std::string about_port(int port, int node_port, const std::string& what) {
+    const auto bound = fmt::format("port {} ", node_port != 0 ? node_port : port);
+    if (what.starts_with(bound)) return port_words(port, node_port) + what.substr(bound.size() - 1);
+    return fmt::format("{}: {}", port_words(port, node_port), what);
 }
 
 std::string subject_of(const char* kind, std::string_view qualified_name) { return fmt::format("{} {}", kind, qualified_name); }

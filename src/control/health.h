@@ -60,6 +60,10 @@ struct Finding {
     bool operator==(const Finding&) const = default;
 };
 
+/// A port for a person: `port 1884`, and `node port 31883 (port 1884)` where the former is bound for the latter. `node_port`: 0 where none is.
+std::string port_words(int port, int node_port);
+/// What is to be said of a port, behind its words. An error of the socket begins with `port N` already, which is not said twice.
+std::string about_port(int port, int node_port, const std::string& what);
 /// Subjects of findings about resources.
 std::string subject_of(const char* kind, std::string_view qualified_name);
 
@@ -67,6 +71,7 @@ std::string subject_of(const char* kind, std::string_view qualified_name);
 struct PortFacts {
     std::string listener;                ///< `namespace/name`
     int port = 0;
+    int node_port = 0;                   ///< what is bound in its place; 0: `port` itself
     bool is_open = false;
     bool is_blocked = false;             ///< what it needs for its security is not there
     std::string error;                   ///< why it is not open

@@ -28,6 +28,9 @@ struct PlannedPort {
     std::string authentication_waits;    ///< not empty: what authenticationRef names does not act on the port; why
     std::string authorization_waits;     ///< the same of authorizationRef
     std::vector<Warning> warnings;       ///< for the status
+
+    /// What is bound where that is another one than `port`; 0: it is not.
+    [[nodiscard]] int node_port() const noexcept { return service_type == "NodePort" && config.port != port ? config.port : 0; }
 };
 
 /// What the data plane has to do, derived from a Broker and its listeners. Pure data.
