@@ -279,6 +279,8 @@ class Core {
     // connect
     /// Ends a connection whose CONNECT is not accepted. `statement`: as of disconnect().
     Next refuse(Connection& connection, mqtt::ReasonCode reason, const char* statement, std::string_view text);
+    /// The client id of a CONNECT that waits: its own, or the one that was chosen for it.
+    static std::string asked_for(const Connection::Waiting& waiting);
     /// CONNACK with a reason, in the client's form and within its Maximum Packet Size: without the text if it must be, and not at all
     /// where that version has no code for it or nothing fits (false).
     bool write_refusal(Connection& connection, mqtt::ReasonCode reason, std::string_view text);

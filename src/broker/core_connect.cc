@@ -79,6 +79,11 @@ Core::Next Core::refuse(Connection& connection, ReasonCode reason, const char* s
     return Next::gone;
 }
 
+std::string Core::asked_for(const Connection::Waiting& waiting) {
+    if (!waiting.assigned_id.empty()) return waiting.assigned_id;
+    return std::string(mqtt::decode_connect(waiting.connect_body)->client_id);
+}
+
 std::optional<mqtt::ProtocolError> Core::will_fault(const mqtt::ConnectView& connect) const {
     if (!connect.will) return std::nullopt;
     const auto topic = connect.will->topic;
@@ -133,6 +138,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
         while (home_of(assigned, count_) != id_);
     }
     const std::string_view client_id = assigned.empty() ? connect.client_id : assigned;
+    connecting_ = client_id;
     if (const auto home = home_of(client_id, count_); home != id_) {
         wheel_remove(connection);
         --figures_.connections;
@@ -278,6 +284,8 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
 
 Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
     const auto decoded = mqtt::decode_auth(frame.flags, frame.body);
+    // Others may have sent a CONNECT since this one's.
+    if (connection.state == ConnectionState::wait_auth) connecting_ = asked_for(*connection.waiting);
     auto fault = [&](ReasonCode reason, const char* statement, const char* text) {
         if (connection.state == ConnectionState::wait_auth) return refuse(connection, reason, statement, text);
         disconnect(connection, reason, statement, text, now_);
@@ -539,7 +547,9 @@ Core::Next Core::on_disconnect(Connection& connection, const mqtt::Frame& frame)
 void Core::disconnect(Connection& connection, ReasonCode reason, const char* statement, const char* text, std::int64_t now) {
     now_ = now;
     ++figures_.disconnects[static_cast<std::uint8_t>(reason)];
-    log_ended(connection.session != nullptr ? connection.session->client_id() : "", driver_.peer(connection),
+    const auto* const waiting = connection.waiting.get();
+    const auto asked = waiting != nullptr && !waiting->connect_body.empty() ? asked_for(*waiting) : std::string();
+    log_ended(connection.session != nullptr ? connection.session->client_id() : asked, driver_.peer(connection),
               connection.listener ? connection.listener->resource : "", reason, statement, text, now);
     // Before CONNACK a server must not send DISCONNECT [MQTT-3.14.0-1]; version 3 has no DISCONNECT from the server.
     if (connection.state == ConnectionState::wait_verdict || connection.state == ConnectionState::wait_auth) write_refusal(connection, reason, text);

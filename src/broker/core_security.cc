@@ -41,7 +41,7 @@ void Core::on_verdict(std::uint64_t ticket, auth::Verdict verdict, std::int64_t 
     Next next = Next::gone;
     if (connection.state == ConnectionState::wait_verdict) {
         auto connect = mqtt::decode_connect(waiting->connect_body);
-        connecting_ = connect->client_id;
+        connecting_ = asked_for(*waiting);
         trace_connect(connection, *connect, waiting->assigned_id.empty() ? connect->client_id : waiting->assigned_id, waiting->began_ns);
         next = apply_verdict(connection, *connect, waiting->assigned_id, waiting->guesser, std::move(verdict));
     } else {
@@ -375,7 +375,7 @@ void Core::refuse_waiting(Connection& connection, ReasonCode reason, const char*
     waiting_.erase(waiting->ticket);
     forget_waiting(waiting->ticket);
     const auto connect = mqtt::decode_connect(waiting->connect_body);
-    connecting_ = connect->client_id;
+    connecting_ = asked_for(*waiting);
     note(connection, connecting_, "Authenticate", {}, reason, text, connect->user_name.value_or(""));
     refuse(connection, reason, "MQTT-3.1.4-2", text);
 }

@@ -911,6 +911,63 @@ TEST(Secured, methods_in_order_and_the_probes_secret) {
     crew->stop();
 }
 
+/// Wants an AUTH of everybody, and refuses it then.
+class Asks final : public auth::Authenticator {
+    struct Refusing final : auth::Exchange {
+        auth::Verdict proceed(std::string_view) override { return auth::Verdict::refused(mqtt::ReasonCode::not_authorized, "no"); }
+    };
+
+  public:
+    auth::Verdict begin(const auth::Credentials&, std::unique_ptr<auth::Exchange>& exchange, const auth::Later&) override {
+        exchange = std::make_unique<Refusing>();
+        return {.kind = auth::Verdict::Kind::go_on, .reason = mqtt::ReasonCode::success, .data = "?"};
+    }
+};
+
+std::string auth_connect_bytes(const std::string& id) {
+    mqtt::ConnectOptions options{.version = mqtt::Version::v5, .client_id = id, .clean_start = true, .keep_alive = 0};
+    options.properties.push_back({.id = mqtt::PropertyId::authentication_method, .text = "any"});
+    std::string out;
+    mqtt::encode_connect(out, options);
+    return out;
+}
+
+TEST(Log, who_was_refused_has_the_client_id_of_the_audit) {
+    std::string line;
+    log::set_sink([&](std::string_view text) { line = text; });
+    auto says = std::make_shared<Says>();
+    MemoryNet net(1, {}, says);
+    auto noted = [&] { return fmt::format("client=\"{}\"", net.core(0).decisions().back().client_id); };
+    net.send(*net.open(), connect_bytes("", "bad"));
+    EXPECT_TRUE(noted().starts_with("client=\"auto-")) << noted();
+    EXPECT_NE(line.find(noted()), std::string::npos) << line;
+    // Its answer comes late.
+    net.send(*net.open(), connect_bytes("", "ann", "late"));
+    says->waiting[0].first(auth::Verdict::refused(mqtt::ReasonCode::not_authorized, "no"));
+    net.settle();
+    EXPECT_NE(line.find(noted()), std::string::npos) << line;
+    // It goes on waiting, and the server ends.
+    auto* end = net.open();
+    net.send(*end, connect_bytes("", "ann", "late"));
+    net.core(0).disconnect(*end->connection, mqtt::ReasonCode::server_shutting_down, "", "the server is shutting down", net.now());
+    EXPECT_NE(line.find("client=\"auto-"), std::string::npos) << line;
+    // Another client's CONNECT came between its own and its AUTH.
+    MemoryNet asking(1, {}, std::make_shared<Asks>());
+    auto* first = asking.open();
+    asking.send(*first, auth_connect_bytes("first"));
+    asking.send(*asking.open(), auth_connect_bytes("second"));
+    std::string properties, again;
+    mqtt::write_property(properties, mqtt::PropertyId::authentication_method, "any");
+    mqtt::encode_auth(again, mqtt::ReasonCode::continue_authentication, properties);
+    asking.send(*first, again);
+    EXPECT_NE(line.find("client=\"first\""), std::string::npos) << line;
+    auto* third = asking.open();
+    asking.send(*third, auth_connect_bytes("third"));
+    asking.send(*third, publish_bytes("t", 0, 0));
+    EXPECT_NE(line.find("client=\"third\""), std::string::npos) << line;
+    log::set_sink({});
+}
+
 TEST(Log, what_peers_chose_does_not_end_a_line) {
     std::string line;
     log::set_sink([&](std::string_view text) { line = text; });
