@@ -4,15 +4,17 @@
 
 namespace penstock::auth {
 
-HeldAuthenticator::HeldAuthenticator(std::shared_ptr<Authenticator> last, std::string why, std::shared_ptr<const std::string> probe_secret)
-    : last_(std::move(last)), probe_(std::make_shared<MethodChain>(std::vector<std::shared_ptr<Method>>{}, std::move(probe_secret))), why_(std::move(why)) {}
+HeldAuthenticator::HeldAuthenticator(std::shared_ptr<Authenticator> last, std::string told, std::string why,
+                                     std::shared_ptr<const std::string> probe_secret)
+    : last_(std::move(last)), probe_(std::make_shared<MethodChain>(std::vector<std::shared_ptr<Method>>{}, std::move(probe_secret))),
+      told_(std::move(told)), why_(std::move(why)) {}
 
 Verdict HeldAuthenticator::begin(const Credentials& credentials, std::unique_ptr<Exchange>& exchange, const Later& later) {
     // The self-test goes on telling whether the port works.
     if (credentials.method && *credentials.method == MethodChain::probe_method) return probe_->begin(credentials, exchange, later);
     if (last_ != nullptr && credentials.is_again) return last_->begin(credentials, exchange, later);
     exchange.reset();
-    auto verdict = Verdict::refused(mqtt::ReasonCode::server_unavailable, "the rules of this port are being replaced; retry later");
+    auto verdict = Verdict::refused(mqtt::ReasonCode::server_unavailable, told_);
     verdict.is_fault = true;
     verdict.detail = why_;
     return verdict;

@@ -285,7 +285,8 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         warn(deleted, authentication_cure(objects_, port.config.resource, port.path));
     } else if (!deleted.empty() && port.blocked.empty()) {
         port.nobody = fmt::format("newcomers are refused (0x88) and those who are connected stay under the last rules, until penstock restarts: {}", deleted);
-        port.config.authenticator = hold(port, deleted);
+        port.config.authenticator = hold(port, "the rules of this port were deleted; no new client is let in until there are rules again",
+                                          deleted);
     } else if (port.blocked.empty()) {
         held_.erase(place_of(port));
     }
@@ -319,12 +320,13 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
     if (!prepared.fault.empty()) block(prepared.fault);
 }
 
-std::shared_ptr<auth::Authenticator> BrokerController::hold(const PlannedPort& port, const std::string& why) {
+std::shared_ptr<auth::Authenticator> BrokerController::hold(const PlannedPort& port, const char* told, const std::string& why) {
     // The same object as long as nothing changes: a new one would have everybody who is connected judged anew.
     auto& held = held_[place_of(port)];
     if (held.holder != nullptr && held.holder == port.config.authenticator) return held.holder;
     if (held.holder == nullptr || held.last != port.config.authenticator || held.why != why)
-        held = {.last = port.config.authenticator, .why = why, .holder = std::make_shared<auth::HeldAuthenticator>(port.config.authenticator, why, probe_secret_)};
+        held = {.last = port.config.authenticator, .why = why,
+                .holder = std::make_shared<auth::HeldAuthenticator>(port.config.authenticator, told, why, probe_secret_)};
     return held.holder;
 }
 
@@ -340,7 +342,8 @@ void BrokerController::stay_open(PlannedPort& port) {
         port.config.policy = before.config.policy;
         port.config.authenticator = before.config.authenticator;
         port.authentication_waits = port.authorization_waits = "the rules before go on";
-        port.config.authenticator = hold(port, std::exchange(port.blocked, {}));
+        port.config.authenticator = hold(port, "the rules of this port cannot be used; no new client is let in until that is mended",
+                                          std::exchange(port.blocked, {}));
         return;
     }
 }
@@ -547,7 +550,10 @@ void BrokerController::keep_leaving(Plan& plan, const std::vector<Json>& listene
             }
             port.is_leaving = true;
             // Who is connected without having said who he is would have to go, if the port began to ask.
-            if (port.config.authenticator != nullptr) port.config.authenticator = std::make_shared<auth::HeldAuthenticator>(port.config.authenticator, "the listener was deleted", probe_secret_);
+            if (port.config.authenticator != nullptr)
+                port.config.authenticator = std::make_shared<auth::HeldAuthenticator>(
+                    port.config.authenticator, "the listener of this port was deleted; no new client is let in",
+                    "the listener was deleted", probe_secret_);
             leaving.ports.push_back(std::move(port));
         }
     // What is wanted now comes first, and what comes back is what it was.

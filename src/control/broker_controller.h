@@ -88,7 +88,8 @@ class BrokerController {
     void run_probe();
     void take_spans();
     /// Rules of the port that were deleted: who is connected stays, newcomers wait.
-    std::shared_ptr<auth::Authenticator> hold(const PlannedPort& port, const std::string& why);
+    /// `told`: to newcomers; `why`: for log and audit.
+    std::shared_ptr<auth::Authenticator> hold(const PlannedPort& port, const char* told, const std::string& why);
     /// A port that is open and names what is not there (another authentication, say) holds who is connected, in the same way.
     void stay_open(PlannedPort& port);
     /// What will be wrong with a port's certificate, and what is wrong with it by now.

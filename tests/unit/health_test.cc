@@ -975,7 +975,7 @@ struct Open : auth::Authenticator {
 
 TEST(Deleted, a_held_port_refuses_newcomers_with_0x88_and_lets_credentials_be_renewed) {
     const auto last = std::make_shared<Open>();
-    auth::HeldAuthenticator held(last, "deleted", std::make_shared<const std::string>("s"));
+    auth::HeldAuthenticator held(last, "the rules are gone", "deleted", std::make_shared<const std::string>("s"));
     std::unique_ptr<auth::Exchange> exchange;
     auth::Credentials credentials;
     const auto refused = held.begin(credentials, exchange, {});
@@ -983,12 +983,13 @@ TEST(Deleted, a_held_port_refuses_newcomers_with_0x88_and_lets_credentials_be_re
     EXPECT_EQ(refused.reason, mqtt::ReasonCode::server_unavailable);
     EXPECT_TRUE(refused.is_fault) << "no wrong credential";
     EXPECT_EQ(refused.detail, "deleted");
+    EXPECT_EQ(refused.reason_string, "the rules are gone") << "and not that they are being replaced";
     EXPECT_EQ(last->asked, 0);
     credentials.is_again = true;
     EXPECT_EQ(held.begin(credentials, exchange, {}).kind, auth::Verdict::Kind::accept);
     auth::Principal principal;
     EXPECT_EQ(held.review(principal, {}, 0), "not any more");
-    auth::HeldAuthenticator open(nullptr, "deleted", std::make_shared<const std::string>("s"));
+    auth::HeldAuthenticator open(nullptr, "the rules are gone", "deleted", std::make_shared<const std::string>("s"));
     EXPECT_EQ(open.review(principal, {}, 0), "");
     EXPECT_EQ(open.begin(credentials, exchange, {}).kind, auth::Verdict::Kind::refuse);
     // The self-test goes on telling whether the port works; nobody else knows its secret.
