@@ -9,6 +9,7 @@
 #include "api/authorizer.h"
 #include "api/selector.h"
 #include "api/tokens.h"
+#include "base/log.h"
 #include "registry/registry.h"
 
 namespace penstock::api {
@@ -107,6 +108,10 @@ class Handler {
     /// `/penstock/registry`: a consistent copy of the registry's file.
     void set_registry_copy(std::function<Result<std::string>()> copy) { copy_registry_ = std::move(copy); }
 
+    /// The log of the run before, for `previous=true`; nothing: there was none. Without one there never is.
+    using FormerLog = std::function<Result<std::optional<std::vector<log::Line>>>()>;
+    void set_former_log(FormerLog former) { former_log_ = std::move(former); }
+
     /// One line of a watch stream, with its newline; empty when the event does not concern the watch.
     std::string watch_line(const Watch& watch, const registry::Event& event, bool first) const;
     std::string bookmark_line(const Watch& watch, std::uint64_t version, bool initial_end) const;
@@ -160,6 +165,7 @@ class Handler {
     resources::Json build_info_;
     std::function<Readiness(bool)> ready_check_;
     std::function<Result<std::string>()> copy_registry_;
+    FormerLog former_log_;
     std::function<resources::Json()> certificates_;
     std::function<std::string()> metrics_;
     std::function<resources::Json(const std::string&)> broker_view_;

@@ -16,6 +16,24 @@ using resources::Json;
 using resources::shortened;
 using resources::text_at;
 
+namespace {
+
+std::string text_of(const std::vector<log::Line>& lines, LogRequest& request) {
+    std::string out;
+    for (const auto& line : lines) {
+        request.after = line.number;
+        auto text = request.timestamps ? fmt::format("{} {}", rfc3339_ms(line.wall_ms), line.text) : line.text;
+        if (!text.ends_with('\n')) text += '\n';
+        if (text.size() > request.bytes_left) text.resize(request.bytes_left);
+        request.bytes_left -= text.size();
+        out += text;
+        if (request.bytes_left == 0) break;
+    }
+    return out;
+}
+
+}  // namespace
+
 Reply Handler::pod_log(const Request& request, const Route& route) const {
     if (request.method != "GET") return failure_reply(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
     const auto pod = registry_.get(*route.kind, route.name_space, route.name);
@@ -28,8 +46,6 @@ Reply Handler::pod_log(const Request& request, const Route& route) const {
         container = names[0];
     }
     if (std::ranges::find(names, container) == names.end()) return failure_reply(400, "BadRequest", fmt::format("container {} is not valid for pod {}", shortened(container), shortened(route.name)));
-    if (query_of(request, "previous") == "true") return failure_reply(400, "BadRequest", fmt::format("previous terminated container \"{}\" in pod \"{}\" not found", container, route.name));
-
     LogRequest wanted;
     const auto& annotations = at_path(**pod, "metadata.annotations");
     // Held here: what split() answers points into it.
@@ -47,30 +63,32 @@ Reply Handler::pod_log(const Request& request, const Route& route) const {
         since = parse_rfc3339(time);
         if (since < 0) return failure_reply(400, "BadRequest", fmt::format("sinceTime: \"{}\" is no RFC 3339 time", shortened(time)));
     }
-    auto lines = log::lines_after(0, wanted.modules);
+    const bool of_run_before = query_of(request, "previous") == "true";
+    std::vector<log::Line> lines;
+    if (of_run_before) {
+        auto former = former_log_ ? former_log_() : Result<std::optional<std::vector<log::Line>>>();
+        if (!former) return failure_reply(500, "InternalError", "Internal error occurred: " + former.error().message);
+        if (!*former) return failure_reply(400, "BadRequest", fmt::format("previous terminated container \"{}\" in pod \"{}\" not found", container, route.name));
+        lines = std::move(**former);
+        if (!wanted.modules.empty()) std::erase_if(lines, [&](const log::Line& line) { return std::ranges::find(wanted.modules, line.module) == wanted.modules.end(); });
+    } else {
+        lines = log::lines_after(0, wanted.modules);
+    }
     std::erase_if(lines, [&](const log::Line& line) { return line.wall_ms < since; });
     if (const auto tail = number("tailLines"); tail && static_cast<std::size_t>(*tail) < lines.size()) lines.erase(lines.begin(), lines.end() - static_cast<std::ptrdiff_t>(*tail));
     // The lines before the first wanted one count as sent; a log that is empty begins with what comes next.
     if (!lines.empty()) wanted.after = lines.front().number - 1;
     else wanted.after = log::last_number();
     Reply out{.content_type = "text/plain"};
-    if (query_of(request, "follow") == "true") out.follow = wanted;
+    // A run that has ended says nothing more.
+    if (of_run_before) out.body = text_of(lines, wanted);
+    else if (query_of(request, "follow") == "true") out.follow = wanted;
     else out.body = log_lines(wanted);
     return out;
 }
 
 std::string Handler::log_lines(LogRequest& request) {
-    std::string out;
-    for (const auto& line : log::lines_after(request.after, request.modules)) {
-        request.after = line.number;
-        auto text = request.timestamps ? fmt::format("{} {}", rfc3339_ms(line.wall_ms), line.text) : line.text;
-        if (!text.ends_with('\n')) text += '\n';
-        if (text.size() > request.bytes_left) text.resize(request.bytes_left);
-        request.bytes_left -= text.size();
-        out += text;
-        if (request.bytes_left == 0) break;
-    }
-    return out;
+    return text_of(log::lines_after(request.after, request.modules), request);
 }
 
 Reply Handler::port_forward(const Request& request, const Route& route) const {

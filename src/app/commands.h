@@ -70,7 +70,7 @@ int wait(const ResourceOptions& options, const WaitOptions& wait);
 struct LogOptions {
     std::string container, since;
     int tail = -1;
-    bool follow = false, timestamps = false, all_containers = false;
+    bool follow = false, timestamps = false, all_containers = false, previous = false;
 };
 int logs(const ResourceOptions& options, const LogOptions& log);
 

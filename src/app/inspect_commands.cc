@@ -324,6 +324,7 @@ int logs(const ResourceOptions& options, const LogOptions& log) {
     if (!log.container.empty()) target += "&container=" + log.container;
     if (log.tail >= 0) target += fmt::format("&tailLines={}", log.tail);
     if (log.timestamps) target += "&timestamps=true";
+    if (log.previous) target += "&previous=true";
     if (!log.since.empty()) {
         const auto since = parse_duration(log.since);
         if (!since) return problem("--since: " + since.error().message);

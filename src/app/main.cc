@@ -307,6 +307,7 @@ int main(int argc, char** argv) {
     add_api(*logs, resource);
     logs->add_option("words", resource.words, "POD");
     logs->add_option("-c,--container", log_options.container, "Container");
+    logs->add_flag("-p,--previous", log_options.previous, "Those of the run before");
     logs->add_flag("-f,--follow", log_options.follow, "Go on with new lines");
     logs->add_option("--tail", log_options.tail, "Only the last lines")->check(CLI::NonNegativeNumber);
     logs->add_option("--since", log_options.since, "Only lines younger than this, for example 5m");

@@ -29,6 +29,7 @@
 #include "base/held_folder.h"
 #include "base/log.h"
 #include "base/log_output.h"
+#include "base/run_files.h"
 #include "base/text.h"
 #include "base/clock.h"
 #include "base/random.h"
@@ -502,6 +503,7 @@ int run_broker(const BrokerRoleOptions& options) {
 int run(const RunOptions& options) {
     const auto signals = prepare_process();
     auto output = std::make_unique<log::BackgroundOutput>();
+    std::unique_ptr<log::RunFiles> run_files;   // after all that logs has ended
     if (const auto why = log::set_levels(options.log_level); !why.empty()) return give_up("--log-level: " + why);
     std::error_code error;
     // Keys live in here: nothing below is readable by others, not even for a moment.
@@ -586,6 +588,12 @@ int run(const RunOptions& options) {
         fs::remove(copy, ignored);
         return bytes;
     });
+    std::mutex run_files_guard;                 // run_files, until the API has ended
+    handler.set_former_log([&]() -> Result<std::optional<std::vector<log::Line>>> {
+        const std::lock_guard lock(run_files_guard);
+        if (run_files == nullptr) return std::optional<std::vector<log::Line>>();
+        return run_files->before();
+    });
     api::Server server(handler, {.address = options.api_address,
                                  .port = static_cast<std::uint16_t>(options.api_port),
                                  .certificate = identity.server,
@@ -597,6 +605,12 @@ int run(const RunOptions& options) {
         log::error("app", "the kubeconfig for kubectl and penstock get is not as it should be; it is tried again file={} why=\"{}\"", kubeconfig.path(), r.error().message);
     auto access = kubeconfig.access();
     if (!access) return give_up(access.error().message);
+    {
+        // A start that gave up is no run, and leaves what the one before it said.
+        auto files = std::make_unique<log::RunFiles>(data);
+        const std::lock_guard lock(run_files_guard);
+        run_files = std::move(files);
+    }
 
     // The manifests folder of the data folder first, then what the command line names; each has its own objects.
     const auto manifests = fs::path(options.data_folder) / "manifests";
@@ -724,6 +738,7 @@ int run(const RunOptions& options) {
     if (!is_held_up) return code;
     // A thread that is held up cannot be waited for, and uses what would go away here. All else has ended and is on the disk.
     log::warn("app", "ends while a file is being read that does not answer");
+    run_files.reset();
     output.reset();
     std::_Exit(code);
 }

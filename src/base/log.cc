@@ -32,6 +32,8 @@ std::size_t kept_bytes = 0;
 std::uint64_t written_lines = 0;
 std::unique_ptr<Output> output;          ///< null: lines are written by whoever logs (commands, tests)
 std::atomic<const Output*> crash_output{nullptr};
+std::unique_ptr<Output> second_output;   ///< see write_also
+std::atomic<const Output*> crash_second_output{nullptr};
 bool ended = false;                      ///< the output could not write all at its end, and nobody waits for standard error any more
 std::function<void(std::string_view)> sink;
 thread_local int thread_number = 0;
@@ -161,7 +163,8 @@ void put(int descriptor, std::string text) {
 }
 
 void on_crash(int number) {
-    if (const auto* waiting = crash_output.load(); waiting != nullptr) waiting->flush_in_crash(crash_flush_ms);
+    for (const auto* waiting : {crash_output.load(), crash_second_output.load()})
+        if (waiting != nullptr) waiting->flush_in_crash(crash_flush_ms);
     raise(number);   // by default now, when this returns
 }
 
@@ -174,6 +177,7 @@ void write(std::string_view module, Level level, std::string_view text) {
     if (sink) sink(line);
     else
         put(STDERR_FILENO, as_shown(line));
+    if (second_output != nullptr) second_output->add(line);
     kept_bytes += line.size();
     kept.push_back({.number = ++written_lines, .wall_ms = now, .module = std::string(module), .text = std::move(line)});
     for (; kept.size() > kept_lines_max || kept_bytes > kept_bytes_max; kept.pop_front()) kept_bytes -= kept.front().text.size();
@@ -184,6 +188,31 @@ void print(int descriptor, std::string text) {
     put(descriptor, std::move(text));
 }
 
+std::unique_ptr<Output> write_also(std::unique_ptr<Output> other) {
+    const std::lock_guard lock(guard);
+    crash_second_output = other.get();
+    if (other != nullptr)
+        for (const auto& line : kept) other->add(line.text);
+    return std::exchange(second_output, std::move(other));
+}
+
+std::optional<Line> read_line(std::string_view text) {
+    // `<6>2023-11-06T21:36:13.634Z [INFO] [1] - module: text`
+    constexpr std::size_t time_at = 3, time_size = 24, fraction_at = 20;
+    const auto dash = text.find(" - ");
+    const auto colon = dash == std::string_view::npos ? dash : text.find(": ", dash);
+    if (colon == std::string_view::npos || dash < time_at + time_size || text[0] != '<') return std::nullopt;
+    const auto time = text.substr(time_at, time_size);
+    const auto fraction = parse_number<std::int64_t>(time.substr(fraction_at, 3));
+    const auto seconds = parse_rfc3339(std::string(time));
+    if (seconds < 0 || !fraction) return std::nullopt;
+    return Line{.number = 0, .wall_ms = seconds + *fraction, .module = std::string(text.substr(dash + 3, colon - dash - 3)), .text = std::string(text)};
+}
+
+std::string lost_line(std::uint64_t lost, std::string_view where, std::string_view why) {
+    return line_of("app", Level::warn, fmt::format("{} lines of the log are lost, {} did not take them why=\"{}\"", lost, where, why), wall_ms());
+}
+
 Output::Figures output_figures() {
     const std::lock_guard lock(guard);
     return output != nullptr ? output->figures() : Output::Figures();
@@ -191,11 +220,7 @@ Output::Figures output_figures() {
 
 BackgroundOutput::BackgroundOutput() {
     auto tell = [](std::uint64_t lost, const std::string& why) {
-        return as_shown(
-            line_of("app", Level::warn,
-                    fmt::format("{} lines of the log are lost, standard error did not take them why=\"{}\"",
-                                lost, why),
-                    wall_ms()));
+        return as_shown(lost_line(lost, "standard error", why));
     };
     const std::lock_guard lock(guard);
     output = std::make_unique<Output>(Output::Options{.descriptor = STDERR_FILENO, .tell_lost = std::move(tell)});

@@ -49,6 +49,7 @@ struct Output::State {
 };
 
 bool Output::State::write(int descriptor, std::string_view text, std::string& why) {
+    if (options.take && descriptor == options.descriptor) return options.take(text, why);
     std::size_t at = 0;
     while (at < text.size()) {
         const auto n = ::write(descriptor, text.data() + at, text.size() - at);

@@ -3,9 +3,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace penstock::log {
+
+struct Line;
 
 /// Writes lines to descriptors on a thread of its own: whoever logs never waits for a terminal, pipe, socket or disk that takes
 /// nothing, takes it slowly, or is closed. At most 5,000 lines and 4 MiB wait; beyond, the oldest are lost. What was lost is counted
@@ -18,6 +22,8 @@ class Output {
         std::size_t lines_max = 5000, bytes_max = 4 << 20;
         /// The line that tells of lost ones, with its newline.
         std::function<std::string(std::uint64_t lost, const std::string& why)> tell_lost;
+        /// Takes a line in the place of the descriptor, on the thread, as a whole or not at all; false: `why` it did not.
+        std::function<bool(std::string_view line, std::string& why)> take = {};
     };
     struct Figures {
         std::uint64_t lost = 0;          ///< lines, since the start
@@ -61,6 +67,12 @@ class BackgroundOutput {
 void show_priority(bool on) noexcept;
 /// Text for people on standard output (1) or standard error (2), as it is, in order with the lines of the log.
 void print(int descriptor, std::string text);
+/// What log::write writes goes there, too, beginning with the lines that are kept. Null ends that. Answers what there was before.
+std::unique_ptr<Output> write_also(std::unique_ptr<Output> other);
+/// A line that log::write made, as it is kept; nothing: it is none. Its number is 0.
+std::optional<Line> read_line(std::string_view text);
+/// The line that tells of lost ones. `where`: who did not take them.
+std::string lost_line(std::uint64_t lost, std::string_view where, std::string_view why);
 /// Of the BackgroundOutput; zeros without one.
 Output::Figures output_figures();
 

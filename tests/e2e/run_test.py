@@ -265,6 +265,36 @@ class Run(unittest.TestCase):
         p.wait_running("kept")
         p.stop()
 
+    def test_the_log_of_the_run_before_is_there_after_a_kill(self):
+        port = free_port()
+        p = Penstock(BINARY)
+        p.start()
+        role = ("logs", "aio-broker-frontend-0", "-c", "broker", "-n", "azure-iot-operations")
+        wait_until(lambda: p.run(*role).returncode == 0, "the Pod")
+        none = p.run(*role, "--previous")
+        self.assertEqual((none.returncode, none.stdout), (1, ""))
+        self.assertIn('previous terminated container "broker" in pod "aio-broker-frontend-0" not found', none.stderr)
+        p.run("apply", "-f", "-", stdin=listener("kept", [f"port: {port}"], "LoadBalancer"))
+        opened = f"listener open listener=azure-iot-operations/kept port={port} "
+        wait_until(lambda: opened in p.run(*role).stdout and opened in (p.data / "log" / "run.log").read_text(), "the line in the file of the run")
+        last = p.run(*role, "--tail", "1").stdout
+        p.stop(9)
+        # A start that gives up is no run.
+        taken = subprocess.run([BINARY, "run", "--data-dir", str(p.data), "--api-address", "192.0.2.1"], capture_output=True, text=True, env=p.env, timeout=60)
+        self.assertEqual(taken.returncode, 1, taken.stderr)
+        p.start()
+        wait_until(lambda: p.run(*role).returncode == 0, "the Pod")
+        before = p.run(*role, "-p")
+        self.assertEqual(before.returncode, 0, before.stderr)
+        self.assertIn(opened, before.stdout)
+        self.assertIn(last, before.stdout)
+        self.assertEqual(p.run(*role, "-p", "--tail", "1").stdout.count("\n"), 1)
+        p.stop()
+        p.start()
+        wait_until(lambda: p.run(*role).returncode == 0, "the Pod")
+        self.assertIn("app: stopping", p.run("logs", "aio-broker-operator-0", "-n", "azure-iot-operations", "-p").stdout, "an ordinary end is told to its end")
+        p.stop()
+
     def test_pub_and_sub_options(self):
         port, metrics = free_port(), free_port()
         p = Penstock(BINARY)

@@ -3,18 +3,26 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "base/log.h"
 #include "base/log_output.h"
+#include "base/run_files.h"
 #include "base/text.h"
 
 namespace penstock::log {
@@ -151,6 +159,130 @@ TEST(LogOutput, a_descriptor_that_somebody_made_non_blocking_loses_nothing) {
     EXPECT_EQ(pipe.read_until(fmt::format("3999 {}\n", std::string(100, 'x'))), expected);
     EXPECT_TRUE(output.flush(10'000));
     EXPECT_EQ(output.figures().lost, 0u);
+}
+
+/// A data folder, and lines that go nowhere else.
+struct RunFilesTest : testing::Test {
+    RunFilesTest() {
+        std::string name = (std::filesystem::temp_directory_path() / "penstock-run-XXXXXX").string();
+        EXPECT_NE(mkdtemp(name.data()), nullptr);
+        folder = name;
+        data = HeldFolder::open(name).value();
+        set_sink([](std::string_view) {});
+    }
+    ~RunFilesTest() override {
+        set_sink({});
+        std::error_code ignored;
+        std::filesystem::remove_all(folder, ignored);
+    }
+    std::string text(const char* name) const {
+        std::ostringstream out;
+        out << std::ifstream(folder / "log" / name, std::ios::binary).rdbuf();
+        return std::move(out).str();
+    }
+    /// Logs until a line stands in the file of this run.
+    bool is_written_again() const {
+        const auto line = fmt::format("is there {}", ++number);
+        for (int i = 0; i < 6000; ++i) {
+            info("app", "{}", line);
+            if (text("run.log").contains(line)) return true;
+            std::this_thread::sleep_for(std::chrono::milliseconds(10));   // between two looks
+        }
+        return false;
+    }
+    static std::string last_of(const RunFiles& run) {
+        const auto lines = run.before();
+        if (!lines) return lines.error().message;
+        return !*lines ? "none" : (**lines).empty() ? "empty" : (**lines).back().text;
+    }
+    std::filesystem::path folder;
+    std::shared_ptr<HeldFolder> data;
+    static inline int number = 0;
+};
+
+TEST_F(RunFilesTest, the_run_before_is_read_with_times_and_modules) {
+    {
+        const RunFiles run(data);
+        EXPECT_EQ(last_of(run), "none");
+        warn("broker", "its last words key=\"a: b - c\"");
+    }
+    const RunFiles run(data);
+    const auto lines = run.before().value().value();
+    ASSERT_FALSE(lines.empty());
+    EXPECT_EQ(lines.back().module, "broker");
+    EXPECT_TRUE(lines.back().text.ends_with(" - broker: its last words key=\"a: b - c\"")) << lines.back().text;
+    EXPECT_EQ(lines.back().wall_ms, lines_after(last_number() - 1, {}).back().wall_ms);
+    EXPECT_EQ(std::filesystem::status(folder / "log" / "previous.log").permissions(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+}
+
+TEST_F(RunFilesTest, it_is_the_last_one_that_said_something) {
+    for (const char* words : {"first", "second"}) {
+        const RunFiles run(data);
+        info("app", "{}", words);
+    }
+    // The last line of a run that was killed may stand there in part.
+    std::ofstream(folder / "log" / "run.log", std::ios::app) << "<6>2026-01-01T00:00:00.000Z [INFO] [0] - app: torn";
+    const RunFiles run(data);
+    EXPECT_TRUE(last_of(run).ends_with(" - app: second")) << last_of(run);
+}
+
+TEST_F(RunFilesTest, both_files_of_a_run_are_bounded_and_end_with_the_newest_line) {
+    {
+        const RunFiles run(data);
+        const std::string filler(1000, 'x');
+        for (int i = 0; i < 2000; ++i) info("app", "{} {}", i, filler);
+    }
+    std::size_t bytes = 0;
+    for (const auto& file : std::filesystem::directory_iterator(folder / "log")) bytes += file.file_size();
+    EXPECT_LE(bytes, RunFiles::bytes_max);
+    EXPECT_GT(bytes, RunFiles::bytes_max / 4);
+    const RunFiles run(data);
+    const auto lines = run.before().value().value();
+    EXPECT_TRUE(lines.back().text.contains(" - app: 1999 x"));
+    EXPECT_GT(lines.size(), 100u);
+    for (std::size_t i = 1; i < lines.size(); ++i) EXPECT_LE(lines[i - 1].wall_ms, lines[i].wall_ms);
+}
+
+TEST_F(RunFilesTest, a_folder_that_takes_nothing_holds_up_nobody_and_what_is_lost_is_told) {
+    std::ofstream(folder / "log") << "in the way";
+    const RunFiles run(data);
+    for (int i = 0; i < 100; ++i) info("app", "lost {}", i);
+    std::filesystem::remove(folder / "log");
+    ASSERT_TRUE(is_written_again());
+    EXPECT_TRUE(text("run.log").contains("lines of the log are lost, the file of this run did not take them why=\"Not a directory\"")) << text("run.log");
+}
+
+TEST_F(RunFilesTest, a_full_disk_leaves_whole_lines) {
+    const RunFiles run(data);
+    ASSERT_TRUE(is_written_again());
+    const auto room = text("run.log").size() + 30;
+    rlimit before{};
+    getrlimit(RLIMIT_FSIZE, &before);
+    const auto old = std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit tight{.rlim_cur = room, .rlim_max = before.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &tight);
+    info("app", "does not go in");
+    auto output = write_also(nullptr);
+    EXPECT_TRUE(output->flush(10'000));
+    EXPECT_GE(output->figures().lost, 1u);
+    EXPECT_TRUE(text("run.log").ends_with('\n')) << "and no part of it";
+    setrlimit(RLIMIT_FSIZE, &before);
+    write_also(std::move(output));
+    ASSERT_TRUE(is_written_again());
+    std::signal(SIGXFSZ, old);
+    const auto all = text("run.log");
+    for (const auto line : split(all, '\n')) {
+        if (line.empty()) continue;
+        EXPECT_TRUE(read_line(line) && line.find("<6>", 1) == std::string_view::npos) << line;
+    }
+}
+
+TEST_F(RunFilesTest, a_pipe_in_the_place_of_a_file_is_not_waited_for) {
+    std::filesystem::create_directory(folder / "log");
+    ASSERT_EQ(mkfifo((folder / "log" / "run.log").c_str(), 0600), 0);
+    const RunFiles run(data);
+    EXPECT_NE(last_of(run).find("previous.log"), std::string::npos) << "it is told, not waited for: " << last_of(run);
+    EXPECT_TRUE(is_written_again());
 }
 
 /// In a death test's process: lines go to standard error and signals do what they do, not what the tests' main made of them.

@@ -471,6 +471,34 @@ TEST(PodLog, is_that_of_all_modules_of_the_container) {
     EXPECT_NE(call.handler.handle(request).body.find("a line of the log test"), std::string::npos);
 }
 
+TEST(PodLog, of_the_run_before_is_asked_for_as_of_this_one) {
+    Client call;
+    call.r->create(*resources::find_kind("v1", "Pod"), "default", {{"metadata", {{"name", "p"}, {"annotations", {{"penstock.io/log-modules.c", "broker,app"}}}}}, {"spec", {{"containers", Json::array({{{"name", "c"}}})}}}}).value();
+    api::Request request{.method = "GET", .path = "/api/v1/namespaces/default/pods/p/log", .query = {{"previous", "true"}}, .accept = {}, .content_type = {}, .authorization = {}, .user_agent = "test", .if_none_match = {}, .impersonation = {}, .upgrade = {},
+                         .body = {}, .user = {.name = "admin", .uid = {}, .groups = {"system:masters"}, .extra = {}}};
+    auto none = call.handler.handle(request);
+    EXPECT_EQ(none.status, 400);
+    EXPECT_NE(none.body.find("previous terminated container \\\"c\\\" in pod \\\"p\\\" not found"), std::string::npos) << none.body;
+    call.handler.set_former_log([]() -> Result<std::optional<std::vector<log::Line>>> {
+        return std::vector<log::Line>{{.wall_ms = 1000, .module = "broker", .text = "one"}, {.wall_ms = 2000, .module = "api", .text = "two"}, {.wall_ms = 3000, .module = "app", .text = "three"}};
+    });
+    log::info("app", "a line of this run");
+    EXPECT_EQ(call.handler.handle(request).body, "one\nthree\n");
+    request.query["tailLines"] = "1";
+    request.query["timestamps"] = "true";
+    EXPECT_EQ(call.handler.handle(request).body, "1970-01-01T00:00:03.000Z three\n");
+    request.query = {{"previous", "true"}, {"sinceTime", "1970-01-01T00:00:02Z"}, {"follow", "true"}};
+    const auto rest = call.handler.handle(request);
+    EXPECT_EQ(rest.body, "three\n");
+    EXPECT_FALSE(rest.follow) << "a run that has ended says nothing more";
+    request.query["limitBytes"] = "3";
+    EXPECT_EQ(call.handler.handle(request).body, "thr");
+    call.handler.set_former_log([]() -> Result<std::optional<std::vector<log::Line>>> { return fail("log/previous.log: I/O error"); });
+    const auto unreadable = call.handler.handle(request);
+    EXPECT_EQ(unreadable.status, 500);
+    EXPECT_NE(unreadable.body.find("previous.log: I/O error"), std::string::npos);
+}
+
 TEST(Renewal, ahead_of_the_whole_life_is_refused_at_once) {
     Client call;
     auto listener = [&](const char* duration, const char* before) {
