@@ -74,6 +74,17 @@ struct LogOptions {
 };
 int logs(const ResourceOptions& options, const LogOptions& log);
 
+struct CreateOptions {
+    std::string name;
+    std::vector<std::string> literals;   ///< KEY=VALUE
+    std::vector<std::string> files;      ///< FILE, FOLDER or KEY=FILE
+    std::string type;                    ///< of a generic Secret
+    std::string certificate, key;        ///< files of a Secret for TLS, PEM
+    std::string dry_run = "none";        ///< none, client or server
+};
+/// `penstock create WHAT NAME`: `what` is a ServiceAccount, ConfigMap, Namespace, `secret generic` or `secret tls`.
+int create(const std::string& what, const ResourceOptions& options, const CreateOptions& create);
+
 struct TokenOptions {
     std::string name, duration;
     std::vector<std::string> audiences;

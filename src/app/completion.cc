@@ -88,23 +88,25 @@ void fish_lines(const CommandWords& command, const std::string& condition, std::
                        fish_quoted(command.doc));
 }
 
+/// The flags of a command, and what is below it. `seen`: the condition that it has been typed.
+void fish_command(const CommandWords& command, const std::string& seen, std::string& out) {
+    std::string below;
+    for (const auto& inner : command.commands) below += " " + inner.name;
+    for (const auto& inner : command.commands) {
+        fish_lines(inner, fmt::format("{}; and not __fish_seen_subcommand_from{}", seen, below), out);
+        fish_command(inner, fmt::format("{}; and __fish_seen_subcommand_from {}", seen, inner.name), out);
+    }
+    for (const auto& [flag, doc] : command.flags)
+        out += fmt::format("complete -c penstock -n {} -l {} -d {}\n", fish_quoted(seen), flag.substr(2),
+                           fish_quoted(doc));
+}
+
 std::string fish_script(const std::vector<CommandWords>& commands) {
     std::string out = "complete -c penstock -f\n";
     for (const auto& command : commands) {
         fish_lines(command, "__fish_use_subcommand", out);
         const auto seen = "__fish_seen_subcommand_from " + command.name;
-        std::string below;
-        for (const auto& inner : command.commands) below += " " + inner.name;
-        auto flags_of = [&](const CommandWords& of, const std::string& condition) {
-            for (const auto& [flag, doc] : of.flags)
-                out += fmt::format("complete -c penstock -n {} -l {} -d {}\n", fish_quoted(condition),
-                                   flag.substr(2), fish_quoted(doc));
-        };
-        for (const auto& inner : command.commands) {
-            fish_lines(inner, fmt::format("{}; and not __fish_seen_subcommand_from{}", seen, below), out);
-            flags_of(inner, fmt::format("{}; and __fish_seen_subcommand_from {}", seen, inner.name));
-        }
-        flags_of(command, seen);
+        fish_command(command, seen, out);
         if (fmt::format("|{}|", by_kind).find("|" + command.name + "|") != std::string::npos)
             out += fmt::format("complete -c penstock -n '{}' -a '{}'\n", seen, kind_words());
     }

@@ -134,7 +134,7 @@ CLI::App* command_at(CLI::App& root, const std::vector<std::string>& words, std:
     auto* here = &root;
     for (at = 0; at < words.size(); ++at) {
         const auto below =
-            here->get_subcommands([&](const CLI::App* one) { return one->get_name() == words[at]; });
+            here->get_subcommands([&](const CLI::App* one) { return one->check_name(words[at]); });
         if (below.empty()) break;
         here = below.front();
     }
@@ -313,8 +313,37 @@ int main(int argc, char** argv) {
     logs->add_option("--since", log_options.since, "Only lines younger than this, for example 5m");
     logs->add_flag("--timestamps", log_options.timestamps, "Time before each line");
     app::TokenOptions token_options;
-    auto* create = root.add_subcommand("create", "Create: penstock create token ACCOUNT");
+    auto* create = root.add_subcommand("create", "Create: penstock create secret tls NAME --cert=CHAIN.crt --key=KEY.key");
     create->require_subcommand(1);
+    app::CreateOptions create_options;
+    std::map<std::string, CLI::App*> creators;
+    auto add_creator = [&](CLI::App& group, const std::string& what, const char* doc) {
+        const auto name = what.substr(what.rfind(' ') + 1);
+        auto* command = group.add_subcommand(name, doc);
+        creators[what] = command;
+        add_api(*command, resource);
+        command->add_option("name", create_options.name, "Name")->required();
+        // As for kubectl: `--dry-run` alone means the client's, and a value stands behind `=`.
+        command->add_flag("--dry-run{client}", create_options.dry_run, "client: show what would be sent; server: have it checked; none")
+            ->check(CLI::IsMember({"none", "client", "server"}));
+        command->add_option("-o,--output", resource.output, "json, yaml or name")->check(CLI::IsMember({"json", "yaml", "name"}));
+        return command;
+    };
+    auto add_sources = [&](CLI::App* command) {
+        command->add_option("--from-literal", create_options.literals, "KEY=VALUE; may be repeated")->allow_extra_args(false);
+        command->add_option("--from-file", create_options.files, "FILE, KEY=FILE or FOLDER; may be repeated")->allow_extra_args(false);
+        return command;
+    };
+    add_sources(add_creator(*create, "configmap", "ConfigMap of literals and files"))->alias("cm");
+    add_creator(*create, "namespace", "Namespace")->alias("ns");
+    auto* secret = create->add_subcommand("secret", "Secret: penstock create secret generic|tls NAME");
+    secret->require_subcommand(1);
+    add_sources(add_creator(*secret, "secret generic", "Secret of literals and files"))
+        ->add_option("--type", create_options.type, "Type of the Secret; Opaque when absent");
+    auto* secret_tls = add_creator(*secret, "secret tls", "Secret of a certificate and its key");
+    secret_tls->add_option("--cert", create_options.certificate, "Certificate with its intermediates, PEM")->required();
+    secret_tls->add_option("--key", create_options.key, "Its private key, PEM")->required();
+    add_creator(*create, "serviceaccount", "ServiceAccount")->alias("sa");
     auto* token = create->add_subcommand("token", "Token of a service account");
     add_api(*token, resource);
     token->add_option("name", token_options.name, "Service account")->required();
@@ -562,6 +591,8 @@ int main(int argc, char** argv) {
     if (*explain) return app::explain(resource);
     if (*wait) return app::wait(resource, wait_options);
     if (*logs) return app::logs(resource, log_options);
+    for (const auto& [what, command] : creators)
+        if (*command) return app::create(what, resource, create_options);
     if (*token) return app::create_token(resource, token_options);
     if (*can_i) return app::auth_can_i(resource, access);
     if (*who_can) return app::auth_who_can(resource, access);

@@ -135,14 +135,68 @@ class Commands(unittest.TestCase):
         self.assertIn("version", complete("penstock", "ver"))
         self.assertEqual(complete("penstock", "auth", "can"), ["can-i"])
         self.assertEqual(complete("penstock", "pki", "veri"), ["verify"])
-        self.assertEqual(complete("penstock", "create", ""), ["token"])
+        self.assertEqual(complete("penstock", "create", ""), ["configmap", "namespace", "secret", "serviceaccount", "token"])
+        self.assertEqual(complete("penstock", "create", "secret", ""), ["generic", "tls"])
+        self.assertEqual(complete("penstock", "create", "secret", "tls", "--ce"), ["--cert"])
+        self.assertEqual(complete("penstock", "logs", "--prev"), ["--previous"])
         self.assertEqual(complete("penstock", "auth", "can-i", "--att"), ["--attribute"])
         self.assertEqual(complete("penstock", "get", "brokerl"), ["brokerlistener"])
         self.assertEqual(complete("penstock", "get", "brokerlistener", ""), ["plant"])
         self.assertEqual(complete("penstock", "completion", "f"), ["fish"])
         fish = self.ok("completion", "fish")
+        self.assertIn("'__fish_seen_subcommand_from create; and __fish_seen_subcommand_from secret; and __fish_seen_subcommand_from tls' -l cert -d", fish)
         self.assertIn("complete -c penstock -n '__fish_seen_subcommand_from auth; and not __fish_seen_subcommand_from can-i who-can explain clients dry-run' -a can-i -d 'May a client do this?", fish)
         self.assertIn("completion is there for bash, zsh and fish", self.refused("completion", "tcsh"))
+
+    def test_create_as_the_cures_say(self):
+        p = self.p
+        (p.folder / "more").mkdir()
+        p.write("more/one.txt", "1\n")
+        p.write("more/two words.txt", "has no key\n")
+        (p.folder / "raw").write_bytes(b"\xff\x00")
+        path = lambda name: str(p.folder / name)
+        self.assertEqual(self.ok("create", "serviceaccount", "line-7"), "serviceaccount/line-7 created\n")
+        self.assertEqual(self.refused("create", "sa", "line-7"), 'Error from server (AlreadyExists): serviceaccounts "line-7" already exists\n')
+        self.assertEqual(self.ok("create", "namespace", "later"), "namespace/later created\n")
+        self.assertEqual(self.ok("create", "configmap", "mixed", "-n", "later", "--from-literal=a=b=c", "--from-literal", "empty=", f"--from-file=client_ca.pem={path('more/one.txt')}",
+                                 "--from-file", path("raw"), f"--from-file={path('more')}"), "configmap/mixed created\n")
+        made = json.loads(self.ok("get", "configmap", "mixed", "-n", "later", "-o", "json"))
+        self.assertEqual(made["data"], {"a": "b=c", "empty": "", "client_ca.pem": "1\n", "one.txt": "1\n"})
+        self.assertEqual(made["binaryData"], {"raw": "/wA="})
+        self.assertEqual(self.ok("create", "secret", "generic", "people", "-o", "name"), "secret/people\n")
+        self.assertEqual(self.ok("create", "secret", "generic", "typed", "--type=plant.example/t", "--from-literal=k=v", "--dry-run"), "secret/typed created (dry run)\n")
+        self.assertEqual(self.ok("create", "secret", "generic", "typed", "--type=plant.example/t", "--from-literal=k=v", "--dry-run=server"), "secret/typed created (server dry run)\n")
+        self.assertIsNone(p.get("secret", "typed"))
+        typed = json.loads(self.ok("create", "secret", "generic", "typed", "--type=plant.example/t", "--from-literal=k=v", "-o", "json"))
+        self.assertEqual((typed["type"], typed["data"], typed["metadata"]["namespace"]), ("plant.example/t", {"k": "dg=="}, "azure-iot-operations"))
+        # What a cure says: made as YAML, and applied, once and again.
+        self.ok("pki", "root", "ca", "--out", path("ca"))
+        for name in ("mine", "yours"):
+            self.ok("pki", "server", name, "--ca", path("ca.crt"), "--ca-key", path("ca.key"), "--host", "localhost", "--out", path(name))
+        sent = self.ok("create", "secret", "tls", "mine", "-n", "azure-iot-operations", f"--cert={path('mine.crt')}", f"--key={path('mine.key')}", "--dry-run=client", "-o", "yaml",
+                       "--kubeconfig", "/nowhere")
+        self.assertTrue(sent.startswith("apiVersion: v1\ndata:\n  tls.crt: "), sent)
+        self.assertTrue(sent.endswith("kind: Secret\nmetadata:\n  name: mine\n  namespace: azure-iot-operations\ntype: kubernetes.io/tls\n"), sent)
+        self.assertEqual(self.ok("apply", "-f", "-", stdin=sent), "secret/mine created\n")
+        self.assertEqual(self.ok("apply", "-f", "-", stdin=sent), "secret/mine unchanged\n")
+        tls = ("create", "secret", "tls", "pair", f"--cert={path('mine.crt')}")
+        self.assertEqual(self.ok(*tls, f"--key={path('mine.key')}"), "secret/pair created\n")
+        self.assertEqual(self.refused(*tls, f"--key={path('mine.key')}"), 'Error from server (AlreadyExists): secrets "pair" already exists\n')
+        for words, why in (((*tls, f"--key={path('yours.key')}"), f"--key: {path('yours.key')}: it is not the private key"),
+                           ((*tls, "--key=/nowhere.key"), "--key: /nowhere.key: "), (tls, "--key is required"),
+                           (("create", "secret", "tls", "x", f"--cert={path('mine.key')}", f"--key={path('mine.key')}"), f"--cert: {path('mine.key')}: "),
+                           (("create", "cm", "x", "--from-literal=a"), '--from-literal: "a": expected KEY=VALUE'), (("create", "cm", "x", "--from-literal==a"), "--from-literal: "),
+                           (("create", "cm", "x", "--from-literal=a b=c"), '--from-literal: "a b" is not a valid key name for a ConfigMap'),
+                           (("create", "cm", "x", "--from-literal=a=b", "--from-literal=a=c"), 'cannot add key "a", another key by that name already exists'),
+                           (("create", "cm", "x", "--from-file=/nowhere"), "--from-file: /nowhere: "), (("create", "cm", "x", "--from-file=k="), "the file is missing"),
+                           (("create", "cm", "x", f"--from-file=k={path('more')}"), "a folder has a key for each of its files"),
+                           (("create", "cm", "x", "--dry-run=maybe"), "--dry-run"), (("create", "cm"), "name is required"),
+                           (("create", "secret", "tsl"), "Did you mean this?\n\ttls\n"), (("create", "secrte"), "Did you mean this?\n\tsecret\n"),
+                           (("create", "configmap", "x", "--from-litral=a=b"), "Did you mean this?\n\t--from-literal\n"), (("create", "cm", "x", "--from-litral=a=b"), "Did you mean this?\n\t--from-literal\n")):
+            self.assertIn(why, self.refused(*words), words)
+        self.assertIn("Usage: penstock create secret tls [OPTIONS] name", self.ok("help", "create", "secret", "tls"))
+        self.assertIn("Usage: penstock create configmap [OPTIONS] name", self.ok("help", "create", "cm"))
+        self.assertIn("generic", self.ok("create", "secret"))
 
     def test_a_list_without_items_is_no_object(self):
         for items in ("items: null", "items: []"):

@@ -1,0 +1,137 @@
+// create: what the runbook and the cures have made without a manifest, in kubectl's words.
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+
+#include <fmt/format.h>
+
+#include "app/terminal.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "base/utf8.h"
+#include "client/apply.h"
+#include "crypto/x509.h"
+
+namespace penstock::app {
+namespace {
+
+namespace fs = std::filesystem;
+using resources::Json;
+
+constexpr std::size_t key_max = 253;
+
+bool is_data_key(std::string_view key) {
+    return !key.empty() && key.size() <= key_max && key != "." && !key.starts_with("..") &&
+           std::ranges::all_of(key, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'; });
+}
+
+/// The `data` of a ConfigMap or Secret, as it is filled.
+class Data {
+  public:
+    explicit Data(const std::string& kind) : kind_(kind) {}
+
+    /// `flag`: which one gave it.
+    Result<void> add(const char* flag, const std::string& key, const std::string& value) {
+        if (!is_data_key(key))
+            return fail(fmt::format("{}: \"{}\" is not a valid key name for a {}: at most {} letters, digits, '-', '_' and '.', not \".\" and not beginning with \"..\"",
+                                    flag, printable(clipped(key, 100)), kind_, key_max));
+        if (has(key)) return fail(fmt::format("{}: cannot add key \"{}\", another key by that name already exists", flag, key));
+        if (kind_ == "Secret") data_[key] = base64_encode(value);
+        else if (utf8_fault(value) == std::string::npos) data_[key] = value;
+        else binary_[key] = base64_encode(value);
+        return {};
+    }
+    Result<void> add_file(const char* flag, const std::string& key, const std::string& path) {
+        const auto text = read_whole_file(path, Streams::taken);
+        if (!text) return fail(fmt::format("{}: {}", flag, text.error().message));
+        return add(flag, key, *text);
+    }
+    void put_into(Json& object) const {
+        if (!data_.empty()) object["data"] = data_;
+        if (!binary_.empty()) object["binaryData"] = binary_;
+    }
+
+  private:
+    [[nodiscard]] bool has(const std::string& key) const { return data_.contains(key) || binary_.contains(key); }
+    std::string kind_;
+    Json data_ = Json::object(), binary_ = Json::object();
+};
+
+Result<void> add_source(Data& data, const std::string& source) {
+    const char* flag = "--from-file";
+    const auto equal = source.find('=');
+    if (equal != source.rfind('=')) return fail(fmt::format("{}: \"{}\": key names or file paths cannot contain '='", flag, source));
+    if (equal == 0) return fail(fmt::format("{}: \"{}\": the key is missing, expected KEY=FILE", flag, source));
+    if (equal == source.size() - 1) return fail(fmt::format("{}: \"{}\": the file is missing, expected KEY=FILE", flag, source));
+    const auto path = equal == std::string::npos ? source : source.substr(equal + 1);
+    std::error_code error;
+    if (!fs::is_directory(path, error)) return data.add_file(flag, equal == std::string::npos ? fs::path(path).filename().string() : source.substr(0, equal), path);
+    if (equal != std::string::npos) return fail(fmt::format("{}: \"{}\": a folder has a key for each of its files, and is given none", flag, source));
+    std::vector<fs::path> files;
+    for (fs::directory_iterator at(path, error); !error && at != fs::directory_iterator(); at.increment(error))
+        if (at->is_regular_file() && is_data_key(at->path().filename().string())) files.push_back(at->path());
+    if (error) return fail(fmt::format("{}: {}: {}", flag, path, error.message()));
+    std::ranges::sort(files);
+    for (const auto& file : files)
+        if (auto added = data.add_file(flag, file.filename().string(), file.string()); !added) return added;
+    return {};
+}
+
+Result<void> add_sources(Data& data, const CreateOptions& create) {
+    for (const auto& source : create.files)
+        if (auto added = add_source(data, source); !added) return added;
+    for (const auto& literal : create.literals) {
+        const auto equal = literal.find('=');
+        if (equal == std::string::npos || equal == 0)
+            return fail(fmt::format("--from-literal: \"{}\": expected KEY=VALUE", printable(clipped(literal, 100))));
+        if (auto added = data.add("--from-literal", literal.substr(0, equal), literal.substr(equal + 1)); !added) return added;
+    }
+    return {};
+}
+
+/// A pair that no listener could use is refused here, where the files have names.
+Result<void> add_pair(Data& data, const CreateOptions& create) {
+    const auto certificate = read_whole_file(create.certificate, Streams::taken), key = read_whole_file(create.key, Streams::taken);
+    if (!certificate) return fail("--cert: " + certificate.error().message);
+    if (!key) return fail("--key: " + key.error().message);
+    const auto chain = crypto::read_certificates(*certificate);
+    if (!chain) return fail(fmt::format("--cert: {}: {}", create.certificate, chain.error().message));
+    if (chain->empty()) return fail(fmt::format("--cert: {}: there is no certificate in PEM in it", create.certificate));
+    if (!chain->front().matches_key(*key))
+        return fail(fmt::format("--key: {}: it is not the private key, in PEM, of the first certificate in {}", create.key, create.certificate));
+    if (auto added = data.add("--cert", "tls.crt", *certificate); !added) return added;
+    return data.add("--key", "tls.key", *key);
+}
+
+}  // namespace
+
+int create(const std::string& what, const ResourceOptions& options, const CreateOptions& create) {
+    const bool is_secret = what.starts_with("secret ");
+    const auto& kind = *resources::find_kind("v1", what == "serviceaccount" ? "ServiceAccount" : what == "configmap" ? "ConfigMap" : what == "namespace" ? "Namespace" : "Secret");
+    Json object = {{"apiVersion", "v1"}, {"kind", kind.kind}, {"metadata", {{"name", create.name}}}};
+    if (kind.namespaced && !options.name_space.empty()) object["metadata"]["namespace"] = options.name_space;
+    Data data(kind.kind);
+    auto filled = what == "secret tls" ? add_pair(data, create) : add_sources(data, create);
+    if (!filled) return problem(filled.error().message);
+    data.put_into(object);
+    if (what == "secret tls") object["type"] = "kubernetes.io/tls";
+    else if (is_secret && !create.type.empty()) object["type"] = create.type;
+
+    if (create.dry_run != "client") {
+        auto connected = connect(options);
+        if (!connected) return problem(connected.error().message);
+        const auto target = client::path_of(kind, connected->access().name_space) + (create.dry_run == "server" ? "?dryRun=All" : "");
+        const auto answer = connected->request("POST", target, object.dump());
+        if (!answer || !answer->ok()) return refused(answer);
+        object = answer->body;
+        object["metadata"].erase("managedFields");
+    }
+    const auto label = fmt::format("{}/{}", kind.singular, printable(create.name));
+    if (options.output == "json") std::cout << object.dump(4) << "\n";
+    else if (options.output == "yaml") std::cout << resources::to_yaml(object);
+    else if (options.output == "name") std::cout << label << "\n";
+    else std::cout << fmt::format("{} created{}\n", label, create.dry_run == "client" ? " (dry run)" : create.dry_run == "server" ? " (server dry run)" : "");
+    return 0;
+}
+
+}  // namespace penstock::app
