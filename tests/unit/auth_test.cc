@@ -937,6 +937,7 @@ TEST(Log, who_was_refused_has_the_client_id_of_the_audit) {
     log::set_sink([&](std::string_view text) { line = text; });
     auto says = std::make_shared<Says>();
     MemoryNet net(1, {}, says);
+    net.advance(7'654'000);   // such lines are ten a second at most, those of other tests among them
     auto noted = [&] { return fmt::format("client=\"{}\"", net.core(0).decisions().back().client_id); };
     net.send(*net.open(), connect_bytes("", "bad"));
     EXPECT_TRUE(noted().starts_with("client=\"auto-")) << noted();
@@ -953,6 +954,7 @@ TEST(Log, who_was_refused_has_the_client_id_of_the_audit) {
     EXPECT_NE(line.find("client=\"auto-"), std::string::npos) << line;
     // Another client's CONNECT came between its own and its AUTH.
     MemoryNet asking(1, {}, std::make_shared<Asks>());
+    asking.advance(8'765'000);
     auto* first = asking.open();
     asking.send(*first, auth_connect_bytes("first"));
     asking.send(*asking.open(), auth_connect_bytes("second"));
