@@ -34,10 +34,8 @@ struct Pipe {
         signal(SIGPIPE, SIG_IGN);
         EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
     }
-    ~Pipe() {
-        close_reader();
-        if (ends[1] >= 0) close(ends[1]);
-    }
+    /// The other end stays: an Output's thread goes on for a moment after it, and the next pipe must not get the number that it writes to.
+    ~Pipe() { close_reader(); }
     void close_reader() {
         if (ends[0] >= 0) close(std::exchange(ends[0], -1));
     }
