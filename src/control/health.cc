@@ -99,7 +99,8 @@ void port_findings(const PortFacts& port, std::vector<Finding>& out) {
     if (!port.refused.empty()) add(Severity::unavailable, "CertificateRefused", port.refused, fmt::format("see each certificate and who uses it with: penstock pki list -n {}", port.listener.substr(0, port.listener.find('/'))));
     if (!port.nobody.empty()) add(Severity::unavailable, "NobodyCanConnect", port.nobody, fmt::format("see who was refused with: penstock auth explain; what the port asks for is changed with: kubectl edit brokerlistener {}", as_words(port.listener)));
     if (!port.probe_fault.empty()) add(Severity::unavailable, "BrokerProbeFailed", "the self-test failed: " + port.probe_fault, "see: penstock traces --failed");
-    if (!port.everybody.what.empty()) add(Severity::degraded, "OpenToEverybody", port.everybody.what, port.everybody.cure);
+    // Its owner asked for it, and it works: it is told, and nothing is degraded by it.
+    if (!port.everybody.what.empty()) add(Severity::note, "OpenToEverybody", port.everybody.what, port.everybody.cure);
     std::vector<Warning> more;
     for (const auto& warning : port.warnings)
         if (port.refused.find(warning.what) == std::string::npos) more.push_back(warning);   // the refusal has told it

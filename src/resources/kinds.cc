@@ -143,7 +143,7 @@ Kind broker_listener() {
         .doc = "Where clients reach a broker. On one machine `ClusterIp` binds the loopback interfaces at `port`, `NodePort` all interfaces at `nodePort`, "
                "`LoadBalancer` all interfaces at `port`. Changes act at once; only connections of ports that go away end, with reason 0x98.\n\n"
                "A port whose certificate, authentication or authorization is not there (yet) does not open; `status.portStatus` says what is missing. Certificates, trust and rules "
-               "that change act at once on new and connected clients; only those whose right is gone are ended, with a reason. A port without `authenticationRef` is open to anybody, and its status says so; where other machines reach it its health is `Degraded`.\n\n"
+               "that change act at once on new and connected clients; only those whose right is gone are ended, with a reason. A port without `authenticationRef` is open to anybody, and its status says so.\n\n"
                "Annotation `penstock.io/websocket-origins: https://portal.plant.example, http://localhost:*` names the pages whose scripts may connect over WebSocket; absent: all. Programs that are no browser send no origin and are not affected.",
         .fields = {required(object("spec",
             {text("brokerRef", "Name of the Broker; or an owner reference of kind Broker."),
