@@ -40,8 +40,13 @@ class Reader {
     }
     std::int64_t time(std::int64_t shift) {
         const auto wall = static_cast<std::int64_t>(number(8));
-        // Never 0 by accident: that means "none".
-        return wall == 0 ? 0 : wall - shift == 0 ? 1 : wall - shift;
+        if (wall == 0) return 0;
+        std::int64_t out = 0;
+        if (__builtin_sub_overflow(wall, shift, &out)) {   // of a damaged record: no clock has it
+            good_ = false;
+            return 0;
+        }
+        return out == 0 ? 1 : out;   // never 0 by accident: that means "none"
     }
     std::string_view text() {
         const auto size = number(4);
@@ -221,9 +226,8 @@ std::optional<statestore::Entry> decode_state(std::string_view bytes, std::int64
     out.value = in.text();
     const auto stamp = statestore::Timestamp::parse(in.text());
     const auto fence = in.text();
-    const auto ends = static_cast<std::int64_t>(in.number(8));
-    out.expires_at = ends == 0 ? 0 : ends - shift == 0 ? 1 : ends - shift;   // never 0 by accident: that means "never"
-    if (!in.at_end() || !stamp || ends < 0) return std::nullopt;
+    out.expires_at = in.time(shift);
+    if (!in.at_end() || !stamp) return std::nullopt;
     out.version = *stamp;
     if (!fence.empty()) {
         out.fence = statestore::Timestamp::parse(fence);

@@ -277,6 +277,12 @@ TEST(Records, damage_is_refused_and_the_rest_reads_back) {
             static_cast<void>(read(kind, damaged));
         }
     }
+    // A time that no clock has: the eight bytes behind version and flags of a message, and the last ones of a state entry.
+    constexpr std::string_view no_time("\x80\0\0\0\0\0\0\0", 8);
+    const auto state = store::encode_state({.value = "v", .version = {.time = 1, .counter = 2, .node = "n"}, .fence = {}, .expires_at = 7}, 1000);
+    EXPECT_TRUE(store::decode_state(state, 1000));
+    EXPECT_FALSE(store::decode_state(std::string(state).replace(state.size() - 8, 8, no_time), 1000));
+    EXPECT_FALSE(read(0, std::string(records[0]).replace(2, 8, no_time)));
     const auto read_back = store::decode_message(records[0], 1000);
     const auto again = read_back->view();
     EXPECT_EQ(again.topic, "a/b");
