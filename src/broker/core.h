@@ -358,6 +358,8 @@ class Core {
     // sessions
     void end_connection(Connection& connection, bool keep_will);
     void erase_session(session::Session& session);
+    /// What is kept of a session on the disk. `spare_queue`: others get it first.
+    void erase_record(const session::Session& session, bool spare_queue);
     void publish_will(session::Session& session);
     /// Sends it once it is known on disk that it is on its way.
     void leave(store::LeavingRecord record);
@@ -558,6 +560,8 @@ class Core {
     };
     std::deque<Leaving> leaving_;
     HandedOn handing_on_;                                          ///< by client id
+    std::unordered_map<std::string, std::uint64_t, TextHash, std::equal_to<>> ended_;   ///< client ids of kept sessions that ended, and the ticket of that
+    std::uint64_t ended_until_ = 0;                                ///< the last of these tickets: durable, all of `ended_` go
     bool is_recovering_ = false;                                   ///< receivers on other workers are not known yet
     bool hands_on_at_once_ = false;                                ///< some of it can go on in the next turn
     struct Received {

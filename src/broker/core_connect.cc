@@ -445,9 +445,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
         disconnect(old, ReasonCode::session_taken_over, "MQTT-3.1.4-3", "another connection took the session over", now_);
         session = find_session(client_id);
     }
-    bool is_promise = false;   // what CONNACK says must be so after a crash too
     if (session != nullptr && connect.clean_start) {
-        is_promise = session->is_kept;
         if (session->will != nullptr) publish_will(*session);   // the session ends now [MQTT-3.1.2-4]
         erase_session(*session);
         session = nullptr;
@@ -504,15 +502,20 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     output(connection).append(scratch_);
     log::debug("broker", "client connected client=\"{}\" peer={} listener={} version={} bridge={} session_present={}", client_id,
                driver_.peer(connection), connection.listener->resource, static_cast<unsigned>(connect.version), connect.is_bridge, session_present);
-    // While the disk takes no writes, who keeps nothing there is let in all the same.
-    if (is_promise || was_kept || session->is_kept) gate(connection);
-    if (session->is_kept) keep(*session);
-    else if (was_kept) {
+    if (session->is_kept) {
+        gate(connection);
+        keep(*session);
+    } else if (was_kept) {
+        gate(connection);
         const bool spare = handing_on_.contains(session->client_id());
         session->discard(spare);
-        engine_->erase_session(session->client_id(), spare);
+        erase_record(*session, spare);
         session->leave_queue(*engine_);
-    }
+    } else if (const auto ended = ended_.find(client_id); ended != ended_.end()) {
+        // That the session before is gone must be so after a crash, too: this turn's commit comes behind that of its end.
+        gate(connection);
+        erase_record(*session, handing_on_.contains(client_id));
+    }   // Who keeps nothing on the disk does not wait for it.
     // What is not allowed any more ends before anything is sent.
     away_.erase(session->id());
     if (session_present) enforce(*session, connection.security != nullptr ? connection.security->grant : nullptr, &connection, true);
@@ -633,6 +636,12 @@ void Core::publish_will(Session& session) {
     route(message);
 }
 
+void Core::erase_record(const Session& session, bool spare_queue) {
+    engine_->erase_session(session.client_id(), spare_queue);
+    ended_.insert_or_assign(std::string(session.client_id()), engine_->next_ticket());
+    ended_until_ = engine_->next_ticket();
+}
+
 void Core::erase_session(Session& session) {
     auto shares = shares_of(session);
     for (const auto& subscription : session.subscriptions) remove_subscription(session, subscription);
@@ -641,7 +650,7 @@ void Core::erase_session(Session& session) {
     session.discard(spare);
     if (session.is_kept) {
         release_all(session.client_id());
-        engine_->erase_session(session.client_id(), spare);
+        erase_record(session, spare);
     }
     away_.erase(session.id());
     by_id_.erase(session.id());

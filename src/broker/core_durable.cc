@@ -158,6 +158,7 @@ void Core::settle_leaving() {
 }
 
 void Core::settle(std::int64_t now) {
+    if (!ended_.empty() && engine_->durable() >= ended_until_) ended_.clear();
     if (is_recovering_ || (received_.empty() && state_out_.empty() && leaving_.empty() && handing_on_.empty())) return;
     now_ = now;
     settle_leaving();

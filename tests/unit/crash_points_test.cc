@@ -423,6 +423,14 @@ TEST(Gates, what_promises_nothing_that_is_kept_does_not_wait_for_the_disk) {
     EXPECT_TRUE(waits(*net.open(), connect("one", 0, true)));
     net.drop(*life.client("two", true));
     EXPECT_TRUE(waits(*net.open(), connect("two", 0, false)));
+    // Nor one whose end is not on the disk yet: it ends, and its client is back in the same turn.
+    auto* leaver = life.client("three", true);
+    net.turn_end = {};
+    std::string leave;
+    mqtt::encode_disconnect(leave, Version::v5, mqtt::ReasonCode::success, std::string_view("\x11\0\0\0\0", 5));   // Session Expiry Interval 0
+    net.send(*leaver, leave);
+    EXPECT_TRUE(waits(*net.open(), connect("three", 0, false)));
+    EXPECT_FALSE(waits(*net.open(), connect("four", 0, false))) << "another client's end is none of its business";
 }
 
 }  // namespace
