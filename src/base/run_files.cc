@@ -10,6 +10,8 @@
 #include <filesystem>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
@@ -116,6 +118,10 @@ Result<std::optional<std::vector<Line>>> RunFiles::before() const {
     std::optional<std::vector<Line>> out;
     for (const char* name : {has_begun ? older_before : older, has_begun ? newer_before : newer}) {
         if (!files_->is_there(name)) continue;
+        // No run writes more; whatever else stands there would be read into memory.
+        struct stat about {};
+        if (::lstat(data.at(name).c_str(), &about) == 0 && S_ISREG(about.st_mode) && static_cast<std::size_t>(about.st_size) > bytes_max)
+            return fail(data.named(fmt::format("{}: has {} bytes, and a run keeps at most {}: another program wrote it; take it away", data.at(name), static_cast<std::int64_t>(about.st_size), bytes_max)));
         const auto text = read_whole_file(data.at(name));
         if (!text) return std::unexpected(data.named(text.error()));
         if (!out) out.emplace();

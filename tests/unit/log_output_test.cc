@@ -254,6 +254,15 @@ TEST_F(RunFilesTest, a_folder_that_takes_nothing_holds_up_nobody_and_what_is_los
     ASSERT_TRUE(is_written_again());
 }
 
+TEST_F(RunFilesTest, what_another_program_wrote_there_is_not_read_into_memory) {
+    std::filesystem::create_directory(folder / "log");
+    std::ofstream(folder / "log" / "run.log") << std::string(RunFiles::bytes_max + 1, 'x');
+    const RunFiles files(data);
+    const auto before = files.before();
+    ASSERT_FALSE(before.has_value());
+    EXPECT_NE(before.error().message.find("previous.log: has 262145 bytes, and a run keeps at most 262144"), std::string::npos) << before.error().message;
+}
+
 TEST_F(RunFilesTest, a_full_disk_leaves_whole_lines) {
     const RunFiles run(data);
     ASSERT_TRUE(is_written_again());
