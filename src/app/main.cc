@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "app/commands.h"
+#include "app/terminal.h"
 #include "app/terminal_guard.h"
 #include "base/text.h"
 #include "io/process.h"
@@ -204,6 +205,11 @@ int main(int argc, char** argv) {
     penstock::io::hold_standard_descriptors();
     app::guard_terminals();
     std::vector<std::string> words(argv + 1, argv + argc);
+    // CLI11 would take the next word as the value: with an empty variable in a script, `--namespace= --dry-run=client` would write.
+    for (const auto& word : words) {
+        if (word == "--") break;
+        if (word.starts_with("--") && word.find('=') == word.size() - 1) return app::problem(fmt::format("{} has no value: write one behind it, or leave {} out", word, word.substr(0, word.size() - 1)));
+    }
     std::string fault;
     std::vector<std::string> properties;
     if (!words.empty() && (words[0] == "pub" || words[0] == "sub" || words[0] == "state")) properties = take_properties(words, fault);

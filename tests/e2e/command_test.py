@@ -158,6 +158,9 @@ class Commands(unittest.TestCase):
         self.assertEqual(self.ok("create", "serviceaccount", "line-7"), "serviceaccount/line-7 created\n")
         self.assertEqual(self.refused("create", "sa", "line-7"), 'Error from server (AlreadyExists): serviceaccounts "line-7" already exists\n')
         self.assertEqual(self.ok("create", "namespace", "later"), "namespace/later created\n")
+        # An empty variable in a script takes no other flag's word for its value.
+        for words in (("create", "secret", "generic", "no", "--from-literal="), ("apply", "-f", "absent.yaml", "--namespace=")):
+            self.assertEqual(self.refused(*words, "--dry-run=client"), f"error: {words[-1]} has no value: write one behind it, or leave {words[-1][:-1]} out\n")
         self.assertEqual(self.ok("create", "configmap", "mixed", "-n", "later", "--from-literal=a=b=c", "--from-literal", "empty=", f"--from-file=client_ca.pem={path('more/one.txt')}",
                                  "--from-file", path("raw"), f"--from-file={path('more')}"), "configmap/mixed created\n")
         made = json.loads(self.ok("get", "configmap", "mixed", "-n", "later", "-o", "json"))
