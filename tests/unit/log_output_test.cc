@@ -22,6 +22,7 @@
 
 #include "base/log.h"
 #include "base/log_output.h"
+#include "base/random.h"
 #include "base/run_files.h"
 #include "base/text.h"
 
@@ -162,10 +163,8 @@ TEST(LogOutput, a_descriptor_that_somebody_made_non_blocking_loses_nothing) {
 /// A data folder, and lines that go nowhere else.
 struct RunFilesTest : testing::Test {
     RunFilesTest() {
-        std::string name = (std::filesystem::temp_directory_path() / "penstock-run-XXXXXX").string();
-        EXPECT_NE(mkdtemp(name.data()), nullptr);
-        folder = name;
-        data = HeldFolder::open(name).value();
+        std::filesystem::create_directory(folder);
+        data = HeldFolder::open(folder.string()).value();
         set_sink([](std::string_view) {});
     }
     ~RunFilesTest() override {
@@ -193,7 +192,7 @@ struct RunFilesTest : testing::Test {
         if (!lines) return lines.error().message;
         return !*lines ? "none" : (**lines).empty() ? "empty" : (**lines).back().text;
     }
-    std::filesystem::path folder;
+    const std::filesystem::path folder = std::filesystem::temp_directory_path() / ("penstock-run-" + random_uuid());
     std::shared_ptr<HeldFolder> data;
     static inline int number = 0;
 };
