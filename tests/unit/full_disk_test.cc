@@ -311,17 +311,17 @@ TEST(VanishedFolder, a_store_of_which_a_file_is_deleted_is_written_anew_at_the_e
     EXPECT_EQ(after.found, (std::map<std::string, std::string>{{"t", "kept"}}));
 }
 
+/// A store in which one retained message is on the disk.
+void keep_one(const fs::path& folder, const std::string& topic, const std::string& payload) {
+    Life life(folder);
+    ASSERT_TRUE(life.wait(life.keep(topic, payload)));
+}
+
 /// A crash at any step between a copy that is whole and its use loses nothing, and one that is not whole is not used.
 TEST(VanishedFolder, a_copy_is_taken_by_the_next_start_too) {
     const Folder old, copy;
-    {
-        Life life(old.path);
-        ASSERT_TRUE(life.wait(life.keep("old", "1")));
-    }
-    {
-        Life life(copy.path);
-        ASSERT_TRUE(life.wait(life.keep("new", "2")));
-    }
+    keep_one(old.path, "old", "1");
+    keep_one(copy.path, "new", "2");
     std::vector<std::string> names;
     for (const auto& entry : fs::directory_iterator(copy.path))
         if (entry.is_regular_file() && entry.path().filename() != "CURRENT" && entry.path().filename() != "LOCK") names.push_back(entry.path().filename());
@@ -347,14 +347,8 @@ TEST(VanishedFolder, a_copy_is_taken_by_the_next_start_too) {
 /// What is replaced goes away file by file: whichever is the last that went before a crash, the copy is still this store's.
 TEST(VanishedFolder, a_copy_is_taken_whatever_has_gone_from_its_place) {
     const Folder old, copy;
-    {
-        Life life(old.path);
-        ASSERT_TRUE(life.wait(life.keep("old", "1")));
-    }
-    {
-        Life life(copy.path);
-        ASSERT_TRUE(life.wait(life.keep("new", "2")));
-    }
+    keep_one(old.path, "old", "1");
+    keep_one(copy.path, "new", "2");
     std::string identity;
     std::ifstream named(old.path / "IDENTITY");
     std::getline(named, identity);
