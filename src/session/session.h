@@ -128,8 +128,8 @@ class Session : public topics::Subscriber {
     bool watches_keys = false;                    ///< it asked the state store for notifications
     bool keeps_queue = false;                     ///< its queue is written too
     bool asks_queue = false;                      ///< its client asked for that
-    std::unique_ptr<const std::string> owner;     ///< whose session it is (auth::Principal::id); null: anybody's
     std::uint32_t expiry_interval = 0;            ///< seconds; 0xFFFFFFFF: never
+    std::unique_ptr<const std::string> owner;     ///< whose session it is (auth::Principal::id); null: anybody's
     std::int64_t ends_at = 0;                     ///< monotonic ms while no link is attached; 0: never
     std::int64_t timer_at = 0;                    ///< of the owner: when its timer is due, monotonic ms; 0: it has none
     std::uint32_t next_share = 0;                 ///< of the owner: the highest number given to a shared subscription (Queued::share)
