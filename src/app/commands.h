@@ -4,7 +4,8 @@
 
 namespace penstock::app {
 
-inline constexpr const char* version = "0.1.0";
+/// Of this program, three numbers with dots. Only CMake knows it: `project(VERSION)` in CMakeLists.txt.
+extern const char* const version;
 
 /// `/var/lib/penstock` for root, else below the user's home; `PENSTOCK_DATA` wins.
 std::string default_data_folder();

@@ -3,6 +3,7 @@ import gzip
 import http.client
 import json
 import os
+import pathlib
 import re
 import select
 import signal
@@ -56,6 +57,11 @@ class Commands(unittest.TestCase):
         self.assertIn("unknown shorthand flag: 'z' in -zA", self.refused("get", "broker", "-zA"))
         self.assertIn("See 'penstock pki verify --help' for usage.", self.refused("pki", "verify"))
         self.assertIn("unable to match a printer suitable for the output format \"yml\"", self.refused("get", "broker", "-o", "yml"))
+
+    def test_the_version_is_the_one_of_cmake(self):
+        built = re.search(r"(?m)^project\(penstock VERSION ([0-9.]+) ", (pathlib.Path(__file__).resolve().parents[2] / "CMakeLists.txt").read_text())[1]
+        self.assertEqual(self.ok("--version"), built + "\n")
+        self.assertTrue(self.ok("version", "--client").startswith(f"Client Version: v{built} ("))
 
     def test_version_says_what_was_built(self):
         self.assertRegex(self.ok("version"), r"\AClient Version: v[0-9.]+ \(commit [0-9a-f]{12}|unknown, .*linux/[a-z0-9]+\)\nServer Version: v1\.33\.0\+penstock \(penstock v[0-9.]+, commit ")
