@@ -55,7 +55,10 @@ private:
 };
 struct alignas(64) Ring { void push() {} };
 class Outer::Work : public Base { void run() {} };
-"""), [("Outer::here", 5, 1, 0), ("Outer::Inner::get", 12, 1, 1), ("Ring::push", 18, 1, 0), ("Outer::Work::run", 19, 1, 0)])
+EXPORTED struct Seen { enum Kind kind() { return {}; } };
+struct stat state_of(enum Kind kind) { return {}; }
+"""), [("Outer::here", 5, 1, 0), ("Outer::Inner::get", 12, 1, 1), ("Ring::push", 18, 1, 0), ("Outer::Work::run", 19, 1, 0),
+       ("Seen::kind", 20, 1, 0), ("state_of", 21, 1, 1)])
 
     def test_constructors_with_initialisers_of_both_forms(self):
         self.assertEqual(functions("""Worker::Worker(Options o, int n)
