@@ -1,4 +1,6 @@
-"""tools/measure_house: what it takes for a function, a line, a comment, an assertion, and how its list may change."""
+"""tools/measure_house: what it takes for a function, a line, a comment, an assertion, and how its list may
+change."""
+
 import json
 import pathlib
 import unittest
@@ -18,7 +20,8 @@ def functions(text):
 
 class Functions(unittest.TestCase):
     def test_free_functions_members_and_their_places(self):
-        self.assertEqual(functions("""namespace a::b {
+        self.assertEqual(
+            functions("""namespace a::b {
 int one(int x) { return x; }
 
 void Core::on_publish(Connection& c, std::map<int, std::string> m,
@@ -32,11 +35,21 @@ bool operator<(A a, B b) { return a.x < b.x; }
 void Core::operator()(int a) {
 }
 }   // namespace
-"""), [("one", 2, 1, 1), ("Core::on_publish", 4, 4, 3), ("Core::~Core", 8, 1, 0), ("Core::operator bool", 9, 1, 0), ("operator==", 10, 1, 2),
-       ("operator<", 11, 1, 2), ("Core::operator()", 12, 2, 1)])
+"""),
+            [
+                ("one", 2, 1, 1),
+                ("Core::on_publish", 4, 4, 3),
+                ("Core::~Core", 8, 1, 0),
+                ("Core::operator bool", 9, 1, 0),
+                ("operator==", 10, 1, 2),
+                ("operator<", 11, 1, 2),
+                ("Core::operator()", 12, 2, 1),
+            ],
+        )
 
     def test_classes_in_classes_and_declarations_without_a_body(self):
-        self.assertEqual(functions("""class Outer final : public Base<int>, private X {
+        self.assertEqual(
+            functions("""class Outer final : public Base<int>, private X {
 public:
     Outer();
     virtual void pure(int) = 0;
@@ -57,11 +70,20 @@ struct alignas(64) Ring { void push() {} };
 class Outer::Work : public Base { void run() {} };
 EXPORTED struct Seen { enum Kind kind() { return {}; } };
 struct stat state_of(enum Kind kind) { return {}; }
-"""), [("Outer::here", 5, 1, 0), ("Outer::Inner::get", 12, 1, 1), ("Ring::push", 18, 1, 0), ("Outer::Work::run", 19, 1, 0),
-       ("Seen::kind", 20, 1, 0), ("state_of", 21, 1, 1)])
+"""),
+            [
+                ("Outer::here", 5, 1, 0),
+                ("Outer::Inner::get", 12, 1, 1),
+                ("Ring::push", 18, 1, 0),
+                ("Outer::Work::run", 19, 1, 0),
+                ("Seen::kind", 20, 1, 0),
+                ("state_of", 21, 1, 1),
+            ],
+        )
 
     def test_constructors_with_initialisers_of_both_forms(self):
-        self.assertEqual(functions("""Worker::Worker(Options o, int n)
+        self.assertEqual(
+            functions("""Worker::Worker(Options o, int n)
     : Base<Options>{o}, count_(n), names_{"a{", "}"}, inner_{[&] { return 1; }},
       last_{n} {
     go();
@@ -71,10 +93,13 @@ struct S {
     S(S&& other) noexcept(true) : a_(other.a_) { other.a_ = 0; }
     int a_;
 };
-"""), [("Worker::Worker", 1, 5, 2), ("S::S", 7, 1, 1), ("S::S", 8, 1, 1)])
+"""),
+            [("Worker::Worker", 1, 5, 2), ("S::S", 7, 1, 1), ("S::S", 8, 1, 1)],
+        )
 
     def test_templates_and_constraints(self):
-        self.assertEqual(functions("""template <class T, std::size_t N = (4 > 3 ? 1 : 2)>
+        self.assertEqual(
+            functions("""template <class T, std::size_t N = (4 > 3 ? 1 : 2)>
     requires std::integral<T>
 auto sum(const std::array<T, N>& values, std::pair<int, std::map<int, int>> more = {}) -> std::pair<T, T> {
     return {};
@@ -84,10 +109,13 @@ void call(F&& f) { f(); }
 template <> int value<3>(int a, int b) { return 3; }
 template <class T> concept Small = requires(T t) { t.x; };
 template <class T> struct Box<T*> { T* get() { return p; } };
-"""), [("sum", 3, 3, 2), ("call", 7, 1, 1), ("value", 8, 1, 2), ("Box::get", 10, 1, 0)])
+"""),
+            [("sum", 3, 3, 2), ("call", 7, 1, 1), ("value", 8, 1, 2), ("Box::get", 10, 1, 0)],
+        )
 
     def test_lambdas_and_local_classes_are_part_of_their_function(self):
-        self.assertEqual(functions("""void run() {
+        self.assertEqual(
+            functions("""void run() {
     auto f = [&](int a, int b, int c, int d, int e, int g, int h) { if (a) { b(); } };
     struct Local { void x() {} };
     each([] {
@@ -98,10 +126,13 @@ const auto named = [](int a, auto b) {
     return a;
 };
 constexpr auto table = make({{1, [] { return 2; }}});
-"""), [("run", 1, 7, 0), ("named", 8, 3, 2)])
+"""),
+            [("run", 1, 7, 0), ("named", 8, 3, 2)],
+        )
 
     def test_braces_in_texts_comments_and_directives_are_none(self):
-        self.assertEqual(functions('''const char* a = "}{\\"{"; // {
+        self.assertEqual(
+            functions("""const char* a = "}{\\"{"; // {
 /* } { ' " */
 const char b = '{', c = '\\'', d = '"';
 const auto raw = R"x({ )" } "{)x";
@@ -128,13 +159,19 @@ extern "C" {
 int c_function(void) { return 1; }
 }
 extern "C" int other(const char* s) { return 1; }
-'''), [("always", 11, 5, 1), ("first", 17, 7, 0), ("c_function", 25, 1, 0), ("other", 27, 1, 1)])
+"""),
+            [("always", 11, 5, 1), ("first", 17, 7, 0), ("c_function", 25, 1, 0), ("other", 27, 1, 1)],
+        )
 
     def test_parameters_are_counted_by_commas_of_their_own(self):
-        self.assertEqual(functions("""void none() {}
-void seven(int, std::map<int, std::vector<int>> b, void (*c)(int, int), int d[3], A e = {1, 2}, B f = g(1, 2), bool h = false) {}
+        self.assertEqual(
+            functions("""void none() {}
+void seven(int, std::map<int, std::vector<int>> b, void (*c)(int, int), int d[3], A e = {1, 2}, B f = g(1, 2),
+           bool h = false) {}
 int compared(bool a = 1 < 2, int b = 3) { return 1; }
-"""), [("none", 1, 1, 0), ("seven", 2, 1, 7), ("compared", 3, 1, 2)])
+"""),
+            [("none", 1, 1, 0), ("seven", 2, 2, 7), ("compared", 4, 1, 2)],
+        )
 
 
 class Measures(unittest.TestCase):
@@ -167,10 +204,22 @@ void f() {
         self.assertEqual([house.rank(range(1, 11), s) for s in (0.5, 0.9, 0.99)], [5, 9, 10])
         self.assertEqual(house.rank([], 0.5), 0)
         long_function = "void longest(int a) {\n" + "    x();\n" * 99 + "}\n"
-        m = house.measures([measured(long_function + "int b() { return 1; }\n" * 3), measured("/// A header.\n" + "int x;".ljust(161) + "\n", "a.h")])
-        self.assertEqual(m["functions_over"], {"70": {"count": 1, "percent": 25.0}, "100": {"count": 1, "percent": 25.0}})
-        self.assertEqual(m["over_70"], [{"name": "longest", "file": "src/a.cc", "line": 1, "lines": 101, "parameters": 1}])
-        self.assertEqual((m["line_width"]["over_110"], m["line_width"]["over_160"], m["line_width"]["longest"]), (1, 1, 161))
+        m = house.measures(
+            [
+                measured(long_function + "int b() { return 1; }\n" * 3),
+                measured("/// A header.\n" + "int x;".ljust(161) + "\n", "a.h"),
+            ]
+        )
+        self.assertEqual(
+            m["functions_over"], {"70": {"count": 1, "percent": 25.0}, "100": {"count": 1, "percent": 25.0}}
+        )
+        self.assertEqual(
+            m["over_70"], [{"name": "longest", "file": "src/a.cc", "line": 1, "lines": 101, "parameters": 1}]
+        )
+        self.assertEqual(
+            (m["line_width"]["over_110"], m["line_width"]["over_160"], m["line_width"]["longest"]),
+            (1, 1, 161),
+        )
         self.assertEqual((m["h"]["comment_only_percent"], m["cc"]["comment_only_percent"]), (50.0, 0.0))
         self.assertIn("101  longest  src/a.cc:1", house.table(m))
 
@@ -180,13 +229,24 @@ class Ratchet(TreeTest):
         return f"void {name}() {{\n" + "    x();\n" * (lines - 2) + "}\n"
 
     def limits(self):
-        return [line for line in (self.tree / "tools/house_limits").read_text().splitlines() if not line.startswith("#")]
+        return [
+            line
+            for line in (self.tree / "tools/house_limits").read_text().splitlines()
+            if not line.startswith("#")
+        ]
 
     def test_what_is_listed_may_shrink_and_nothing_may_come(self):
         self.put("src/a/a.cc", self.body(80) + "int w;".ljust(111) + "\n")
-        self.put("src/a/b.h", "void p(int a, int b, int c, int d, int e, int f, int g) {}\n" + "int x;\n" * 800)
+        self.put(
+            "src/a/b.h", "void p(int a, int b, int c, int d, int e, int f, int g) {}\n" + "int x;\n" * 800
+        )
         self.assertEqual(self.tool("measure_house", "--write")[0], 0)
-        listed = ["function src/a/a.cc f 80", "file src/a/b.h 801", "parameters src/a/b.h p 7", "lines src/a/a.cc 1"]
+        listed = [
+            "function src/a/a.cc f 80",
+            "file src/a/b.h 801",
+            "parameters src/a/b.h p 7",
+            "lines src/a/a.cc 1",
+        ]
         self.assertEqual(self.limits(), listed)
         self.assertEqual(self.tool("measure_house", "--check"), (0, "house: ok\n"))
 
@@ -207,7 +267,9 @@ class Ratchet(TreeTest):
         self.assertEqual(code, 1)
         self.assertIn("src/a/a.cc: f has 79 lines; tools/house_limits still lets it have 80", out)
         self.assertEqual(self.tool("measure_house", "--write")[0], 0)
-        self.assertEqual(self.limits(), ["function src/a/a.cc f 79", "file src/a/b.h 801", "parameters src/a/b.h p 7"])
+        self.assertEqual(
+            self.limits(), ["function src/a/a.cc f 79", "file src/a/b.h 801", "parameters src/a/b.h p 7"]
+        )
         self.assertEqual(self.tool("measure_house", "--check")[0], 0)
 
     def test_functions_of_one_name_share_an_entry_by_size(self):

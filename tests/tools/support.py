@@ -1,4 +1,5 @@
 """What the tests of tools/ share: a tool as a module, a tree of files."""
+
 import importlib.machinery
 import importlib.util
 import pathlib
@@ -38,5 +39,7 @@ class TreeTest(unittest.TestCase):
         copy = self.tree / "tools" / name
         copy.parent.mkdir(exist_ok=True)
         shutil.copy(SOURCE / "tools" / name, copy)
-        done = subprocess.run([sys.executable, str(copy), *map(str, words)], capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, str(copy), *map(str, words)], capture_output=True, text=True, timeout=120
+        )
         return done.returncode, done.stdout + done.stderr
