@@ -124,6 +124,24 @@ std::string event_cell(const std::string& path, const Json& object) {
     return age_of(path == "#event-first" ? first : last);
 }
 
+/// As Kubernetes prints them: three, and how many there are beyond.
+std::string slice_cell(const std::string& path, const Json& object) {
+    constexpr std::size_t shown_max = 3;
+    const bool are_ports = path == "#slice-ports";
+    const auto& all = at_path(object, are_ports ? "ports" : "endpoints");
+    std::vector<std::string> texts;
+    if (all.is_array())
+        for (const auto& one : all) {
+            if (are_ports) texts.push_back(std::to_string(integer_of(one, "port")));
+            else
+                for (const auto& address : at_path(one, "addresses")) texts.push_back(address.is_string() ? address.get<std::string>() : "");
+        }
+    if (texts.empty()) return "<unset>";
+    std::string out;
+    for (std::size_t i = 0; i < std::min(texts.size(), shown_max); ++i) out += (i == 0 ? "" : ",") + texts[i];
+    return texts.size() > shown_max ? fmt::format("{} + {} more...", out, texts.size() - shown_max) : out;
+}
+
 /// What the spec asks of each port, one after the other as in the column of ports.
 std::string port_cell(const std::string& path, const Json& object) {
     std::string out;
@@ -145,6 +163,7 @@ std::string special_cell(const std::string& path, const Json& object) {
     if (path.starts_with("#pod-")) return pod_cell(path, object);
     if (path.starts_with("#node-")) return node_cell(path, object);
     if (path.starts_with("#event-")) return event_cell(path, object);
+    if (path.starts_with("#slice-")) return slice_cell(path, object);
     if (path == "#role-ref") return text_at(object, "roleRef.kind") + "/" + text_at(object, "roleRef.name");
     if (path.starts_with("#subjects-")) return subjects_cell(object, path.substr(10));
     if (path == "#ready") return text_at(condition_of(object, "Ready"), "status");

@@ -87,6 +87,7 @@ class Projection : public Reconciler {
         const auto diagnostics = std::ranges::find(roles, "diagnostics-service", &Role::component);
         put_diagnostics_service(diagnostics != roles.end() ? &*diagnostics : nullptr);
         for (const auto& service : registry_.list(service_kind(), "").items) put_endpoints(*service);
+        put_slices();
         for (const auto& pod : registry_.list(pod_kind(), "").items) {
             const auto name = text_at(*pod, "metadata.name");
             if (std::ranges::find(roles, name, &Role::pod) == roles.end())
@@ -100,6 +101,7 @@ class Projection : public Reconciler {
     static const resources::Kind& pod_kind() { return *resources::find_kind("v1", "Pod"); }
     static const resources::Kind& service_kind() { return *resources::find_kind("v1", "Service"); }
     static const resources::Kind& endpoints_kind() { return *resources::find_kind("v1", "Endpoints"); }
+    static const resources::Kind& slice_kind() { return *resources::find_kind("discovery.k8s.io/v1", "EndpointSlice"); }
 
     /// The Service under which AIO's tools look for the metrics. One that somebody else made under this name is left alone.
     void put_diagnostics_service(const Role* role) {
@@ -164,7 +166,8 @@ class Projection : public Reconciler {
             }
             for (auto& [target, addresses] : by_target) {
                 Json entry = {{"port", target}, {"protocol", text_at(port, "protocol", "TCP")}};
-                if (const auto word = text_at(port, "name"); !word.empty()) entry["name"] = word;
+                for (const char* field : {"name", "appProtocol"})
+                    if (const auto word = text_at(port, field); !word.empty()) entry[field] = word;
                 subsets[std::move(addresses)].push_back(std::move(entry));
             }
         }
@@ -179,6 +182,55 @@ class Projection : public Reconciler {
                              {"metadata", {{"name", name}, {"ownerReferences", Json::array({{{"apiVersion", "v1"}, {"kind", "Service"}, {"name", name}, {"uid", text_at(service, "metadata.uid")}}})}}},
                              {"subsets", list}};
         [[maybe_unused]] const auto done = registry_.patch(endpoints_kind(), space, name, registry::PatchType::apply, object, false, {.manager = manager, .force = true});
+    }
+
+    /// The same as EndpointSlices, which newer clients read (kubectl describe service), also of Endpoints that others wrote.
+    void put_slices() {
+        std::map<std::pair<std::string, std::string>, Json> wanted;   // by namespace and name
+        for (const auto& endpoints : registry_.list(endpoints_kind(), "").items) add_slices(*endpoints, wanted);
+        for (const auto& slice : registry_.list(slice_kind(), "").items) {
+            const auto space = text_at(*slice, "metadata.namespace"), name = text_at(*slice, "metadata.name");
+            if (!wanted.contains({space, name})) [[maybe_unused]] const auto gone = registry_.remove(slice_kind(), space, name);
+        }
+        for (const auto& [key, object] : wanted)
+            [[maybe_unused]] const auto done = registry_.patch(slice_kind(), key.first, key.second, registry::PatchType::apply, object, false, {.manager = manager, .force = true});
+    }
+
+    /// A slice has one family and one list of ports: of each subset of the Endpoints there is one per family, `NAME-ipv4`, `NAME-ipv4-1`, ...
+    static void add_slices(const Json& endpoints, std::map<std::pair<std::string, std::string>, Json>& out) {
+        constexpr std::size_t label_max = 63, endpoints_max = 1000;
+        const auto space = text_at(endpoints, "metadata.namespace"), name = text_at(endpoints, "metadata.name");
+        const auto& subsets = at_path(endpoints, "subsets");
+        if (name.size() > label_max || !subsets.is_array()) return;   // no Service has such a name
+        const Json owner = {{"apiVersion", "v1"}, {"kind", "Endpoints"}, {"name", name}, {"uid", text_at(endpoints, "metadata.uid")}};
+        std::map<std::string, int> counts;
+        for (const auto& subset : subsets) {
+            Json ports = Json::array();
+            for (const auto& port : at_path(subset, "ports")) {
+                Json entry = {{"name", text_at(port, "name")}, {"port", resources::integer_of(port, "port")}, {"protocol", text_at(port, "protocol", "TCP")}};
+                if (const auto word = text_at(port, "appProtocol"); !word.empty()) entry["appProtocol"] = word;
+                ports.push_back(std::move(entry));
+            }
+            std::map<std::string, Json> by_family;
+            for (const auto& [field, is_ready] : {std::pair{"addresses", true}, std::pair{"notReadyAddresses", false}})
+                for (const auto& address : at_path(subset, field)) {
+                    const auto ip = text_at(address, "ip");
+                    auto& list = by_family[ip.find(':') == std::string::npos ? "IPv4" : "IPv6"];
+                    if (ip.empty() || list.size() >= endpoints_max) continue;
+                    Json entry = {{"addresses", Json::array({ip})}, {"conditions", {{"ready", is_ready}, {"serving", is_ready}, {"terminating", false}}}};
+                    for (const char* word : {"hostname", "nodeName", "targetRef"})
+                        if (address.contains(word)) entry[word] = address[word];
+                    list.push_back(std::move(entry));
+                }
+            for (const auto& [family, list] : by_family) {
+                if (list.empty()) continue;
+                const auto count = counts[family]++;
+                const auto slice = fmt::format("{}-{}{}", name, to_lower(family), count == 0 ? "" : fmt::format("-{}", count));
+                out[{space, slice}] = {{"apiVersion", "discovery.k8s.io/v1"}, {"kind", "EndpointSlice"},
+                                       {"metadata", {{"name", slice}, {"labels", {{"kubernetes.io/service-name", name}, {"endpointslice.kubernetes.io/managed-by", manager}}}, {"ownerReferences", Json::array({owner})}}},
+                                       {"addressType", family}, {"endpoints", list}, {"ports", ports}};
+            }
+        }
     }
 
     /// Creates or brings up to date: metadata and spec by patch, then the status. `make`: the whole object, from what is there (null:

@@ -99,6 +99,17 @@ Kind node() {
     return out;
 }
 
+Kind endpoint_slice() {
+    auto out = built_in("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", {}, true, "The addresses behind a Service, of one family; read-only: it follows Endpoints.",
+        {choice("addressType", {"IPv4", "IPv6", "FQDN"}, nullptr, "What the addresses are."),
+         list("endpoints", {texts("addresses", "One address."), object("conditions", {flag("ready", "It serves."), flag("serving", "As ready."), flag("terminating", "It ends.")}, "Its state."),
+                            text("hostname", "Name of the host."), object("targetRef", reference_fields(), "The Pod."), text("nodeName", "Machine.")}, "The addresses."),
+         list("ports", {text("name", "Name of the port of the Service."), choice("protocol", {"TCP", "UDP", "SCTP"}, nullptr, "Transport."), integer("port", "Number."), text("appProtocol", "Application protocol.")}, "Ports of each address.")},
+        {{"AddressType", "addressType"}, {"Ports", "#slice-ports"}, {"Endpoints", "#slice-endpoints"}});
+    out.read_only = true;
+    return out;
+}
+
 Kind event() {
     auto out = built_in("", "v1", "Event", "events", {"ev"}, true, "Something that happened to an object; kept for an hour.",
         {object("involvedObject", reference_fields(), "The object."), text("reason", "One word."), text("message", "For people."), object("source", {text("component", "Who tells."), text("host", "Where.")}, "Who tells."),
@@ -204,6 +215,7 @@ void add_core_kinds(std::vector<Kind>& out) {
     auto endpoints = built_in("", "v1", "Endpoints", "endpoints", {"ep"}, true, "The addresses behind a Service.",
                               {list("subsets", {open("addresses", "Addresses."), open("notReadyAddresses", "Not ready."), open("ports", "Ports.")}, "Groups of addresses.")}, {{"Endpoints", "#endpoints"}});
     out.push_back(std::move(endpoints));
+    out.push_back(endpoint_slice());
     add_rbac(out);
     out.push_back(built_in("coordination.k8s.io", "v1", "Lease", "leases", {}, true, "Who leads.",
                            {object("spec", {text("holderIdentity", "Holder."), integer("leaseDurationSeconds", "Time after which it may be taken over."), text("acquireTime", "Since when."), text("renewTime", "Last renewal."),

@@ -585,6 +585,59 @@ TEST(Projection, endpoints_name_the_ports_that_are_open) {
     keeper.stop();
 }
 
+TEST(Projection, endpoint_slices_say_what_endpoints_say) {
+    auto r = Registry::open(":memory:").value();
+    constexpr const char* where = "azure-iot-operations";
+    const auto& kind = *resources::find_kind("discovery.k8s.io/v1", "EndpointSlice");
+    std::mutex guard;
+    std::vector<control::Role> roles{{.pod = "aio-broker-frontend-0", .container = "broker", .component = "frontend", .log_modules = {}, .ports = {{"mqtt", 1883}}, .ready = true, .why_not = {}}};
+    control::Housekeeper keeper{*r, {.api_ca = "CA", .make_token = {}, .version = "test", .roles = [&] { const std::lock_guard lock(guard); return roles; }}};
+    r->create(core("Service"), where, named("web", {{"spec", {{"selector", {{"tier", "frontend"}}}, {"ports", Json::array({{{"name", "mqtt"}, {"port", 80}, {"targetPort", 1883}, {"appProtocol", "mqtt"}}})}}}})).value();
+    // Written by hand, as for a Service without a selector: two families, and a port for those that are not ready.
+    const Json by_hand = Json::array({{{"addresses", Json::array({{{"ip", "192.0.2.1"}}, {{"ip", "2001:db8::1"}}})}, {"ports", Json::array({{{"port", 502}}})}},
+                                      {{"notReadyAddresses", Json::array({{{"ip", "192.0.2.2"}, {"hostname", "two"}}})}, {"ports", Json::array({{{"port", 503}, {"protocol", "UDP"}}})}}});
+    r->create(core("Endpoints"), where, named("plc", {{"subsets", by_hand}})).value();
+    keeper.start();
+    auto slices = [&](const std::string& service) {
+        std::vector<Json> out;
+        for (const auto& one : r->list(kind, where).items)
+            if (resources::at_path(*one, "metadata.labels").value("kubernetes.io/service-name", "") == service) out.push_back(*one);
+        return out;
+    };
+    auto wait = [&](const std::function<bool()>& done) {
+        for (const auto end = monotonic_ms() + 10'000; monotonic_ms() < end && !done();) r->wait_change(r->version(), 50);
+        return done();
+    };
+    ASSERT_TRUE(wait([&] { return slices("web").size() == 1 && slices("plc").size() == 3; })) << slices("plc").size();
+    const auto web = slices("web")[0], endpoint = web["endpoints"][0];
+    EXPECT_EQ(text_at(web, "metadata.name"), "web-ipv4");
+    EXPECT_EQ(text_at(web, "addressType"), "IPv4");
+    EXPECT_EQ(web["ports"], Json::array({{{"name", "mqtt"}, {"port", 1883}, {"protocol", "TCP"}, {"appProtocol", "mqtt"}}}));
+    EXPECT_EQ(endpoint["addresses"].size(), 1u);
+    EXPECT_EQ(endpoint["conditions"], (Json{{"ready", true}, {"serving", true}, {"terminating", false}}));
+    EXPECT_EQ(text_at(endpoint, "targetRef.name"), "aio-broker-frontend-0");
+    EXPECT_EQ(text_at(endpoint, "nodeName"), text_at(*r->list(core("Node"), "").items.at(0), "metadata.name"));
+    const auto owner = web["metadata"]["ownerReferences"][0];
+    EXPECT_EQ(text_at(owner, "kind") + "/" + text_at(owner, "name"), "Endpoints/web");
+    std::map<std::string, Json> plc;
+    for (auto& one : slices("plc")) plc[text_at(one, "metadata.name")] = one;
+    EXPECT_EQ(plc.at("plc-ipv4")["endpoints"][0]["addresses"], Json::array({"192.0.2.1"}));
+    EXPECT_EQ(text_at(plc.at("plc-ipv6"), "addressType"), "IPv6");
+    EXPECT_EQ(plc.at("plc-ipv6")["endpoints"][0]["addresses"], Json::array({"2001:db8::1"}));
+    EXPECT_EQ(plc.at("plc-ipv4-1")["endpoints"][0]["conditions"]["ready"], false);
+    EXPECT_EQ(text_at(plc.at("plc-ipv4-1")["endpoints"][0], "hostname"), "two");
+    EXPECT_EQ(plc.at("plc-ipv4-1")["ports"], Json::array({{{"name", ""}, {"port", 503}, {"protocol", "UDP"}}}));
+    const auto version = r->version();
+    // What leaves the Endpoints leaves the slices, and they go with it.
+    r->patch(core("Endpoints"), where, "plc", registry::PatchType::merge, {{"subsets", Json::array({by_hand[0]})}}, false).value();
+    EXPECT_TRUE(wait([&] { return slices("plc").size() == 2; })) << slices("plc").size();
+    r->remove(core("Endpoints"), where, "plc", {}).value();
+    EXPECT_TRUE(wait([&] { return slices("plc").empty(); }));
+    EXPECT_GT(r->version(), version);
+    EXPECT_EQ(slices("web")[0], web) << "what has not changed is not written";
+    keeper.stop();
+}
+
 TEST(Projection, the_service_of_the_metrics_comes_and_goes_and_is_nobody_elses) {
     constexpr const char *where = "azure-iot-operations", *name = "aio-broker-diagnostics-service";
     for (const bool was_there : {false, true}) {
