@@ -1,6 +1,7 @@
 #include "api/authorizer.h"
 
 #include <algorithm>
+#include <map>
 
 #include <fmt/format.h>
 
@@ -8,6 +9,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "resources/text_rules.h"
+#include "resources/versions.h"
 
 namespace penstock::api {
 
@@ -150,16 +152,34 @@ void Authorizer::bootstrap(registry::Registry& registry) {
     const Json own_read = rule(own_groups, {"*"}, read), own_write = rule(own_groups, {"*"}, write);
     const std::vector<std::string> plain{"configmaps", "endpoints", "events", "namespaces", "pods", "pods/log", "pods/status", "serviceaccounts", "services", "services/status"};
     const std::vector<std::string> changeable{"configmaps", "endpoints", "events", "secrets", "serviceaccounts", "services", "pods/portforward", "serviceaccounts/token"};
+    // Who could have workloads in a namespace of a cluster is told here why there are none, and not that it is forbidden.
+    auto brought = [](const std::vector<std::string>& verbs) {
+        std::map<std::string, std::vector<std::string>> by_group;
+        for (const auto& kind : resources::workload_kinds()) {
+            auto& plurals = by_group[kind.group];
+            if (kind.namespaced && std::ranges::find(plurals, kind.plural) == plurals.end()) plurals.push_back(kind.plural);
+        }
+        Json rules = Json::array();
+        for (auto& [group, plurals] : by_group)
+            if (!plurals.empty()) rules.push_back(rule({group}, std::move(plurals), verbs));
+        return rules;
+    };
+    auto all_of = [](Json rules, std::initializer_list<Json> more) {
+        for (const auto& list : more)
+            for (const auto& one : list) rules.push_back(one);
+        return rules;
+    };
+    const Json slices = rule({"discovery.k8s.io"}, {"endpointslices"}, read);
     struct Role {
         const char* name;
         Json rules;
     };
     const std::vector<Role> roles{
         {"cluster-admin", {rule({"*"}, {"*"}, {"*"}), path_rule({"*"}, {"*"})}},
-        {"admin", {rule({""}, plain, read), rule({""}, {"secrets"}, read), rule({""}, changeable, write), rule({"rbac.authorization.k8s.io"}, {"roles", "rolebindings"}, read), rule({"rbac.authorization.k8s.io"}, {"roles", "rolebindings"}, write),
-                   rule({"coordination.k8s.io"}, {"leases"}, {"*"}), rule({"authorization.k8s.io"}, {"localsubjectaccessreviews"}, self), own_read, own_write}},
-        {"edit", {rule({""}, plain, read), rule({""}, {"secrets"}, read), rule({""}, changeable, write), rule({"coordination.k8s.io"}, {"leases"}, {"*"}), own_read, own_write}},
-        {"view", {rule({""}, plain, read), rule({"coordination.k8s.io"}, {"leases"}, read), own_read}},
+        {"admin", all_of({rule({""}, plain, read), rule({""}, {"secrets"}, read), rule({""}, changeable, write), rule({"rbac.authorization.k8s.io"}, {"roles", "rolebindings"}, read), rule({"rbac.authorization.k8s.io"}, {"roles", "rolebindings"}, write),
+                   rule({"coordination.k8s.io"}, {"leases"}, {"*"}), rule({"authorization.k8s.io"}, {"localsubjectaccessreviews"}, self), own_read, own_write, slices}, {brought(read), brought(write)})},
+        {"edit", all_of({rule({""}, plain, read), rule({""}, {"secrets"}, read), rule({""}, changeable, write), rule({"coordination.k8s.io"}, {"leases"}, {"*"}), own_read, own_write, slices}, {brought(read), brought(write)})},
+        {"view", all_of({rule({""}, plain, read), rule({"coordination.k8s.io"}, {"leases"}, read), own_read, slices}, {brought(read)})},
         {"system:basic-user", {rule({"authorization.k8s.io"}, {"selfsubjectaccessreviews", "selfsubjectrulesreviews"}, self), rule({"authentication.k8s.io"}, {"selfsubjectreviews"}, self)}},
         {"system:discovery", {path_rule({"/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"}, {"get"})}},
         {"system:public-info-viewer", {path_rule({"/healthz", "/livez", "/readyz", "/version", "/version/"}, {"get"})}},

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "resources/text_rules.h"
+#include "resources/versions.h"
 
 namespace penstock::client {
 
@@ -49,8 +50,10 @@ Result<const Kind*> Kinds::of_object(const resources::Json& object) {
     std::vector<std::string> names;
     for (const auto& k : **served) {
         if (k.kind == name && k.api_version() == api_version) return &k;
-        known += fmt::format("{}{} {}", known.empty() ? "" : ", ", k.api_version(), k.kind);
         names.push_back(k.kind);
+        // Those that are known and never taken are no help.
+        if (resources::workload_kind(k.api_version(), k.kind) != nullptr) continue;
+        known += fmt::format("{}{} {}", known.empty() ? "" : ", ", k.api_version(), k.kind);
     }
     for (const auto& k : **served)
         if (k.kind == name) return fail(fmt::format("apiVersion: \"{}\" does not have kind {}; it is served as {}", resources::shortened(api_version), name, k.api_version()));

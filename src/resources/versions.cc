@@ -184,6 +184,10 @@ Kind workload(const char* group, const char* kind, const char* plural, std::vect
     return out;
 }
 
+Kind webhook(const char* kind, const char* plural, const char* version = "v1") {
+    return workload("admissionregistration.k8s.io", kind, plural, {}, false, version);
+}
+
 }  // namespace
 
 const std::vector<Kind>& earlier_versions() {
@@ -210,23 +214,57 @@ const std::vector<Kind>& earlier_versions() {
 
 const std::vector<Kind>& workload_kinds() {
     static const std::vector<Kind> kinds{
+        // Of each group the version that is used today comes first: discovery prefers it. Versions before it are those of
+        // Kubernetes 1.20, whose kubectl asks for them (`apply --prune`, `create poddisruptionbudget`), as older charts do.
         workload("", "PersistentVolumeClaim", "persistentvolumeclaims", {"pvc"}),
         workload("", "PersistentVolume", "persistentvolumes", {"pv"}, false),
         workload("", "ReplicationController", "replicationcontrollers", {"rc"}),
+        workload("", "PodTemplate", "podtemplates", {}),
+        workload("", "ResourceQuota", "resourcequotas", {"quota"}),
+        workload("", "LimitRange", "limitranges", {"limits"}),
         workload("apps", "Deployment", "deployments", {"deploy"}),
         workload("apps", "StatefulSet", "statefulsets", {"sts"}),
         workload("apps", "DaemonSet", "daemonsets", {"ds"}),
         workload("apps", "ReplicaSet", "replicasets", {"rs"}),
         workload("batch", "Job", "jobs", {}),
         workload("batch", "CronJob", "cronjobs", {"cj"}),
-        // The first versions: kubectl before 1.21 looks for them with `apply --prune`.
         workload("batch", "CronJob", "cronjobs", {"cj"}, true, "v1beta1"),
+        workload("autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers", {"hpa"}, true, "v2"),
+        workload("autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers", {"hpa"}),
+        workload("autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers", {"hpa"}, true, "v2beta2"),
+        workload("autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers", {"hpa"}, true, "v2beta1"),
         workload("networking.k8s.io", "Ingress", "ingresses", {"ing"}),
-        workload("extensions", "Ingress", "ingresses", {"ing"}, true, "v1beta1"),
+        workload("networking.k8s.io", "IngressClass", "ingressclasses", {}, false),
         workload("networking.k8s.io", "NetworkPolicy", "networkpolicies", {"netpol"}),
+        workload("networking.k8s.io", "Ingress", "ingresses", {"ing"}, true, "v1beta1"),
+        workload("networking.k8s.io", "IngressClass", "ingressclasses", {}, false, "v1beta1"),
+        workload("extensions", "Ingress", "ingresses", {"ing"}, true, "v1beta1"),
         workload("policy", "PodDisruptionBudget", "poddisruptionbudgets", {"pdb"}),
-        workload("storage.k8s.io", "StorageClass", "storageclasses", {"sc"}, false)};
+        workload("policy", "PodDisruptionBudget", "poddisruptionbudgets", {"pdb"}, true, "v1beta1"),
+        workload("policy", "PodSecurityPolicy", "podsecuritypolicies", {"psp"}, false, "v1beta1"),
+        workload("scheduling.k8s.io", "PriorityClass", "priorityclasses", {"pc"}, false),
+        workload("scheduling.k8s.io", "PriorityClass", "priorityclasses", {"pc"}, false, "v1beta1"),
+        workload("storage.k8s.io", "StorageClass", "storageclasses", {"sc"}, false),
+        workload("storage.k8s.io", "CSIDriver", "csidrivers", {}, false),
+        workload("storage.k8s.io", "StorageClass", "storageclasses", {"sc"}, false, "v1beta1"),
+        workload("storage.k8s.io", "CSIDriver", "csidrivers", {}, false, "v1beta1"),
+        workload("node.k8s.io", "RuntimeClass", "runtimeclasses", {}, false),
+        workload("node.k8s.io", "RuntimeClass", "runtimeclasses", {}, false, "v1beta1"),
+        webhook("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
+        webhook("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+        webhook("ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
+        webhook("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
+        webhook("MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "v1beta1"),
+        webhook("ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "v1beta1"),
+        workload("apiregistration.k8s.io", "APIService", "apiservices", {}, false),
+        workload("apiregistration.k8s.io", "APIService", "apiservices", {}, false, "v1beta1")};
     return kinds;
+}
+
+const Kind* workload_kind(std::string_view api_version, std::string_view kind) {
+    for (const auto& known : workload_kinds())
+        if (known.kind == kind && known.api_version() == api_version) return &known;
+    return nullptr;
 }
 
 const Kind& kept_kind(const Kind& kind) {

@@ -38,6 +38,17 @@ spec:
 """,
 }
 
+# As `helm create` writes it, with the version that the server has.
+HPA = """apiVersion: {{ if .Capabilities.APIVersions.Has "autoscaling/v2" }}autoscaling/v2{{ else }}autoscaling/v1{{ end }}
+kind: HorizontalPodAutoscaler
+metadata: {name: "{{ .Release.Name }}"}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: "{{ .Release.Name }}"}
+  minReplicas: 1
+  maxReplicas: 3
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 80}}}]
+"""
+
 
 def main():
     binary, wanted = sys.argv[1], sys.argv[2:]
@@ -85,6 +96,16 @@ def main():
             expect("rollback", "Rollback was a success", helm, "rollback", "plant", "1", "-n", ns)
             expect("what it rolled back", "hello", kubectl, "get", "cm", "plant-config", "-n", ns, "-o", "jsonpath={.data.message}")
             expect("uninstall --wait", "uninstalled", helm, "uninstall", "plant", "-n", ns, "--wait")
+            # A chart of kinds that come with containers: helm tells why it cannot be.
+            scaled = pathlib.Path(home) / "scaled"
+            for file, text in {"Chart.yaml": CHART["Chart.yaml"].replace("plant", "scaled"), "templates/hpa.yaml": HPA}.items():
+                (scaled / file).parent.mkdir(parents=True, exist_ok=True)
+                (scaled / file).write_text(text)
+            r = run(helm, "install", "scaled", str(scaled), "-n", ns)
+            if r.returncode == 0 or "no HorizontalPodAutoscaler here: Penstock runs its own roles" not in r.stderr:
+                failures.append(f"helm {version}: a chart with a HorizontalPodAutoscaler")
+                print(f"FAIL helm {version}: a chart with a HorizontalPodAutoscaler\n    " + (r.stdout + r.stderr).strip()[:1500])
+            expect("uninstall what failed", "uninstalled", helm, "uninstall", "scaled", "-n", ns)
             if run(kubectl, "get", "svc", "plant-web", "-n", ns).returncode == 0:
                 failures.append(f"helm {version}: the Service is still there")
             print(f"helm {version}: {'all ok' if len(failures) == before else f'{len(failures) - before} failures'}", flush=True)

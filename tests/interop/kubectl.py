@@ -345,6 +345,25 @@ def workloads(k):
     manifest = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "x", "namespace": "default"},
                 "spec": {"serviceName": "x", "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "x", "image": "y"}]}}}}
     k.refuse("apply -f StatefulSet", "no StatefulSet here", "apply", "-f", "-", stdin=json.dumps(manifest))
+    brought = [("autoscaling/v1", "HorizontalPodAutoscaler"), ("scheduling.k8s.io/v1", "PriorityClass"), ("networking.k8s.io/v1", "IngressClass"),
+               ("v1", "ResourceQuota"), ("v1", "LimitRange"), ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"),
+               ("policy/v1beta1" if k.minor < 21 else "policy/v1", "PodDisruptionBudget")]
+    if k.minor >= 25:
+        brought.append(("autoscaling/v2", "HorizontalPodAutoscaler"))
+    for version, kind in brought:
+        manifest = {"apiVersion": version, "kind": kind, "metadata": {"name": "x", "namespace": "default"}}
+        k.refuse(f"apply -f {kind} of {version}", f"no {kind} here: Penstock runs", "apply", "-f", "-", stdin=json.dumps(manifest))
+        k.expect(f"explain {kind}", "no containers", "explain", kind.lower())
+    for words in (["quota", "x", "--hard=pods=1"], ["priorityclass", "x", "--value=1"], ["pdb", "x", "--selector=a=b", "--min-available=1"],
+                  ["ingress", "x", "--rule=a.example/=b:80"], ["cronjob", "x", "--image=y", "--schedule=* * * * *"]):
+        k.refuse("create " + words[0], "no containers", "create", *words)
+    r = k("get", "hpa,pc,ingressclass,quota,limits,pdb,mutatingwebhookconfigurations,apiservices")
+    k.check("get of what there is none of", r.returncode == 0 and "No resources found" in r.stderr, r)
+    r = k.expect("get endpointslices", "kubernetes.io/service-name=aio-broker", "get", "endpointslices", "-n", NS, "--show-labels")
+    k.check("its columns", "IPv4" in r.stdout and "ADDRESSTYPE" in r.stdout, r)
+    address = k("get", "endpoints", "aio-broker", "-n", NS, "-o", "jsonpath={.subsets[0].addresses[0].ip}").stdout
+    k.expect("describe service shows the addresses", f"{address}:", "describe", "service", "aio-broker", "-n", NS)
+    k.refuse("they are read-only", "written by Penstock alone" if k.minor >= 25 else "", "delete", "endpointslices", "--all", "-n", NS)
     k.expect("cluster-info dump", '"kind": "NodeList"', "cluster-info", "dump")
     # With the kinds that kubectl prunes when none are named, workloads among them.
     config = lambda name: {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default", "labels": {"pruned": "yes"}}}

@@ -4,8 +4,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
+#include <tuple>
 
 #include "api/handler.h"
 #include "base/log.h"
@@ -307,9 +309,10 @@ struct Client {
     api::Handler handler{*r, tokens, "test"};
     std::vector<std::string> warnings;
     int status = 0;
+    api::User user{.name = "admin", .uid = {}, .groups = {"system:masters"}, .extra = {}};
     Json operator()(const char* method, const std::string& path, const Json& body = {}, const char* media = "application/json", const char* accept = "application/json") {
         api::Request request{.method = method, .path = path, .query = {}, .accept = accept, .content_type = media, .authorization = {}, .user_agent = "test", .if_none_match = {}, .impersonation = {}, .upgrade = {},
-                             .body = body.is_null() ? std::string() : body.dump(), .user = {.name = "admin", .uid = {}, .groups = {"system:masters"}, .extra = {}}};
+                             .body = body.is_null() ? std::string() : body.dump(), .user = user};
         request.query["fieldManager"] = "me";
         request.query["fieldValidation"] = "Strict";
         const auto reply = handler.handle(request);
@@ -447,18 +450,102 @@ TEST(Workloads, are_answered_and_not_taken) {
     Client call;
     EXPECT_EQ(call("GET", "/apis/apps/v1/namespaces/default/deployments")["items"], Json::array()) << "kubectl apply --prune and cluster-info dump ask";
     EXPECT_EQ(call.status, 200);
-    for (const auto& [path, kind] : {std::pair{"/apis/apps/v1/namespaces/default/deployments", "Deployment"}, std::pair{"/apis/batch/v1/namespaces/default/jobs", "Job"},
-                                     std::pair{"/api/v1/namespaces/default/persistentvolumeclaims", "PersistentVolumeClaim"}, std::pair{"/apis/networking.k8s.io/v1/namespaces/default/ingresses", "Ingress"}}) {
-        const auto message = text_at(call("POST", path, {{"kind", kind}, {"metadata", {{"name", "x"}}}}), "message");
-        EXPECT_EQ(call.status, 405);
-        EXPECT_TRUE(message.starts_with(std::string("no ") + kind + " here: Penstock runs its own roles on this machine and no containers")) << message;
-        EXPECT_NE(message.find("K3s"), std::string::npos);
-        EXPECT_EQ(message.find('\n'), std::string::npos);
+    const std::string here = "/namespaces/default";
+    const std::vector<std::tuple<std::string, std::string, std::string>> brought{
+        {"/api/v1", here + "/persistentvolumeclaims", "PersistentVolumeClaim"},
+        {"/api/v1", "/persistentvolumes", "PersistentVolume"},
+        {"/api/v1", here + "/replicationcontrollers", "ReplicationController"},
+        {"/api/v1", here + "/podtemplates", "PodTemplate"},
+        {"/api/v1", here + "/resourcequotas", "ResourceQuota"},
+        {"/api/v1", here + "/limitranges", "LimitRange"},
+        {"/apis/apps/v1", here + "/deployments", "Deployment"},
+        {"/apis/apps/v1", here + "/statefulsets", "StatefulSet"},
+        {"/apis/apps/v1", here + "/daemonsets", "DaemonSet"},
+        {"/apis/apps/v1", here + "/replicasets", "ReplicaSet"},
+        {"/apis/batch/v1", here + "/jobs", "Job"},
+        {"/apis/batch/v1", here + "/cronjobs", "CronJob"},
+        {"/apis/batch/v1beta1", here + "/cronjobs", "CronJob"},
+        {"/apis/autoscaling/v2", here + "/horizontalpodautoscalers", "HorizontalPodAutoscaler"},
+        {"/apis/autoscaling/v1", here + "/horizontalpodautoscalers", "HorizontalPodAutoscaler"},
+        {"/apis/autoscaling/v2beta2", here + "/horizontalpodautoscalers", "HorizontalPodAutoscaler"},
+        {"/apis/autoscaling/v2beta1", here + "/horizontalpodautoscalers", "HorizontalPodAutoscaler"},
+        {"/apis/networking.k8s.io/v1", here + "/ingresses", "Ingress"},
+        {"/apis/networking.k8s.io/v1", "/ingressclasses", "IngressClass"},
+        {"/apis/networking.k8s.io/v1", here + "/networkpolicies", "NetworkPolicy"},
+        {"/apis/networking.k8s.io/v1beta1", here + "/ingresses", "Ingress"},
+        {"/apis/networking.k8s.io/v1beta1", "/ingressclasses", "IngressClass"},
+        {"/apis/extensions/v1beta1", here + "/ingresses", "Ingress"},
+        {"/apis/policy/v1", here + "/poddisruptionbudgets", "PodDisruptionBudget"},
+        {"/apis/policy/v1beta1", here + "/poddisruptionbudgets", "PodDisruptionBudget"},
+        {"/apis/policy/v1beta1", "/podsecuritypolicies", "PodSecurityPolicy"},
+        {"/apis/scheduling.k8s.io/v1", "/priorityclasses", "PriorityClass"},
+        {"/apis/storage.k8s.io/v1", "/storageclasses", "StorageClass"},
+        {"/apis/storage.k8s.io/v1", "/csidrivers", "CSIDriver"},
+        {"/apis/node.k8s.io/v1", "/runtimeclasses", "RuntimeClass"},
+        {"/apis/admissionregistration.k8s.io/v1", "/mutatingwebhookconfigurations",
+         "MutatingWebhookConfiguration"},
+        {"/apis/admissionregistration.k8s.io/v1", "/validatingwebhookconfigurations",
+         "ValidatingWebhookConfiguration"},
+        {"/apis/admissionregistration.k8s.io/v1beta1", "/validatingwebhookconfigurations",
+         "ValidatingWebhookConfiguration"},
+        {"/apis/admissionregistration.k8s.io/v1", "/validatingadmissionpolicies", "ValidatingAdmissionPolicy"},
+        {"/apis/admissionregistration.k8s.io/v1", "/validatingadmissionpolicybindings",
+         "ValidatingAdmissionPolicyBinding"},
+        {"/apis/apiregistration.k8s.io/v1", "/apiservices", "APIService"}};
+    for (const auto& [version, path, kind] : brought) {
+        SCOPED_TRACE(version + path);
+        const auto plural = path.substr(path.rfind('/') + 1);
+        const auto discovered = call("GET", version)["resources"];
+        EXPECT_TRUE(std::ranges::any_of(discovered, [&](const Json& one) {
+            return one["name"] == plural && one["kind"] == kind && one["namespaced"] == path.starts_with(here);
+        })) << discovered;
+        EXPECT_EQ(call("GET", version + path)["items"], Json::array()) << "who only looks goes on";
+        for (const char* method : {"POST", "PUT", "PATCH"}) {
+            const bool is_new = std::string_view(method) == "POST";
+            const auto answer = call(method, version + path + (is_new ? "" : "/x"),
+                                     {{"kind", kind}, {"metadata", {{"name", "x"}}}},
+                                     std::string_view(method) == "PATCH" ? "application/apply-patch+yaml"
+                                                                         : "application/json");
+            const auto message = text_at(answer, "message");
+            EXPECT_EQ(call.status, 405);
+            EXPECT_TRUE(message.starts_with("no " + kind + " here: Penstock runs its own roles on this machine and no containers")) << message;
+            EXPECT_NE(message.find("K3s"), std::string::npos);
+            EXPECT_EQ(message.find('\n'), std::string::npos);
+        }
     }
+    EXPECT_EQ(call("GET", "/apis/autoscaling")["preferredVersion"]["version"], "v2");
     EXPECT_NE(text_at(call("POST", "/api/v1/namespaces/default/pods", {{"kind", "Pod"}, {"metadata", {{"name", "x"}}}}), "message").find("no containers"), std::string::npos);
     call.r->create(*resources::find_kind("v1", "Pod"), "default", {{"metadata", {{"name", "p"}}}, {"spec", {{"containers", Json::array({{{"name", "c"}}})}}}}).value();
     EXPECT_NE(text_at(call("POST", "/api/v1/namespaces/default/pods/p/exec"), "message").find("no exec here: Pod p is a role of the penstock process"), std::string::npos);
     EXPECT_EQ(call.status, 405);
+}
+
+TEST(Workloads, are_explained_to_who_works_in_a_namespace) {
+    Client call;
+    api::Authorizer::bootstrap(*call.r);
+    for (const char* role : {"admin", "edit", "view"}) {
+        SCOPED_TRACE(role);
+        const Json subject = {{"kind", "User"}, {"apiGroup", "rbac.authorization.k8s.io"}, {"name", role}};
+        const Json ref = {{"apiGroup", "rbac.authorization.k8s.io"}, {"kind", "ClusterRole"}, {"name", role}};
+        call.r->create(*resources::find_kind("rbac.authorization.k8s.io/v1", "RoleBinding"), "default",
+                       {{"metadata", {{"name", role}}}, {"subjects", Json::array({subject})}, {"roleRef", ref}})
+            .value();
+        call.user = {.name = role, .uid = {}, .groups = {"system:authenticated"}, .extra = {}};
+        for (const auto* path : {"/apis/apps/v1/namespaces/default/deployments",
+                                 "/apis/batch/v1beta1/namespaces/default/cronjobs",
+                                 "/api/v1/namespaces/default/resourcequotas",
+                                 "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"}) {
+            SCOPED_TRACE(path);
+            call("GET", path);
+            EXPECT_EQ(call.status, 200) << "kubectl apply --prune asks";
+            const auto message = text_at(call("POST", path, {{"metadata", {{"name", "x"}}}}), "message");
+            const bool may = std::string_view(role) != "view" && !std::string_view(path).ends_with("slices");
+            EXPECT_EQ(call.status, may ? 405 : 403) << message;
+            EXPECT_EQ(message.find("no containers") != std::string::npos, may) << message;
+        }
+        call("GET", "/apis/scheduling.k8s.io/v1/priorityclasses");
+        EXPECT_EQ(call.status, 403) << "a RoleBinding says nothing about what belongs to no namespace";
+    }
 }
 
 TEST(PodLog, is_that_of_all_modules_of_the_container) {
