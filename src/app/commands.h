@@ -86,6 +86,10 @@ struct CreateOptions {
 /// `penstock create WHAT NAME`: `what` is a ServiceAccount, ConfigMap, Namespace, `secret generic` or `secret tls`.
 int create(const std::string& what, const ResourceOptions& options, const CreateOptions& create);
 
+/// What is said to a word of kubectl that is no command below `group` ("penstock", "penstock create", ...): a kind that is not
+/// made, or not by `create`, and a command for containers. One line; empty: nothing is known of the word.
+std::string why_no_command(std::string_view group, std::string_view word);
+
 struct TokenOptions {
     std::string name, duration;
     std::vector<std::string> audiences;

@@ -143,9 +143,15 @@ CLI::App* command_at(CLI::App& root, const std::vector<std::string>& words, std:
 }
 
 int unknown_command(const CLI::App& group, const std::string& word) {
+    const auto near = nearest(word, names_of(group));
+    const bool is_slip = !near.empty() && to_lower(word).starts_with(near);   // `create configmaps`
+    if (const auto why = is_slip ? "" : app::why_no_command(path_of(group), word); !why.empty()) {
+        std::cerr << fmt::format("error: {}\n", why);
+        return 1;
+    }
     std::cerr << fmt::format("error: unknown command \"{}\" for \"{}\"\n", printable(clipped(word, 100)),
                              path_of(group));
-    if (const auto near = nearest(word, names_of(group)); !near.empty())
+    if (!near.empty())
         std::cerr << fmt::format("\nDid you mean this?\n\t{}\n", near);
     std::cerr << fmt::format("\nSee '{} --help' for usage.\n", path_of(group));
     return 1;
@@ -171,6 +177,11 @@ int explain_words(CLI::App& root, const std::vector<std::string>& words, const C
                 break;
             }
             const auto name = word.substr(0, word.find('='));
+            if (const auto kubectls = name == "--image" ? app::why_no_command(path_of(command), "") : "";
+                !kubectls.empty()) {
+                std::cerr << fmt::format("error: {}\n", kubectls);
+                return 1;
+            }
             if (command.get_option_no_throw(name) != nullptr) continue;
             std::vector<std::string> known;
             for (const auto* option : command.get_options())

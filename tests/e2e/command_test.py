@@ -64,7 +64,8 @@ class Commands(unittest.TestCase):
         self.assertTrue(self.ok("version", "--client").startswith(f"Client Version: v{built} ("))
 
     def test_version_says_what_was_built(self):
-        self.assertRegex(self.ok("version"), r"\AClient Version: v[0-9.]+ \(commit [0-9a-f]{12}|unknown, .*linux/[a-z0-9]+\)\nServer Version: v1\.33\.0\+penstock \(penstock v[0-9.]+, commit ")
+        build = r"commit ([0-9a-f]{12}|unknown), (20[0-9]{2}-[0-9-]{5}T[0-9:]{8}Z|unknown), linux/[a-z0-9]+"
+        self.assertRegex(self.ok("version"), rf"\AClient Version: v[0-9.]+ \({build}\)\nServer Version: v1\.33\.0\+penstock \(penstock v[0-9.]+, {build}\)\n\Z")
         self.assertNotIn("Server", self.ok("version", "--client"))
         both = json.loads(self.ok("version", "-o", "json"))
         for field in ("gitCommit", "buildDate", "platform", "compiler", "gitTreeState"):
@@ -206,6 +207,30 @@ class Commands(unittest.TestCase):
         self.assertIn("Usage: penstock create secret tls [OPTIONS] name", self.ok("help", "create", "secret", "tls"))
         self.assertIn("Usage: penstock create configmap [OPTIONS] name", self.ok("help", "create", "cm"))
         self.assertIn("generic", self.ok("create", "secret"))
+
+    def test_what_needs_containers_is_answered_as_the_api_answers(self):
+        line = self.refused("apply", "-f", self.p.write("d.yaml", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n"))
+        line = line[line.index("no Deployment"):]
+        self.assertRegex(line, r"\Ano Deployment here: Penstock runs its own roles on this machine and no containers, .*K3s.*\n\Z")
+        why = line.removeprefix("no Deployment here: ")
+        for word, kind in (("deployment", "Deployment"), ("deploy", "Deployment"), ("job", "Job"), ("cronjob", "CronJob"), ("ingress", "Ingress"), ("quota", "ResourceQuota"),
+                           ("poddisruptionbudget", "PodDisruptionBudget"), ("pdb", "PodDisruptionBudget"), ("priorityclass", "PriorityClass"), ("hpa", "HorizontalPodAutoscaler"),
+                           ("Deployments", "Deployment"), ("pod", "Pod")):
+            self.assertEqual(self.refused("create", word, "x", "--image=y"), f"error: no {kind} here: {why}", word)
+        self.assertEqual(self.refused("help", "create", "deployment"), f"error: no Deployment here: {why}")
+        for word in ("scale", "rollout", "autoscale", "set", "expose"):
+            self.assertEqual(self.refused(word, "deployment", "x"), f"error: no {word} here: {why}", word)
+        self.assertEqual(self.refused("run", "web", "--image=nginx"), f"error: no Pod here: {why}")
+        self.assertEqual(self.refused("run", "web", "--image", "nginx", "--restart=Never"), f"error: no Pod here: {why}")
+        for word in ("exec", "attach", "cp", "debug"):
+            self.assertIn(f"error: no {word} here: the Pods are roles of the penstock process on this machine and no containers; `penstock logs POD` shows", self.refused(word, "-it", "aio-broker-frontend-0", "--", "sh"))
+        # What is served and has a manifest alone: how it is made.
+        for word, kind in (("role", "Role"), ("clusterrolebinding", "ClusterRoleBinding"), ("service", "Service"), ("brokerlistener", "BrokerListener"), ("crd", "CustomResourceDefinition")):
+            self.assertEqual(self.refused("create", word, "x"), f"error: {kind} is made from a manifest: penstock apply -f FILE (penstock explain {kind.lower()} shows its fields)\n", word)
+        self.assertIn("error: penstock create secret generic NAME --type=kubernetes.io/dockerconfigjson --from-file=.dockerconfigjson=FILE", self.refused("create", "secret", "docker-registry", "x"))
+        self.assertEqual(self.refused("create", "node", "x"), "error: Node is written by Penstock alone\n")
+        self.assertIn("unknown command \"tokenreview\"", self.refused("create", "tokenreview"))
+        self.assertIn("Did you mean this?\n\tconfigmap\n", self.refused("create", "configmaps", "x"))
 
     def test_a_list_without_items_is_no_object(self):
         for items in ("items: null", "items: []"):
