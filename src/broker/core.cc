@@ -35,9 +35,13 @@ void log_ended(std::string_view client, std::string_view peer, std::string_view 
                const char* statement, std::string_view text, std::int64_t now) {
     static log::RateLimit limit(10);
     std::uint64_t suppressed = 0;
-    if (!log::enabled("broker", log::Level::info) || !limit.allow(now, suppressed)) return;
+    // Who is not let in, or not any more, is looked for in the log of the authentication too.
+    const bool is_about_rights = reason == ReasonCode::bad_user_name_or_password || reason == ReasonCode::not_authorized ||
+                                 reason == ReasonCode::bad_authentication_method;
+    const char* module = is_about_rights ? "auth" : "broker";
+    if (!log::enabled(module, log::Level::info) || !limit.allow(now, suppressed)) return;
     const std::string_view broken(statement);
-    log::info("broker", "connection ended client=\"{}\" peer={} listener={} reason={} (0x{:02X}){}{} why=\"{}\"{}", client, peer,
+    log::info(module, "connection ended client=\"{}\" peer={} listener={} reason={} (0x{:02X}){}{} why=\"{}\"{}", client, peer,
               listener, mqtt::reason_name(reason), static_cast<unsigned>(reason), broken.empty() ? "" : " statement=", broken,
               text, suppressed > 0 ? fmt::format(" suppressed={}", suppressed) : "");
 }

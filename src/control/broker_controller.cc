@@ -155,7 +155,14 @@ void BrokerController::begin_persistence(const Plan& plan, const Json& broker) {
 
 std::unique_ptr<broker::Server> BrokerController::start_server(const Plan& plan, const Json& broker, const std::vector<Json>& listeners) {
     const auto space = text_at(broker, "metadata.namespace"), name = text_at(broker, "metadata.name");
-    if (!plan.is_persistent) return std::make_unique<broker::Server>(plan.workers, nullptr, place_.buffer_folder, plan.config);
+    auto started = [&](const broker::Server& server, const char* persistence) {
+        log::info("control", "the broker has started broker={}/{} workers={} persistence={}", space, name, server.workers(), persistence);
+    };
+    if (!plan.is_persistent) {
+        auto out = std::make_unique<broker::Server>(plan.workers, nullptr, place_.buffer_folder, plan.config);
+        started(*out, "off");
+        return out;
+    }
     const auto progress = std::make_shared<store::RecoveryProgress>();
     std::atomic<bool> ready{false};
     // The start itself has this thread.
@@ -186,7 +193,22 @@ std::unique_ptr<broker::Server> BrokerController::start_server(const Plan& plan,
     }
     if (out != nullptr) {
         store_fault_.clear();
-        log::info("control", "the broker's state is there folder={} seconds={:.2f}", place_.folder, out->durable()->figures().recovery_seconds);
+        // No port is open yet: what is there was read back. Of retained messages each worker has them all.
+        broker::CoreFigures all;
+        for (const auto& core : out->collect()) {
+            all.sessions += core.sessions;
+            all.subscriptions += core.subscriptions;
+            all.shared_subscriptions += core.shared_subscriptions;
+            all.retained_messages = std::max(all.retained_messages, core.retained_messages);
+            all.queued += core.queued;
+            all.in_flight += core.in_flight;
+            all.wills += core.wills;
+            all.state_keys += core.state_keys;
+        }
+        // Of the module whose lines the Pods of both front and back end have.
+        log::info("store", "the state was read back: recovered sessions={} subscriptions={} shared_subscriptions={} retained_messages={} queued_messages={} in_flight={} wills={} state_keys={} folder={} seconds={:.2f}",
+                  all.sessions, all.subscriptions, all.shared_subscriptions, all.retained_messages, all.queued, all.in_flight, all.wills, all.state_keys, place_.folder, out->durable()->figures().recovery_seconds);
+        started(*out, "on");
         return out;
     }
     // Never a silent fresh start: without its state the broker does not run.
@@ -736,7 +758,7 @@ void BrokerController::run_probe() {
                 if (result.steps[3].done) ++selftest_.sent[key];
                 selftest_.received[key] += result.steps[4].done ? 1 : 0;
                 selftest_.timeouts[key] += result.steps[3].done && !result.steps[4].done ? 1 : 0;
-                if (!result.ok()) log::warn("selftest", "self-test failed listener={} port={} why=\"{}\"", result.target.listener, result.target.port, result.fault);
+                if (!result.ok()) log::warn("control", "self-test failed listener={} port={} why=\"{}\"", result.target.listener, result.target.port, result.fault);
             }
             selftest_.latest = results;
             forget_closed_routes();   // they may have closed meanwhile

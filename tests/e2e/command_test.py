@@ -232,6 +232,45 @@ class Commands(unittest.TestCase):
         self.assertIn("unknown command \"tokenreview\"", self.refused("create", "tokenreview"))
         self.assertIn("Did you mean this?\n\tconfigmap\n", self.refused("create", "configmaps", "x"))
 
+    def test_auth_explain_names_who_was_refused_and_why(self):
+        p, port = self.p, free_port()
+        for gone in (("brokerauthorization", "few"), ("brokerauthentication", "staff"), ("secret", "staff"), ("brokerlistener", "shut")):   # the last is the first to go
+            self.addCleanup(self.ok, "delete", *gone)
+        self.assertEqual(p.run("passwd", "staff", "ann", stdin="right\n").returncode, 0)
+        self.ok("apply", "-f", "-", stdin=f"""apiVersion: mqttbroker.iotoperations.azure.com/v1
+kind: BrokerAuthentication
+metadata: {{name: staff, namespace: azure-iot-operations}}
+spec: {{authenticationMethods: [{{method: Password, passwordSettings: {{secretRef: staff}}}}]}}
+---
+apiVersion: mqttbroker.iotoperations.azure.com/v1
+kind: BrokerAuthorization
+metadata: {{name: few, namespace: azure-iot-operations}}
+spec: {{authorizationPolicies: {{rules: [{{principals: {{usernames: [ann]}}, brokerResources: [{{method: Connect}}, {{method: Publish, topics: [plant/a]}}]}}]}}}}
+---
+""" + listener("shut", [f"port: {port}\n      authenticationRef: staff\n      authorizationRef: few"], "LoadBalancer"))
+        p.wait_running("shut")
+        explain = lambda *words: self.ok("auth", "explain", *words)
+        client = lambda name, password, topic: p.run("pub", "-p", str(port), "-i", name, "-u", "ann", "-P", password, "-t", topic, "-m", "x", "-q", "1")
+        self.assertIn('Nothing of client "press-1" was refused lately.', explain("press-1"))
+        wait_until(lambda: client("press-1", "right", "plant/a").returncode == 0, "the user is known")
+        self.assertEqual(explain("press-1"), 'Nothing of client "press-1" was refused lately.\n', "who is let in is no decision to explain")
+        self.assertNotEqual(client("press-1", "wrong", "plant/a").returncode, 0)
+        head, row = explain("press-1").splitlines()
+        self.assertEqual(head.split(), ["TIME", "CLIENT", "USER", "PEER", "LISTENER", "ACTION", "TARGET", "CODE", "WHY"])
+        self.assertRegex(row, r"\A20\S+Z +press-1 +ann +127\.0\.0\.1:[0-9]+ +azure-iot-operations/shut +Authenticate +\S+ +0x86 +\S")
+        self.assertNotEqual(client("press-2", "right", "plant/b").returncode, 0)
+        self.assertRegex(explain("press-2").splitlines()[1], r" press-2 +ann +127\.0\.0\.1:[0-9]+ +azure-iot-operations/shut +Publish +plant/b +0x87 +\S")
+        # By user and by address too, and no older than asked.
+        for words in (("ann",), ("127.0.0.1",), ("ann", "--since", "1h"), ()):
+            told = explain(*words)
+            self.assertTrue("press-1" in told and "press-2" in told, told)
+        found = json.loads(explain("ann", "--json"))
+        self.assertEqual([(one["client"], one["user"], one["code"]) for one in found if one["client"].startswith("press-")], [("press-1", "ann", 0x86), ("press-2", "ann", 0x87)])
+        self.assertIn("--since: ", self.refused("auth", "explain", "--since", "soon"))
+        # What AIO's pages look at says so as well.
+        for pod in ("aio-broker-frontend-0", "aio-broker-authentication-0"):
+            self.assertRegex(self.ok("logs", pod), r'(?m)auth: connection ended client="press-1" peer=127\.0\.0\.1:[0-9]+ listener=azure-iot-operations/shut reason=\S.* \(0x86\)')
+
     def test_a_list_without_items_is_no_object(self):
         for items in ("items: null", "items: []"):
             self.assertEqual(self.refused("apply", "-f", self.p.write("list.yaml", f"apiVersion: v1\nkind: List\n{items}\n")), "error: no resource objects in the files\n")

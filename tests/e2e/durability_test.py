@@ -116,6 +116,35 @@ class Durable(Case):
         packet = again.receive()
         self.assertEqual((packet[0] & 8, packet[1][-1:]), (8, b"3"))
 
+    def test_the_log_says_what_came_back(self):
+        """As `kubectl logs -c broker` shows it, of the role that has the connections and of the one that keeps the state."""
+        text = manifests({**ALL, "stateStore": {"mode": "All"}})
+        p = self.start(text.replace('"name": "default"', '"name": "default", "annotations": {"penstock.io/sys-topics": "Disabled"}', 1))
+        logs = lambda pod: p.run("logs", pod, "-c", "broker", "-n", "azure-iot-operations").stdout
+        recovered = "the state was read back: recovered sessions={} subscriptions={} shared_subscriptions={} retained_messages={} queued_messages={} in_flight={} wills={} state_keys={} "
+        self.assertIn(recovered.format(0, 0, 0, 0, 0, 0, 0, 0), wait_until(lambda: logs("aio-broker-frontend-0"), "the Pod"))
+        one, two = self.client("one", expiry=3600, will=("gone", "one"), will_delay=3600), self.client("two", expiry=3600)
+        one.subscribe("t/#", "$share/g/work/#")
+        two.subscribe("t/#")
+        one.drop()
+        sender = self.client("sender", expiry=0)
+        for number in range(3):
+            sender.put(f"t/{number}", "x")
+        # Delivered, and nobody says that it arrived.
+        two.receive()
+        sender.put("state/a", "1", retain=True)
+        sender.put("state/b", "2", retain=True)
+        self.assertEqual(p.run("state", "set", "k", "v", "-p", "1883").returncode, 0)
+        self.restart(p)
+        expected = re.compile(r"store: the state was read back: recovered sessions=2 subscriptions=2 shared_subscriptions=1 retained_messages=2 queued_messages=([0-9]+) in_flight=([0-9]+) "
+                              r"wills=1 state_keys=1 folder=\S+/broker seconds=[0-9.]+\n")
+        wait_until(lambda: logs("aio-broker-backend-1-0"), "the Pod")
+        for pod in ("aio-broker-frontend-0", "aio-broker-backend-1-0"):
+            found = expected.search(logs(pod))
+            self.assertIsNotNone(found, logs(pod))
+            self.assertEqual(int(found[1]) + int(found[2]), 6, "three for each, sent or not")
+        self.assertRegex(logs("aio-broker-frontend-0"), r"control: the broker has started broker=azure-iot-operations/default workers=2 persistence=on\n")
+
     def test_wills_wait_across_a_restart(self):
         p = self.start(manifests())
         watcher = self.client("watcher", expiry=3600)

@@ -274,6 +274,9 @@ class Run(unittest.TestCase):
         none = p.run(*role, "--previous")
         self.assertEqual((none.returncode, none.stdout), (1, ""))
         self.assertIn('previous terminated container "broker" in pod "aio-broker-frontend-0" not found', none.stderr)
+        now = p.run(*role).stdout
+        self.assertRegex(now, r"(?m)app: penstock [0-9.]+ has started data=\S+ ")
+        self.assertRegex(now, r"(?m)control: the broker has started broker=azure-iot-operations/default workers=[0-9]+ persistence=off$")
         p.run("apply", "-f", "-", stdin=listener("kept", [f"port: {port}"], "LoadBalancer"))
         opened = f"listener open listener=azure-iot-operations/kept port={port} "
         wait_until(lambda: opened in p.run(*role).stdout and opened in (p.data / "log" / "run.log").read_text(), "the line in the file of the run")

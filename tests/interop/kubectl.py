@@ -293,7 +293,7 @@ def owners(k):
 
 
 def pods(k):
-    k.expect("logs -c broker", "", "-n", NS, "logs", "aio-broker-frontend-0", "-c", "broker")
+    k.expect("logs -c broker", "the broker has started broker=azure-iot-operations/default", "-n", NS, "logs", "aio-broker-frontend-0", "-c", "broker")
     r = k.expect("logs of the operator", "listener open", "-n", NS, "logs", "aio-broker-operator-0", "-c", "operator")
     k.refuse("an unknown container", "is not valid for pod", "-n", NS, "logs", "aio-broker-operator-0", "-c", "nobody")
     r = k("-n", NS, "logs", "aio-broker-operator-0", "--tail=1", "--timestamps")
