@@ -35,6 +35,9 @@ inline Field text_map(std::string name, std::string doc) {
 inline Field duration(std::string name, std::string doc) {
     return {.name = std::move(name), .type = Type::string, .doc = std::move(doc), .pattern = duration_pattern, .pattern_hint = duration_hint, .length_max = 64};
 }
+/// How long a certificate lives, and when it is renewed; registry/admission.cc has the rules. `absent`: what counts then.
+inline Field lifetime(const std::string& absent) { return duration("duration", "Lifetime, at least 1h" + absent + "."); }
+inline Field renewal(const std::string& absent) { return duration("renewBefore", "Renewal ahead of the end: at least 5m, and below `duration`" + absent + "."); }
 /// Bytes, as `500M` or `10Gi`.
 inline Field size(std::string name, std::string doc) {
     return {.name = std::move(name), .type = Type::string, .doc = std::move(doc), .pattern = "[0-9]{1,12}[KMGTPE]i?", .pattern_hint = "a size such as 500M or 10G, of at most 12 digits", .length_max = 32};

@@ -6,7 +6,7 @@
 namespace penstock::resources {
 namespace {
 
-using declare::choice, declare::duration, declare::filled, declare::list, declare::modes, declare::number, declare::object, declare::open,
+using declare::choice, declare::filled, declare::list, declare::modes, declare::number, declare::object, declare::open,
     declare::required, declare::required_text, declare::text, declare::text_map, declare::texts, declare::with_note;
 
 const std::vector<std::string> key_algorithms{"Ec256", "Ec384", "Ec521", "Ed25519", "Rsa2048", "Rsa4096", "Rsa8192"};
@@ -44,7 +44,7 @@ Kind broker() {
          number("maxKeepAliveSeconds", 0, 65'535, nullptr, "Longest keep alive; told to version 5 clients as Server Keep Alive. 0: no bound.")},
         "Bounds for MQTT clients.");
     auto internal = object("internalCerts",
-        {required(duration("duration", "Lifetime.")), required(duration("renewBefore", "Renewal ahead of the end.")), required(private_key())},
+        {required(declare::lifetime("")), required(declare::renewal("")), required(private_key())},
         "Certificates between broker pods.");
     auto logs = filled(object("logs",
         {{.name = "level", .type = Type::string, .doc = "trace, debug, info, warn or error; or a list such as `info,broker=debug`. Changes act at once.", .default_value = "info", .length_max = 1024},
@@ -70,7 +70,7 @@ Kind broker() {
          number("spanChannelCapacity", 1000, 100'000, 1000, "Spans of a worker that wait to be kept, a second's at most; what is more is counted and dropped.")},
         "OpenTelemetry traces: of the self-test probe, and of CONNECT, PUBLISH, SUBSCRIBE and UNSUBSCRIBE of version 5 clients whose user property `traceparent` (W3C Trace Context) is there and sampled. Kept in memory and shown by `penstock traces`, in OTLP's JSON too."));
     auto disk = object("diskBackedMessageBuffer",
-        {required(declare::size("maxSize", "Bytes on disk, of all queues together, such as `10G`.")),
+        {required(declare::size("maxSize", "Bytes on disk, of all queues together, such as `10G`; at least 1M.")),
          with_note(open("ephemeralVolumeClaimSpec", "Volume claim."), "the buffer is the folder `buffer` of the data folder of this machine"),
          with_note(open("persistentVolumeClaimSpec", "Volume claim."), "the buffer is the folder `buffer` of the data folder of this machine")},
         "Overflow of queues: from half of the profile's message memory on, messages of QoS 1 and 2 that wait for a client go to the disk, sealed with a key that ends with the process, and come back in order. "
@@ -91,7 +91,7 @@ Kind broker() {
         "syncs at that interval instead, and a power cut may then lose what was acknowledged within it.");
     return {
         .group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "Broker", .plural = "brokers", .singular = "broker",
-        .doc = "An MQTT broker: its size, its limits for clients and its diagnostics. All fields may be changed while it runs; another number of workers "
+        .doc = "An MQTT broker: its size, its limits for clients and its diagnostics; one in a namespace. All fields may be changed while it runs; another number of workers "
                "takes clients, sessions and queues along, while the broker stands still for some milliseconds.\n\n"
                "Annotations switch what AIO's resource has no field for: `penstock.io/compatibility: AIO` answers CONNACK and QoS 2 exactly as AIO does; "
                "`penstock.io/sys-topics: Disabled` silences `$SYS`; `penstock.io/hide-selftest: Enabled` hides the probe's topics from wildcards; "
@@ -118,17 +118,17 @@ Kind broker_listener() {
          {.name = "group", .type = Type::string, .doc = "API group of the issuer.", .default_value = "cert-manager.io"}},
         "Who issues.");
     auto automatic = object("certManagerCertificateSpec",
-        {required(spec_issuer), duration("duration", "Lifetime; 2160h when absent."), duration("renewBefore", "Renewal ahead of the end."), private_key(),
+        {required(spec_issuer), declare::lifetime("; 2160h when absent"), declare::renewal("; a third of the lifetime when absent"), private_key(),
          object("san", {texts("dns", "Names."), texts("ip", "Addresses.")}, "Names and addresses beyond the Service's own."),
          text("secretName", "Secret to keep the certificate in; generated when absent.")},
         "A certificate issued and renewed automatically.");
     auto tls = object("tls",
-        {required(choice("mode", {"Automatic", "Manual"}, nullptr, "Which of the two sub-objects counts.")), automatic,
+        {required(choice("mode", {"Automatic", "Manual"}, nullptr, "Which of the two sub-objects is there.")), automatic,
          object("manual", {required_text("secretRef", "Secret of type kubernetes.io/tls.")}, "A certificate brought along.")},
-        "TLS of the port; absent: plaintext.");
+        "TLS of the port, by exactly one of `certManagerCertificateSpec` and `manual`; absent: plaintext.");
     auto ports = required(list("ports",
         {required(number("port", 0, 65'535, nullptr, "Port number; unique across all listeners of the broker. 0 picks a free one, shown in the status.")),
-         number("nodePort", 0, 65'535, nullptr, "Port on all interfaces for NodePort listeners, 30000 to 32767. "
+         number("nodePort", 0, 65'535, nullptr, "Port on all interfaces, 30000 to 32767; with serviceType NodePort alone. "
                 "Absent or 0: `port` itself if it is in that range, else 30000 + `port` mod 2768."),
          choice("protocol", {"Mqtt", "WebSockets"}, "Mqtt", "Transport."),
          text("authenticationRef", "Name of a BrokerAuthentication; absent: anybody may connect."),
@@ -158,21 +158,21 @@ Kind broker_listener() {
 Kind broker_authentication() {
     auto methods = required(list("authenticationMethods",
         {required(choice("method", {"ServiceAccountToken", "X509", "Custom", "Password"}, nullptr, "Kind of credential. Password is Penstock's own addition.")),
-         object("serviceAccountTokenSettings", {required(texts("audiences", "Audiences, any of which a token must have."))}, "Settings of ServiceAccountToken."),
+         object("serviceAccountTokenSettings", {required(texts("audiences", "Audiences, any of which a token must have."))}, "Settings of ServiceAccountToken; needed with that method, and with it alone."),
          object("x509Settings", {text("trustedClientCaCert", "ConfigMap with the CA certificates, in PEM under any key; `client-ca` when absent. Revocation lists (X509 CRL) beside them count."),
                                  {.name = "authorizationAttributes", .type = Type::map, .doc = "Attributes by certificate subject; the keys are only labels.",
                                   .items = {object("", {required_text("subject", "Subject as openssl writes it, such as `CN = fan-01, O = Fabrikam`. From the leaf up, the first certificate whose subject is listed counts."),
                                                         text_map("attributes", "Attributes for authorization rules.")}, "")}},
-                                 choice("additionalValidation", {"None", "AzureDeviceRegistry"}, nullptr, "Further check of the leaf's name; only None: there is no device registry here.")}, "Settings of X509."),
+                                 choice("additionalValidation", {"None", "AzureDeviceRegistry"}, nullptr, "Further check of the leaf's name; only None: there is no device registry here.")}, "Settings of X509; with that method alone."),
          object("customSettings", {{.name = "endpoint", .type = Type::string, .doc = "HTTPS address of the server.", .required = true, .pattern = "https://.*", .pattern_hint = "an https:// address", .length_max = 4096},
                                    text("caCertConfigMap", "ConfigMap with the server's CA."),
                                    object("auth", {object("x509", {required_text("secretRef", "Secret with the client certificate.")}, "Client certificate.")}, "What is shown to the server."),
-                                   text_map("headers", "Further request headers.")}, "Settings of Custom."),
+                                   text_map("headers", "Further request headers.")}, "Settings of Custom; needed with that method, and with it alone."),
          object("passwordSettings", {required_text("secretRef", "Secret whose keys are user names and whose values are hashes, as `penstock passwd` makes them (`$scrypt$`). "
                                                 "`$pbkdf2-sha256$` and `$pbkdf2-sha512$` in PHC form are taken too, and the `$7$` of "
                                                 "mosquitto_passwd 2.0; its older `$6$` and crypt's are not: such a user cannot log in."),
                                      {.name = "authorizationAttributes", .type = Type::map, .doc = "Attributes by user name.", .items = {text_map("", "")}}},
-                "Settings of Password.")},
+                "Settings of Password; needed with that method, and with it alone.")},
         "Methods, tried in order."));
     methods.items_min = 1;
     methods.items_max = 100;
@@ -188,8 +188,8 @@ Kind broker_authentication() {
 Kind broker_authorization() {
     auto rules = list("rules",
         {required(object("principals", {texts("clientIds", "Client ids, exact."), texts("usernames", "User names, exact."),
-                                        {.name = "attributes", .type = Type::array, .doc = "Attribute sets; one must match as a whole.", .items = {text_map("", "")}}}, "Whom the rule is about; any part suffices.")),
-         required(list("brokerResources", {required(choice("method", {"Connect", "Publish", "Subscribe"}, nullptr, "What is allowed.")), texts("clientIds", "Client id patterns, with Connect."), texts("topics", "Topic filters, with Publish and Subscribe.")}, "What is allowed.")),
+                                        {.name = "attributes", .type = Type::array, .doc = "Attribute sets; one must match as a whole.", .items = {text_map("", "")}}}, "Whom the rule is about, by at least one part; any suffices.")),
+         required(list("brokerResources", {required(choice("method", {"Connect", "Publish", "Subscribe"}, nullptr, "What is allowed.")), texts("clientIds", "Client id patterns; with Connect alone."), texts("topics", "Topic filters; needed with Publish and Subscribe, `#` for all, and with these alone.")}, "What is allowed.")),
          list("stateStoreResources", {required(choice("method", {"Read", "Write", "ReadWrite"}, nullptr, "What is allowed.")), choice("keyType", {"Pattern", "String", "Binary"}, "Pattern", "How keys are written."), required(texts("keys", "Keys."))}, "State store keys.")},
         "Allow rules.");
     return {.group = "mqttbroker.iotoperations.azure.com", .version = "v1", .kind = "BrokerAuthorization", .plural = "brokerauthorizations", .singular = "brokerauthorization",

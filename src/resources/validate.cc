@@ -313,6 +313,7 @@ void page_rows(const std::vector<Field>& fields, const std::string& path, std::s
         } else if (field.minimum || field.maximum) {
             shape += fmt::format(" {}–{}", field.minimum ? std::to_string(*field.minimum) : "", field.maximum ? std::to_string(*field.maximum) : "");
         } else if (field.length_max != 0) {
+            if (!field.pattern_hint.empty()) shape += ": " + field.pattern_hint;
             shape += fmt::format(", up to {} characters", field.length_max);
         } else if (field.items_max != 0) {
             shape += fmt::format(", up to {} items", field.items_max);

@@ -11,6 +11,7 @@
 
 #include "api/handler.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "crypto/signature.h"
 #include "client/apply.h"
 #include "control/plan.h"
@@ -603,6 +604,20 @@ TEST(Renewal, ahead_of_the_whole_life_is_refused_at_once) {
     const auto answer = call("POST", "/apis/cert-manager.io/v1/namespaces/default/certificates", {{"metadata", {{"name", "c"}}}, {"spec", {{"secretName", "s"}, {"issuerRef", {{"name", "i"}}}, {"duration", "2h"}, {"renewBefore", "3h"}}}});
     EXPECT_NE(text_at(answer, "message").find("spec.renewBefore"), std::string::npos) << answer;
     EXPECT_NE(text_at(call("POST", place("v1", "brokers"), old_object("v1", "Broker", "default", {{"advanced", {{"internalCerts", {{"duration", "2h"}, {"renewBefore", "3h"}, {"privateKey", Json::object()}}}}}})), "message").find("spec.advanced.internalCerts.renewBefore"), std::string::npos);
+}
+
+TEST(Renewal, its_rule_stands_where_people_look) {
+    for (const char* word : {"broker", "brokerlistener", "certificate"}) {
+        const auto page = reference_page(*resources::find_kind_by_word(word));
+        std::map<std::string, std::string> rows;   // by the last part of the path
+        for (const auto row : split(page, '\n'))
+            for (const char* field : {"duration", "renewBefore"})
+                if (row.find(fmt::format(".{}`", field)) != std::string_view::npos) rows[field] = row;
+        EXPECT_NE(rows["duration"].find("at least 1h"), std::string::npos) << rows["duration"];
+        EXPECT_NE(rows["renewBefore"].find("at least 5m, and below `duration`"), std::string::npos) << rows["renewBefore"];
+        for (const auto& [field, row] : rows) EXPECT_NE(row.find("| string: a duration in h, m and s, such as 240h or 45m, up to 64 characters |"), std::string::npos) << field << row;
+    }
+    EXPECT_NE(reference_page(listener_kind()).find("a third of the lifetime when absent"), std::string::npos);
 }
 
 TEST(Columns, that_are_wide_come_where_kubernetes_has_them) {
