@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "e2e"))
-from support import Penstock, broker, free_port, listener, wait_until
+from support import Penstock, broker, free_port, listener, program, wait_until
 
 SCENARIOS = [
     ("p2p QoS 0, 10 pairs, window 32", "p2p"),
@@ -38,11 +38,15 @@ SCENARIOS = [
 ]
 
 
+def mosquitto_program():
+    return program("mosquitto") or sys.exit("bench: there is no mosquitto to compare with; ./dev bench installs it")
+
+
 def start_mosquitto(folder):
     port = free_port()
     config = pathlib.Path(folder) / f"m{port}.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\nmax_queued_messages 0\n")
-    process = subprocess.Popen(["mosquitto", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([mosquitto_program(), "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: subprocess.run(["mosquitto_pub", "-p", str(port), "-t", "x", "-n"], capture_output=True).returncode == 0, "mosquitto")
     return process, port
 

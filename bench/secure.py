@@ -15,7 +15,7 @@ import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "e2e"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from compare import measure, shown
+from compare import measure, mosquitto_program, shown
 from support import Penstock, broker, free_port, listener, wait_until
 
 TLS = [
@@ -40,7 +40,7 @@ def mosquitto(folder, extra):
     port = free_port()
     config = pathlib.Path(folder) / f"m{port}.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\nmax_inflight_messages 0\nmax_queued_messages 0\n{extra}")
-    process = subprocess.Popen(["mosquitto", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([mosquitto_program(), "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: __import__("socket").create_connection(("127.0.0.1", port), timeout=1).close() is None, "mosquitto")
     return process, port
 

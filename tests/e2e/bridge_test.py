@@ -2,18 +2,22 @@
 mosquitto and mosquitto-clients; the bridge is a process of the test's own on ports of its own."""
 import getpass
 import json
+import os
 import pathlib
-import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
+from unittest import mock
 
-from support import SKIPPED, Penstock, broker, free_port, wait_until
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench"))
+import compare
+import secure
+from support import SKIPPED, Penstock, broker, free_port, program, wait_until
 
 BINARY = sys.argv.pop(1)
 SPACE = "azure-iot-operations"
-# Debian puts it where an ordinary user's path does not lead.
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+MOSQUITTO = program("mosquitto")
 VERSIONS = ("mqttv31", "mqttv311", "mqttv50")
 
 
@@ -153,6 +157,16 @@ class Bridges(unittest.TestCase):
         publish(self.plain, "in/ordinary", "x")
         bridge.end()
         wait_until(lambda: self.state().endswith(".edge/state 0"), "the will that tells that the bridge is gone")
+
+
+class Comparison(unittest.TestCase):
+    def test_the_benches_find_mosquitto_with_an_ordinary_users_path(self):
+        for start in (compare.start_mosquitto, lambda folder: secure.mosquitto(folder, "")):
+            with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PATH="/usr/local/bin:/usr/bin:/bin"):
+                process, _ = start(folder)
+                self.assertIsNone(process.poll())
+                process.kill()
+                process.wait(timeout=20)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,11 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_N
 SKIPPED = 77    # as tests/CMakeLists.txt tells CTest
 
 
+def program(name):
+    """Where a program is, also where Debian puts servers and an ordinary user's path does not lead. None: nowhere."""
+    return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
