@@ -14,7 +14,7 @@ from support import wait_until
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 INSTALLED = "#!/bin/sh\necho 'Status: install ok installed'\n"
-USED = "awk bash cat chmod cut date dirname env expand find getconf grep head id kill ls mkdir mktemp nproc python3 rm sed sh sleep sort tail tr uname".split()
+USED = "awk bash cat chmod cut date dirname env expand find getconf grep head id kill ls mkdir mktemp nproc python3 rm sed sh sleep sort tail tee tr uname".split()
 
 
 def running(group):
@@ -67,6 +67,22 @@ class Dev(unittest.TestCase):
         self.assertEqual(code, 1)
         for package in ("libgtest-dev", "nodejs npm", "kubernetes-client", "python3"):
             self.assertIn(package, errors)
+
+    def test_interop_says_at_its_end_what_it_left_out(self):
+        self.program("cmake", "#!/bin/sh\n")
+        self.program("dpkg", "#!/bin/sh\n[ $2 = python3-yaml ] || echo 'Status: install ok installed'\n")
+        self.program("id", "#!/bin/sh\necho 1000\n")
+        code, _, errors = self.dev("interop")
+        self.assertEqual(code, 1)
+        self.assertIn("--no-install-recommends python3-yaml\n", errors)
+        self.program("dpkg", INSTALLED)
+        for suite, status in (("none", 0), ("helm", 1)):
+            self.program("python3", f"#!/bin/sh\necho \"ran $1\"; echo 'SKIPPED: no kubectl'; case $1 in */yaml_texts.py) echo 'SKIPPED: no PyYAML' ;; */{suite}.py) exit 3 ;; esac\n")
+            code, out, errors = self.dev("interop")
+            self.assertEqual(code, status, out + errors)
+            self.assertIn("ran tests/interop/cluster.py", out, "the others run all the same")
+            self.assertIn("dev: not everything ran:\nSKIPPED: no PyYAML\nSKIPPED: no kubectl\n", errors)
+        self.assertIn("an interop suite failed", errors)
 
     def test_ctrl_c_ends_the_build_with_130_and_says_so(self):
         self.program("dpkg", INSTALLED)

@@ -139,7 +139,7 @@ def main():
         missing.append(f"kubectl 1.30 ({error})")
     server, why = (None, f"no {', '.join(missing)} (Debian: etcd-server, openssl)") if missing else api_server()
     if server is None:
-        print(f"cluster: skipped, {why}")
+        print(f"SKIPPED: cluster.py: {why}")
         return 0
     cluster = Cluster(server, kubectl)
     try:

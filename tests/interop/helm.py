@@ -111,7 +111,7 @@ def main():
             print(f"helm {version}: {'all ok' if len(failures) == before else f'{len(failures) - before} failures'}", flush=True)
             shutil.rmtree(home, ignore_errors=True)
     for reason in skipped:
-        print(f"SKIPPED {reason}")
+        print(f"SKIPPED: {reason}")
     print(f"FAILED: {len(failures)}" if failures else "helm: all ok")
     sys.exit(1 if failures else 0)
 

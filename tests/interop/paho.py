@@ -129,7 +129,7 @@ def main():
         try:
             good &= suite(sys.argv[1])
         except OSError as error:
-            print(f"skipped: {suite.__name__.removeprefix('run_')} client of Paho: {error}")
+            print(f"SKIPPED: {suite.__name__.removeprefix('run_')} client of Paho: {error}")
     sys.exit(0 if good else 1)
 
 

@@ -86,7 +86,7 @@ def main():
     found, skipped = all_clients()
     found = [entry for entry in found if entry[2] is not None]
     if not found:
-        print("SKIPPED the typed lines: " + "; ".join(skipped))
+        print("SKIPPED: the typed lines: " + "; ".join(skipped))
         return 0
     name, kubectl, helm = found[-1]
     failures = 0

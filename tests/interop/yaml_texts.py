@@ -1,5 +1,5 @@
-"""Texts that YAML readers differ in: what `penstock get -o yaml` writes is read by every kubectl of the matrix, by PyYAML where it is
-there and by Penstock, and all read the same; and words and documents that kubectl and Penstock must read alike. Run by `./dev interop`.
+"""Texts that YAML readers differ in: what `penstock get -o yaml` writes is read by every kubectl of the matrix, by PyYAML
+and by Penstock, and all read the same; and words and documents that kubectl and Penstock must read alike. Run by `./dev interop`.
 `yaml_texts.py PENSTOCK [VERSION...]` runs only some versions."""
 import json
 import pathlib
@@ -63,7 +63,7 @@ def main():
         import yaml
         readers = [(name, getattr(yaml, name)) for name in ("SafeLoader", "CSafeLoader") if hasattr(yaml, name)]
     except ImportError:
-        readers, skipped = [], skipped + ["PyYAML: python3-yaml is not installed"]
+        readers, skipped = [], skipped + [f"PyYAML does not read the texts: {sys.executable} has none (apt-get install python3-yaml)"]
     chance = random.Random(20261128)
     texts = TEXTS + ["".join(chance.choices(ATOMS, k=chance.randint(1, 7))) for _ in range(300)]
     data = {f"t{i}": text for i, text in enumerate(texts)}
@@ -105,8 +105,8 @@ def main():
                 read, error = as_kubectl(kubectl, file)
                 check(f"kubectl {name} and penstock read document {number} alike", read and read == own, f"{read} {error} {own} {refusal}")
     for reason in skipped:
-        print(f"SKIPPED {reason}")
-    print(f"FAILED: {len(failures)}" if failures else f"yaml: {len(texts)} texts, {len(clients)} kubectl, all ok")
+        print(f"SKIPPED: {reason}")
+    print(f"FAILED: {len(failures)}" if failures else f"yaml: {len(texts)} texts, {len(clients)} kubectl, {'PyYAML' if readers else 'WITHOUT PyYAML'}, all ok")
     sys.exit(1 if failures else 0)
 
 
