@@ -322,17 +322,25 @@ def pods(k):
     k("-n", NS, "create", "serviceaccount", f"forward-{k.minor}")
     token = k.p.run("create", "token", f"forward-{k.minor}", "-n", NS, "--audience", "aio-internal").stdout.strip()
     login = ["--cafile", str(authority), "-V", "5", "-D", "connect", "authentication-method", "K8S-SAT", "-D", "connect", "authentication-data", token]
-    for what in ("pod/aio-broker-frontend-0", "service/aio-broker"):
-        forward = subprocess.Popen([k.binary, "-n", NS, "port-forward", what, f"{local}:{target}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=k.env)
+    # A Service of type NodePort names the port that is bound, not the one it has itself.
+    nodes = listener(f"nodes-{k.minor}", ["{port: 1884, nodePort: 31884}"], "NodePort")
+    k.expect("apply a NodePort listener", "created", "apply", "-f", "-", stdin=nodes)
+    k.p.wait_running(f"nodes-{k.minor}")
+    for what, remote, words in (("pod/aio-broker-frontend-0", target, login), ("service/aio-broker", target, login), (f"service/nodes-{k.minor}", "1884", ["-V", "5"])):
+        forward = subprocess.Popen([k.binary, "-n", NS, "port-forward", what, f"{local}:{remote}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=k.env)
         try:
-            if k.check(f"port-forward {what} starts", "Forwarding" in forward.stdout.readline()):
+            said = forward.stdout.readline()
+            if k.check(f"port-forward {what} starts", "Forwarding" in said):
                 # Mosquitto through the forwarded port, twice.
                 for _ in range(2):
-                    r = subprocess.run(["mosquitto_pub", "-h", "localhost", "-p", str(local), *login, "-t", "a", "-m", "x" * 100_000, "-q", "1"], capture_output=True, text=True, timeout=20)
+                    r = subprocess.run(["mosquitto_pub", "-h", "localhost", "-p", str(local), *words, "-t", "a", "-m", "x" * 100_000, "-q", "1"], capture_output=True, text=True, timeout=20)
                     k.check(f"a client through port-forward {what}", r.returncode == 0, r)
+            if remote == "1884":
+                k.check("it leads to the node port", "-> 31884" in said)
         finally:
             forward.terminate()
             forward.communicate()
+    k("-n", NS, "delete", "brokerlistener", f"nodes-{k.minor}")
     r = k("run", "x", "--image=y")
     k.check("pods cannot be made", r.returncode != 0, r)
 

@@ -1,6 +1,9 @@
 // Controllers against an API that misbehaves: reflectors, writes, leadership, and the broker's controller over them.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
+#include "api/handler.h"
 #include "base/log.h"
 #include "client/lease.h"
 #include "control/broker_controller.h"
@@ -356,6 +359,35 @@ TEST(ListenerService, is_not_fought_over) {
         return service && at_path(**service, "metadata.ownerReferences").is_array() && told().find("was there first") == std::string::npos;
     })) << told();
     controller.stop();
+}
+
+TEST(BrokerMessage, says_what_runs_with_less_than_asked_for) {
+    for (const bool is_capped : {true, false}) {
+        ApiWorld world;
+        control::LocalObjects objects(*world.registry);
+        const Json cardinality = {{"backendChain", {{"partitions", 1}, {"redundancyFactor", is_capped ? 2 : 1}}}, {"frontend", {{"replicas", is_capped ? 16 : 1}, {"workers", is_capped ? 16 : 1}}}};
+        const Json spec = {{"cardinality", cardinality}, {"diagnostics", {{"selfCheck", {{"mode", "Disabled"}}}, {"metrics", {{"prometheusPort", 0}}}}}};
+        world.registry->create(broker_kind("Broker"), space, named("default", {{"spec", spec}})).value();
+        world.registry->create(broker_kind("BrokerListener"), space, named("lan", {{"spec", {{"brokerRef", "default"}, {"ports", Json::array({{{"port", 0}}})}}}})).value();
+        control::BrokerController controller(objects, "test");
+        controller.start();
+        auto told = [&] { return text_at(*world.registry->get(broker_kind("Broker"), space, "default").value(), "status.runtimeStatus.description"); };
+        EXPECT_TRUE(wait(objects, 20'000, [&] { return !told().empty() && told().find("not open") == std::string::npos; })) << told();
+        if (is_capped) {
+            EXPECT_TRUE(told().starts_with("Running, with less than asked for: spec.cardinality.backendChain.redundancyFactor: 2 is capped to 1: one machine keeps one copy of the state; "
+                                           "spec.cardinality.frontend: replicas x workers is 256 and capped to ")) << told();
+            EXPECT_EQ(told().find("All replicas are running"), std::string::npos) << told();
+        } else {
+            EXPECT_TRUE(told().starts_with("All replicas are running")) << told();
+        }
+        // The column MESSAGE of `get broker -o wide` is that text.
+        const auto table = api::make_table(broker_kind("Broker"), {world.registry->get(broker_kind("Broker"), space, "default").value()}, "1", "None", true);
+        const auto& columns = table["columnDefinitions"];
+        const auto message = std::ranges::find(columns, Json("Message"), [](const Json& column) { return column["name"]; });
+        ASSERT_NE(message, columns.end());
+        EXPECT_EQ(table["rows"][0]["cells"][static_cast<std::size_t>(message - columns.begin())], told());
+        controller.stop();
+    }
 }
 
 TEST(Lease, one_leads_and_the_other_takes_over_by_its_own_clock) {
