@@ -4,7 +4,7 @@
 
 namespace penstock {
 
-/// Control-plane error: a sentence for a person. The data plane uses mqtt::ProtocolError instead.
+/// Control-plane error: a sentence for a person. The data plane uses mqtt::Refusal instead.
 struct Error {
     std::string message;
 };

@@ -13,6 +13,7 @@ namespace penstock::broker {
 using mqtt::PacketType;
 using mqtt::Qos;
 using mqtt::ReasonCode;
+using mqtt::Refusal;
 using mqtt::Version;
 using session::Session;
 
@@ -26,24 +27,36 @@ constexpr std::size_t subscription_bytes_max = 8u << 20;   // of their filters
 constexpr std::int64_t match_cache_min = 1 << 20, match_cache_max = 16 << 20;   // bytes of a worker, by the size of the pool
 constexpr std::size_t pressure_look = 256;                 // deliveries of one message between two looks at the pool
 constexpr std::string_view selftest_prefix = "azedge/dmqtt/selftest/";
-// Version 3 has no answer for it but the end of the connection; version 5 refuses each filter for itself.
-constexpr mqtt::ProtocolError malformed_filter{ReasonCode::topic_filter_invalid, "MQTT311-4.8.0-1", "a topic filter is empty or has a wildcard where none may be"};
-constexpr mqtt::ProtocolError padded_length{ReasonCode::malformed_packet, "MQTT-1.5.5-1", "the remaining length has more bytes than it needs"};
+
+/// Why version 3 is closed for a filter: it has no other answer; version 5 refuses each filter for itself.
+std::optional<Refusal> filter_fault(std::string_view filter) {
+    if (topics::is_well_formed_filter(filter)) return std::nullopt;
+    if (filter.empty()) return Refusal::filter_is_empty;
+    // Without its + a filter that is still faulty has its fault in a #.
+    std::string rest(filter);
+    std::ranges::replace(rest, '+', 'x');
+    const bool was_plus = topics::is_well_formed_filter(rest);
+    return was_plus ? Refusal::filter_has_plus_within : Refusal::filter_has_hash_within;
+}
+
 }  // namespace
 
-void log_ended(std::string_view client, std::string_view peer, std::string_view listener, ReasonCode reason,
-               const char* statement, std::string_view text, std::int64_t now) {
+void log_ended(std::string_view client, std::string_view peer, std::string_view listener,
+               Version version, const Ending& ending, std::int64_t now) {
     static log::RateLimit limit(10);
     std::uint64_t suppressed = 0;
     // Who is not let in, or not any more, is looked for in the log of the authentication too.
-    const bool is_about_rights = reason == ReasonCode::bad_user_name_or_password || reason == ReasonCode::not_authorized ||
-                                 reason == ReasonCode::bad_authentication_method;
+    const bool is_about_rights = ending.reason == ReasonCode::bad_user_name_or_password ||
+                                 ending.reason == ReasonCode::not_authorized ||
+                                 ending.reason == ReasonCode::bad_authentication_method;
     const char* module = is_about_rights ? "auth" : "broker";
     if (!log::enabled(module, log::Level::info) || !limit.allow(now, suppressed)) return;
-    const std::string_view broken(statement);
-    log::info(module, "connection ended client=\"{}\" peer={} listener={} reason={} (0x{:02X}){}{} why=\"{}\"{}", client, peer,
-              listener, mqtt::reason_name(reason), static_cast<unsigned>(reason), broken.empty() ? "" : " statement=", broken,
-              text, suppressed > 0 ? fmt::format(" suppressed={}", suppressed) : "");
+    const auto statement = mqtt::statement_of(ending.refusal, version);
+    log::info(module,
+              "connection ended client=\"{}\" peer={} listener={} reason={} (0x{:02X}){}{} why=\"{}\"{}",
+              client, peer, listener, mqtt::reason_name(ending.reason), static_cast<unsigned>(ending.reason),
+              statement.empty() ? "" : " statement=", statement, ending.text,
+              suppressed > 0 ? fmt::format(" suppressed={}", suppressed) : "");
 }
 
 Core::Core(std::uint32_t id, std::uint32_t count, Driver& driver, Shared& shared, std::unique_ptr<store::Engine> engine, store::OverflowLane* overflow)
@@ -134,12 +147,14 @@ std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::i
         const auto state = mqtt::cut_frame(bytes.substr(at), is_publish ? packet_max(connection) : std::min(packet_max(connection), control_packet_max), frame);
         if (state == mqtt::FrameState::need_more) break;
         if (state == mqtt::FrameState::malformed) {
-            disconnect(connection, ReasonCode::malformed_packet, "MQTT-4.13.1-1", "the remaining length has more than four bytes", now);
+            disconnect(connection, Refusal::length_is_long, now);
             return gone;
         }
         if (state == mqtt::FrameState::too_large) {
-            disconnect(connection, ReasonCode::packet_too_large, frame.size > config_.packet_size_max ? "MQTT-3.2.2-15" : "",
-                       "the packet is larger than the maximum packet size", now);
+            // What CONNACK told, or less than that.
+            const bool was_told = connection.was_accepted && frame.size > config_.packet_size_max;
+            disconnect(connection,
+                       was_told ? Refusal::packet_is_too_large : Refusal::packet_is_over_a_limit, now);
             return gone;
         }
         ++figures_.packets_received;
@@ -167,16 +182,16 @@ Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std:
                    log::line("packet received client=\"{}\" type={} bytes={}", connection.session ? connection.session->client_id() : "",
                                static_cast<unsigned>(frame.type), frame.size));
     if (frame.is_padded && connection.version == Version::v5 && connection.state != ConnectionState::wait_connect) {
-        disconnect(connection, padded_length.reason, padded_length.statement, padded_length.text, now_);
+        disconnect(connection, Refusal::length_is_padded, now_);
         return Next::gone;
     }
     if (connection.state == ConnectionState::wait_connect) {
         if (frame.type == PacketType::connect) return on_connect(connection, frame, rest);
-        disconnect(connection, ReasonCode::protocol_error, "MQTT-3.1.0-1", "the first packet is not CONNECT", now_);
+        disconnect(connection, Refusal::first_is_not_connect, now_);
         return Next::gone;
     }
     if (connection.state == ConnectionState::wait_auth && frame.type != PacketType::auth && frame.type != PacketType::disconnect) {
-        disconnect(connection, ReasonCode::protocol_error, "MQTT-3.1.2-30", "only AUTH may follow while authentication is under way", now_);
+        disconnect(connection, Refusal::only_auth_may_follow, now_);
         return Next::gone;
     }
     switch (frame.type) {
@@ -188,8 +203,12 @@ Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std:
         case PacketType::subscribe: return on_subscribe(connection, frame);
         case PacketType::unsubscribe: return on_unsubscribe(connection, frame);
         case PacketType::pingreq:
-            if ((frame.flags != 0 && connection.version != Version::v31) || !frame.body.empty()) {
-                disconnect(connection, ReasonCode::malformed_packet, "MQTT-2.1.3-1", "PINGREQ has flags or a body", now_);
+            if (frame.flags != 0 && connection.version != Version::v31) {
+                disconnect(connection, Refusal::flags_are_reserved, now_);
+                return Next::gone;
+            }
+            if (!frame.body.empty()) {
+                disconnect(connection, Refusal::bytes_are_left, now_);
                 return Next::gone;
             }
             output(connection).append(std::string_view("\xD0\x00", 2));
@@ -199,14 +218,14 @@ Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std:
             if (connection.version == Version::v5) return on_auth(connection, frame);
             break;
         case PacketType::connect:
-            disconnect(connection, ReasonCode::protocol_error, "MQTT-3.1.0-2", "a second CONNECT", now_);
+            disconnect(connection, Refusal::second_connect, now_);
             return Next::gone;
         case PacketType::reserved:
-            disconnect(connection, ReasonCode::malformed_packet, "MQTT-4.13.1-1", "there is no packet of type 0", now_);
+            disconnect(connection, Refusal::packet_type_is_reserved, now_);
             return Next::gone;
         default: break;
     }
-    disconnect(connection, ReasonCode::protocol_error, "MQTT-4.13.1-1", "this packet type is not for a server", now_);
+    disconnect(connection, Refusal::packet_is_not_for_servers, now_);
     return Next::gone;
 }
 
@@ -237,12 +256,12 @@ void Core::send_ack(Connection& connection, PacketType type, std::uint16_t packe
 Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
     auto decoded = mqtt::decode_publish(frame.flags, frame.body, connection.version, true);
     std::optional<PacketTrace> trace;
-    auto fault = [&](ReasonCode reason, const char* statement, const char* text) {
-        if (trace) trace->fail(text);
-        disconnect(connection, reason, statement, text, now_);
+    auto fault = [&](Refusal refusal) {
+        if (trace) trace->fail(mqtt::rule_of(refusal).text);
+        disconnect(connection, refusal, now_);
         return Next::gone;
     };
-    if (!decoded) return fault(decoded.error().reason, decoded.error().statement, decoded.error().text);
+    if (!decoded) return fault(decoded.error());
     auto& publish = *decoded;
     if (!publish.trace_parent.empty())
         if (const auto parent = traced(publish.trace_parent)) {
@@ -256,43 +275,42 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
 
     if (publish.topic_alias != 0) {
         const auto maximum = config_.aio_compatible ? std::uint16_t{0} : config_.topic_alias_maximum;
-        if (publish.topic_alias > maximum) return fault(ReasonCode::topic_alias_invalid, "MQTT-3.3.2-9", "the topic alias is above the maximum");
+        if (publish.topic_alias > maximum)
+            return fault(maximum == 0 ? Refusal::topic_alias_is_not_taken
+                                      : Refusal::topic_alias_is_over_maximum);
         if (connection.aliases == nullptr) connection.aliases = std::make_unique<session::Link::Aliases>();
         auto& known = connection.aliases->incoming;
         if (known.size() < publish.topic_alias) known.resize(publish.topic_alias);
         auto& name = known[publish.topic_alias - 1u];
         if (publish.topic.empty()) {
-            if (name.empty()) return fault(ReasonCode::protocol_error, "MQTT-4.13.1-1", "the topic alias is not set");
+            if (name.empty()) return fault(Refusal::topic_alias_is_not_set);
             publish.topic = name;
         } else if (name != publish.topic) {
             const bool grows = publish.topic.size() > name.size();
             auto& counted = connection.aliases->incoming_bytes;
             counted.set(counted.bytes() - name.size() + publish.topic.size());
             name = publish.topic;
-            if (grows && shared_.pool_used() > config_.pool_bytes) return fault(ReasonCode::quota_exceeded, "", "the message pool is full; retry later");
+            if (grows && shared_.pool_used() > config_.pool_bytes) return fault(Refusal::pool_is_full);
         }
     } else if (publish.topic.empty()) {
-        return fault(connection.version == Version::v5 ? ReasonCode::protocol_error : ReasonCode::topic_name_invalid, "MQTT-4.7.3-1",
-                     "the topic name is empty");
+        return fault(Refusal::topic_is_empty);
     }
     if (trace) trace->note("messaging.destination.name", publish.topic);
-    if (!topics::is_valid_name(publish.topic)) {
-        if (topics::has_wildcard(publish.topic)) return fault(ReasonCode::topic_name_invalid, "MQTT-3.3.2-2", "the topic name has a wildcard");
-        return fault(ReasonCode::topic_name_invalid, "", "the topic name has too many levels");
-    }
+    if (!topics::is_valid_name(publish.topic))
+        return fault(topics::has_wildcard(publish.topic) ? Refusal::topic_has_wildcard
+                                                         : Refusal::topic_is_too_deep);
     if (!publish.response_topic.empty() && topics::has_wildcard(publish.response_topic))
-        return fault(ReasonCode::protocol_error, "MQTT-3.3.2-14", "the response topic has a wildcard");
+        return fault(Refusal::response_topic_has_wildcard);
     if (config_.aio_compatible && publish.qos == Qos::exactly_once)
-        return fault(ReasonCode::qos_not_supported, "MQTT-3.2.2-11", "QoS 2 is not supported (AIO compatibility)");
+        return fault(Refusal::qos_is_not_supported);
 
     const bool repeated = publish.qos == Qos::exactly_once && session.has_incoming(publish.packet_id);
-    if (publish.qos == Qos::exactly_once && !repeated && session.incoming_count() >= (connection.version == Version::v5 ? config_.receive_maximum : config_.open_identifiers_max_v3)) {
-        if (connection.version == Version::v5)
-            return fault(ReasonCode::receive_maximum_exceeded, "MQTT-3.3.4-7", "more QoS 2 messages in flight than the receive maximum");
-        // Version 3 is not told. Its PUBREL would come behind this very packet, so that waiting for it with the packet unread would
-        // never end; with what it resumes it may go on.
-        return fault(ReasonCode::receive_maximum_exceeded, "MQTT311-4.8.0-2", "more QoS 2 messages without PUBREL than a client may have");
-    }
+    const auto open_max =
+        connection.version == Version::v5 ? config_.receive_maximum : config_.open_identifiers_max_v3;
+    // Version 3 is not told. Its PUBREL would come behind this very packet, so that waiting for it with the
+    // packet unread would never end; with what it resumes it may go on.
+    if (publish.qos == Qos::exactly_once && !repeated && session.incoming_count() >= open_max)
+        return fault(Refusal::too_many_open_qos_2);
 
     const auto ack_type = publish.qos == Qos::exactly_once ? PacketType::pubrec : PacketType::puback;
     auto answer = [&](ReasonCode reason, std::string_view text = {}) {
@@ -340,8 +358,9 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
     }
     if (connection.security != nullptr) ++category.authorization_allow;
     if (publish.payload_is_utf8 && !mqtt::is_valid_utf8(publish.payload) && publish.payload.find('\0') == std::string_view::npos) {
-        if (publish.qos == Qos::at_most_once) return fault(ReasonCode::payload_format_invalid, "", "the payload is not UTF-8 as its format indicator says");
-        return answer(ReasonCode::payload_format_invalid, "the payload is not UTF-8 as its format indicator says");
+        if (publish.qos == Qos::at_most_once) return fault(Refusal::payload_is_not_as_indicated);
+        const auto& rule = mqtt::rule_of(Refusal::payload_is_not_as_indicated);
+        return answer(rule.reason, rule.text);
     }
 
     // What cannot be kept is not taken; QoS 0 promises nothing.
@@ -402,7 +421,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
 Core::Next Core::on_ack(Connection& connection, const mqtt::Frame& frame) {
     const auto decoded = mqtt::decode_ack(frame.type, frame.flags, frame.body, connection.version);
     if (!decoded) {
-        disconnect(connection, decoded.error().reason, decoded.error().statement, decoded.error().text, now_);
+        disconnect(connection, decoded.error(), now_);
         return Next::gone;
     }
     auto& session = *connection.session;
@@ -423,7 +442,7 @@ Core::Next Core::on_ack(Connection& connection, const mqtt::Frame& frame) {
             return Next::go_on;
     }
     if (!in_order) {
-        disconnect(connection, ReasonCode::protocol_error, "MQTT-4.13.1-1", "this acknowledgement is not the next packet of its exchange", now_);
+        disconnect(connection, Refusal::acknowledgement_is_out_of_order, now_);
         return Next::gone;
     }
     session.pump(queue_limits(), now_, counts);
@@ -432,22 +451,23 @@ Core::Next Core::on_ack(Connection& connection, const mqtt::Frame& frame) {
 
 Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) {
     const auto decoded = mqtt::decode_subscribe(frame.flags, frame.body, connection.version);
-    auto fault = [&](ReasonCode reason, const char* statement, const char* text) {
-        disconnect(connection, reason, statement, text, now_);
+    auto fault = [&](const Ending& ending) {
+        disconnect(connection, ending, now_);
         return Next::gone;
     };
-    if (!decoded) return fault(decoded.error().reason, decoded.error().statement, decoded.error().text);
+    if (!decoded) return fault(decoded.error());
     const auto& subscribe = *decoded;
     if (config_.aio_compatible && subscribe.subscription_id != 0)
-        return fault(ReasonCode::subscription_identifiers_not_supported, "MQTT-4.13.1-1", "subscription identifiers are not available (AIO compatibility)");
+        return fault(Refusal::subscription_ids_are_not_supported);
     for (const auto& entry : subscribe.entries) {
         const auto shared = topics::split_shared(entry.filter);
-        if (entry.no_local && shared.is_shared)
-            return fault(ReasonCode::protocol_error, "MQTT-3.8.3-4", "No Local on a shared subscription");
-        if (connection.version != Version::v5 && !topics::is_well_formed_filter(entry.filter)) return fault(ReasonCode::topic_filter_invalid, malformed_filter.statement, malformed_filter.text);
+        if (entry.no_local && shared.is_shared) return fault(Refusal::no_local_is_shared);
+        if (connection.version == Version::v5) continue;
+        if (const auto refusal = filter_fault(entry.filter)) return fault(*refusal);
     }
     if (!fits(connection, mqtt::suback_size(PacketType::suback, connection.version, subscribe.entries.size())))
-        return fault(ReasonCode::packet_too_large, "MQTT-3.1.2-24", "SUBACK for so many filters is larger than the client's maximum packet size");
+        return fault({Refusal::answer_is_too_large,
+                      "SUBACK for so many filters is larger than the client's maximum packet size"});
 
     auto& session = *connection.session;
     std::optional<PacketTrace> trace;
@@ -523,7 +543,8 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
         if (!has_retrievals(connection) && takes_retained(connection)) send_retained(session, r.filter, r.options);
         else retrievals_[&connection].add(r.filter, r.options);
     }
-    if (has_retrievals(connection) && retrievals_[&connection].is_over()) return fault(ReasonCode::quota_exceeded, "", "more retained messages were asked for than are read");
+    if (has_retrievals(connection) && retrievals_[&connection].is_over())
+        return fault(Refusal::too_many_retained_are_asked_for);
     return Next::go_on;
 }
 
@@ -571,15 +592,21 @@ void Core::remove_subscription(Session& session, const session::Subscription& su
 Core::Next Core::on_unsubscribe(Connection& connection, const mqtt::Frame& frame) {
     const auto decoded = mqtt::decode_unsubscribe(frame.flags, frame.body, connection.version);
     if (!decoded) {
-        disconnect(connection, decoded.error().reason, decoded.error().statement, decoded.error().text, now_);
+        disconnect(connection, decoded.error(), now_);
         return Next::gone;
     }
-    if (connection.version != Version::v5 && !std::ranges::all_of(decoded->filters, topics::is_well_formed_filter)) {
-        disconnect(connection, ReasonCode::topic_filter_invalid, malformed_filter.statement, malformed_filter.text, now_);
-        return Next::gone;
+    for (const auto filter : decoded->filters) {
+        if (connection.version == Version::v5) break;
+        if (const auto refusal = filter_fault(filter)) {
+            disconnect(connection, *refusal, now_);
+            return Next::gone;
+        }
     }
     if (!fits(connection, mqtt::suback_size(PacketType::unsuback, connection.version, decoded->filters.size()))) {
-        disconnect(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "UNSUBACK for so many filters is larger than the client's maximum packet size", now_);
+        disconnect(connection,
+                   {Refusal::answer_is_too_large,
+                    "UNSUBACK for so many filters is larger than the client's maximum packet size"},
+                   now_);
         return Next::gone;
     }
     auto& session = *connection.session;

@@ -69,6 +69,18 @@ struct Decision {
     std::uint64_t count = 1;                               ///< in a row
 };
 
+/// Why a connection ends or is not made: a row of the table of refusals, and what only the case knows.
+struct Ending {
+    mqtt::Refusal refusal{};
+    std::string_view text;              ///< the row's, or one that says more; outlives the call, no more
+    mqtt::ReasonCode reason{};          ///< the row's, or that of a verdict
+
+    Ending(mqtt::Refusal row) : Ending(row, mqtt::rule_of(row).text) {}
+    Ending(mqtt::Refusal row, std::string_view more) : Ending(row, more, mqtt::rule_of(row).reason) {}
+    Ending(mqtt::Refusal row, std::string_view more, mqtt::ReasonCode why)
+        : refusal(row), text(more), reason(why) {}
+};
+
 /// What a connected client is and does, for the trial of another policy.
 struct ClientView {
     std::string client_id, listener, peer, version;
@@ -201,9 +213,8 @@ class Core {
     std::vector<Span> take_spans() { return spans_.take(); }
     /// Connected clients of ports with authentication.
     [[nodiscard]] std::vector<ClientView> clients();
-    /// Ends one connection with a reason; `text` becomes the reason string, `statement` is what was broken: the specification's own
-    /// identifier, or empty when the end enforces none (a shutdown, changed rules, a full pool).
-    void disconnect(Connection& connection, mqtt::ReasonCode reason, const char* statement, const char* text, std::int64_t now);
+    /// Ends one connection; the text becomes the reason string.
+    void disconnect(Connection& connection, const Ending& ending, std::int64_t now);
     /// See store::Engine.
     std::uint64_t commit(const store::MailCounts& mails) { return engine_->commit(mails); }
     [[nodiscard]] std::uint64_t durable() const noexcept { return engine_->durable(); }
@@ -277,8 +288,8 @@ class Core {
     void trace_connect(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id, std::int64_t began_ns);
 
     // connect
-    /// Ends a connection whose CONNECT is not accepted. `statement`: as of disconnect().
-    Next refuse(Connection& connection, mqtt::ReasonCode reason, const char* statement, std::string_view text);
+    /// Ends a connection whose CONNECT is not accepted.
+    Next refuse(Connection& connection, const Ending& ending);
     /// The client id of a CONNECT that waits: its own, or the one that was chosen for it.
     static std::string asked_for(const Connection::Waiting& waiting);
     /// CONNACK with a reason, in the client's form and within its Maximum Packet Size: without the text if it must be, and not at all
@@ -292,7 +303,7 @@ class Core {
     std::string connack_properties(Connection& connection, const mqtt::ConnectView& connect, std::string_view assigned_id,
                                    const auth::Verdict& verdict, std::uint32_t granted_expiry, bool essential_only);
     /// What the will, if there is one, makes of the CONNECT; nothing: it is taken.
-    [[nodiscard]] std::optional<mqtt::ProtocolError> will_fault(const mqtt::ConnectView& connect) const;
+    [[nodiscard]] std::optional<mqtt::Refusal> will_fault(const mqtt::ConnectView& connect) const;
 
     // security
     /// Reads nothing more of the client until its verdict is there, or has taken too long.
@@ -338,7 +349,7 @@ class Core {
     /// Ends the CONNECTs that wait for a verdict though they would be refused now: one would look at them for nothing, and others wait.
     void end_throttled(const Connection::Guesser& guesser);
     /// Refuses a CONNECT that waits.
-    void refuse_waiting(Connection& connection, mqtt::ReasonCode reason, const char* text);
+    void refuse_waiting(Connection& connection, const Ending& ending);
     /// Who gives way to a CONNECT that waits now; itself, when nobody does.
     [[nodiscard]] std::vector<std::uint64_t> make_room_to_wait(const Connection::Waiting& waiting);
 
@@ -581,8 +592,9 @@ class Core {
     std::optional<PacketTrace> connect_trace_;                     ///< of it, where it is traced
 };
 
-/// Counts and, within a rate, logs that a client was refused or ended. Names client, listener and the broken statement.
-void log_ended(std::string_view client, std::string_view peer, std::string_view listener, mqtt::ReasonCode reason,
-               const char* statement, std::string_view text, std::int64_t now);
+/// Within a rate, logs that a client was refused or ended. Names client, listener and the statement that is
+/// enforced, of the version that the client speaks.
+void log_ended(std::string_view client, std::string_view peer, std::string_view listener,
+               mqtt::Version version, const Ending& ending, std::int64_t now);
 
 }  // namespace penstock::broker

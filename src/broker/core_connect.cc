@@ -12,6 +12,7 @@ namespace penstock::broker {
 
 using mqtt::PropertyId;
 using mqtt::ReasonCode;
+using mqtt::Refusal;
 using mqtt::Version;
 using session::Session;
 
@@ -21,8 +22,14 @@ constexpr std::uint32_t never = 0xFFFF'FFFF;
 // Of those who wait for a verdict, of one worker: a whole fleet that returns after a restart, but not all memory.
 constexpr std::size_t waiting_max = 20'000, waiting_small = 16 * 1024;
 constexpr std::int64_t waiting_bytes_min = 8 << 20;
-constexpr const char* throttled_text = "too many failed attempts from this address; retry in a few seconds";
-constexpr const char* busy_text = "too many clients wait to be authenticated; retry later";
+constexpr std::string_view small_for_auth = "the client's maximum packet size is below that of AUTH";
+
+/// What a CONNECT that a verdict refuses is refused by.
+Refusal refusal_of(const Connection& connection, const auth::Verdict& verdict) {
+    if (connection.auth == nullptr) return Refusal::connect_fails_checks;
+    return verdict.reason == ReasonCode::bad_authentication_method ? Refusal::method_is_not_supported
+                                                                   : Refusal::enhanced_authentication_fails;
+}
 
 std::vector<crypto::Certificate> chain_of(const Connection& connection) {
     return connection.tls != nullptr && connection.tls->channel.has_peer_certificate() ? connection.tls->channel.peer_chain() : std::vector<crypto::Certificate>();
@@ -69,11 +76,13 @@ bool Core::write_refusal(Connection& connection, ReasonCode reason, std::string_
     return false;
 }
 
-Core::Next Core::refuse(Connection& connection, ReasonCode reason, const char* statement, std::string_view text) {
-    if (connect_trace_) connect_trace_->fail(text);
+Core::Next Core::refuse(Connection& connection, const Ending& ending) {
+    if (connect_trace_) connect_trace_->fail(ending.text);
     connect_trace_.reset();
-    log_ended(connecting_, driver_.peer(connection), connection.listener->resource, reason, statement, text, now_);
-    if (!write_refusal(connection, reason, text)) ++figures_.disconnects[static_cast<std::uint8_t>(reason)];
+    log_ended(connecting_, driver_.peer(connection), connection.listener->resource, connection.version,
+              ending, now_);
+    if (!write_refusal(connection, ending.reason, ending.text))
+        ++figures_.disconnects[static_cast<std::uint8_t>(ending.reason)];
     end_connection(connection, false);
     driver_.close(connection);
     return Next::gone;
@@ -84,22 +93,20 @@ std::string Core::asked_for(const Connection::Waiting& waiting) {
     return std::string(mqtt::decode_connect(waiting.connect_body)->client_id);
 }
 
-std::optional<mqtt::ProtocolError> Core::will_fault(const mqtt::ConnectView& connect) const {
+std::optional<Refusal> Core::will_fault(const mqtt::ConnectView& connect) const {
     if (!connect.will) return std::nullopt;
     const auto topic = connect.will->topic;
-    if (topic.empty()) return mqtt::ProtocolError{ReasonCode::topic_name_invalid, "MQTT-4.7.3-1", "the will topic is empty"};
-    if (topics::has_wildcard(topic)) return mqtt::ProtocolError{ReasonCode::topic_name_invalid, "MQTT-4.7.0-1", "the will topic has a wildcard"};
-    if (!topics::is_valid_name(topic)) return mqtt::ProtocolError{ReasonCode::topic_name_invalid, "", "the will topic has too many levels"};
-    if (is_of_the_server(topic) && !is_bridge_state(topic))
-        return mqtt::ProtocolError{ReasonCode::not_authorized, "MQTT-3.1.4-2", "$SYS belongs to the server; the will topic is there"};
+    if (topic.empty()) return Refusal::will_topic_is_empty;
+    if (topics::has_wildcard(topic)) return Refusal::will_topic_has_wildcard;
+    if (!topics::is_valid_name(topic)) return Refusal::will_topic_is_too_deep;
+    if (is_of_the_server(topic) && !is_bridge_state(topic)) return Refusal::will_topic_is_the_servers;
     // The server sends it as a PUBLISH later, with these properties.
     mqtt::PropertyReader properties(connect.will->properties, mqtt::place(mqtt::PacketType::publish));
     for (mqtt::Property p; properties.next(p);)
         if (p.id == mqtt::PropertyId::response_topic && topics::has_wildcard(p.text))
-            return mqtt::ProtocolError{ReasonCode::protocol_error, "MQTT-3.3.2-14",
-                                       "the response topic of the will has a wildcard"};
+            return Refusal::will_response_topic_has_wildcard;
     if (config_.aio_compatible && connect.will->qos == mqtt::Qos::exactly_once)
-        return mqtt::ProtocolError{ReasonCode::qos_not_supported, "MQTT-3.2.2-12", "a will of QoS 2 is not supported"};
+        return Refusal::will_qos_is_not_supported;
     return std::nullopt;
 }
 
@@ -108,7 +115,8 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
     connect_trace_.reset();
     const auto form = mqtt::refusal_form(frame.body);
     if (!form) {
-        disconnect(connection, ReasonCode::unsupported_protocol_version, "MQTT-3.1.2-1", "the protocol name is not MQTT", now_);
+        // It ends before the version, or has another name.
+        disconnect(connection, mqtt::decode_connect(frame.body).error(), now_);
         return Next::gone;
     }
     // From here on a refusal knows how it is read, and how large it may be.
@@ -117,10 +125,10 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
     auto decoded = mqtt::decode_connect(frame.body);
     // MQTT 3.1 does not use the flags of CONNECT.
     if (decoded && frame.flags != 0 && decoded->version != Version::v31)
-        decoded = std::unexpected(mqtt::ProtocolError{ReasonCode::malformed_packet, "MQTT-2.1.3-1", "the flags of CONNECT are not zero"});
+        decoded = std::unexpected(Refusal::flags_are_reserved);
     if (decoded && frame.is_padded && decoded->version == Version::v5)
-        decoded = std::unexpected(mqtt::ProtocolError{ReasonCode::malformed_packet, "MQTT-1.5.5-1", "the remaining length has more bytes than it needs"});
-    if (!decoded) return refuse(connection, decoded.error().reason, decoded.error().statement, decoded.error().text);
+        decoded = std::unexpected(Refusal::length_is_padded);
+    if (!decoded) return refuse(connection, decoded.error());
     auto& connect = *decoded;
     connecting_ = connect.client_id;
     connection.is_bridge = connect.is_bridge;
@@ -128,11 +136,8 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
 
     std::string assigned;
     if (connect.client_id.empty()) {
-        if (connect.version == Version::v31)
-            return refuse(connection, ReasonCode::client_identifier_not_valid, "MQTT311-3.1.3-8", "an empty client identifier");
-        if (connect.version == Version::v311 && !connect.clean_start)
-            return refuse(connection, ReasonCode::client_identifier_not_valid, "MQTT311-3.1.3-8",
-                          "an empty client identifier needs clean session 1");
+        if (connect.version == Version::v31 || (connect.version == Version::v311 && !connect.clean_start))
+            return refuse(connection, Refusal::client_id_is_empty);
         // Chosen so that the session lives on this worker.
         do assigned = "auto-" + random_uuid();
         while (home_of(assigned, count_) != id_);
@@ -153,9 +158,8 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
 
     trace_connect(connection, connect, client_id, 0);
     // Who has a session takes nothing more, and may be who makes room.
-    if (is_full() && find_session(client_id) == nullptr)
-        return refuse(connection, ReasonCode::quota_exceeded, "MQTT-3.1.4-2", "the message pool is full; retry later");
-    if (const auto fault = will_fault(connect)) return refuse(connection, fault->reason, fault->statement, fault->text);
+    if (is_full() && find_session(client_id) == nullptr) return refuse(connection, Refusal::pool_is_full);
+    if (const auto fault = will_fault(connect)) return refuse(connection, *fault);
 
     auto verdict = auth::Verdict::accepted({});
     std::unique_ptr<auth::Exchange> exchange;
@@ -165,8 +169,10 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
         // Nothing is looked at for an address that failed too often: guessing costs the guesser.
         if (is_throttled(guesser)) {
             ++figures_.throttled;
-            note(connection, client_id, "Authenticate", {}, ReasonCode::connection_rate_exceeded, throttled_text, connect.user_name.value_or(""));
-            return refuse(connection, ReasonCode::connection_rate_exceeded, "MQTT-3.1.4-2", throttled_text);
+            const Ending ending = Refusal::too_many_failures;
+            note(connection, client_id, "Authenticate", {}, ending.reason, std::string(ending.text),
+                 connect.user_name.value_or(""));
+            return refuse(connection, ending);
         }
         connection.waiting = std::make_unique<Connection::Waiting>();
         connection.waiting->assigned_id = assigned;
@@ -175,8 +181,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
         connection.waiting->by = connection.listener->authenticator;
         verdict = connection.listener->authenticator->begin(credentials_of(connection, connect, client_id), exchange, later(connection));
     } else if (connect.authentication_method) {
-        return refuse(connection, ReasonCode::bad_authentication_method, "MQTT-4.12.0-1",
-                      "this listener has no enhanced authentication");
+        return refuse(connection, Refusal::method_is_not_supported);
     }
     if (connect.authentication_method) {
         connection.auth = std::make_unique<Connection::Auth>();
@@ -192,9 +197,11 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
         waiting_.erase(connection.waiting->ticket);
         connection.waiting.reset();
     }
-    const auto next = is_refused ? refuse(connection, ReasonCode::server_busy, "MQTT-3.1.4-2", busy_text) : apply_verdict(connection, connect, assigned, guesser, std::move(verdict));
+    const auto next = is_refused ? refuse(connection, Refusal::too_many_wait)
+                                 : apply_verdict(connection, connect, assigned, guesser, std::move(verdict));
     for (const auto ticket : yielding)
-        if (const auto found = waiting_.find(ticket); found != waiting_.end()) refuse_waiting(*found->second, ReasonCode::server_busy, busy_text);
+        if (const auto found = waiting_.find(ticket); found != waiting_.end())
+            refuse_waiting(*found->second, Refusal::too_many_wait);
     return next;
 }
 
@@ -248,14 +255,14 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
             }
             ++category.authorization_deny;
             note(connection, client_id, "Connect", client_id, ReasonCode::not_authorized, fault, connect.user_name.value_or(""));
-            return refuse(connection, ReasonCode::not_authorized, "MQTT-3.1.4-2", fault);
+            return refuse(connection, {Refusal::connect_fails_checks, fault});
         }
         case Kind::refuse:
             ++(verdict.is_fault ? categories_[0].authentication_failures : categories_[0].authentication_deny);
             note(connection, client_id, "Authenticate", verdict.method, verdict.reason,
                  verdict.detail.empty() ? verdict.reason_string : fmt::format("{} ({})", verdict.reason_string, verdict.detail),
                  connect.user_name.value_or(""));
-            refuse(connection, verdict.reason, "MQTT-3.1.4-2", verdict.reason_string);
+            refuse(connection, {refusal_of(connection, verdict), verdict.reason_string, verdict.reason});
             if (!verdict.is_fault) {
                 count_failure(guesser);
                 end_throttled(guesser);
@@ -277,7 +284,8 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
     if (!verdict.data.empty()) mqtt::write_property(properties, PropertyId::authentication_data, verdict.data);
     scratch_.clear();
     mqtt::encode_auth(scratch_, ReasonCode::continue_authentication, properties);
-    if (!fits(connection, scratch_.size())) return refuse(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "the client's maximum packet size is below that of AUTH");
+    if (!fits(connection, scratch_.size()))
+        return refuse(connection, {Refusal::answer_is_too_large, small_for_auth});
     output(connection).append(scratch_);
     return Next::go_on;
 }
@@ -286,28 +294,31 @@ Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
     const auto decoded = mqtt::decode_auth(frame.flags, frame.body);
     // Others may have sent a CONNECT since this one's.
     if (connection.state == ConnectionState::wait_auth) connecting_ = asked_for(*connection.waiting);
-    auto fault = [&](ReasonCode reason, const char* statement, const char* text) {
-        if (connection.state == ConnectionState::wait_auth) return refuse(connection, reason, statement, text);
-        disconnect(connection, reason, statement, text, now_);
+    auto fault = [&](const Ending& ending) {
+        if (connection.state == ConnectionState::wait_auth) return refuse(connection, ending);
+        disconnect(connection, ending, now_);
         return Next::gone;
     };
-    if (!decoded) return fault(decoded.error().reason, decoded.error().statement, decoded.error().text);
+    if (!decoded) return fault(decoded.error());
     auto* auth = connection.auth.get();
-    if (auth == nullptr) return fault(ReasonCode::protocol_error, "MQTT-4.12.0-7", "AUTH without an authentication method in CONNECT");
-    if (!decoded->method || *decoded->method != auth->method)
-        return fault(ReasonCode::protocol_error, "MQTT-4.12.0-5", "the authentication method is not that of CONNECT");
+    if (auth == nullptr) return fault(Refusal::auth_without_method);
     const bool starting = connection.state == ConnectionState::wait_auth;
+    if (!decoded->method || *decoded->method != auth->method)
+        return fault(starting ? Refusal::auth_method_differs : Refusal::reauthentication_method_differs);
     if (starting || auth->reauthenticating) {
         if (decoded->reason != ReasonCode::continue_authentication)
-            return fault(ReasonCode::protocol_error, "MQTT-4.12.0-3", "AUTH must continue the authentication (0x18)");
+            return fault(Refusal::auth_must_continue);
     } else if (decoded->reason != ReasonCode::reauthenticate) {
-        return fault(ReasonCode::protocol_error, "MQTT-4.12.1-1", "AUTH after CONNACK must begin re-authentication (0x19)");
+        return fault(Refusal::reauthentication_must_begin);
     }
 
     auth::Verdict verdict;
     if (decoded->reason == ReasonCode::reauthenticate) {
         // Re-authentication is CONNECT's authentication once more. The port may have lost its rules since.
-        if (connection.listener->authenticator == nullptr) return fault(ReasonCode::bad_authentication_method, "MQTT-4.12.1-2", "this listener has no enhanced authentication any more");
+        if (connection.listener->authenticator == nullptr)
+            return fault({Refusal::reauthentication_fails,
+                          "this listener has no enhanced authentication any more",
+                          ReasonCode::bad_authentication_method});
         auto waiting = std::make_unique<Connection::Waiting>();
         waiting->guesser.network = driver_.network(connection);
         const auth::Credentials again{.client_id = connection.session->client_id(), .user_name = {}, .password = {}, .method = decoded->method, .data = decoded->data,
@@ -346,7 +357,8 @@ Core::Next Core::end_reauthentication(Connection& connection, auth::Verdict verd
         const auto guesser = guesser_of(driver_.network(connection), client_id, "");
         count_failure(guesser);
         note(connection, client_id, "Authenticate", verdict.method, verdict.reason, verdict.reason_string);
-        disconnect(connection, verdict.reason, "MQTT-4.12.1-2", ("re-authentication failed: " + verdict.reason_string).c_str(), now_);
+        const auto why = "re-authentication failed: " + verdict.reason_string;
+        disconnect(connection, {Refusal::reauthentication_fails, why, verdict.reason}, now_);
         end_throttled(guesser);
         return Next::gone;
     }
@@ -367,7 +379,10 @@ Core::Next Core::end_reauthentication(Connection& connection, auth::Verdict verd
                 if (!security->grant->may_connect()) {
                     ++figures_.rights_revoked;
                     note(connection, client_id, "Connect", {}, ReasonCode::not_authorized, "after re-authentication no authorization rule lets this client connect");
-                    disconnect(connection, ReasonCode::not_authorized, "MQTT-4.12.1-2", "no authorization rule lets this client connect with its new credential", now_);
+                    disconnect(connection,
+                               {Refusal::reauthentication_fails,
+                                "no authorization rule lets this client connect with its new credential"},
+                               now_);
                     return Next::gone;
                 }
                 enforce(*connection.session, security->grant, &connection, false);
@@ -383,7 +398,7 @@ Core::Next Core::end_reauthentication(Connection& connection, auth::Verdict verd
     scratch_.clear();
     mqtt::encode_auth(scratch_, again ? ReasonCode::continue_authentication : ReasonCode::success, properties);
     if (!fits(connection, scratch_.size())) {
-        disconnect(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "the client's maximum packet size is below that of AUTH", now_);
+        disconnect(connection, {Refusal::answer_is_too_large, small_for_auth}, now_);
         return Next::gone;
     }
     output(connection).append(scratch_);
@@ -433,7 +448,9 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
         mqtt::encode_connack(scratch_, connect.version, false, ReasonCode::success, properties);
         if (fits(connection, scratch_.size())) break;
         // Before anything of the session is touched.
-        if (essential_only) return refuse(connection, ReasonCode::packet_too_large, "MQTT-3.1.2-24", "the client's maximum packet size is below that of CONNACK");
+        if (essential_only)
+            return refuse(connection, {Refusal::answer_is_too_large,
+                                       "the client's maximum packet size is below that of CONNACK"});
     }
 
     auto* session = find_session(client_id);
@@ -442,7 +459,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
         auto& old = *static_cast<Connection*>(session->link());
         const bool session_ends = connect.clean_start || session->expiry_interval == 0;
         if (session->will != nullptr && !session_ends && session->will->delay_interval != 0) session->will.reset();
-        disconnect(old, ReasonCode::session_taken_over, "MQTT-3.1.4-3", "another connection took the session over", now_);
+        disconnect(old, Refusal::session_is_taken_over, now_);
         session = find_session(client_id);
     }
     if (session != nullptr && connect.clean_start) {
@@ -528,16 +545,16 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
 Core::Next Core::on_disconnect(Connection& connection, const mqtt::Frame& frame) {
     const auto decoded = mqtt::decode_disconnect(frame.flags, frame.body, connection.version);
     if (!decoded) {
-        disconnect(connection, decoded.error().reason, decoded.error().statement, decoded.error().text, now_);
+        disconnect(connection, decoded.error(), now_);
         return Next::gone;
     }
     if (connection.version == Version::v5 && !mqtt::is_reason_of(mqtt::PacketType::disconnect, decoded->reason, false)) {
-        disconnect(connection, ReasonCode::protocol_error, "MQTT-3.14.2-1", "the reason code is none that a client disconnects with", now_);
+        disconnect(connection, Refusal::disconnect_reason_is_unknown, now_);
         return Next::gone;
     }
     if (auto* session = connection.session; session != nullptr && decoded->session_expiry_interval) {
         if (session->expiry_interval == 0 && *decoded->session_expiry_interval != 0) {
-            disconnect(connection, ReasonCode::protocol_error, "MQTT-4.13.1-1", "DISCONNECT raises a session expiry of zero", now_);
+            disconnect(connection, Refusal::disconnect_raises_session_expiry, now_);
             return Next::gone;
         }
         session->expiry_interval = std::min(*decoded->session_expiry_interval, config_.session_expiry_max == 0 ? never : config_.session_expiry_max);
@@ -547,22 +564,26 @@ Core::Next Core::on_disconnect(Connection& connection, const mqtt::Frame& frame)
     return Next::gone;
 }
 
-void Core::disconnect(Connection& connection, ReasonCode reason, const char* statement, const char* text, std::int64_t now) {
+void Core::disconnect(Connection& connection, const Ending& ending, std::int64_t now) {
     now_ = now;
-    ++figures_.disconnects[static_cast<std::uint8_t>(reason)];
+    ++figures_.disconnects[static_cast<std::uint8_t>(ending.reason)];
+    // Which version it speaks nobody knows before its CONNECT.
+    const auto version = connection.state == ConnectionState::wait_connect ? Version::v5 : connection.version;
     const auto* const waiting = connection.waiting.get();
     const auto asked = waiting != nullptr && !waiting->connect_body.empty() ? asked_for(*waiting) : std::string();
     log_ended(connection.session != nullptr ? connection.session->client_id() : asked, driver_.peer(connection),
-              connection.listener ? connection.listener->resource : "", reason, statement, text, now);
+              connection.listener ? connection.listener->resource : "", version, ending, now);
     // Before CONNACK a server must not send DISCONNECT [MQTT-3.14.0-1]; version 3 has no DISCONNECT from the server.
-    if (connection.state == ConnectionState::wait_verdict || connection.state == ConnectionState::wait_auth) write_refusal(connection, reason, text);
+    if (connection.state == ConnectionState::wait_verdict || connection.state == ConnectionState::wait_auth)
+        write_refusal(connection, ending.reason, ending.text);
     if (connection.state == ConnectionState::connected && connection.version == Version::v5) {
         // No Session Expiry Interval: it is the client's alone to change [MQTT-3.14.2-2].
         std::string properties;
-        mqtt::write_reason_string(properties, text);
+        mqtt::write_reason_string(properties, ending.text);
         for (const auto& block : {properties, std::string()}) {
             scratch_.clear();
-            mqtt::encode_disconnect(scratch_, connection.version, mqtt::as_reason_of(mqtt::PacketType::disconnect, reason), block);
+            const auto told = mqtt::as_reason_of(mqtt::PacketType::disconnect, ending.reason);
+            mqtt::encode_disconnect(scratch_, connection.version, told, block);
             if (!fits(connection, scratch_.size())) continue;   // [MQTT-3.14.2-3]
             output(connection).append(scratch_);
             break;

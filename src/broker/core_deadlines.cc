@@ -11,6 +11,7 @@
 namespace penstock::broker {
 
 using mqtt::ReasonCode;
+using mqtt::Refusal;
 using session::Session;
 
 namespace {
@@ -115,10 +116,10 @@ void Core::check_silence(Connection& connection) {
     if (waits && idle <= limit) return wheel_insert(connection, connection.last_received + limit + 1);
     if (waits) return give_up_verdict(connection);
     if (connection.state == ConnectionState::connected)
-        return disconnect(connection, ReasonCode::keep_alive_timeout, "MQTT-3.1.2-22", "nothing was received within one and a half keep alive intervals", now_);
+        return disconnect(connection, Refusal::keep_alive_is_over, now_);
     if (connection.state == ConnectionState::wait_auth)
-        return disconnect(connection, ReasonCode::not_authorized, "MQTT-4.12.0-4", "the client did not go on with its authentication in time", now_);
-    disconnect(connection, ReasonCode::maximum_connect_time, "", "no CONNECT arrived in time", now_);
+        return disconnect(connection, Refusal::enhanced_authentication_is_late, now_);
+    disconnect(connection, Refusal::connect_is_late, now_);
 }
 
 void Core::give_up_verdict(Connection& connection) {

@@ -12,6 +12,7 @@
 namespace penstock::broker {
 
 using mqtt::ReasonCode;
+using mqtt::Refusal;
 using session::Session;
 
 namespace {
@@ -112,8 +113,11 @@ void Core::end_credential(Connection& connection, std::int64_t now) {
         ++figures_.credentials_expired;
     }
     note(connection, connection.session->client_id(), "Authenticate", security.principal.method, ReasonCode::not_authorized, why);
-    if (!config_.aio_compatible) return disconnect(connection, ReasonCode::not_authorized, "", told.c_str(), now);
-    end_connection(connection, true);   // AIO closes without a word (fact sheet 4.4)
+    const Ending ending(Refusal::credential_is_over, told);
+    if (!config_.aio_compatible) return disconnect(connection, ending, now);
+    log_ended(connection.session->client_id(), driver_.peer(connection), connection.listener->resource,
+              connection.version, ending, now);
+    end_connection(connection, true);   // AIO closes without a word to the client (fact sheet 4.4)
     driver_.close(connection);
 }
 
@@ -255,7 +259,7 @@ void Core::on_rules(Connection& connection, const std::shared_ptr<const Listener
         // The end of the connection is no way to publish what the client may not publish.
         if (listener->policy != nullptr) drop_forbidden_will(*connection.session, *listener->policy->resolve(connection.security != nullptr ? connection.security->principal : auth::Principal{}, connection.session->client_id()));
         const auto id = connection.session->id();
-        disconnect(connection, ReasonCode::not_authorized, "", ("the rules changed: " + why).c_str(), now);
+        disconnect(connection, {Refusal::rules_changed, "the rules changed: " + why}, now);
         if (const auto away = away_.find(id); away != away_.end()) enforce_away(id, away->second);
     };
     if (listener->authenticator == nullptr) {
@@ -365,19 +369,20 @@ void Core::end_throttled(const Connection::Guesser& guesser) {
         const auto found = waiting_.find(ticket);
         if (found == waiting_.end() || !is_throttled(found->second->waiting->guesser)) continue;
         ++figures_.throttled;
-        refuse_waiting(*found->second, ReasonCode::connection_rate_exceeded, "too many failed attempts from this address; retry in a few seconds");
+        refuse_waiting(*found->second, Refusal::too_many_failures);
     }
 }
 
-void Core::refuse_waiting(Connection& connection, ReasonCode reason, const char* text) {
+void Core::refuse_waiting(Connection& connection, const Ending& ending) {
     // Who looks at it sees that nobody waits any more.
     const auto waiting = std::move(connection.waiting);
     waiting_.erase(waiting->ticket);
     forget_waiting(waiting->ticket);
     const auto connect = mqtt::decode_connect(waiting->connect_body);
     connecting_ = asked_for(*waiting);
-    note(connection, connecting_, "Authenticate", {}, reason, text, connect->user_name.value_or(""));
-    refuse(connection, reason, "MQTT-3.1.4-2", text);
+    note(connection, connecting_, "Authenticate", {}, ending.reason, std::string(ending.text),
+         connect->user_name.value_or(""));
+    refuse(connection, ending);
 }
 
 }  // namespace penstock::broker

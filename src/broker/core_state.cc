@@ -60,7 +60,7 @@ Core::Next Core::on_state_request(Connection& connection, const mqtt::PublishVie
     if (connection.version != mqtt::Version::v5 || publish.qos != Qos::at_least_once || properties.response_topic.empty() || !properties.has_correlation)
         return answer(connection.version == mqtt::Version::v5 ? ReasonCode::implementation_specific_error : ReasonCode::success, "a state store request is MQTT 5, QoS 1, with response topic and correlation data");
     if (properties.response_topic == statestore::request_topic || properties.response_topic.starts_with(statestore::notify_prefix) || is_of_the_server(properties.response_topic) || !topics::is_valid_name(properties.response_topic)) {
-        disconnect(connection, ReasonCode::implementation_specific_error, "", "the state store does not answer to this response topic", now_);
+        disconnect(connection, mqtt::Refusal::response_topic_is_not_answered, now_);
         return Next::gone;
     }
     if (connection.security != nullptr && connection.security->grant != nullptr) {

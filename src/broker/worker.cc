@@ -236,7 +236,7 @@ void Worker::remove_listener(const std::shared_ptr<ListenerSocket>& listener, bo
     auto affected = connections_;
     for (auto* connection : affected)
         if (connection->listener == config && connection->state != ConnectionState::closing)
-            core_.disconnect(*connection, mqtt::ReasonCode::administrative_action, "", "the listener was removed", now_);
+            core_.disconnect(*connection, mqtt::Refusal::listener_is_removed, now_);
     core_.on_port_removed(config);
 }
 
@@ -247,7 +247,7 @@ void Worker::shut_down() {
     auto all = connections_;
     for (auto* connection : all)
         if (connection->state != ConnectionState::closing)
-            core_.disconnect(*connection, mqtt::ReasonCode::server_shutting_down, "", "the server is shutting down", now_);
+            core_.disconnect(*connection, mqtt::Refusal::server_shuts_down, now_);
     shut_until_ = now_ + shut_ms;
     // The end of this turn flushes and frees them; events of this turn may still point to them.
 }
@@ -563,14 +563,14 @@ bool Worker::count_incomplete(Connection& connection) {
         while (strangers_bytes_ > static_cast<std::size_t>(std::max<std::int64_t>(strangers_min, core_.config().pool_bytes / 32))) {
             auto& most = *strangers_.rbegin()->second;
             uncount(most);
-            core_.disconnect(most, mqtt::ReasonCode::quota_exceeded, "", "too much is under way from those whose CONNECT is not complete", now_);
+            core_.disconnect(most, mqtt::Refusal::too_much_is_under_way, now_);
             if (&most == &connection) return false;
         }
         return true;
     }
     mqtt::MessageBytes::mine().add(static_cast<std::int64_t>(size));
     if (!grew || connection.is_paused || shared_.pool_used() <= core_.config().pool_bytes) return true;
-    core_.disconnect(connection, mqtt::ReasonCode::quota_exceeded, "", "the message pool is full; retry later", now_);
+    core_.disconnect(connection, mqtt::Refusal::pool_is_full, now_);
     return false;
 }
 

@@ -5,11 +5,10 @@ namespace {
 
 constexpr std::string_view trace_property = "traceparent";
 
-std::unexpected<ProtocolError> malformed(const char* statement, const char* text) {
-    return std::unexpected(ProtocolError{ReasonCode::malformed_packet, statement, text});
-}
-std::unexpected<ProtocolError> protocol_error(const char* statement, const char* text) {
-    return std::unexpected(ProtocolError{ReasonCode::protocol_error, statement, text});
+std::unexpected<Refusal> refused(Refusal refusal) { return std::unexpected(refusal); }
+/// That it ends too early, or not, is a rule of its own for CONNECT [MQTT-3.1.4-1].
+std::unexpected<Refusal> refused_connect(Refusal refusal) {
+    return std::unexpected(refusal == Refusal::packet_is_short ? Refusal::connect_is_short : refusal);
 }
 
 /// The flags of a packet that has `wanted` there. MQTT 3.1 asks for the QoS of those that have one and uses no other bit but DUP, which
@@ -94,27 +93,26 @@ Decoded<ConnectView> decode_connect(std::string_view body) {
     const auto name = in.utf8();
     const auto version = in.u8();
     ConnectView out;
-    if (in.failure()) return std::unexpected(*in.failure());
+    if (in.failure()) return refused_connect(*in.failure());
+    if (name != "MQTT" && name != "MQIsdp") return refused(Refusal::protocol_name_is_not_mqtt);
     const auto level = static_cast<std::uint8_t>(version & ~bridge_bit);
     out.is_bridge = level != version;
     if (!((name == "MQTT" && (level == 4 || version == 5)) || (name == "MQIsdp" && level == 3)))
-        return std::unexpected(ProtocolError{ReasonCode::unsupported_protocol_version,
-                                             name == "MQTT" && level >= 5 ? "MQTT-3.1.2-2" : "MQTT311-3.1.2-2",
-                                             "the protocol name or version is not one this server speaks"});
+        return refused(Refusal::protocol_version_is_unknown);
     out.version = static_cast<Version>(level);
     const auto flags = in.u8();
     out.keep_alive = in.u16();
-    if (in.failure()) return std::unexpected(*in.failure());
+    if (in.failure()) return refused_connect(*in.failure());
     // MQTT 3.1 does not use the lowest flag, and disregards what is said of a will that is not there.
     const bool is_v31 = out.version == Version::v31;
-    if ((flags & 1) != 0 && !is_v31) return malformed("MQTT-3.1.2-3", "the reserved flag of CONNECT is set");
+    if ((flags & 1) != 0 && !is_v31) return refused(Refusal::connect_flag_is_reserved);
     out.clean_start = (flags & 2) != 0;
     const bool has_will = (flags & 4) != 0;
-    if (!has_will && (flags & 0x18) != 0 && !is_v31) return malformed("MQTT-3.1.2-11", "a will QoS without a will");
-    if (!has_will && (flags & 0x20) != 0 && !is_v31) return malformed("MQTT-3.1.2-13", "will retain without a will");
-    if (has_will && (flags >> 3 & 3) == 3) return malformed("MQTT-3.1.2-12", "will QoS 3");
+    if (!has_will && (flags & 0x18) != 0 && !is_v31) return refused(Refusal::will_qos_without_will);
+    if (!has_will && (flags & 0x20) != 0 && !is_v31) return refused(Refusal::will_retain_without_will);
+    if (has_will && (flags >> 3 & 3) == 3) return refused(Refusal::will_qos_is_3);
     if (out.version != Version::v5 && (flags & 0x80) == 0 && (flags & 0x40) != 0)
-        return malformed("MQTT311-3.1.2-22", "a password without a user name");
+        return refused(Refusal::password_without_user_name);
 
     PropertyReader properties(property_block(in, out.version), place(PacketType::connect));
     for (Property p; properties.next(p);) {
@@ -135,32 +133,32 @@ Decoded<ConnectView> decode_connect(std::string_view body) {
             default: break;
         }
     }
-    if (properties.failure()) return std::unexpected(*properties.failure());
+    if (properties.failure()) return refused_connect(*properties.failure());
     if (out.authentication_data.data() != nullptr && !out.authentication_method)
-        return protocol_error("MQTT-4.13.1-1", "authentication data without a method");
+        return refused(Refusal::authentication_data_without_method);
 
     out.client_id = in.utf8();
     if (has_will) {
         auto will = decode_will(in, flags, out.version);
-        if (!will) return std::unexpected(in.failure() ? *in.failure() : will.error());
+        if (!will) return refused_connect(in.failure() ? *in.failure() : will.error());
         out.will = std::move(*will);
     }
     // In MQTT 3.1 the remaining length says whether they are there; the flags alone do not.
     if ((flags & 0x80) != 0 && !(is_v31 && in.empty())) out.user_name = in.utf8();
     if ((flags & 0x40) != 0 && !(is_v31 && in.empty())) out.password = in.binary();
-    if (in.failure()) return std::unexpected(*in.failure());
-    if (!in.empty()) return malformed("MQTT-4.13.1-1", "bytes are left after the last field of CONNECT");
+    if (in.failure()) return refused_connect(*in.failure());
+    if (!in.empty()) return refused(Refusal::connect_has_bytes_left);
     return out;
 }
 
 Decoded<PublishView> decode_publish(std::uint8_t flags, std::string_view body, Version version, bool from_client) {
     PublishView out;
-    if ((flags & 6) == 6) return malformed("MQTT-3.3.1-4", "both QoS bits are set");
+    if ((flags & 6) == 6) return refused(Refusal::qos_is_3);
     out.dup = (flags & 8) != 0;
     out.retain = (flags & 1) != 0;
     out.qos = static_cast<Qos>(flags >> 1 & 3);
     if (out.dup && out.qos == Qos::at_most_once && version != Version::v31)
-        return malformed("MQTT-3.3.1-2", "DUP is set on a QoS 0 message");
+        return refused(Refusal::dup_with_qos_0);
 
     WireReader in(body);
     out.topic = in.utf8();
@@ -169,7 +167,7 @@ Decoded<PublishView> decode_publish(std::uint8_t flags, std::string_view body, V
     out.payload = in.rest();
     if (in.failure()) return std::unexpected(*in.failure());
     if (out.qos != Qos::at_most_once && out.packet_id == packet_id_none)
-        return protocol_error("MQTT-2.2.1-3", "the packet identifier is zero");
+        return refused(Refusal::packet_id_is_zero);
     if (out.properties.empty()) return out;
 
     PropertyReader properties(out.properties, place(PacketType::publish));
@@ -185,7 +183,7 @@ Decoded<PublishView> decode_publish(std::uint8_t flags, std::string_view body, V
                 has_alias = out.has_volatile_properties = true;
                 break;
             case PropertyId::subscription_identifier:
-                if (from_client) return protocol_error("MQTT-3.3.4-6", "a client sent a subscription identifier");
+                if (from_client) return refused(Refusal::subscription_id_from_client);
                 out.subscription_ids.push_back(p.number);
                 out.has_volatile_properties = true;
                 break;
@@ -201,8 +199,7 @@ Decoded<PublishView> decode_publish(std::uint8_t flags, std::string_view body, V
         }
     }
     if (properties.failure()) return std::unexpected(*properties.failure());
-    if (has_alias && out.topic_alias == 0)
-        return std::unexpected(ProtocolError{ReasonCode::topic_alias_invalid, "MQTT-3.3.2-8", "topic alias 0"});
+    if (has_alias && out.topic_alias == 0) return refused(Refusal::topic_alias_is_zero);
     return out;
 }
 
@@ -227,12 +224,12 @@ bool is_known(PacketType type, ReasonCode reason) noexcept {
     return is_reason_of(type, reason, false) || is_reason_of(type, reason, true);
 }
 
-const char* ack_statement(PacketType type) noexcept {
+Refusal unknown_reason(PacketType type) noexcept {
     switch (type) {
-        case PacketType::puback: return "MQTT-3.4.2-1";
-        case PacketType::pubrec: return "MQTT-3.5.2-1";
-        case PacketType::pubrel: return "MQTT-3.6.2-1";
-        default: return "MQTT-3.7.2-1";
+        case PacketType::puback: return Refusal::puback_reason_is_unknown;
+        case PacketType::pubrec: return Refusal::pubrec_reason_is_unknown;
+        case PacketType::pubrel: return Refusal::pubrel_reason_is_unknown;
+        default: return Refusal::pubcomp_reason_is_unknown;
     }
 }
 
@@ -241,7 +238,7 @@ const char* ack_statement(PacketType type) noexcept {
 Decoded<AckView> decode_ack(PacketType type, std::uint8_t flags, std::string_view body, Version version) {
     const bool is_pubrel = type == PacketType::pubrel;
     if (!are_flags_good(flags, is_pubrel ? 2 : 0, version))
-        return malformed(is_pubrel ? "MQTT-3.6.1-1" : "MQTT-2.1.3-1", "the packet's flags are not those of its type");
+        return refused(is_pubrel ? Refusal::pubrel_flags_are_reserved : Refusal::flags_are_reserved);
     WireReader in(body);
     AckView out;
     out.packet_id = in.u16();
@@ -255,14 +252,14 @@ Decoded<AckView> decode_ack(PacketType type, std::uint8_t flags, std::string_vie
         }
     }
     if (in.failure()) return std::unexpected(*in.failure());
-    if (!in.empty()) return malformed("MQTT-4.13.1-1", "bytes are left after the last field");
-    if (out.packet_id == packet_id_none) return protocol_error("MQTT-2.2.1-3", "the packet identifier is zero");
-    if (!is_known(type, out.reason)) return protocol_error(ack_statement(type), "the reason code is not one of this packet's");
+    if (!in.empty()) return refused(Refusal::bytes_are_left);
+    if (out.packet_id == packet_id_none) return refused(Refusal::acknowledged_id_is_zero);
+    if (!is_known(type, out.reason)) return refused(unknown_reason(type));
     return out;
 }
 
 Decoded<SubscribeView> decode_subscribe(std::uint8_t flags, std::string_view body, Version version) {
-    if (!are_flags_good(flags, 2, version)) return malformed("MQTT-3.8.1-1", "the flags of SUBSCRIBE are not 0010");
+    if (!are_flags_good(flags, 2, version)) return refused(Refusal::subscribe_flags_are_reserved);
     WireReader in(body);
     SubscribeView out;
     out.packet_id = in.u16();
@@ -278,27 +275,26 @@ Decoded<SubscribeView> decode_subscribe(std::uint8_t flags, std::string_view bod
         if (in.failure()) break;
         const bool is_qos_3 = (options & 3) == 3;
         if (version == Version::v5) {
-            if ((options & 0xC0) != 0)
-                return malformed("MQTT-3.8.3-5", "reserved bits of the subscription options are set");
-            if (is_qos_3) return protocol_error("MQTT-4.13.1-1", "subscription QoS 3");
+            if ((options & 0xC0) != 0) return refused(Refusal::subscription_options_are_reserved);
+            if (is_qos_3) return refused(Refusal::subscription_qos_is_3);
             entry.no_local = (options & 4) != 0;
             entry.retain_as_published = (options & 8) != 0;
             entry.retain_handling = options >> 4 & 3;
-            if (entry.retain_handling == 3) return protocol_error("MQTT-4.13.1-1", "retain handling 3");
+            if (entry.retain_handling == 3) return refused(Refusal::retain_handling_is_3);
         } else if (is_qos_3 || ((options & 0xFC) != 0 && version == Version::v311)) {
-            return malformed("MQTT311-3.8.3-4", "the requested QoS is 3 or has reserved bits set");
+            return refused(Refusal::requested_qos_is_unknown);
         }
         entry.qos = static_cast<Qos>(options & 3);
         out.entries.push_back(entry);
     }
     if (in.failure()) return std::unexpected(*in.failure());
-    if (out.packet_id == packet_id_none) return protocol_error("MQTT-2.2.1-3", "the packet identifier is zero");
-    if (out.entries.empty()) return protocol_error("MQTT-3.8.3-2", "SUBSCRIBE without a topic filter");
+    if (out.packet_id == packet_id_none) return refused(Refusal::packet_id_is_zero);
+    if (out.entries.empty()) return refused(Refusal::subscribe_is_empty);
     return out;
 }
 
 Decoded<UnsubscribeView> decode_unsubscribe(std::uint8_t flags, std::string_view body, Version version) {
-    if (!are_flags_good(flags, 2, version)) return malformed("MQTT-3.10.1-1", "the flags of UNSUBSCRIBE are not 0010");
+    if (!are_flags_good(flags, 2, version)) return refused(Refusal::unsubscribe_flags_are_reserved);
     WireReader in(body);
     UnsubscribeView out;
     out.packet_id = in.u16();
@@ -308,13 +304,13 @@ Decoded<UnsubscribeView> decode_unsubscribe(std::uint8_t flags, std::string_view
     if (properties.failure()) return std::unexpected(*properties.failure());
     while (!in.empty() && !in.failure()) out.filters.push_back(in.utf8());
     if (in.failure()) return std::unexpected(*in.failure());
-    if (out.packet_id == packet_id_none) return protocol_error("MQTT-2.2.1-3", "the packet identifier is zero");
-    if (out.filters.empty()) return protocol_error("MQTT-3.10.3-2", "UNSUBSCRIBE without a topic filter");
+    if (out.packet_id == packet_id_none) return refused(Refusal::packet_id_is_zero);
+    if (out.filters.empty()) return refused(Refusal::unsubscribe_is_empty);
     return out;
 }
 
 Decoded<DisconnectView> decode_disconnect(std::uint8_t flags, std::string_view body, Version version) {
-    if (!are_flags_good(flags, 0, version)) return malformed("MQTT-3.14.1-1", "the flags of DISCONNECT are not zero");
+    if (!are_flags_good(flags, 0, version)) return refused(Refusal::disconnect_flags_are_reserved);
     DisconnectView out;
     WireReader in(body);
     if (version == Version::v5 && !in.empty()) {
@@ -330,14 +326,14 @@ Decoded<DisconnectView> decode_disconnect(std::uint8_t flags, std::string_view b
         }
     }
     if (in.failure()) return std::unexpected(*in.failure());
-    if (!in.empty()) return malformed("MQTT-4.13.1-1", "bytes are left after the last field");
+    if (!in.empty()) return refused(Refusal::bytes_are_left);
     if (version == Version::v5 && !is_known(PacketType::disconnect, out.reason))
-        return protocol_error("MQTT-3.14.2-1", "the reason code is not one of DISCONNECT's");
+        return refused(Refusal::disconnect_reason_is_unknown);
     return out;
 }
 
 Decoded<AuthView> decode_auth(std::uint8_t flags, std::string_view body) {
-    if (flags != 0) return malformed("MQTT-3.15.1-1", "the flags of AUTH are not zero");
+    if (flags != 0) return refused(Refusal::auth_flags_are_reserved);
     AuthView out;
     WireReader in(body);
     if (!in.empty()) {
@@ -353,8 +349,8 @@ Decoded<AuthView> decode_auth(std::uint8_t flags, std::string_view body) {
         }
     }
     if (in.failure()) return std::unexpected(*in.failure());
-    if (!in.empty()) return malformed("MQTT-4.13.1-1", "bytes are left after the last field");
-    if (!is_known(PacketType::auth, out.reason)) return protocol_error("MQTT-3.15.2-1", "the reason code is not one of AUTH's");
+    if (!in.empty()) return refused(Refusal::bytes_are_left);
+    if (!is_known(PacketType::auth, out.reason)) return refused(Refusal::auth_reason_is_unknown);
     return out;
 }
 
@@ -363,7 +359,7 @@ Decoded<ConnackView> decode_connack(std::string_view body, Version version) {
     ConnackView out;
     const auto flags = in.u8();
     out.code = in.u8();
-    if ((flags & 0xFE) != 0) return malformed("MQTT-3.2.2-1", "reserved bits of the acknowledge flags are set");
+    if ((flags & 0xFE) != 0) return refused(Refusal::connack_flags_are_reserved);
     out.session_present = (flags & 1) != 0;
     out.reason = static_cast<ReasonCode>(out.code);
     PropertyReader properties(property_block(in, version), place(PacketType::connack));

@@ -10,7 +10,7 @@
 namespace penstock::mqtt {
 
 template <class T>
-using Decoded = std::expected<T, ProtocolError>;
+using Decoded = std::expected<T, Refusal>;
 
 /// CONNECT's will, MQTT 5.0 §3.1.3.2. Views into the frame.
 struct WillView {

@@ -49,15 +49,6 @@ constexpr std::array rules{
 };
 static_assert(std::ranges::is_sorted(rules, {}, &PropertyRule::id), "looked up by bisection");
 
-/// What §2.2.2.2 and §3 call each fault of a property: what cannot be parsed is a Malformed Packet, and so is an identifier that is not
-/// one of its packet's; what was parsed and is not allowed is a Protocol Error (§1.2).
-constexpr struct {
-    ProtocolError unknown{ReasonCode::malformed_packet, "MQTT-4.13.1-1", "unknown property identifier"};
-    ProtocolError misplaced{ReasonCode::malformed_packet, "MQTT-4.13.1-1", "this property is not one of this packet's"};
-    ProtocolError repeated{ReasonCode::protocol_error, "MQTT-4.13.1-1", "a property is given twice"};
-    ProtocolError out_of_range{ReasonCode::protocol_error, "MQTT-4.13.1-1", "a property value is out of range"};
-} faults;
-
 /// The values that §3 of the specification calls a Protocol Error whatever the rest of the packet says.
 bool value_out_of_range(const Property& p) noexcept {
     switch (p.id) {
@@ -93,16 +84,16 @@ bool PropertyReader::next(Property& out) noexcept {
     const auto id = in_.u8();
     const auto* rule = find_property_rule(id);
     if (rule == nullptr) {
-        in_.fail(faults.unknown);
+        in_.fail(Refusal::property_is_unknown);
         return false;
     }
     if ((rule->allowed & where_) == 0) {
-        in_.fail(faults.misplaced);
+        in_.fail(Refusal::property_is_misplaced);
         return false;
     }
     const auto bit = std::uint64_t{1} << id;
     if ((seen_ & bit) != 0 && (rule->repeatable & where_) == 0) {
-        in_.fail(faults.repeated);
+        in_.fail(Refusal::property_is_repeated);
         return false;
     }
     seen_ |= bit;
@@ -122,7 +113,7 @@ bool PropertyReader::next(Property& out) noexcept {
     }
     if (in_.failure()) return false;
     if (value_out_of_range(out)) {
-        in_.fail(faults.out_of_range);
+        in_.fail(Refusal::property_is_out_of_range);
         return false;
     }
     return true;

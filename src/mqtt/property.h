@@ -73,7 +73,7 @@ class PropertyReader {
     PropertyReader(std::string_view block, PropertyPlace where) noexcept : in_(block), where_(where) {}
     /// False at the end or on a fault; ask failure() afterwards.
     bool next(Property& out) noexcept;
-    [[nodiscard]] const std::optional<ProtocolError>& failure() const noexcept { return in_.failure(); }
+    [[nodiscard]] const std::optional<Refusal>& failure() const noexcept { return in_.failure(); }
 
   private:
     WireReader in_;

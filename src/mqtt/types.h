@@ -76,13 +76,6 @@ ReasonCode as_reason_of(PacketType packet, ReasonCode code) noexcept;
 /// connection is closed without CONNACK [MQTT311-3.2.2-6].
 std::optional<std::uint8_t> connack_code_v3(ReasonCode code) noexcept;
 
-/// A peer broke the protocol: what to answer, and the normative statement it broke. Cheap to copy; static texts.
-struct ProtocolError {
-    ReasonCode reason = ReasonCode::malformed_packet;
-    const char* statement = "";
-    const char* text = "";
-};
-
 inline constexpr std::uint32_t remaining_length_max = 268'435'455;
 inline constexpr std::uint16_t packet_id_none = 0;
 

@@ -6,13 +6,9 @@ namespace penstock::mqtt {
 
 bool is_valid_utf8(std::string_view text) noexcept { return utf8_fault(text) == std::string_view::npos; }
 
-namespace {
-constexpr ProtocolError short_packet{ReasonCode::malformed_packet, "MQTT-4.13.1-1", "the packet ends inside a field"};
-}
-
 std::uint8_t WireReader::u8() noexcept {
     if (rest_.empty()) {
-        fail(short_packet);
+        fail(Refusal::packet_is_short);
         return 0;
     }
     const auto value = static_cast<std::uint8_t>(rest_[0]);
@@ -36,18 +32,17 @@ std::uint32_t WireReader::varint() noexcept {
         const auto byte = u8();
         value |= static_cast<std::uint32_t>(byte & 0x7F) << shift;
         if ((byte & 0x80) == 0) {
-            if (shift > 0 && byte == 0)
-                fail({ReasonCode::malformed_packet, "MQTT-1.5.5-1", "a variable byte integer is longer than needed"});
+            if (shift > 0 && byte == 0) fail(Refusal::varint_is_padded);
             return value;
         }
     }
-    fail({ReasonCode::malformed_packet, "MQTT-1.5.5-1", "a variable byte integer has more than four bytes"});
+    fail(Refusal::varint_is_long);
     return 0;
 }
 
 std::string_view WireReader::bytes(std::size_t size) noexcept {
     if (size > rest_.size()) {
-        fail(short_packet);
+        fail(Refusal::packet_is_short);
         return {};
     }
     const auto out = rest_.substr(0, size);
@@ -59,8 +54,8 @@ std::string_view WireReader::binary() noexcept { return bytes(u16()); }
 
 std::string_view WireReader::utf8() noexcept {
     const auto out = binary();
-    if (!is_valid_utf8(out)) {
-        fail({ReasonCode::malformed_packet, "MQTT-1.5.4-1", "a text field is not well-formed UTF-8 or holds U+0000"});
+    if (const auto at = utf8_fault(out); at != std::string_view::npos) {
+        fail(out[at] == '\0' ? Refusal::text_has_nul : Refusal::text_is_not_utf8);
         return {};
     }
     return out;

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "mqtt/types.h"
+#include "mqtt/refusal.h"
 
 namespace penstock::mqtt {
 
@@ -31,15 +31,15 @@ class WireReader {
 
     [[nodiscard]] std::size_t left() const noexcept { return rest_.size(); }
     [[nodiscard]] bool empty() const noexcept { return rest_.empty(); }
-    [[nodiscard]] const std::optional<ProtocolError>& failure() const noexcept { return failure_; }
-    void fail(const ProtocolError& error) noexcept {
-        if (!failure_) failure_ = error;
+    [[nodiscard]] const std::optional<Refusal>& failure() const noexcept { return failure_; }
+    void fail(Refusal refusal) noexcept {
+        if (!failure_) failure_ = refusal;
         rest_ = {};
     }
 
   private:
     std::string_view rest_;
-    std::optional<ProtocolError> failure_;
+    std::optional<Refusal> failure_;
 };
 
 /// Appends wire types to a string.

@@ -117,7 +117,8 @@ Result<void> Client::connect(const Target& target, const mqtt::ConnectOptions& o
     if (!answer) return std::unexpected(answer.error());
     connack_bytes_ = answer->body;
     auto decoded = mqtt::decode_connack(connack_bytes_, version_);
-    if (!decoded) return fail(fmt::format("the CONNACK is malformed: {}", decoded.error().text));
+    if (!decoded)
+        return fail(fmt::format("the CONNACK is malformed: {}", mqtt::rule_of(decoded.error()).text));
     connack_ = *decoded;
     if (connack_.code != 0) {
         auto why = describe_refusal(connack_, version_);

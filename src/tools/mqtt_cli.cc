@@ -303,7 +303,10 @@ int run_sub(SubOptions options) {
             if (ack) mqtt::encode_ack(packet, PacketType::pubcomp, version, ack->packet_id, mqtt::ReasonCode::success);
         } else if (in.type == PacketType::publish) {
             const auto message = mqtt::decode_publish(in.flags, in.body, version, false);
-            if (!message) return problem(options, fmt::format("the broker sent a malformed message: {}", message.error().text));
+            if (!message) {
+                const auto why = mqtt::rule_of(message.error()).text;
+                return problem(options, fmt::format("the broker sent a malformed message: {}", why));
+            }
             if (message->qos == Qos::at_least_once) mqtt::encode_ack(packet, PacketType::puback, version, message->packet_id, mqtt::ReasonCode::success);
             if (message->qos == Qos::exactly_once) mqtt::encode_ack(packet, PacketType::pubrec, version, message->packet_id, mqtt::ReasonCode::success);
             if (!packet.empty())

@@ -516,7 +516,7 @@ TEST(Secured, who_waits_for_a_verdict_is_told_when_the_server_ends_or_the_client
     auto *five = net.open(), *three = net.open();
     net.send(*five, connect_bytes("five", "ann", "late"));
     net.send(*three, connect_bytes("three", "ann", "late", mqtt::Version::v311));
-    for (auto* end : {five, three}) net.core(0).disconnect(*end->connection, mqtt::ReasonCode::server_shutting_down, "", "the server is shutting down", net.now());
+    for (auto* end : {five, three}) net.core(0).disconnect(*end->connection, mqtt::Refusal::server_shuts_down, net.now());
     net.settle();
     EXPECT_EQ(code_of(take(*five), mqtt::PacketType::connack, 1), 0x88u);
     EXPECT_EQ(code_of(take(*three), mqtt::PacketType::connack, 1), 3u);
@@ -951,7 +951,7 @@ TEST(Log, who_was_refused_has_the_client_id_of_the_audit) {
     // It goes on waiting, and the server ends.
     auto* end = net.open();
     net.send(*end, connect_bytes("", "ann", "late"));
-    net.core(0).disconnect(*end->connection, mqtt::ReasonCode::server_shutting_down, "", "the server is shutting down", net.now());
+    net.core(0).disconnect(*end->connection, mqtt::Refusal::server_shuts_down, net.now());
     EXPECT_NE(line.find("client=\"auto-"), std::string::npos) << line;
     // Another client's CONNECT came between its own and its AUTH.
     MemoryNet asking(1, {}, std::make_shared<Asks>());

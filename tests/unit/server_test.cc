@@ -123,7 +123,7 @@ TEST(Server, a_refusal_arrives_whatever_is_sent_behind_connect) {
         pour(client, bytes);
         const auto got = client.expect(mqtt::PacketType::connack, 10'000);
         ASSERT_TRUE(got) << got.error().message;
-        EXPECT_EQ(static_cast<unsigned char>(got->body.at(1)), version == mqtt::Version::v5 ? 0x90 : 0x02);
+        EXPECT_EQ(static_cast<unsigned char>(got->body.at(1)), version == mqtt::Version::v5 ? 0x81 : 0x02);
     }
 }
 

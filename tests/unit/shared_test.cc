@@ -98,7 +98,7 @@ TEST(SharedGroup, what_a_member_held_goes_to_another_whatever_ends_its_session) 
         {"an administrator", [](Group& g) {
              auto& core = g.net.core(broker::Core::home_of("leaver", static_cast<std::uint32_t>(g.net.cores())));
              core.find_session("leaver")->expiry_interval = 0;
-             core.disconnect(*g.leaver->connection, mqtt::ReasonCode::administrative_action, "", "the listener was removed", g.net.now());
+             core.disconnect(*g.leaver->connection, mqtt::Refusal::listener_is_removed, g.net.now());
              g.net.settle();
          }},
     };
