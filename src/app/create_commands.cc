@@ -7,6 +7,7 @@
 
 #include "app/terminal.h"
 #include "base/file.h"
+#include "base/shell.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "client/apply.h"
@@ -25,6 +26,48 @@ bool is_data_key(std::string_view key) {
            std::ranges::all_of(key, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'; });
 }
 
+/// As kubectl takes it: NUL is a character of a text.
+bool is_text(std::string_view bytes) {
+    while (!bytes.empty()) {
+        const auto next = next_utf8(bytes);
+        if (next.bytes == 0) return false;
+        bytes.remove_prefix(next.bytes);
+    }
+    return true;
+}
+
+/// What `--from-file` names, a list by comma as kubectl reads it (RFC 4180): `"a,b"` is one name, and `""` in
+/// quotes a quote.
+Result<std::vector<std::string>> listed_sources(const std::string& text) {
+    constexpr const char* flag = "--from-file";
+    std::vector<std::string> out{{}};
+    const auto shown = printable(clipped(text, 100));
+    for (std::size_t at = 0; at < text.size();) {
+        auto& name = out.back();
+        if (name.empty() && text[at] == '"') {
+            for (++at;; ++at) {
+                if (at >= text.size())
+                    return fail(fmt::format("{}: a \" at the end of a name in quotes is missing: {}", flag, shown));
+                if (text[at] != '"') name += text[at];
+                else if (++at < text.size() && text[at] == '"') name += '"';
+                else break;
+            }
+            if (at < text.size() && text[at] != ',')
+                return fail(fmt::format("{}: behind a closing \" stands neither a comma nor the end: {}", flag, shown));
+        } else if (text[at] == '"') {
+            return fail(fmt::format("{}: a \" stands within a name; put the whole in quotes and write this one twice: {}",
+                                    flag, shown));
+        } else if (text[at] != ',') {
+            name += text[at++];
+            continue;
+        }
+        if (at < text.size()) out.emplace_back(), ++at;
+    }
+    if (std::ranges::any_of(out, &std::string::empty))
+        return fail(fmt::format("{}: the name of a file is empty: \"{}\"", flag, shown));
+    return out;
+}
+
 /// The `data` of a ConfigMap or Secret, as it is filled.
 class Data {
   public:
@@ -37,7 +80,7 @@ class Data {
                                     flag, printable(clipped(key, 100)), kind_, key_max));
         if (has(key)) return fail(fmt::format("{}: cannot add key \"{}\", another key by that name already exists", flag, key));
         if (kind_ == "Secret") data_[key] = base64_encode(value);
-        else if (utf8_fault(value) == std::string::npos) data_[key] = value;
+        else if (is_text(value)) data_[key] = value;
         else binary_[key] = base64_encode(value);
         return {};
     }
@@ -59,27 +102,39 @@ class Data {
 
 Result<void> add_source(Data& data, const std::string& source) {
     const char* flag = "--from-file";
+    const auto shown = printable(clipped(source, 100));
     const auto equal = source.find('=');
-    if (equal != source.rfind('=')) return fail(fmt::format("{}: \"{}\": key names or file paths cannot contain '='", flag, source));
-    if (equal == 0) return fail(fmt::format("{}: \"{}\": the key is missing, expected KEY=FILE", flag, source));
-    if (equal == source.size() - 1) return fail(fmt::format("{}: \"{}\": the file is missing, expected KEY=FILE", flag, source));
+    if (equal != source.rfind('=')) return fail(fmt::format("{}: \"{}\": key names or file paths cannot contain '='", flag, shown));
+    if (equal == 0) return fail(fmt::format("{}: \"{}\": the key is missing, expected KEY=FILE", flag, shown));
+    if (equal == source.size() - 1) return fail(fmt::format("{}: \"{}\": the file is missing, expected KEY=FILE", flag, shown));
     const auto path = equal == std::string::npos ? source : source.substr(equal + 1);
     std::error_code error;
     if (!fs::is_directory(path, error)) return data.add_file(flag, equal == std::string::npos ? fs::path(path).filename().string() : source.substr(0, equal), path);
-    if (equal != std::string::npos) return fail(fmt::format("{}: \"{}\": a folder has a key for each of its files, and is given none", flag, source));
+    if (equal != std::string::npos) return fail(fmt::format("{}: \"{}\": a folder has a key for each of its files, and is given none", flag, shown));
     std::vector<fs::path> files;
     for (fs::directory_iterator at(path, error); !error && at != fs::directory_iterator(); at.increment(error))
-        if (at->is_regular_file() && is_data_key(at->path().filename().string())) files.push_back(at->path());
+        // As for kubectl: folders, links and pipes are left out.
+        if (at->symlink_status().type() == fs::file_type::regular) files.push_back(at->path());
     if (error) return fail(fmt::format("{}: {}: {}", flag, path, error.message()));
     std::ranges::sort(files);
-    for (const auto& file : files)
-        if (auto added = data.add_file(flag, file.filename().string(), file.string()); !added) return added;
+    for (const auto& file : files) {
+        const auto key = file.filename().string();
+        const auto added = data.add_file(flag, key, file.string());
+        if (!added && is_data_key(key)) return added;
+        if (!added)
+            return fail(fmt::format("{}; name the files one by one, this one with a key: --from-file=KEY={}",
+                                    added.error().message, shell_quoted(file.string())));
+    }
     return {};
 }
 
 Result<void> add_sources(Data& data, const CreateOptions& create) {
-    for (const auto& source : create.files)
-        if (auto added = add_source(data, source); !added) return added;
+    for (const auto& list : create.files) {
+        const auto sources = listed_sources(list);
+        if (!sources) return std::unexpected(sources.error());
+        for (const auto& source : *sources)
+            if (auto added = add_source(data, source); !added) return added;
+    }
     for (const auto& literal : create.literals) {
         const auto equal = literal.find('=');
         if (equal == std::string::npos || equal == 0)
@@ -106,6 +161,7 @@ Result<void> add_pair(Data& data, const CreateOptions& create) {
 }  // namespace
 
 int create(const std::string& what, const ResourceOptions& options, const CreateOptions& create) {
+    if (create.name.empty()) return problem("a name is empty: write one behind create " + what);
     const bool is_secret = what.starts_with("secret ");
     const auto& kind = *resources::find_kind("v1", what == "serviceaccount" ? "ServiceAccount" : what == "configmap" ? "ConfigMap" : what == "namespace" ? "Namespace" : "Secret");
     Json object = {{"apiVersion", "v1"}, {"kind", kind.kind}, {"metadata", {{"name", create.name}}}};

@@ -205,6 +205,17 @@ app::CommandWords words_of(const CLI::App& command) {
     return out;
 }
 
+/// What has one value and is given twice has the last one, as for kubectl, mosquitto_pub and units that systemd
+/// puts together.
+void let_the_last_win(CLI::App& command) {
+    for (auto* option : command.get_options())
+        if (!option->get_positional() && option->get_expected_max() == 1 &&
+            option->get_multi_option_policy() == CLI::MultiOptionPolicy::Throw)
+            option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    for (auto* inner : command.get_subcommands([](const CLI::App*) { return true; }))
+        let_the_last_win(*inner);
+}
+
 void add_api(CLI::App& app, app::ResourceOptions& o) {
     app.add_option("--kubeconfig", o.kubeconfig, "Kubeconfig file; KUBECONFIG or the one that `penstock run` wrote when absent");
     app.add_option("-n,--namespace", o.name_space, "Namespace (azure-iot-operations)");
@@ -564,6 +575,7 @@ int main(int argc, char** argv) {
     auto* help = root.add_subcommand("help", "Help about a command: penstock help auth can-i");
     help->add_option("command", help_words, "COMMAND...");
 
+    let_the_last_win(root);
     // A group without a command of its own is a question.
     std::size_t known = 0;
     if (const auto* asked = command_at(root, words, known);

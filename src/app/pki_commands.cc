@@ -347,6 +347,7 @@ int pki_list(const ResourceOptions& options) {
 }
 
 int pki_renew(const ResourceOptions& options, const PkiOptions& o) {
+    if (auto good = check_name(o.name); !good) return problem(good.error().message);
     auto api = connect(options);
     if (!api) return problem(api.error().message);
     const auto path = client::path_of(*resources::find_kind("cert-manager.io/v1", "Certificate"), api->access().name_space, o.name);

@@ -258,6 +258,9 @@ Applied delete_document(Transport& client, Kinds& kinds, const resources::Docume
     const auto kind = kinds.of_object(document.object);
     if (!kind) return {.what = place_of(document), .error = kind.error().message};
     const auto name = text_at(document.object, "metadata.name");
+    // The path without a name is that of all objects of the kind.
+    if (name.empty())
+        return {.what = place_of(document), .error = "metadata.name: Required value: the name of what is to be deleted"};
     Applied out{.what = label_of(**kind, name)};
     const auto space = (*kind)->namespaced ? text_at(document.object, "metadata.namespace", default_namespace) : std::string();
     const auto done = client.request("DELETE", path_of(**kind, space, name));

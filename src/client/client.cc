@@ -492,9 +492,9 @@ std::string query_escaped(std::string_view text) {
 
 std::string path_of(const resources::Kind& kind, const std::string& name_space, const std::string& name) {
     auto out = (kind.group.empty() ? "/api/" : "/apis/") + kind.api_version();
-    if (kind.namespaced && !name_space.empty()) out += "/namespaces/" + name_space;
+    if (kind.namespaced && !name_space.empty()) out += "/namespaces/" + query_escaped(name_space);
     out += "/" + kind.plural;
-    if (!name.empty()) out += "/" + name;
+    if (!name.empty()) out += "/" + query_escaped(name);
     return out;
 }
 

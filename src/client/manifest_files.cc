@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
@@ -45,7 +46,7 @@ Result<std::string> read_bounded(std::istream& in, const std::string& name) {
         out.append(piece, 0, static_cast<std::size_t>(in.gcount()));
         if (out.size() > resources::manifest_bytes_max) return fail(fmt::format("{}: larger than {} bytes", name, resources::manifest_bytes_max));
     }
-    if (in.bad()) return fail(fmt::format("{}: cannot be read", name));
+    if (in.bad()) return fail(fmt::format("{}: cannot be read: {}", name, std::generic_category().message(errno)));
     return out;
 }
 
@@ -87,7 +88,7 @@ Result<std::string> read_manifest_text(const std::string& path, bool must_be_fil
     // Opening a pipe waits for a writer, and reading some devices has no end.
     if (must_be_file && kind != fs::file_type::regular && !error) return fail(fmt::format("{}: is neither a file nor a folder", path));
     std::ifstream in(path, std::ios::binary);
-    if (!in) return fail(fmt::format("{}: cannot be read", path));
+    if (!in) return fail(fmt::format("{}: cannot be read: {}", path, std::generic_category().message(errno)));
     return read_bounded(in, path);
 }
 

@@ -34,9 +34,10 @@ class Transport {
     virtual void interrupt() = 0;
 };
 
-/// Escaped for a value in a query.
+/// Escaped for a value in a query, or a part of a path.
 std::string query_escaped(std::string_view text);
-/// `/apis/G/V/namespaces/NS/PLURAL[/NAME]`.
+/// `/apis/G/V/namespaces/NS/PLURAL[/NAME]`, escaped. Without a name it leads to all objects: who deletes looks that
+/// there is one.
 std::string path_of(const resources::Kind& kind, const std::string& name_space, const std::string& name = {});
 
 }  // namespace penstock::client

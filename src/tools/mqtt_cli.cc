@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/random.h"
 #include "base/text.h"
 #include "io/wait.h"
@@ -105,12 +106,6 @@ Result<void> finish_publish(mqttc::Client& client, const CommonOptions& options,
     return {};
 }
 
-std::optional<std::string> file_text(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    if (!in) return std::nullopt;
-    return std::string(std::istreambuf_iterator<char>(in), {});
-}
-
 }  // namespace
 
 Result<std::shared_ptr<const tls::Context>> make_tls(const TlsFiles& files, bool websocket) {
@@ -120,8 +115,8 @@ Result<std::shared_ptr<const tls::Context>> make_tls(const TlsFiles& files, bool
     if (!websocket) options.protocols = {"mqtt"};
     for (const auto& [path, into] : {std::pair{&files.ca_file, &options.ca}, std::pair{&files.certificate_file, &options.certificate_chain}, std::pair{&files.key_file, &options.key}}) {
         if (path->empty()) continue;
-        auto text = file_text(*path);
-        if (!text) return fail(fmt::format("{}: cannot be read", *path));
+        auto text = read_whole_file(*path, Streams::taken);
+        if (!text) return std::unexpected(text.error());
         *into = std::move(*text);
     }
     auto out = tls::Context::client(options);
@@ -158,11 +153,9 @@ int run_pub(PubOptions options) {
     } else {
         std::string payload = options.message.value_or("");
         if (!options.file.empty()) {
-            std::ifstream in(options.file, std::ios::binary);
-            if (!in) return problem(options, fmt::format("{}: cannot be read", options.file));
-            std::ostringstream all;
-            all << in.rdbuf();
-            payload = all.str();
+            auto text = read_whole_file(options.file, Streams::taken);
+            if (!text) return problem(options, text.error().message);
+            payload = std::move(*text);
         }
         if (options.whole_input) payload.assign(std::istreambuf_iterator<char>(std::cin), {});
         for (int i = 0; result && i < options.repeat; ++i) {

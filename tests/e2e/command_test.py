@@ -159,7 +159,9 @@ class Commands(unittest.TestCase):
         p = self.p
         (p.folder / "more").mkdir()
         p.write("more/one.txt", "1\n")
-        p.write("more/two words.txt", "has no key\n")
+        (p.folder / "more" / "link.txt").symlink_to(p.folder / "more" / "one.txt")
+        (p.folder / "more" / "inner").mkdir()
+        os.mkfifo(p.folder / "more" / "pipe")
         (p.folder / "raw").write_bytes(b"\xff\x00")
         path = lambda name: str(p.folder / name)
         self.assertEqual(self.ok("create", "serviceaccount", "line-7"), "serviceaccount/line-7 created\n")
@@ -201,6 +203,9 @@ class Commands(unittest.TestCase):
                            (("create", "cm", "x", "--from-file=/nowhere"), "--from-file: /nowhere: "), (("create", "cm", "x", "--from-file=k="), "the file is missing"),
                            (("create", "cm", "x", f"--from-file=k={path('more')}"), "a folder has a key for each of its files"),
                            (("create", "cm", "x", "--dry-run=maybe"), "--dry-run"), (("create", "cm"), "name is required"),
+                           (("create", "cm", ""), "a name is empty"), (("create", "secret", "tls", "", f"--cert={path('mine.crt')}", f"--key={path('mine.key')}"), "a name is empty"),
+                           (("create", "token", ""), "a name is empty"), (("create", "cm", "x", "--from-file", ""), '--from-file: the name of a file is empty'),
+                           (("create", "cm", "x", f"--from-file={path('raw')},"), '--from-file: the name of a file is empty'), (("create", "cm", "x", "--from-literal", ""), '--from-literal: "": expected KEY=VALUE'),
                            (("create", "secret", "tsl"), "Did you mean this?\n\ttls\n"), (("create", "secrte"), "Did you mean this?\n\tsecret\n"),
                            (("create", "configmap", "x", "--from-litral=a=b"), "Did you mean this?\n\t--from-literal\n"), (("create", "cm", "x", "--from-litral=a=b"), "Did you mean this?\n\t--from-literal\n")):
             self.assertIn(why, self.refused(*words), words)
@@ -270,6 +275,54 @@ spec: {{authorizationPolicies: {{rules: [{{principals: {{usernames: [ann]}}, bro
         # What AIO's pages look at says so as well.
         for pod in ("aio-broker-frontend-0", "aio-broker-authentication-0"):
             self.assertRegex(self.ok("logs", pod), r'(?m)auth: connection ended client="press-1" peer=127\.0\.0\.1:[0-9]+ listener=azure-iot-operations/shut reason=\S.* \(0x86\)')
+
+    def test_files_become_entries_as_kubectl_makes_them(self):
+        p = self.p
+        path = lambda name: str(p.folder / name)
+        p.write("words/good.txt", "1\n")
+        p.write("words/two words.txt", "has no key\n")
+        p.write("a,b.txt", "comma\n")
+        p.write('a"b', "quote\n")
+        (p.folder / "nul").write_bytes(b"a\x00b")
+        (p.folder / "high").write_bytes(b"a\xff")
+        # A file that cannot have a key is told: without a word it would be missing where it is needed.
+        for kind in (("cm",), ("secret", "generic")):
+            self.assertIn('--from-file: "two words.txt" is not a valid key name', self.refused("create", *kind, "x", f"--from-file={path('words')}", "--dry-run=client"))
+        made = lambda *words: json.loads(self.ok("create", *words, "--dry-run=client", "-o", "json"))
+        # A list by comma, and quotes round what has a comma itself; a literal is one whatever is in it.
+        several = made("cm", "x", f"--from-file={path('nul')},k={path('high')}", f"--from-file=\"comma={path('a,b.txt')}\"", "--from-literal=l=a,b=c")
+        self.assertEqual((several["data"], several["binaryData"]), ({"nul": "a\x00b", "comma": "comma\n", "l": "a,b=c"}, {"k": "Yf8="}))
+        self.assertEqual(made("cm", "x", f"--from-file=\"quote={path('a')}\"\"b\",{path('nul')}")["data"], {"quote": "quote\n", "nul": "a\x00b"})
+        self.assertIn("--from-file: a \" at the end of", self.refused("create", "cm", "x", f'--from-file="{path("nul")}'))
+        self.assertIn("--from-file: a \" stands within a name", self.refused("create", "cm", "x", f"--from-file={path('a')}\"b"))
+        self.assertIn("--from-file: behind a closing \" stands", self.refused("create", "cm", "x", f'--from-file="{path("nul")}"x'))
+        # Text with NUL is text: the API takes it, and gives it back.
+        self.ok("create", "cm", "nul", f"--from-file={path('nul')}")
+        self.assertEqual(p.get("cm", "nul")["data"], {"nul": "a\x00b"})
+        # Why a file is not read.
+        for name, why in (("none", "No such file or directory"), ("nul/x", "Not a directory")):
+            self.assertEqual(self.refused("create", "cm", "x", f"--from-file={path(name)}"), f"error: --from-file: {path(name)}: cannot be read: {why}\n")
+        self.assertIn("--cert: /nowhere: cannot be read: No such file or directory", self.refused("create", "secret", "tls", "x", "--cert=/nowhere", "--key=/nowhere"))
+        # What is given twice: the last wins, as for kubectl.
+        twice = made("cm", "x", "-n", "one", "-o", "yaml", "-n", "two", "--dry-run=none", "--namespace=three")
+        self.assertEqual(twice["metadata"]["namespace"], "three")
+        self.assertEqual(self.ok("get", "ns", "-o", "json", "default", "-o", "name"), "namespace/default\n")
+        self.assertEqual(made("secret", "generic", "x", "--type=a/b", "--type=c/d", "--from-literal=a=b", "--from-literal=c=d")["data"], {"a": "Yg==", "c": "ZA=="})
+
+    def test_a_name_that_is_none_is_not_all_names(self):
+        """An empty variable in a script (delete secret "$name") takes nothing away, and nothing else is met in its place."""
+        self.ok("create", "cm", "stays")
+        for words in (("delete", "cm", ""), ("delete", "cm/"), ("delete", "cm", "no", ""), ("get", "cm", ""), ("get", "cm/"), ("describe", "cm", ""), ("describe", "cm/"), ("edit", "cm", ""),
+                      ("patch", "cm", "", "-p", "{}"), ("wait", "cm/", "--for=create"), ("logs", ""), ("logs", "pod/"), ("create", "token", ""), ("pki", "renew", ""), ("passwd", "", "ada")):
+            self.assertEqual(self.refused(*words), "error: a name is empty: write one behind the kind\n", words)
+        for name in ("a/b", "a%2Fb", ".", ".."):
+            self.assertIn("is no name of an object", self.refused("delete", "cm", name), name)
+        for name in ("?labelSelector=a", "#", "a b"):
+            self.assertEqual(self.refused("delete", "cm", name), f'Error from server (NotFound): configmaps "{name}" not found\n')
+        for text in ("metadata: {generateName: stays}", "metadata: {}"):
+            self.assertIn("metadata.name: Required value", self.refused("delete", "-f", self.p.write("nameless.yaml", "apiVersion: v1\nkind: ConfigMap\n" + text + "\n")), text)
+        self.assertIsNotNone(self.p.get("cm", "stays"))
+        self.assertEqual(self.ok("get", "clusterrole", "system:discovery", "-o", "name"), "clusterrole.rbac.authorization.k8s.io/system:discovery\n")
 
     def test_a_list_without_items_is_no_object(self):
         for items in ("items: null", "items: []"):

@@ -25,7 +25,7 @@ TEST(ReadFile, what_is_no_regular_file_is_refused_and_not_waited_for) {
         EXPECT_EQ(read.error().message, path.string() + ": is no regular file");
     }
     EXPECT_EQ(app::read_file(plain).value_or(""), "text");
-    EXPECT_EQ(app::read_file(folder / "none").error().message, (folder / "none").string() + ": cannot be read");
+    EXPECT_EQ(app::read_file(folder / "none").error().message, (folder / "none").string() + ": cannot be read: No such file or directory");
     const auto config = client::read_kubeconfig(pipe.string());
     ASSERT_FALSE(config);
     EXPECT_NE(config.error().message.find("is no regular file"), std::string::npos) << config.error().message;
