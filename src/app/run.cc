@@ -513,6 +513,7 @@ int run(const RunOptions& options) {
     const auto held = open_data_folder(options.data_folder);
     if (!held) return give_up(held.error().message);
     const auto& data = *held;
+    run_files = std::make_unique<log::RunFiles>(data);
     const auto descriptors = io::raise_descriptor_limit();
     start.step("the keys in " + (fs::path(options.data_folder) / "pki").string());
     if (const auto whole = check_pki(options.data_folder); !whole) return give_up(whole.error().message);
@@ -588,12 +589,7 @@ int run(const RunOptions& options) {
         fs::remove(copy, ignored);
         return bytes;
     });
-    std::mutex run_files_guard;                 // run_files, until the API has ended
-    handler.set_former_log([&]() -> Result<std::optional<std::vector<log::Line>>> {
-        const std::lock_guard lock(run_files_guard);
-        if (run_files == nullptr) return std::optional<std::vector<log::Line>>();
-        return run_files->before();
-    });
+    handler.set_former_log([&] { return run_files->before(); });
     api::Server server(handler, {.address = options.api_address,
                                  .port = static_cast<std::uint16_t>(options.api_port),
                                  .certificate = identity.server,
@@ -605,28 +601,28 @@ int run(const RunOptions& options) {
         log::error("app", "the kubeconfig for kubectl and penstock get is not as it should be; it is tried again file={} why=\"{}\"", kubeconfig.path(), r.error().message);
     auto access = kubeconfig.access();
     if (!access) return give_up(access.error().message);
-    {
-        // A start that gave up is no run, and leaves what the one before it said.
-        auto files = std::make_unique<log::RunFiles>(data);
-        const std::lock_guard lock(run_files_guard);
-        run_files = std::move(files);
-    }
 
     // The manifests folder of the data folder first, then what the command line names; each has its own objects.
     const auto manifests = fs::path(options.data_folder) / "manifests";
     fs::create_directories(manifests, error);
     auto pause = [&](int milliseconds) { (*registry)->wait_stop(milliseconds); };
-    std::atomic<bool> stopping{false}, read_again{false};
+    std::atomic<bool> has_started{false}, stopping{false}, read_again{false};
     std::vector<std::unique_ptr<client::Client>> connections;
     std::vector<std::unique_ptr<Followed>> followers;
     std::vector<std::function<void()>> tell_mute;   // of each of them: what does not answer
+    // A start that gives up is no run, and leaves what the one before it said; so does one that never had in force what
+    // -f names.
+    auto become_run = [&] {
+        if (has_started && health.never_in_force().empty()) run_files->begin_run();
+    };
     control::Recorder recorder(objects, "penstock-files");
     auto add_follower = [&](const std::vector<std::string>& files, bool may_be_empty) {
         const auto source = files.front() == "-" ? files.front() : fs::absolute(files.front()).string();
         connections.push_back(std::make_unique<client::Client>(*access));
-        const auto tell = [&follow_board, &health, source](const client::FollowState& state) {
+        const auto tell = [&follow_board, &health, become_run, source](const client::FollowState& state) {
             follow_board.put(source, state);
             health.manifests(source, state);
+            become_run();
         };
         auto make = [&, &connection = *connections.back(), files, may_be_empty, source, tell](Reading& reading) {
             auto follower = std::make_unique<client::FileFollower>(connection, std::make_unique<ToldFiles>(files, reading),
@@ -665,11 +661,15 @@ int run(const RunOptions& options) {
     if (options.with_broker) controller.start();
 
     log::info("app", "penstock {} has started data={} api=https://{}:{} descriptors={}", version, options.data_folder, options.api_address, *port, descriptors);
+    has_started = true;
+    become_run();
 
     std::vector<std::thread> following;
     control::Watchdog watchdog(health.board(), {.facts = [&] {
                                                     health.look_for_deleted();
                                                     auto facts = health.facts();
+                                                    facts.run_log_fault = run_files->fault();
+                                                    facts.run_log_folder = (fs::path(options.data_folder) / "log").string();
                                                     if (options.with_broker) controller.add_to(facts);
                                                     return facts;
                                                 },

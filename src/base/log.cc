@@ -218,6 +218,11 @@ Output::Figures output_figures() {
     return output != nullptr ? output->figures() : Output::Figures();
 }
 
+Output::Figures also_figures() {
+    const std::lock_guard lock(guard);
+    return second_output != nullptr ? second_output->figures() : Output::Figures();
+}
+
 BackgroundOutput::BackgroundOutput() {
     auto tell = [](std::uint64_t lost, const std::string& why) {
         return as_shown(lost_line(lost, "standard error", why));

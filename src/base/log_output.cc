@@ -12,10 +12,13 @@
 #include <mutex>
 #include <thread>
 
+#include "base/clock.h"
+
 namespace penstock::log {
 namespace {
 
 constexpr int busy_pause_ms = 50;        // until a descriptor that somebody made non-blocking is tried again
+constexpr auto look_every = std::chrono::seconds(1);
 thread_local bool is_writer = false;
 
 }  // namespace
@@ -33,13 +36,16 @@ struct Output::State {
     std::deque<Item> queue;
     std::size_t bytes = 0;
     bool writing = false, stopping = false;
+    std::int64_t busy_since = 0;         ///< monotonic; 0: the thread waits for a line
     std::uint64_t lost = 0, told = 0;
     std::string fault;
     std::atomic<std::size_t> waiting{0}; ///< lines that are queued or being written
     bool cut = false;                    ///< of the thread: the last line ends in its middle
 
     void run();
+    void look(std::unique_lock<std::mutex>& lock);
     bool write(int descriptor, std::string_view text, std::string& why);
+    [[nodiscard]] std::string why_lost() const { return fault.empty() ? "it was not read" : fault; }
     void forget_oldest() {
         bytes -= queue.front().text.size();
         queue.pop_front();
@@ -70,18 +76,35 @@ bool Output::State::write(int descriptor, std::string_view text, std::string& wh
     return true;
 }
 
+void Output::State::look(std::unique_lock<std::mutex>& lock) {
+    const auto untold = lost - told;
+    const auto why = why_lost();
+    std::string now;
+    busy_since = monotonic_ms();
+    lock.unlock();
+    bool is_good = options.look(now);
+    if (is_good && untold > 0 && options.tell_lost) is_good = write(options.descriptor, options.tell_lost(untold, why), now);
+    lock.lock();
+    busy_since = 0;
+    if (is_good && options.tell_lost) told += untold;
+    fault = is_good ? "" : now;
+}
+
 void Output::State::run() {
     is_writer = true;
     std::unique_lock lock(guard);
     while (true) {
-        news.wait(lock, [this] { return !queue.empty() || stopping; });
+        const auto is_wanted = [this] { return !queue.empty() || stopping; };
+        while (options.look && !news.wait_for(lock, look_every, is_wanted)) look(lock);
+        news.wait(lock, is_wanted);
         if (queue.empty()) return;
         auto item = std::move(queue.front());
         queue.pop_front();
         bytes -= item.text.size();
         writing = true;
+        busy_since = monotonic_ms();
         const auto untold = lost - told;
-        auto why = fault.empty() ? std::string("it was not read") : fault;
+        auto why = why_lost();
         lock.unlock();
         bool good = true, tells = false;
         if (item.descriptor == options.descriptor && (untold > 0 || cut)) {
@@ -98,6 +121,7 @@ void Output::State::run() {
             fault = good ? "" : why;
         }
         writing = false;
+        busy_since = 0;
         --waiting;
         drained.notify_all();
     }
@@ -139,7 +163,8 @@ void Output::flush_in_crash(int milliseconds) const noexcept {
 
 Output::Figures Output::figures() const {
     const std::lock_guard lock(state_->guard);
-    return {.lost = state_->lost, .fault = state_->fault};
+    const auto busy_ms = state_->busy_since == 0 ? 0 : monotonic_ms() - state_->busy_since;
+    return {.lost = state_->lost, .fault = state_->fault, .busy_ms = busy_ms};
 }
 
 }  // namespace penstock::log

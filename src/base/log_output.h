@@ -24,10 +24,14 @@ class Output {
         std::function<std::string(std::uint64_t lost, const std::string& why)> tell_lost;
         /// Takes a line in the place of the descriptor, on the thread, as a whole or not at all; false: `why` it did not.
         std::function<bool(std::string_view line, std::string& why)> take = {};
+        /// Called about once a second on the thread while no line comes; false: `why` the next one will not be taken. When it will be,
+        /// what was lost is told without waiting for that one.
+        std::function<bool(std::string& why)> look = {};
     };
     struct Figures {
         std::uint64_t lost = 0;          ///< lines, since the start
-        std::string fault;               ///< why the last line could not be written; empty: it was
+        std::string fault;               ///< why the last line could not be written, or the next one will not be; empty: it was
+        std::int64_t busy_ms = 0;        ///< for how long the thread has been at what it writes or looks at; 0: it waits for a line
     };
 
     explicit Output(Options options);
@@ -69,6 +73,8 @@ void show_priority(bool on) noexcept;
 void print(int descriptor, std::string text);
 /// What log::write writes goes there, too, beginning with the lines that are kept. Null ends that. Answers what there was before.
 std::unique_ptr<Output> write_also(std::unique_ptr<Output> other);
+/// Of what write_also was given; zeros without one. Any thread, never waits for a descriptor.
+Output::Figures also_figures();
 /// A line that log::write made, as it is kept; nothing: it is none. Its number is 0.
 std::optional<Line> read_line(std::string_view text);
 /// The line that tells of lost ones. `where`: who did not take them.

@@ -225,6 +225,11 @@ std::vector<Finding> findings_of(const ProcessFacts& facts) {
         add(Severity::degraded, "registry", "RegistryNotWritable", facts.registry_fault + ": no resource can be changed, and statuses are shown from memory", "make room on the disk of the data folder (df -h); it is tried again with each write");
     if (!facts.api_fault.empty()) add(Severity::degraded, "resource API", "ApiNotReached", facts.api_fault, "the broker goes on with what it knows, and changes wait until the API is back; see what it answers with: kubectl get --raw /readyz");
     if (!facts.token_keys_fault.empty()) add(Severity::degraded, "resource API", "TokenKeysNotRead", facts.token_keys_fault, "see what the API answers with: kubectl get --raw /openid/v1/jwks");
+    if (!facts.run_log_fault.empty())
+        add(Severity::degraded, "process", "RunLogNotKept",
+            "what this run says is not kept for kubectl logs --previous: " + facts.run_log_fault,
+            "see what stands there with: ls -la " + shell_quoted(facts.run_log_folder) +
+                ", and whether there is room with: df -h; it is tried again each second");
     return out;
 }
 

@@ -26,8 +26,8 @@ inline constexpr std::string_view finding_reasons[] = {
     "CertificateRefused", "ClockWentBack", "DiskNotWritable", "FileDescriptorsShort", "KeysNotInForce", "ManifestNotInForce",
     "ManifestObjectsDeleted", "ManifestRefused", "ManifestWaits", "MessageBufferFull", "MessageMemoryShort",
     "MetricsPortNotOpen", "NoBroker", "NoListener", "NoListenerWorks", "NoReport", "NobodyCanConnect", "OpenToEverybody", "PersistenceGoesOn",
-    "PersistenceNotBegun", "PortNotOpen", "RegistryNotWritable", "SecurityIncomplete", "Starting", "StateNotOpen",
-    "StateWasDamaged", "TokenKeysNotRead", "Warnings", "WorkerStuck", "WorkersWait"};
+    "PersistenceNotBegun", "PortNotOpen", "RegistryNotWritable", "RunLogNotKept", "SecurityIncomplete", "Starting",
+    "StateNotOpen", "StateWasDamaged", "TokenKeysNotRead", "Warnings", "WorkerStuck", "WorkersWait"};
 
 /// One of `finding_reasons`.
 class Reason {
@@ -129,6 +129,8 @@ struct ProcessFacts {
     std::string registry_fault;          ///< why resources cannot be written
     std::string api_fault;               ///< why the resource API elsewhere is not reached
     std::string token_keys_fault;        ///< why the keys of service-account tokens are not known anew
+    std::string run_log_fault;           ///< why the log of this run is not kept on the disk
+    std::string run_log_folder;          ///< where it would be
 };
 std::vector<Finding> findings_of(const ProcessFacts& facts);
 constexpr std::int64_t stuck_turn_ms = 10'000;     ///< a worker whose turn lasts longer is stuck

@@ -1,7 +1,9 @@
 """Whether health tells the truth, and what a deletion does to those who are connected. Standard library, openssl and kubectl; in a
 network of its own."""
 import json
+import os
 import pathlib
+import shutil
 import signal
 import socket
 import ssl
@@ -204,6 +206,44 @@ cat soon.crt between.crt > soon-chain.crt; cat leaf.crt between.crt > chain.crt"
         (p.data / "fill").unlink()
         self.well(p)
         wait_until(lambda: self.health(p, "broker", "default").get("status") == "Available", "the status", 20)
+
+    def test_what_stands_in_the_place_of_the_log(self):
+        """Said on standard error, in health, and to who asks for the run before, who is never shown an earlier one."""
+        p = self.start(listener("one", {"port": 1883}))
+        log, saved = p.data / "log", p.folder / "saved"
+        former = lambda: self.shell(p, f"kubectl logs aio-broker-operator-0 -n {SPACE} --previous", ok=False)
+        p.stop()
+        p.start()
+        wait_until(lambda: "app: stopping" in former(), "the log of the run before")
+        p.stop()
+        cases = ((log / "run.log", lambda at: (at / "mine").mkdir(parents=True), "a folder stands there"),
+                 (log / "previous.log", os.mkfifo, "a pipe stands there"),
+                 (log, pathlib.Path.touch, "a file stands there and no folder"),
+                 (log, lambda at: at.symlink_to("nowhere"), "a link stands there that leads nowhere"))
+        for place, make, says in cases:
+            with self.subTest(f"{place.name}: {says}"):
+                shutil.copytree(log, saved)
+                shutil.rmtree(place) if place.is_dir() else place.unlink()
+                make(place)
+                p.start()
+                self.told(p, "ok, with faults", "process degraded", f"{place}: {says}", f"ls -la {log}")
+                self.assertIn(f"Internal error occurred: {place}: {says}", wait_until(former, "an answer"))
+                self.assertIn(f"{place}: {says}", p.logs())
+                wait_until(lambda: self.health(p, "broker", "default").get("reasonCode") == "RunLogNotKept", "the Broker's health", 20)
+                shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+                self.well(p)
+                self.assertIn("lines of the log are lost", (log / "run.log").read_text())
+                p.stop()
+                shutil.rmtree(log)
+                saved.rename(log)
+        # While it runs: what follows is kept, and is the log of the run before for the next one.
+        p.start()
+        wait_until((log / "run.log").exists, "the file of the run")
+        shutil.rmtree(log, ignore_errors=True)   # a file that is begun anew meanwhile stays
+        wait_until((log / "run.log").exists, "the file of the run")
+        p.stop()
+        p.start()
+        wait_until(lambda: "app: stopping" in former(), "the log of the run before")
 
 
 class Deleted(Case):

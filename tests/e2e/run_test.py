@@ -282,10 +282,27 @@ class Run(unittest.TestCase):
         wait_until(lambda: opened in p.run(*role).stdout and opened in (p.data / "log" / "run.log").read_text(), "the line in the file of the run")
         last = p.run(*role, "--tail", "1").stdout
         p.stop(9)
-        # A start that gives up is no run.
-        taken = subprocess.run([BINARY, "run", "--data-dir", str(p.data), "--api-address", "192.0.2.1"], capture_output=True, text=True, env=p.env, timeout=60)
-        self.assertEqual(taken.returncode, 1, taken.stderr)
+        # A start that gives up is no run: whatever it is that keeps it from becoming one.
+        def gives_up(*words, code=1):
+            start = subprocess.run([BINARY, "run", "--data-dir", str(p.data), *words], capture_output=True, text=True, env=p.env, timeout=60)
+            self.assertEqual(start.returncode, code, start.stderr)
+
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            gives_up("--api-port", str(taken.getsockname()[1]))
+        gives_up("--api-address", "192.0.2.1")
+        gives_up("--api-port", "0", "--log-level", "loud")
+        key = p.data / "pki" / "service-account.key"
+        key.rename(p.data / "away")
+        gives_up("--api-port", "0")
+        (p.data / "away").rename(key)
+        p.files = [str(p.folder / "absent.yaml")]
         p.start()
+        wait_until(lambda: "has started, and is not ready" in p.logs(), "the start that waits for its file")
+        self.assertIn(opened, p.run(*role, "-p").stdout, "what waits for its first manifests is no run yet")
+        self.assertEqual(p.stop(), 1)
+        p.files = []
+        p.start()
+        gives_up("--api-port", "0")    # the data folder is another one's
         wait_until(lambda: p.run(*role).returncode == 0, "the Pod")
         before = p.run(*role, "-p")
         self.assertEqual(before.returncode, 0, before.stderr)

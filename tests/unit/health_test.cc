@@ -121,12 +121,13 @@ TEST(Health, each_fact_of_the_process_is_told_with_its_cure) {
         {"memory at 97 %", [](auto& f) { f.pool_used = 97, f.pool_max = 100; }, "Unavailable", "MessageMemoryShort", "so is CONNECT", "subscriberQueueLimit", false},
         {"the clock went back", [](auto& f) { f.clock_back_ms = 600'000; }, "Degraded", "ClockWentBack", "600 s behind", "timedatectl", true},
         {"the registry's disk is full", [](auto& f) { f.registry_fault = "database or disk is full"; }, "Degraded", "RegistryNotWritable", "database or disk is full", "make room", true},
+        {"the log's place is taken", [](auto& f) { f.run_log_fault = "/d/log: a pipe stands there", f.run_log_folder = "/d/log"; }, "Degraded", "RunLogNotKept", "/d/log: a pipe stands there", "ls -la /d/log", true},
         {"the API is away", [](auto& f) { f.api_fault = "connection refused"; }, "Degraded", "ApiNotReached", "connection refused", "goes on with what it knows", true},
         {"token keys are gone", [](auto& f) { f.token_keys_fault = "cannot be read"; }, "Degraded", "TokenKeysNotRead", "cannot be read", "", true},
     };
     for (const auto& one : cases) {
         SCOPED_TRACE(one.what);
-        ProcessFacts facts{.turns_ms = {0, 3}, .descriptors = 20, .descriptors_max = 1024, .pool_used = 10, .pool_max = 100, .clock_back_ms = 0, .registry_fault = {}, .api_fault = {}, .token_keys_fault = {}};
+        ProcessFacts facts{.turns_ms = {0, 3}, .descriptors = 20, .descriptors_max = 1024, .pool_used = 10, .pool_max = 100, .clock_back_ms = 0, .registry_fault = {}, .api_fault = {}, .token_keys_fault = {}, .run_log_fault = {}, .run_log_folder = {}};
         one.spoil(facts);
         control::HealthBoard board;
         board.put("process", control::findings_of(facts), 0, 0);
@@ -456,7 +457,8 @@ std::vector<Finding> every_finding(const std::filesystem::path& folder) {
     process.descriptors = process.descriptors_max = 100;
     process.pool_used = process.pool_max = 100;
     process.clock_back_ms = 1'000'000;
-    process.registry_fault = process.api_fault = process.token_keys_fault = "something";
+    process.registry_fault = process.api_fault = process.token_keys_fault = process.run_log_fault = "something";
+    process.run_log_folder = folder / "log";
     add(control::findings_of(process));
     control::HealthBoard silent;
     silent.put("process", {}, 0, 0, 1);

@@ -13,6 +13,8 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <mutex>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -160,12 +162,38 @@ TEST(LogOutput, a_descriptor_that_somebody_made_non_blocking_loses_nothing) {
     EXPECT_EQ(output.figures().lost, 0u);
 }
 
-/// A data folder, and lines that go nowhere else.
+TEST(LogOutput, a_line_that_is_not_taken_to_the_end_is_seen_by_who_asks) {
+    const Pipe gate;
+    auto options = to(-1);
+    options.take = [&](std::string_view, std::string&) {
+        char byte = 0;
+        return read(gate.ends[0], &byte, 1) == 1;
+    };
+    Output output(std::move(options));
+    EXPECT_EQ(output.figures().busy_ms, 0);
+    output.add("one\n");
+    while (output.figures().busy_ms < 2) std::this_thread::yield();
+    ASSERT_EQ(::write(gate.ends[1], "x", 1), 1);
+    EXPECT_TRUE(output.flush(60'000));
+    EXPECT_EQ(output.figures().busy_ms, 0);
+    EXPECT_EQ(RunFiles::fault_of({.lost = 1, .fault = "it is full", .busy_ms = 100}, "/d/log"), "it is full");
+    EXPECT_EQ(RunFiles::fault_of({.lost = 0, .fault = {}, .busy_ms = 12'000}, "/d/log"), "/d/log: nothing could be written there for 12 s; is it on a mount or disk that does not answer?");
+}
+
+/// Files of a run that has begun.
+struct BegunRun : RunFiles {
+    explicit BegunRun(std::shared_ptr<HeldFolder> data) : RunFiles(std::move(data)) { begin_run(); }
+};
+
+/// A data folder. What would go to standard error is kept.
 struct RunFilesTest : testing::Test {
     RunFilesTest() {
         std::filesystem::create_directory(folder);
         data = HeldFolder::open(folder.string()).value();
-        set_sink([](std::string_view) {});
+        set_sink([this](std::string_view line) {
+            const std::lock_guard lock(guard);
+            said += line;
+        });
     }
     ~RunFilesTest() override {
         set_sink({});
@@ -187,6 +215,46 @@ struct RunFilesTest : testing::Test {
         }
         return false;
     }
+    /// Waits for what the thread that writes does.
+    template <class Check>
+    static bool comes(const Check& check) {
+        for (int i = 0; i < 6000; ++i) {
+            if (check()) return true;
+            std::this_thread::sleep_for(std::chrono::milliseconds(10));   // between two looks
+        }
+        return false;
+    }
+    bool comes_in(const char* name, const std::string& words) const {
+        return comes([&] { return text(name).contains(words); });
+    }
+    bool is_said(const std::string& words) const {
+        const std::lock_guard lock(guard);
+        return said.contains(words);
+    }
+    /// A run that says this and ends.
+    void run_once(const std::string& words) {
+        const BegunRun run(data);
+        info("app", "{}", words);
+    }
+    /// What is begun anew before the folder is empty stays.
+    static void remove_while_written(const std::filesystem::path& at) {
+        std::error_code ignored;
+        std::filesystem::remove_all(at, ignored);
+    }
+    /// Something that is no file of Penstock's.
+    void put(const std::string& kind, const std::filesystem::path& at) const {
+        std::filesystem::remove_all(at);
+        if (kind == "a file") std::ofstream(at) << "mine\n";
+        if (kind == "a folder") std::filesystem::create_directories(at / "mine");
+        const bool is_made = kind == "a pipe" ? mkfifo(at.c_str(), 0600) == 0 : kind != "a socket" || mknod(at.c_str(), S_IFSOCK | 0600, 0) == 0;
+        EXPECT_TRUE(is_made);
+        if (kind == "a link") {
+            std::ofstream(folder / "elsewhere") << "<6>2026-01-01T00:00:00.000Z [INFO] [0] - app: not of Penstock\n";
+            std::filesystem::create_symlink(folder / "elsewhere", at);
+        }
+        if (kind == "a link to nothing") std::filesystem::create_symlink(folder / "nowhere", at);
+        if (kind == "a link to itself") std::filesystem::create_symlink(at, at);
+    }
     static std::string last_of(const RunFiles& run) {
         const auto lines = run.before();
         if (!lines) return lines.error().message;
@@ -194,38 +262,43 @@ struct RunFilesTest : testing::Test {
     }
     const std::filesystem::path folder = std::filesystem::temp_directory_path() / ("penstock-run-" + random_uuid());
     std::shared_ptr<HeldFolder> data;
+    mutable std::mutex guard;            ///< said
+    std::string said;
     static inline int number = 0;
 };
 
 TEST_F(RunFilesTest, the_run_before_is_read_with_times_and_modules) {
+    std::int64_t wall_ms = 0;
     {
-        const RunFiles run(data);
+        const BegunRun run(data);
         EXPECT_EQ(last_of(run), "none");
         warn("broker", "its last words key=\"a: b - c\"");
+        wall_ms = lines_after(last_number() - 1, {}).back().wall_ms;
     }
-    const RunFiles run(data);
+    const BegunRun run(data);
+    ASSERT_TRUE(is_written_again());
     const auto lines = run.before().value().value();
     ASSERT_FALSE(lines.empty());
     EXPECT_EQ(lines.back().module, "broker");
     EXPECT_TRUE(lines.back().text.ends_with(" - broker: its last words key=\"a: b - c\"")) << lines.back().text;
-    EXPECT_EQ(lines.back().wall_ms, lines_after(last_number() - 1, {}).back().wall_ms);
+    EXPECT_EQ(lines.back().wall_ms, wall_ms);
     EXPECT_EQ(std::filesystem::status(folder / "log" / "previous.log").permissions(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
 }
 
 TEST_F(RunFilesTest, it_is_the_last_one_that_said_something) {
     for (const char* words : {"first", "second"}) {
-        const RunFiles run(data);
+        const BegunRun run(data);
         info("app", "{}", words);
     }
     // The last line of a run that was killed may stand there in part.
     std::ofstream(folder / "log" / "run.log", std::ios::app) << "<6>2026-01-01T00:00:00.000Z [INFO] [0] - app: torn";
-    const RunFiles run(data);
+    const BegunRun run(data);
     EXPECT_TRUE(last_of(run).ends_with(" - app: second")) << last_of(run);
 }
 
 TEST_F(RunFilesTest, both_files_of_a_run_are_bounded_and_end_with_the_newest_line) {
     {
-        const RunFiles run(data);
+        const BegunRun run(data);
         const std::string filler(1000, 'x');
         for (int i = 0; i < 2000; ++i) info("app", "{} {}", i, filler);
     }
@@ -233,7 +306,7 @@ TEST_F(RunFilesTest, both_files_of_a_run_are_bounded_and_end_with_the_newest_lin
     for (const auto& file : std::filesystem::directory_iterator(folder / "log")) bytes += file.file_size();
     EXPECT_LE(bytes, RunFiles::bytes_max);
     EXPECT_GT(bytes, RunFiles::bytes_max / 4);
-    const RunFiles run(data);
+    const BegunRun run(data);
     const auto lines = run.before().value().value();
     EXPECT_TRUE(lines.back().text.contains(" - app: 1999 x"));
     EXPECT_GT(lines.size(), 100u);
@@ -242,12 +315,12 @@ TEST_F(RunFilesTest, both_files_of_a_run_are_bounded_and_end_with_the_newest_lin
 
 TEST_F(RunFilesTest, a_folder_that_takes_nothing_holds_up_nobody_and_what_is_lost_is_told) {
     std::ofstream(folder / "log") << "in the way";
-    const RunFiles run(data);
+    const BegunRun run(data);
     for (int i = 0; i < 100; ++i) info("app", "lost {}", i);
     auto output = write_also(nullptr);
     EXPECT_TRUE(output->flush(10'000));
     EXPECT_GE(output->figures().lost, 100u);
-    EXPECT_EQ(output->figures().fault, "Not a directory");
+    EXPECT_EQ(output->figures().fault, (folder / "log").string() + ": a file stands there and no folder; move it away");
     std::filesystem::remove(folder / "log");
     write_also(std::move(output));
     ASSERT_TRUE(is_written_again());
@@ -256,14 +329,15 @@ TEST_F(RunFilesTest, a_folder_that_takes_nothing_holds_up_nobody_and_what_is_los
 TEST_F(RunFilesTest, what_another_program_wrote_there_is_not_read_into_memory) {
     std::filesystem::create_directory(folder / "log");
     std::ofstream(folder / "log" / "run.log") << std::string(RunFiles::bytes_max + 1, 'x');
-    const RunFiles files(data);
-    const auto before = files.before();
+    const BegunRun run(data);
+    ASSERT_TRUE(is_written_again());
+    const auto before = run.before();
     ASSERT_FALSE(before.has_value());
     EXPECT_NE(before.error().message.find("previous.log: has 262145 bytes, and a run keeps at most 262144"), std::string::npos) << before.error().message;
 }
 
 TEST_F(RunFilesTest, a_full_disk_leaves_whole_lines) {
-    const RunFiles run(data);
+    const BegunRun run(data);
     ASSERT_TRUE(is_written_again());
     const auto room = text("run.log").size() + 30;
     rlimit before{};
@@ -287,12 +361,210 @@ TEST_F(RunFilesTest, a_full_disk_leaves_whole_lines) {
     }
 }
 
-TEST_F(RunFilesTest, a_pipe_in_the_place_of_a_file_is_not_waited_for) {
+// The log of the run before is shown or refused, and never one of a run before that: whoever reads it would look for a crash in it.
+TEST_F(RunFilesTest, what_is_no_file_of_penstock_stops_nothing_in_silence_and_shows_no_older_run) {
+    run_once("the run before the one before");
+    run_once("the run before");
+    for (const char* name : {"run.log", "run.older.log", "previous.log", "previous.older.log"}) {
+        for (const char* kind : {"a folder", "a pipe", "a socket", "a link", "a link to nothing", "a link to itself"}) {
+            if (name != std::string_view("run.log") && kind != std::string_view("a folder")) continue;
+            SCOPED_TRACE(fmt::format("{} in the place of {}", kind, name));
+            const auto whole = folder / "whole", there = folder / "log" / name;
+            std::filesystem::copy(folder / "log", whole, std::filesystem::copy_options::recursive);
+            put(kind, there);
+            const auto before = std::filesystem::symlink_status(there).type();
+            const auto words = there.string() + ": a " + (std::string(kind).starts_with("a link") ? "link" : kind + 2) + " stands there and no file of Penstock's log; move it away";
+            {
+                const BegunRun run(data);
+                info("app", "words that nobody keeps");
+                EXPECT_TRUE(comes([&] { return run.fault() == words; })) << run.fault();
+                EXPECT_EQ(last_of(run), words);
+                EXPECT_TRUE(comes([&] { return is_said(words); })) << "on standard error";
+                EXPECT_EQ(std::filesystem::symlink_status(there).type(), before) << "what somebody put there stays";
+                std::filesystem::remove_all(there);
+                // Without another line being logged.
+                EXPECT_TRUE(comes([&] { return run.fault().empty(); }));
+                EXPECT_TRUE(comes_in("run.log", "lines of the log are lost"));
+                if (name == std::string_view("run.log")) {
+                    EXPECT_EQ(last_of(run), there.string() + ": something else stood there when this run began; the end of the run before is lost");
+                } else {
+                    EXPECT_TRUE(last_of(run).ends_with(" - app: the run before")) << last_of(run);
+                }
+            }
+            std::filesystem::remove_all(folder / "log");
+            std::filesystem::rename(whole, folder / "log");
+        }
+    }
+}
+
+TEST_F(RunFilesTest, the_folder_of_the_log_that_is_none_is_told) {
+    for (const char* kind : {"a file", "a pipe", "a socket", "a link", "a link to nothing", "a link to itself"}) {
+        SCOPED_TRACE(kind);
+        put(kind, folder / "log");
+        {
+            const BegunRun run(data);
+            info("app", "words that nobody keeps");
+            const auto begin = (folder / "log").string() + ": ";
+            EXPECT_TRUE(comes([&] { return run.fault().starts_with(begin); })) << run.fault();
+            EXPECT_EQ(last_of(run), run.fault());
+            EXPECT_TRUE(comes([&] { return is_said(begin); })) << "on standard error";
+            EXPECT_EQ(text("run.log"), "");
+            std::filesystem::remove(folder / "log");
+            EXPECT_TRUE(comes_in("run.log", "lines of the log are lost"));
+            EXPECT_EQ(last_of(run), "none");
+        }
+        std::filesystem::remove_all(folder / "log");
+    }
+}
+
+TEST_F(RunFilesTest, a_linked_folder_is_taken_when_it_is_of_the_same_user) {
+    const auto disk = folder / "disk";
+    std::filesystem::create_directory(disk);
+    std::filesystem::create_symlink(disk, folder / "log");
+    run_once("on the other disk");
+    EXPECT_TRUE(std::filesystem::exists(disk / "run.log"));
+    {
+        const BegunRun run(data);
+        EXPECT_TRUE(last_of(run).ends_with(" - app: on the other disk")) << last_of(run);
+    }
+    if (geteuid() != 0) GTEST_SKIP() << "only root gives a folder away";
+    ASSERT_EQ(chown(disk.c_str(), 65534, 65534), 0);
+    const BegunRun run(data);
+    const auto words = (folder / "log").string() + ": a link stands there to a folder of another user (65534, and Penstock runs as 0); give it to that one (chown), or remove the link";
+    info("app", "words that nobody keeps");
+    EXPECT_TRUE(comes([&] { return run.fault() == words; })) << run.fault();
+    EXPECT_EQ(last_of(run), words);
+}
+
+// A start that gives up is no run: until then nothing is moved, and the run before is still read.
+TEST_F(RunFilesTest, a_start_that_is_no_run_yet_leaves_the_run_before_in_its_place) {
+    run_once("the run before");
+    for (int i = 0; i < 2; ++i) {
+        const RunFiles start(data);
+        info("app", "of a start that gives up");
+        EXPECT_TRUE(last_of(start).ends_with(" - app: the run before")) << last_of(start);
+    }
+    EXPECT_FALSE(text("run.log").contains("gives up"));
+    RunFiles start(data);
+    info("app", "said before it was a run");
+    start.begin_run();
+    start.begin_run();
+    EXPECT_TRUE(comes_in("run.log", "said before it was a run"));
+    EXPECT_TRUE(last_of(start).ends_with(" - app: the run before")) << last_of(start);
+}
+
+TEST_F(RunFilesTest, files_that_go_while_it_runs_are_begun_anew) {
+    run_once("the run before");
+    const auto log = folder / "log", file = log / "run.log", away = folder / "away";
+    const std::pair<const char*, std::function<void()>> cases[] = {
+        {"the file is deleted", [&] { std::filesystem::remove(file); }},
+        {"the folder is deleted", [&] { remove_while_written(log); }},
+        {"the file is moved away", [&] { std::filesystem::rename(file, away); }},
+        {"the folder is moved away", [&] { std::filesystem::rename(log, away); }},
+        {"another file takes its place", [&] { std::ofstream(folder / "new") << "mine\n"; std::filesystem::rename(folder / "new", file); }},
+    };
+    for (const auto& [what, happens] : cases) {
+        SCOPED_TRACE(what);
+        std::filesystem::remove_all(away);
+        const BegunRun run(data);
+        ASSERT_TRUE(is_written_again());
+        happens();
+        // Nothing needs to be logged for that.
+        EXPECT_TRUE(comes_in("run.log", "is begun anew")) << text("run.log");
+        EXPECT_TRUE(is_said(file.string()));
+        ASSERT_TRUE(is_written_again());
+        EXPECT_FALSE(text("run.log").contains("mine"));
+        EXPECT_EQ(also_figures().lost, 0u);
+    }
+    const BegunRun run(data);
+    ASSERT_TRUE(is_written_again());
+    put("a folder", file);
+    EXPECT_TRUE(comes([&] { return run.fault().starts_with(file.string() + ": a folder stands there"); })) << run.fault();
+    EXPECT_TRUE(std::filesystem::exists(file / "mine"));
+    std::filesystem::remove_all(file);
+    ASSERT_TRUE(is_written_again());
+}
+
+TEST_F(RunFilesTest, a_data_folder_that_is_deleted_is_made_anew) {
+    const BegunRun run(data);
+    ASSERT_TRUE(is_written_again());
+    remove_while_written(folder);
+    EXPECT_TRUE(comes_in("run.log", "is begun anew"));
+    EXPECT_EQ(last_of(run), "none");
+}
+
+TEST_F(RunFilesTest, a_file_that_is_cut_short_goes_on_without_a_hole) {
+    const BegunRun run(data);
+    ASSERT_TRUE(is_written_again());
+    std::filesystem::resize_file(folder / "log" / "run.log", 0);
+    ASSERT_TRUE(is_written_again());
+    EXPECT_TRUE(text("run.log").starts_with('<')) << "no bytes of 0 in the place of what was cut off";
+}
+
+// A crash between two steps of the change to the next file, or of the move of the run before.
+TEST_F(RunFilesTest, a_crash_between_two_moves_shows_no_older_run) {
+    const std::pair<std::vector<const char*>, std::vector<const char*>> cases[] = {
+        // What the crash left: the run's own files, then those of the run before it.
+        {{"run.older.log"}, {"previous.log", "previous.older.log"}},
+        {{"run.older.log"}, {"previous.log"}},
+        {{"run.older.log", "run.log"}, {"previous.log"}},
+        {{"run.log"}, {"previous.log", "previous.older.log"}},
+    };
     std::filesystem::create_directory(folder / "log");
-    ASSERT_EQ(mkfifo((folder / "log" / "run.log").c_str(), 0600), 0);
-    const RunFiles run(data);
-    EXPECT_NE(last_of(run).find("previous.log"), std::string::npos) << "it is told, not waited for: " << last_of(run);
-    EXPECT_TRUE(is_written_again());
+    for (const auto& [of_run, of_earlier] : cases) {
+        SCOPED_TRACE(fmt::format("{} and {}", fmt::join(of_run, ", "), fmt::join(of_earlier, ", ")));
+        for (const auto& file : std::filesystem::directory_iterator(folder / "log")) std::filesystem::remove(file);
+        for (const char* name : of_run) std::ofstream(folder / "log" / name) << "<6>2026-01-02T00:00:00.000Z [INFO] [0] - app: it\n";
+        for (const char* name : of_earlier) std::ofstream(folder / "log" / name) << "<6>2026-01-01T00:00:00.000Z [INFO] [0] - app: an earlier one\n";
+        const auto is_shown = [&](const RunFiles& run) {
+            const auto lines = run.before().value().value();
+            EXPECT_EQ(lines.size(), of_run.size());
+            for (const auto& line : lines) EXPECT_TRUE(line.text.ends_with(" - app: it")) << line.text;
+        };
+        const RunFiles start(data);
+        is_shown(start);
+        const BegunRun run(data);
+        ASSERT_TRUE(is_written_again());
+        is_shown(run);
+    }
+}
+
+TEST_F(RunFilesTest, a_full_file_that_cannot_become_the_older_one_is_told) {
+    const BegunRun run(data);
+    ASSERT_TRUE(is_written_again());
+    put("a folder", folder / "log" / "run.older.log");
+    const std::string filler(1000, 'x');
+    const auto words = (folder / "log" / "run.older.log").string() + ": a folder stands there and no file of Penstock's log; move it away";
+    EXPECT_TRUE(comes([&] {
+        for (int i = 0; i < 50; ++i) info("app", "{}", filler);
+        return run.fault() == words;
+    })) << run.fault();
+    EXPECT_LE(text("run.log").size(), RunFiles::bytes_max / 2);
+    std::filesystem::remove_all(folder / "log" / "run.older.log");
+    ASSERT_TRUE(is_written_again());
+    EXPECT_TRUE(is_said("is kept on the disk again"));
+}
+
+TEST_F(RunFilesTest, a_file_that_may_not_be_read_is_named_with_the_reason) {
+    run_once("the run before");
+    std::filesystem::remove(folder / "log" / "run.older.log");
+    const auto file = folder / "log" / "run.log";
+    ASSERT_EQ(chmod(file.c_str(), 0), 0);
+    // root reads everything.
+    const bool is_root = geteuid() == 0;
+    if (is_root) {
+        for (const auto& one : std::filesystem::recursive_directory_iterator(folder)) ASSERT_EQ(chown(one.path().c_str(), 65534, 65534), 0);
+        ASSERT_EQ(chown(folder.c_str(), 65534, 65534), 0);
+        ASSERT_EQ(seteuid(65534), 0);
+    }
+    {
+        const RunFiles start(data);
+        EXPECT_EQ(last_of(start), file.string() + ": cannot be read: Permission denied");
+        const BegunRun run(data);
+        ASSERT_TRUE(is_written_again());
+        EXPECT_EQ(last_of(run), (folder / "log" / "previous.log").string() + ": cannot be read: Permission denied");
+    }
+    EXPECT_TRUE(!is_root || seteuid(0) == 0);
 }
 
 /// In a death test's process: lines go to standard error and signals do what they do, not what the tests' main made of them.
