@@ -12,6 +12,7 @@
 
 #include "app/terminal.h"
 #include "base/clock.h"
+#include "base/shell.h"
 #include "control/state_keys.h"
 #include "registry/registry.h"
 
@@ -67,7 +68,7 @@ int backup(const ResourceOptions& options, const std::string& folder) {
     if (!answer) return problem(answer.error().message);
     if (answer->status == 404) std::cout << text_at(answer->body, "message") << "; the backup has the resources alone\n";
     else if (!answer->ok()) return refused(answer);
-    std::cout << fmt::format("{} is complete; penstock restore {} puts it in place\n", path.string(), path.string());
+    std::cout << fmt::format("{} is complete; penstock restore {} puts it in place\n", path.string(), shell_quoted(path.string()));
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "app/identity.h"
 #include "base/log.h"
 #include "base/mark.h"
+#include "base/own_command.h"
 #include "base/shell.h"
 #include "crypto/hash.h"
 #include "crypto/signature.h"
@@ -126,8 +127,8 @@ Result<void> check_registry(const fs::path& data_folder) {
         if (*state == Mark::State::good && values.contains(value) && values.at(value) != "0") marks.push_back(mark.path());
     }
     if (marks.empty()) return {};
-    return fail(fmt::format("{}: is missing or empty, though resources were kept in it ({} says so); is its disk mounted? put it back, or restore a backup (penstock restore); to begin anew without resources, remove {}",
-                            file.string(), marks.front(), fmt::join(marks, " and ")));
+    return fail(fmt::format("{}: is missing or empty, though resources were kept in it ({} says so); is its disk mounted? put it back, or restore a backup ({}); to begin anew without resources, remove {}",
+                            file.string(), marks.front(), restore_command(file.string()), fmt::join(marks, " and ")));
 }
 
 void mark_pki(const fs::path& data_folder) {

@@ -29,6 +29,7 @@
 #include "base/held_folder.h"
 #include "base/log.h"
 #include "base/log_output.h"
+#include "base/own_command.h"
 #include "base/run_files.h"
 #include "base/text.h"
 #include "base/clock.h"
@@ -397,6 +398,7 @@ int run_broker(const BrokerRoleOptions& options) {
     // In a pod the mounted account is used; elsewhere a kubeconfig.
     const char* service_host = std::getenv("KUBERNETES_SERVICE_HOST");
     const char* service_port = std::getenv("KUBERNETES_SERVICE_PORT");
+    if (!options.kubeconfig.empty()) set_own_kubeconfig(fs::absolute(options.kubeconfig).lexically_normal().string());
     auto access = options.kubeconfig.empty() && service_host != nullptr ? client::in_cluster(service_host, service_port != nullptr ? service_port : "", account_folder)
                                                                         : client::read_kubeconfig(options.kubeconfig.empty() ? default_kubeconfig() : options.kubeconfig);
     if (!access) return give_up(access.error().message);
@@ -459,6 +461,7 @@ int run_broker(const BrokerRoleOptions& options) {
     control::Watchdog watchdog(board, {.facts = [&] {
                                            control::ProcessFacts out;
                                            const auto descriptors = io::descriptors();
+                                           out.pid = getpid();
                                            out.descriptors = descriptors.open;
                                            out.descriptors_max = descriptors.limit;
                                            if (!keys_are_read) out.api_fault = fmt::format("the resource API at {} does not tell the keys of service-account tokens", token_keys.asked());
@@ -537,6 +540,8 @@ int run(const RunOptions& options) {
     const auto latest_wall_ms = control::latest_report_ms(objects);
     if (options.with_broker) control::forget_former_run(objects, control::just_started, true);
     const auto reread = fmt::format("kill -HUP {}", getpid());
+    const auto own_kubeconfig = fs::absolute(fs::path(options.data_folder) / "kubeconfig.yaml").lexically_normal();
+    if (own_kubeconfig != built_in_data_folder() + "/kubeconfig.yaml") set_own_kubeconfig(own_kubeconfig.string());
     RunHealth health(**registry, reread);
     health.certificates(keeper.facts(wall_ms()));
     control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; }, place_in(data));
@@ -641,7 +646,7 @@ int run(const RunOptions& options) {
             if (path.empty()) return;
             const auto why = fmt::format("{}: reading it does not come to an end; is it on a mount or disk that does not answer? What was in force stays, and it is taken when it answers", path);
             log::warn("app", "manifests cannot be read, and nothing waits for them why=\"{}\"", why);
-            tell({.phase = client::FollowState::Phase::waiting, .why = why, .faults = {}, .cure = "see whether it answers with: ls -l " + shell_quoted(path)});
+            tell({.phase = client::FollowState::Phase::waiting, .why = why, .faults = {}, .cure = "see whether it answers with: ls -l " + typed_path(path)});
         });
         followers.back()->wait_begun(mute_files_ms);
         tell_mute.back()();

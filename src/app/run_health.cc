@@ -1,5 +1,7 @@
 #include "app/run_health.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <set>
@@ -8,6 +10,7 @@
 
 #include "app/commands.h"
 #include "base/clock.h"
+#include "base/own_command.h"
 #include "base/shell.h"
 #include "io/socket.h"
 #include "resources/versions.h"
@@ -86,7 +89,7 @@ void RunHealth::look_for_deleted() {
         const auto name = object_name(*first);
         findings.push_back({.severity = Severity::degraded, .subject = "manifests", .reason = "ManifestObjectsDeleted",
                             .what = fmt::format("{}{} of {} {} deleted by somebody, and the files still have {}", name, gone > 1 ? fmt::format(" and {} more", gone - 1) : "", first->file, gone > 1 ? "were" : "was", gone > 1 ? "them" : "it"),
-                            .cure = fmt::format("have the files applied again with: {}; or take {} out of {}", reread_, gone > 1 ? "them" : "it", shell_quoted(first->file))});
+                            .cure = fmt::format("have the files applied again with: {}; or take {} out of {}", reread_, gone > 1 ? "them" : "it", typed_path(first->file))});
     }
     board_.put("manifests that were applied", std::move(findings), monotonic_ms(), wall_ms());
 }
@@ -102,9 +105,9 @@ void RunHealth::certificates(const std::vector<api::OwnCertificate>& facts) {
         if (one.name == "service-account-key") continue;   // see token_keys()
         const auto what = fmt::format("certificate {} of the resource API (pki/{})", one.name, one.where);
         if (one.name == "ca" || one.name == "server" || one.name == "admin")
-            for (auto& finding : control::findings_of_certificate(what, one.not_after_ms, wall_ms(), "see what keeps it from being renewed with: penstock pki list")) findings.push_back(std::move(finding));
+            for (auto& finding : control::findings_of_certificate(what, one.not_after_ms, wall_ms(), "see what keeps it from being renewed with: " + own_command("pki list"))) findings.push_back(std::move(finding));
         if (!one.fault.empty())
-            findings.push_back({.severity = Severity::degraded, .subject = "resource API", .reason = "CertificateFault", .what = fmt::format("{}: {}", what, one.fault), .cure = "see each of them with: penstock pki list; they are looked at again with: " + reread_});
+            findings.push_back({.severity = Severity::degraded, .subject = "resource API", .reason = "CertificateFault", .what = fmt::format("{}: {}", what, one.fault), .cure = fmt::format("see each of them with: {}; they are looked at again with: {}", own_command("pki list"), reread_)});
     }
     board_.put("resource API", std::move(findings), monotonic_ms(), wall_ms());
 }
@@ -117,6 +120,7 @@ void RunHealth::token_keys(const std::string& fault) {
 control::ProcessFacts RunHealth::facts() const {
     control::ProcessFacts out;
     const auto descriptors = io::descriptors();
+    out.pid = getpid();
     out.descriptors = descriptors.open;
     out.descriptors_max = descriptors.limit;
     out.registry_fault = registry_.fault();

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "base/own_command.h"
 #include "base/shell.h"
 #include "base/text.h"
 #include "client/manifest_files.h"
@@ -84,16 +85,20 @@ Refusal refusal_of(const Response& response) {
 std::string cure_of(Refusal refusal, const std::string& file, const std::string& name_space, const std::string& manager, const std::string& reread) {
     constexpr const char* by_itself = "it is tried again by itself";
     const bool is_stream = file == "-" || file == "standard input";
-    const auto name = is_stream ? std::string("-") : shell_quoted(file);
+    const auto name = is_stream ? std::string("-") : typed_path(file);
     const auto where = is_stream ? std::string("in what is piped in (standard input is read once, so it is piped in anew at the next start)") : fmt::format("in {}", name);
     const auto then = is_stream ? std::string() : fmt::format("; it is read again when it changes{}", reread.empty() ? "" : ", or with: " + reread);
     switch (refusal) {
         case Refusal::none: return {};
-        case Refusal::faulty: return fmt::format("correct it {}; the API says what it would take with: penstock apply --server-side --dry-run -f {}{}", where, name, then);
-        case Refusal::unknown_kind: return fmt::format("correct apiVersion and kind {}, or have its definition among the files; what is served is shown by: penstock api-resources{}", where, then);
-        case Refusal::owned: return fmt::format("take the fields out {}, or give them to the files with: penstock apply --server-side --force-conflicts --field-manager {} -f {}", where, manager, name);
+        case Refusal::faulty: return fmt::format("correct it {}; the API says what it would take with: {}{}", where, own_command("apply --server-side --dry-run -f " + name), then);
+        case Refusal::unknown_kind: return fmt::format("correct apiVersion and kind {}, or have its definition among the files; what is served is shown with: {}{}", where, own_command("api-resources"), then);
+        case Refusal::owned: return fmt::format("take the fields out {}, or give them to the files with: {}", where, own_command(fmt::format("apply --server-side --force-conflicts --field-manager {} -f {}", manager, name)));
         case Refusal::raced: return fmt::format("somebody else wrote it at the same moment; {}", by_itself);
-        case Refusal::no_namespace: return fmt::format("make its namespace with: kubectl create namespace {}; {}", shell_quoted(name_space), by_itself);
+        case Refusal::no_namespace:
+            if (!resources::is_dns_label(name_space))
+                return fmt::format("no namespace can have that name (at most 63 of a-z, 0-9 and '-', a letter or digit at "
+                                   "each end): correct metadata.namespace {}{}", where, then);
+            return fmt::format("make its namespace with: kubectl create namespace {}; {}", shell_quoted(name_space), by_itself);
         case Refusal::forbidden: return fmt::format("see whether its namespace goes away with: kubectl get namespace {}; {}", shell_quoted(name_space), by_itself);
         case Refusal::too_large: return fmt::format("make it smaller {}{}", where, then);
         case Refusal::full: return fmt::format("delete what is not needed any more (see what there is with: kubectl get configmap,secret -A); {}", by_itself);

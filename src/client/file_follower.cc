@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
-#include "base/shell.h"
+#include "base/own_command.h"
 #include "base/text.h"
 
 namespace penstock::client {
@@ -21,7 +21,7 @@ constexpr std::int64_t step_ms = 500, begin_step_ms = 50;
 /// Of a document that its own kind refuses, without a server.
 std::string cure_of_fault(const std::string& file, const std::string& reread) {
     if (file == "-") return "correct what is piped in (penstock validate -f - says what is wrong): standard input is read once, so it is piped in anew at the next start";
-    return fmt::format("correct it ({} says what is wrong); it is read again when it changes{}", "penstock validate -f " + shell_quoted(file), reread.empty() ? "" : ", or with: " + reread);
+    return fmt::format("correct it ({} says what is wrong); it is read again when it changes{}", "penstock validate -f " + typed_path(file), reread.empty() ? "" : ", or with: " + reread);
 }
 
 /// True when `after` lacks a member or an item that `before` has: what a file looks like of which only the beginning is written.
@@ -131,9 +131,9 @@ FollowState FileFollower::decide(std::int64_t now) {
 /// Why the files cannot be taken for whole, if so; else how long they must have been unchanged.
 std::optional<FollowState> FileFollower::not_whole(std::int64_t now, std::int64_t& needed_ms) {
     for (const auto& source : *seen_)
-        if (!source.fault.empty()) return waiting(fmt::format("{}; nothing that came from the files is deleted until it is back", source.fault), fmt::format("see what is there with: ls -ld {}; it is looked at again by itself", shell_quoted(source.path)));
+        if (!source.fault.empty()) return waiting(fmt::format("{}; nothing that came from the files is deleted until it is back", source.fault), fmt::format("see what is there with: ls -ld {}; it is looked at again by itself", typed_path(source.path)));
     for (const auto& source : *seen_)
-        if (source.is_folder && source.files.empty() && !options_.may_be_empty) return waiting(fmt::format("{}: no .yaml, .yml or .json file in it; nothing that came from it is deleted", source.path), fmt::format("put a manifest into the folder; see what is in it with: ls -la {}", shell_quoted(source.path)));
+        if (source.is_folder && source.files.empty() && !options_.may_be_empty) return waiting(fmt::format("{}: no .yaml, .yml or .json file in it; nothing that came from it is deleted", source.path), fmt::format("put a manifest into the folder; see what is in it with: ls -la {}", typed_path(source.path)));
     bool is_known_whole = true;
     for (const auto& source : *seen_)
         for (const auto& file : source.files) {
@@ -157,7 +157,7 @@ std::optional<FollowState> FileFollower::read(std::int64_t now) {
     for (const auto& source : *seen_)
         for (const auto& file : source.files) {
             const auto text = files_->read(file.path);
-            if (!text) return waiting(fmt::format("{}; nothing that came from the files is deleted until it can be read", text.error().message), fmt::format("see who may read it with: ls -l {}", shell_quoted(file.path)));
+            if (!text) return waiting(fmt::format("{}; nothing that came from the files is deleted until it can be read", text.error().message), fmt::format("see who may read it with: ls -l {}", typed_path(file.path)));
             bytes += text->size();
             content = content * 31 + std::hash<std::string>{}(file.path) * 7 + std::hash<std::string>{}(*text);
             if (bytes > manifests_bytes_max)
@@ -166,7 +166,7 @@ std::optional<FollowState> FileFollower::read(std::int64_t now) {
                     .why = fmt::format("the files are larger than {} bytes together", manifests_bytes_max),
                     .faults = {fmt::format("{}: the files are larger than {} bytes together", file.path,
                                            manifests_bytes_max)},
-                    .cure = "move what is not needed out of them; see how large they are with: du -ch " + shell_quoted(source.path)};
+                    .cure = "move what is not needed out of them; see how large they are with: du -ch " + typed_path(source.path)};
             ends_early |= !text->empty() && text->back() != '\n' && !had(applied_, file);
             auto some = resources::parse_documents(*text, file.path);
             if (some) std::ranges::move(*some, std::back_inserter(documents));

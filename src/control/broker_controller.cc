@@ -271,7 +271,7 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         who = security_.authenticator(port.name_space, authentication);
         if (!who.fault.empty()) block(who.fault);
         port.config.authenticator = who.authenticator;
-        const auto correct = fmt::format("correct it with: kubectl edit brokerauthentication {} -n {}", authentication, port.name_space);
+        const auto correct = "correct it with: " + edit_command("brokerauthentication", port.name_space + "/" + authentication);
         warn_all(who.warnings, correct);
         auto ways = look_at(who.ways, wall_ms());
         port.nobody = ways.nobody;
@@ -327,16 +327,16 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         port.security["certificate"] = {{"subject", leaf.subject()}, {"issuer", leaf.issuer()}, {"notAfter", rfc3339(leaf.not_after_ms())}, {"dnsNames", leaf.dns_names()}, {"ipAddresses", leaf.addresses()}};
     }
     const bool is_manual = at_path(port.spec, "tls.manual").is_object();
-    const auto anew = is_manual ? fmt::format("put a better one in its place, with: {}", put_command(port.name_space, prepared.wanted))
+    const auto anew = is_manual ? fmt::format("put a better one in its place, with: {}", put_command(objects_, port.name_space, prepared.wanted))
                                 : fmt::format("have it issued anew with: kubectl delete secret {} -n {}", prepared.wanted, port.name_space);
-    const auto names = is_manual ? fmt::format("put one that has it in subjectAltName in its place, with: {}", put_command(port.name_space, prepared.wanted))
+    const auto names = is_manual ? fmt::format("put one that has it in subjectAltName in its place, with: {}", put_command(objects_, port.name_space, prepared.wanted))
                                  : fmt::format("add it to {}.tls.certManagerCertificateSpec.san (dns or ip), {}", port.path, edit);
     for (const auto& text : prepared.warnings) port.warnings.push_back(warning_of(text, text.find(" does not cover ") != std::string::npos ? names : anew));
     if (const auto asked = uncovered_.find(fmt::format("{}:{}", port.config.resource, port.config.port)); asked != uncovered_.end())
         warn(fmt::format("clients asked for {}, which the certificate does not cover", fmt::join(asked->second, ", ")), names);
     if (prepared.context != nullptr) port.refused = prepared.judgement.because_of(crypto::Weight::all_refuse);
     if (!port.refused.empty())
-        port.refused += is_manual ? fmt::format("; put a good one in its place, with: {}", put_command(port.name_space, prepared.wanted))
+        port.refused += is_manual ? fmt::format("; put a good one in its place, with: {}", put_command(objects_, port.name_space, prepared.wanted))
                                   : fmt::format("; correct what is wrong with its issuer, then have it issued anew with: kubectl delete secret {} -n {}", prepared.wanted, port.name_space);
     if (prepared.context != nullptr) look_ahead(port, prepared);
     if (!prepared.fault.empty()) block(prepared.fault);
@@ -381,12 +381,12 @@ void BrokerController::look_ahead(PlannedPort& port, const PreparedTls& prepared
     if (is_manual && (near.first == 0 || monotonic_ms() - near.first > known_for_ms)) near = {monotonic_ms(), authorities_in(objects_, port.name_space)};
     // Who issued it sends its chain along where it is ours, or cert-manager's.
     if (is_manual)
-        for (auto& text : outlook({.chain = prepared.context->chain(), .name_space = port.name_space, .secret = wanted, .is_manual = true}, near.second, now)) warn(std::move(text));
+        for (auto& text : outlook({.chain = prepared.context->chain(), .name_space = port.name_space, .secret = wanted, .is_manual = true, .put = put_command(objects_, port.name_space, wanted), .say_root = say_root_command(objects_, port.name_space)}, near.second, now)) warn(std::move(text));
     if (!port.refused.empty()) return;
     for (const auto& certificate : prepared.context->chain())
         if (certificate.not_after_ms() <= now)
             port.refused = fmt::format("certificate \"{}\" has expired at {}: clients that check it refuse; {}", certificate.subject(), rfc3339(certificate.not_after_ms()),
-                                       is_manual ? fmt::format("put a valid one into Secret {}/{}, with: {}", port.name_space, wanted, put_command(port.name_space, wanted))
+                                       is_manual ? fmt::format("put a valid one into Secret {}/{}, with: {}", port.name_space, wanted, put_command(objects_, port.name_space, wanted))
                                                  : fmt::format("have it issued anew with: kubectl delete secret {} -n {}", wanted, port.name_space));
 }
 
@@ -436,9 +436,13 @@ bool BrokerController::reconcile() {
             listeners.push_back(*listener);
             continue;
         }
-        OrphanFacts orphan{.listener = name_of(*listener), .broker = registry::broker_of(*listener), .there = {}, .running = chosen != nullptr ? name_of(*chosen) : ""};
+        OrphanFacts orphan;
+        orphan.listener = name_of(*listener);
+        orphan.broker = registry::broker_of(*listener);
+        orphan.running = chosen != nullptr ? name_of(*chosen) : "";
         for (const auto& broker : brokers)
             if (text_at(*broker, "metadata.namespace") == text_at(*listener, "metadata.namespace")) orphan.there.push_back(text_at(*broker, "metadata.name"));
+        look_home(orphan, *listener);
         const auto why = finding_of(orphan).text();
         orphans.push_back(std::move(orphan));
         write_basic(kind_of("BrokerListener"), *listener, "Waiting", why, {.status = "Unavailable", .reason = "BrokerMissing", .message = why});
@@ -554,6 +558,25 @@ bool BrokerController::reconcile() {
     bool complete = metrics_fault.empty() && workers_wait.empty() && std::ranges::all_of(service_faults_, [](const auto& entry) { return entry.second.why.empty() || entry.second.is_refused; });
     for (std::size_t i = 0; i < states.size(); ++i) complete &= states[i].is_open || !plan.ports[i].blocked.empty();
     return complete;
+}
+
+void BrokerController::look_home(OrphanFacts& orphan, const Json& listener) const {
+    const auto home = belongs_to(orphan);
+    auto moved = listener;
+    moved["metadata"]["namespace"] = home.substr(0, home.find('/'));
+    moved["spec"]["brokerRef"] = home.substr(home.find('/') + 1);
+    const auto& kind = kind_of("BrokerListener");
+    orphan.name_is_taken = orphan.listener != name_of(moved) && objects_.get(kind, text_at(moved, "metadata.namespace"), text_at(moved, "metadata.name")) != nullptr;
+    const auto uid = text_at(listener, "metadata.uid");
+    const registry::Peers peers{.list = [&](const char* api_version, const char* name) {
+        auto out = objects_.list(*resources::find_kind(api_version, name), "");
+        std::erase_if(out, [&](const auto& other) { return text_at(*other, "metadata.uid") == uid; });
+        return out;
+    }};
+    registry::admit(kind, moved, &listener, peers, orphan.refusals);
+    // Another name brings another name of its Service.
+    if (orphan.name_is_taken)
+        std::erase_if(orphan.refusals, [](const auto& fault) { return fault.path == "spec.serviceName"; });
 }
 
 void BrokerController::keep_leaving(Plan& plan, const std::vector<Json>& listeners, bool has_broker) {

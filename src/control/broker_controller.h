@@ -102,6 +102,8 @@ class BrokerController {
     BrokerFacts facts_of();
     [[nodiscard]] std::vector<NamedFacts> named_facts(const Plan& plan) const;
     void tell(BrokerFacts facts);
+    /// What keeps a listener without a Broker from naming the one it belongs to.
+    void look_home(OrphanFacts& orphan, const resources::Json& listener) const;
     /// True when everything wanted is there.
     bool reconcile();
     Outcome turn();

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "control/object_names.h"
 
 namespace penstock::control {
 
@@ -25,7 +26,7 @@ std::string end_of(const crypto::Certificate& certificate, const ServedCertifica
     const auto left = certificate.not_after_ms() - now_ms, life = certificate.not_after_ms() - certificate.not_before_ms();
     if (left <= 0 || left >= 30 * day_ms || (left >= 7 * day_ms && life <= 45 * day_ms)) return {};
     return fmt::format("certificate \"{}\" ends in {} days ({}), and nobody renews it (tls.mode Manual): put its successor into Secret {}/{} before, with: {}",
-                       certificate.subject(), left / day_ms, rfc3339(certificate.not_after_ms()), served.name_space, served.secret, put_command(served.name_space, served.secret));
+                       certificate.subject(), left / day_ms, rfc3339(certificate.not_after_ms()), served.name_space, served.secret, served.put);
 }
 
 /// Where the leaf leads to within what is sent: to a root, if any way does (two certificates of one intermediate go to different ones),
@@ -61,12 +62,12 @@ std::string gap_in(const ServedCertificate& served, const std::vector<crypto::Ce
     }
     if (intermediate != nullptr)
         return fmt::format("the chain lacks its intermediate \"{}\": clients that know only the root refuse it; put that certificate behind the others (cat LEAF.crt INTERMEDIATE.crt > CHAIN.crt) and the whole into Secret {}/{}, with: {}",
-                           intermediate->subject(), served.name_space, served.secret, put_command(served.name_space, served.secret));
+                           intermediate->subject(), served.name_space, served.secret, served.put);
     // Who put certificates behind the leaf went up to the root, which is left out as it should be; it cannot be told from a second gap.
     if (&top != &served.chain.front()) return {};
     return fmt::format("the chain ends with \"{}\", whose issuer \"{}\" is not in it: if that is an intermediate, clients that know only the root refuse; put the certificates up to the root behind it "
-                       "(cat LEAF.crt INTERMEDIATE.crt > CHAIN.crt); if it is the root, say so with: kubectl create configmap server-ca -n {} --from-file=ca.crt=ROOT.crt",
-                       top.subject(), top.issuer(), served.name_space);
+                       "(cat LEAF.crt INTERMEDIATE.crt > CHAIN.crt); if it is the root, say so with: {}",
+                       top.subject(), top.issuer(), served.say_root);
 }
 
 void read_into(std::vector<crypto::Certificate>& out, const std::string& text) {
@@ -89,8 +90,27 @@ std::vector<std::string> outlook(const ServedCertificate& served, const std::vec
     return out;
 }
 
-std::string put_command(const std::string& name_space, const std::string& secret) {
-    return fmt::format("kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key --dry-run=client -o yaml | kubectl apply -f -", secret, name_space);
+std::string put_command(const Objects& objects, const std::string& name_space, const std::string& secret) {
+    const auto there = objects.get(core("Secret"), name_space, secret);
+    const auto type = there == nullptr ? "kubernetes.io/tls" : text_at(*there, "type", "Opaque");
+    const auto make =
+        fmt::format("kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key", secret, name_space);
+    const bool is_fixed = there != nullptr && resources::flag_of(*there, "immutable");
+    if (is_fixed || (type != "kubernetes.io/tls" && type != "Opaque"))
+        return fmt::format("kubectl delete secret {} -n {} && {}", secret, name_space, make);
+    if (type == "Opaque")                // its other entries stay
+        return fmt::format("kubectl create secret generic {0} -n {1} --from-file=tls.crt=CHAIN.crt --from-file=tls.key=KEY.key "
+                           "--dry-run=client -o yaml | kubectl patch secret {0} -n {1} --type merge --patch-file /dev/stdin",
+                           secret, name_space);
+    return make + " --dry-run=client -o yaml | kubectl apply -f -";
+}
+
+std::string say_root_command(const Objects& objects, const std::string& name_space) {
+    std::vector<std::string> there;
+    for (const auto& map : objects.list(core("ConfigMap"), name_space))
+        there.push_back(text_at(*map, "metadata.name"));
+    return fmt::format("kubectl create configmap {} -n {} --from-file=ca.crt=ROOT.crt", free_name("server-ca", there),
+                       name_space);
 }
 
 std::string issue_command(const std::string& name_space, const std::string& secret) { return fmt::format("kubectl delete secret {} -n {}", secret, name_space); }

@@ -13,14 +13,19 @@ struct ServedCertificate {
     std::vector<crypto::Certificate> chain;                  ///< as it is sent, leaf first
     std::string name_space, secret;
     bool is_manual = false;              ///< nobody renews it
+    std::string put;                     ///< put_command() of its Secret
+    std::string say_root;                ///< say_root_command() of its namespace
 };
 
 /// What will go wrong with it though nothing is wrong now: it ends and nobody renews it; clients that know only the root cannot build
 /// its chain. `known`: CAs that stand anywhere near (the Secret's `ca.crt`, ConfigMaps, other Secrets). `now_ms`: Unix time.
 std::vector<std::string> outlook(const ServedCertificate& served, const std::vector<crypto::Certificate>& known, std::int64_t now_ms);
 
-/// The command that puts a chain (CHAIN.crt, leaf first) and its key (KEY.key) into a Secret that is there already or not.
-std::string put_command(const std::string& name_space, const std::string& secret);
+/// The command that puts a chain (CHAIN.crt, leaf first) and its key (KEY.key) into a Secret that is there already
+/// or not: the type of one that is there cannot be changed, nor can one that is immutable.
+std::string put_command(const Objects& objects, const std::string& name_space, const std::string& secret);
+/// The command that tells of a root (ROOT.crt) that clients have.
+std::string say_root_command(const Objects& objects, const std::string& name_space);
 /// The command that has an Automatic certificate issued anew, for people.
 std::string issue_command(const std::string& name_space, const std::string& secret);
 /// How a person sees whether tls.crt and tls.key of a Secret are one pair: a sentence with the commands.

@@ -13,6 +13,7 @@
 #include "control/cures.h"
 #include "crypto/examination.h"
 #include "crypto/x509.h"
+#include "resources/text_rules.h"
 
 namespace penstock::control {
 
@@ -107,18 +108,24 @@ Result<Signer> signer_of(const Objects& objects, const Json& issuer, std::int64_
     if (name.empty()) return fail("only the issuer types ca and selfSigned are there without cert-manager");
     const auto space = cluster ? std::string(ca_namespace) : text_at(issuer, "metadata.namespace");
     const auto secret = objects.get(core("Secret"), space, name);
-    if (secret == nullptr) return fail(fmt::format("Error getting keypair for CA issuer: secret \"{}\" not found in namespace {}", name, space));
+    if (secret == nullptr)
+        return fail(fmt::format(
+            "Error getting keypair for CA issuer: secret \"{}\" not found in namespace {}: {}", resources::shortened(name), space,
+            absent_object(core("Secret"), space, name, "spec.ca.secretName",
+                          edit_command(cluster ? "ClusterIssuer" : "Issuer", (cluster ? "" : space + "/") + text_at(issuer, "metadata.name")),
+                          "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key")));
+    const auto put = "put a CA that can sign there, with: " + put_command(objects, space, name);
     Signer out;
     out.pair = {.certificate = secret_text(*secret, "tls.crt").value_or(""), .key = secret_text(*secret, "tls.key").value_or("")};
-    if (out.pair.certificate.empty() || out.pair.key.empty()) return fail(fmt::format("Secret {}/{} needs tls.crt and tls.key", space, name));
+    if (out.pair.certificate.empty() || out.pair.key.empty()) return fail(fmt::format("Secret {}/{} needs tls.crt and tls.key; {}", space, name, put));
     auto chain = crypto::read_certificates(out.pair.certificate);
-    if (!chain || chain->empty()) return fail(fmt::format("Secret {}/{}: tls.crt: {}", space, name, chain ? "no certificate in it" : chain.error().message));
-    if (!chain->front().is_ca()) return fail(fmt::format("Secret {}/{}: signing certificate \"{}\" is not a CA (basicConstraints CA:TRUE is missing)", space, name, chain->front().subject()));
-    if (!chain->front().matches_key(out.pair.key)) return fail(fmt::format("Secret {}/{}: tls.key is not the key of the first certificate; {}; put a pair that fits there, with: {}", space, name, compare_pair(space, name), put_command(space, name)));
-    if (const auto why = crypto::issuing_fault(*chain); !why.empty()) return fail(fmt::format("Secret {}/{}: {}", space, name, why));
+    if (!chain || chain->empty()) return fail(fmt::format("Secret {}/{}: tls.crt: {}; {}", space, name, chain ? "no certificate in it" : chain.error().message, put));
+    if (!chain->front().is_ca()) return fail(fmt::format("Secret {}/{}: signing certificate \"{}\" is not a CA (basicConstraints CA:TRUE is missing); {}", space, name, chain->front().subject(), put));
+    if (!chain->front().matches_key(out.pair.key)) return fail(fmt::format("Secret {}/{}: tls.key is not the key of the first certificate; {}; put a pair that fits there, with: {}", space, name, compare_pair(space, name), put_command(objects, space, name)));
+    if (const auto why = crypto::issuing_fault(*chain); !why.empty()) return fail(fmt::format("Secret {}/{}: {}; {}", space, name, why, put));
     if (chain->front().not_after_ms() <= now_ms)
-        return fail(fmt::format("Secret {}/{}: the CA \"{}\" has expired at {}", space, name,
-                                chain->front().subject(), rfc3339(chain->front().not_after_ms())));
+        return fail(fmt::format("Secret {}/{}: the CA \"{}\" has expired at {}; {}", space, name,
+                                chain->front().subject(), rfc3339(chain->front().not_after_ms()), put));
     // A way to a former CA that has ended leads nowhere.
     std::erase_if(*chain,
                   [&](const auto& link) { return Signer::is_cross(link) && link.not_after_ms() <= now_ms; });
@@ -369,7 +376,7 @@ class CertificateReconciler : public Reconciler {
     static std::string cannot_issue(const Json& certificate, const NoSigner& why) {
         const auto kind = text_at(certificate, "spec.issuerRef.kind", "Issuer"), name = text_at(certificate, "spec.issuerRef.name");
         if (std::string_view(why.reason) == "IssuerNotFound")
-            return fmt::format("the {} \"{}\" does not exist any more; make it again, or name another in issuerRef; those that are there are shown with: kubectl get issuer,clusterissuer -A", kind, name);
+            return fmt::format("the {} \"{}\" does not exist any more; make it again, or name another in issuerRef; those that are there are shown with: kubectl get issuer,clusterissuer -A", kind, resources::shortened(name));
         return fmt::format("the {} \"{}\" cannot issue: {}", kind, name, why.message);
     }
     std::expected<Signer, NoSigner> signer_for(const Json& certificate, std::int64_t now) const {

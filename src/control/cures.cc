@@ -6,6 +6,7 @@
 
 #include "base/shell.h"
 #include "base/text.h"
+#include "control/certificates.h"
 #include "control/object_names.h"
 #include "resources/text_rules.h"
 #include "resources/yaml_words.h"
@@ -45,20 +46,30 @@ Json object_of(const char* api, const std::string& kind, const std::string& spac
     return out;
 }
 
+const resources::Kind& broker_kind(const char* name) { return *resources::find_kind(broker_api, name); }
+const resources::Kind& issuer_kind(const std::string& name) { return *resources::find_kind(issuer_api, name); }
+
 /// One as the default listener has it: tokens of service accounts.
 std::string make_authentication(const std::string& space, const std::string& name) {
     const Json method = {{"method", "ServiceAccountToken"}, {"serviceAccountTokenSettings", {{"audiences", Json::array({"aio-internal"})}}}};
-    return make_command(object_of(broker_api, "BrokerAuthentication", space, makeable_name(name, "clients"), {{"authenticationMethods", Json::array({method})}}));
+    return make_command(object_of(broker_api, "BrokerAuthentication", space, name, {{"authenticationMethods", Json::array({method})}}));
 }
 
 std::string make_authorization(const std::string& space, const std::string& name) {
     const Json may = Json::array({{{"method", "Connect"}}, {{"method", "Publish"}, {"topics", Json::array({"TOPIC"})}}, {{"method", "Subscribe"}, {"topics", Json::array({"TOPIC"})}}});
     const Json rule = {{"principals", {{"usernames", Json::array({"USER"})}}}, {"brokerResources", may}};
-    return make_command(object_of(broker_api, "BrokerAuthorization", space, makeable_name(name, "rules"), {{"authorizationPolicies", {{"rules", Json::array({rule})}}}}));
+    return make_command(object_of(broker_api, "BrokerAuthorization", space, name, {{"authorizationPolicies", {{"rules", Json::array({rule})}}}}));
 }
 
 std::string make_issuer(const std::string& kind, const std::string& space, const std::string& name) {
-    return make_command(object_of(issuer_api, kind, kind == "ClusterIssuer" ? "" : space, makeable_name(name, "plant"), {{"selfSigned", Json::object()}}));
+    return make_command(object_of(issuer_api, kind, kind == "ClusterIssuer" ? "" : space, name, {{"selfSigned", Json::object()}}));
+}
+
+/// `with: COMMAND`, and of a name that is not the one that was asked for where it is to be written.
+std::string made_with(const std::string& command, const std::string& wanted, const std::string& made,
+                      const char* field) {
+    if (made == wanted) return "with: " + command;
+    return fmt::format("with: {}; then write {}: {}", command, field, made);
 }
 
 struct Issuer {
@@ -96,10 +107,55 @@ std::string make_command(const Json& object) {
     return fmt::format("({}) | kubectl apply -f -", lines);
 }
 
-std::string makeable_name(const std::string& name, const char* otherwise) {
-    const bool is_good = name.size() >= 3 && name.size() <= 63 && name.front() != '-' && name.back() != '-' &&
-                         std::ranges::all_of(name, [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; });
-    return is_good ? name : otherwise;
+// As the API has it for the kinds that are named here.
+bool can_be_name(const resources::Kind& kind, const std::string& name) {
+    if (kind.group != "mqttbroker.iotoperations.azure.com") return resources::is_dns_subdomain(name);
+    return name.size() >= 3 && resources::is_dns_label(name);
+}
+
+std::string name_rule(const resources::Kind& kind) {
+    return kind.group == "mqttbroker.iotoperations.azure.com"
+               ? "3 to 63 of a-z, 0-9 and '-', a letter or digit at each end"
+               : "at most 253 of a-z, 0-9, '-' and '.', a letter or digit at each end";
+}
+
+std::string free_name(const std::string& name, const std::vector<std::string>& there) {
+    auto out = name;
+    for (int number = 2; std::ranges::find(there, out) != there.end(); ++number)
+        out = fmt::format("{}-{}", name, number);
+    return out;
+}
+
+std::string makeable_name(const resources::Kind& kind, const std::string& name, const std::string& otherwise,
+                          const std::vector<std::string>& there) {
+    return can_be_name(kind, name) ? name : free_name(otherwise, there);
+}
+
+std::string absent_object(const resources::Kind& kind, const std::string& name_space, const std::string& name,
+                          const char* field, const std::string& edit, const char* make) {
+    const auto head = fmt::format("{} {}/{} does not exist", kind.kind, name_space, resources::shortened(name));
+    if (!can_be_name(kind, name))
+        return fmt::format("{}, and no object can have that name ({}): name another one in {}, with: {}", head,
+                           name_rule(kind), field, edit);
+    return fmt::format("{}; make it with: {}", head, fmt::format(fmt::runtime(make), name, name_space));
+}
+
+std::string edit_command(std::string_view kind, std::string_view qualified_name) {
+    return fmt::format("kubectl edit {} {}", to_lower(kind), as_words(qualified_name));
+}
+
+std::string put_entry_command(const Objects& objects, const std::string& name_space, const std::string& name,
+                              const std::string& entry, const std::string& file) {
+    const auto there = objects.get(*resources::find_kind("v1", "ConfigMap"), name_space, name);
+    const auto make =
+        fmt::format("kubectl create configmap {} -n {} --from-file={}={}", name, name_space, entry, file);
+    if (there == nullptr) return make;
+    if (resources::flag_of(*there, "immutable"))
+        return fmt::format("kubectl delete configmap {} -n {} && {}", name, name_space, make);
+    // Not applied: kubectl would take away what it applied before and is not in this one, another CA or a revocation
+    // list.
+    return fmt::format("{} --dry-run=client -o yaml | kubectl patch configmap {} -n {} --type merge --patch-file /dev/stdin",
+                       make, name, name_space);
 }
 
 std::string did_you_mean(std::string_view wanted, const std::vector<std::string>& there) {
@@ -118,9 +174,10 @@ std::string absent_rules(const Objects& objects, const char* kind, const std::st
     const auto there = names_of(objects, broker_api, kind, space);
     const auto near = did_you_mean(name, there);
     const bool authenticates = std::string_view(kind) == "BrokerAuthentication";
-    const auto head = fmt::format("{} {}/{} does not exist{}", kind, space, resources::shortened(name), near);
-    const auto make = authenticates ? fmt::format("make it, here for tokens of service accounts, with: {}", make_authentication(space, name))
-                                    : fmt::format("make it, here for USER and TOPIC, with: {}", make_authorization(space, name));
+    const auto made = makeable_name(broker_kind(kind), name, authenticates ? "clients" : "rules", there);
+    const auto head = fmt::format("{} {}/{} does not exist{}", kind, space, resources::shortened(name), made == name ? near : fmt::format("{}, and no object can have that name ({})", near, name_rule(broker_kind(kind))));
+    const auto make = fmt::format("make {}, here for {}, {}", made == name ? "it" : "one that can be", authenticates ? "tokens of service accounts" : "USER and TOPIC",
+                                  made_with(authenticates ? make_authentication(space, made) : make_authorization(space, made), name, made, authenticates ? "authenticationRef" : "authorizationRef"));
     if (there.empty()) return fmt::format("{}, and no other is in namespace {}: {}", head, space, make);
     return fmt::format("{}: name one that is there ({}){}", head, control::listed(there), near.empty() ? ", or " + make : "");
 }
@@ -132,8 +189,10 @@ std::string absent_issuer(const Objects& objects, const std::string& kind, const
     auto near = did_you_mean(name, same);
     // The right name under the other kind is nearer than another name.
     if (const auto found = std::ranges::find(other, name); found != other.end()) near = fmt::format(" (did you mean the {} of that name?)", kind == "Issuer" ? "ClusterIssuer" : "Issuer");
-    const auto head = fmt::format("the {} \"{}\" does not exist{}", kind, resources::shortened(name), near);
-    const auto make = fmt::format("make it, here so that each certificate signs itself, with: {}", make_issuer(kind, space, name));
+    same.insert(same.end(), other.begin(), other.end());
+    const auto made = makeable_name(issuer_kind(kind), name, "plant", same);
+    const auto head = fmt::format("the {} \"{}\" does not exist{}", kind, resources::shortened(name), made == name ? near : fmt::format("{}, and no object can have that name ({})", near, name_rule(issuer_kind(kind))));
+    const auto make = fmt::format("make {}, here so that each certificate signs itself, {}", made == name ? "it" : "one that can be", made_with(make_issuer(kind, space, made), name, made, "issuerRef.name"));
     if (there.empty()) return fmt::format("{}, and no other issuer is there: {}", head, make);
     return fmt::format("{}: name one that is there in issuerRef ({}){}", head, listed(there), near.empty() ? ", or " + make : "");
 }
@@ -141,8 +200,10 @@ std::string absent_issuer(const Objects& objects, const std::string& kind, const
 std::string authentication_cure(const Objects& objects, const std::string& listener, const std::string& path) {
     const auto space = listener.substr(0, listener.find('/'));
     const auto there = names_of(objects, broker_api, "BrokerAuthentication", space);
-    const auto edit = fmt::format("with: kubectl edit brokerlistener {}", as_words(listener));
-    if (!there.empty()) return fmt::format("write authenticationRef: {} into {} (there {}: {}), {}", there.front(), path, there.size() == 1 ? "is" : "are", control::listed(there), edit);
+    const auto edit = "with: " + edit_command("brokerlistener", listener);
+    // The one of the platform's own listener, where it is there: another one may be for a few clients alone.
+    const auto usual = std::ranges::find(there, "default");
+    if (!there.empty()) return fmt::format("write authenticationRef: {} into {} (there {}: {}), {}", usual != there.end() ? *usual : there.front(), path, there.size() == 1 ? "is" : "are", control::listed(there), edit);
     return fmt::format("no BrokerAuthentication is in namespace {}: make one, here for tokens of service accounts, with: {}; then write authenticationRef: clients into {}, {}", space, make_authentication(space, "clients"), path, edit);
 }
 
@@ -153,7 +214,10 @@ std::string tls_cure(const Objects& objects, const std::string& listener, const 
         return fmt::format("write tls: {{mode: Automatic, certManagerCertificateSpec: {{issuerRef: {{kind: {}, name: {}}}}}}} into {}{}, with: kubectl edit brokerlistener {}", by.kind, by.name, path,
                            there.empty() ? "" : fmt::format(" (issuers that are there: {})", listed(there)), as_words(listener));
     };
-    if (!there.empty()) return write(there.front());
+    const auto usual = std::ranges::find_if(there, [](const auto& one) {
+        return one.kind == "ClusterIssuer" && one.name == default_issuer;
+    });
+    if (!there.empty()) return write(usual != there.end() ? *usual : there.front());
     // The issuers of a cluster are not followed: they may be there all the same.
     return fmt::format("{}; an issuer is made, here one whose certificates sign themselves, with: {}", write({"Issuer", "plant"}), make_issuer("Issuer", space, "plant"));
 }

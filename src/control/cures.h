@@ -23,6 +23,17 @@ Warning warning_of(std::string what, const std::string& cure);
 
 /// `NAME -n NAMESPACE` of `NAMESPACE/NAME`.
 std::string as_words(std::string_view qualified_name);
+/// What is said of a Secret or ConfigMap that is named in `field` and is not there: the command that makes it, `make`
+/// with its name and namespace in the place of `{}` and `{}`; or, where no object can have that name, that another
+/// one is to be named with `edit`.
+std::string absent_object(const resources::Kind& kind, const std::string& name_space, const std::string& name,
+                          const char* field, const std::string& edit, const char* make);
+/// The command that puts a file into an entry of a ConfigMap, and leaves what else is in it as it is.
+std::string put_entry_command(const Objects& objects, const std::string& name_space, const std::string& name,
+                              const std::string& entry, const std::string& file);
+/// `kubectl edit KIND NAME -n NAMESPACE`; `qualified_name`: `NAMESPACE/NAME`.
+std::string edit_command(std::string_view kind, std::string_view qualified_name);
+
 /// A command that makes an object as it stands: nothing has to be written first.
 std::string make_command(const resources::Json& object);
 /// ` (did you mean "NAME"?)`, or nothing when no name is near.
@@ -31,7 +42,8 @@ std::string did_you_mean(std::string_view wanted, const std::vector<std::string>
 std::string listed(const std::vector<std::string>& names);
 
 /// What is said of a BrokerAuthentication or BrokerAuthorization (`kind`) that is named and not there: the nearest name,
-/// those that there are, or how one is made. `name_space/name` need not be well-formed.
+/// those that there are, or how one is made. `name_space/name` need not be well-formed; a name that no object can
+/// have comes with one that can be made in its place.
 std::string absent_rules(const Objects& objects, const char* kind, const std::string& name_space, const std::string& name);
 /// The same of an issuer; for the embedded API alone, which knows them all. `kind`: `Issuer` or `ClusterIssuer`.
 std::string absent_issuer(const Objects& objects, const std::string& kind, const std::string& name_space, const std::string& name);

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/own_command.h"
 #include "base/shell.h"
 #include "base/text.h"
 #include "control/object_names.h"
@@ -53,15 +54,30 @@ HealthState state_of(Severity worst, const std::vector<const Finding*>& about) {
 
 bool is_about_part(const Finding& finding) { return finding.subject.starts_with("BrokerListener ") || finding.subject.starts_with("BrokerAuthentication ") || finding.subject.starts_with("BrokerAuthorization "); }
 
-/// A listener for this machine alone, without TLS.
-Json listener_of(std::string_view broker) {
+/// A listener for this machine alone, without TLS. Those that name another Broker keep their names.
+Json listener_of(std::string_view broker, const std::vector<OrphanFacts>& others) {
     const auto slash = broker.find('/');
-    return {{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "BrokerListener"}, {"metadata", {{"name", "local"}, {"namespace", broker.substr(0, slash)}}},
+    std::vector<std::string> there;
+    for (const auto& other : others)
+        if (const auto end = other.listener.find('/'); other.listener.substr(0, end) == broker.substr(0, slash))
+            there.push_back(other.listener.substr(end + 1));
+    return {{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "BrokerListener"}, {"metadata", {{"name", free_name("local", there)}, {"namespace", broker.substr(0, slash)}}},
             {"spec", {{"brokerRef", broker.substr(slash == std::string_view::npos ? 0 : slash + 1)}, {"serviceType", "ClusterIp"}, {"ports", Json::array({{{"port", 1883}}})}}}};
 }
 
+std::string makeable_broker(const std::string& asked) {
+    return makeable_name(*resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "Broker"), asked, "default");
+}
+
 std::string make_broker(const std::string& space, const std::string& asked) {
-    return make_command({{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "Broker"}, {"metadata", {{"name", makeable_name(asked, "default")}, {"namespace", space}}}, {"spec", Json::object()}});
+    return make_command({{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"kind", "Broker"}, {"metadata", {{"name", makeable_broker(asked)}, {"namespace", space}}}, {"spec", Json::object()}});
+}
+
+/// Of the API's refusal of a listener which other one has it already, without the value, which the person knows, and the advice.
+std::string who_has_it(const std::string& refusal) {
+    const auto from = refusal.find("listener ");
+    if (from == std::string::npos) return refusal;
+    return refusal.substr(from, refusal.find(';', from) - from);
 }
 
 std::string with_again(std::string cure, const BrokerFacts& facts) { return facts.again.empty() ? cure : cure + "; " + facts.again; }
@@ -96,9 +112,9 @@ void port_findings(const PortFacts& port, std::vector<Finding>& out) {
         else add(Severity::unavailable, "PortNotOpen", port.error, fmt::format("see who holds it with: ss -ltnp 'sport = :{}'; it is tried again every 2 s", port.node_port != 0 ? port.node_port : port.port));
         return;
     }
-    if (!port.refused.empty()) add(Severity::unavailable, "CertificateRefused", port.refused, fmt::format("see each certificate and who uses it with: penstock pki list -n {}", port.listener.substr(0, port.listener.find('/'))));
-    if (!port.nobody.empty()) add(Severity::unavailable, "NobodyCanConnect", port.nobody, fmt::format("see who was refused with: penstock auth explain; what the port asks for is changed with: kubectl edit brokerlistener {}", as_words(port.listener)));
-    if (!port.probe_fault.empty()) add(Severity::unavailable, "BrokerProbeFailed", "the self-test failed: " + port.probe_fault, "see: penstock traces --failed");
+    if (!port.refused.empty()) add(Severity::unavailable, "CertificateRefused", port.refused, "see each certificate and who uses it with: " + own_command("pki list -n " + port.listener.substr(0, port.listener.find('/'))));
+    if (!port.nobody.empty()) add(Severity::unavailable, "NobodyCanConnect", port.nobody, fmt::format("see who was refused with: {}; what the port asks for is changed with: {}", own_command("auth explain -n " + port.listener.substr(0, port.listener.find('/'))), edit_command("brokerlistener", port.listener)));
+    if (!port.probe_fault.empty()) add(Severity::unavailable, "BrokerProbeFailed", "the self-test failed: " + port.probe_fault, "see them with: " + own_command("traces --failed -n " + port.listener.substr(0, port.listener.find('/'))));
     // Its owner asked for it, and it works: it is told, and nothing is degraded by it.
     if (!port.everybody.what.empty()) add(Severity::note, "OpenToEverybody", port.everybody.what, port.everybody.cure);
     std::vector<Warning> more;
@@ -119,19 +135,47 @@ Finding finding_of(const OrphanFacts& orphan) {
     if (is_there) out.what = fmt::format("Broker {}/{} does not run: one Broker runs on a machine, and that is {}", space, named, orphan.running);
     else if (orphan.there.empty()) out.what = fmt::format("there is no Broker \"{}\" in namespace {}, nor any other", named, space);
     else out.what = fmt::format("there is no Broker \"{}\" in namespace {}{}", named, space, did_you_mean(orphan.broker, orphan.there));
-    auto name_it = [&](const std::string& broker) { return fmt::format("kubectl patch brokerlistener {} --type merge -p 'spec: {{brokerRef: {}}}'", as_words(orphan.listener), broker); };
+    const auto home = belongs_to(orphan);
+    const auto home_space = home.substr(0, home.find('/')), broker = home.substr(home.find('/') + 1);
+    const auto edit = edit_command("brokerlistener", orphan.listener);
+    const auto take_away = fmt::format("take this one away with: kubectl delete brokerlistener {}", as_words(orphan.listener));
+    // What the API would refuse: one reason a person can allow, what is taken besides has to be another's.
+    std::string allow;
+    std::vector<std::string> taken;
+    for (const auto& fault : orphan.refusals) {
+        if (fault.path == "spec.serviceType")
+            allow = fmt::format("let Broker {} have several listeners of one service type ({}), with: kubectl patch broker {} "
+                                "--type merge -p 'metadata: {{annotations: {{penstock.io/listeners-per-service-type: Any}}}}'; ",
+                                broker, who_has_it(fault.message), as_words(home));
+        else taken.push_back(fmt::format("{}: {}", fault.path, who_has_it(fault.message)));
+    }
+    if (orphan.name_is_taken)
+        taken.push_back(fmt::format("metadata.name: a listener {} is there",
+                                    home_space + orphan.listener.substr(orphan.listener.find('/'))));
+    const auto other = taken.empty() ? std::string()
+                                     : fmt::format(", and another value where it is taken ({})",
+                                                   fmt::join(taken, ", "));
+    const auto name_it =
+        taken.empty() ? fmt::format("name {}, with: kubectl patch brokerlistener {} --type merge -p 'spec: {{brokerRef: {}}}'",
+                                    running.empty() ? "it" : "the one that runs", as_words(orphan.listener), broker)
+                      : fmt::format("write spec.brokerRef: {}{}, with: {}, or {}", broker, other, edit, take_away);
     if (!running.empty() && running_in == space) {
-        out.cure = fmt::format("name the one that runs, with: {}", name_it(running));
+        out.cure = allow + name_it;
     } else if (!running.empty()) {
         if (!is_there) out.what += fmt::format("; the one that runs on this machine is {}", orphan.running);
-        out.cure = fmt::format("a listener belongs into the namespace of its Broker: write metadata.namespace: {} and spec.brokerRef: {} into its file, here FILE, and apply that with: kubectl apply -f FILE; then take this one away with: kubectl delete brokerlistener {}",
-                               running_in, running, as_words(orphan.listener));
+        out.cure = fmt::format("{}a listener belongs into the namespace of its Broker: write metadata.namespace: {} and "
+                               "spec.brokerRef: {}{} into its file, here FILE, and apply that with: kubectl apply -f FILE; then {}",
+                               allow, running_in, running, other, take_away);
     } else {
-        const auto makes = makeable_name(orphan.broker, "default");
-        out.cure = fmt::format("make it with: {}", make_broker(space, makes));
-        if (makes != orphan.broker) out.cure += fmt::format("; and name it with: {}", name_it(makes));
+        out.cure = fmt::format("make it with: {}", make_broker(space, broker));
+        if (broker != orphan.broker) out.cure += fmt::format("; {}then {}", allow, name_it);
     }
     return out;
+}
+
+std::string belongs_to(const OrphanFacts& orphan) {
+    if (!orphan.running.empty()) return orphan.running;
+    return orphan.listener.substr(0, orphan.listener.find('/') + 1) + makeable_broker(orphan.broker);
 }
 
 std::string port_words(int port, int node_port) {
@@ -164,7 +208,7 @@ std::vector<Finding> findings_of(const BrokerFacts& facts) {
         if (facts.is_starting) add(Severity::unavailable, "Starting", facts.not_started, "");
         else
             add(Severity::unavailable, "StateNotOpen", facts.not_started,
-                fmt::format("look whether its disk is full or the folder another's with: df -h {0}; ls -la {0}; it is tried again by itself; a backup is put in place with: penstock restore", shell_quoted(facts.folder.empty() ? "." : facts.folder)));
+                fmt::format("look whether its disk is full or the folder another's with: df -h {0}; ls -la {0}; it is tried again by itself; once Penstock is stopped, a backup, here FOLDER, is put in place with: {1}", shell_quoted(facts.folder.empty() ? "." : facts.folder), restore_command(facts.folder)));
         return out;
     }
     if (!facts.disk_fault.empty()) add(Severity::degraded, "DiskNotWritable", facts.disk_fault, disk_cure(facts));
@@ -174,10 +218,10 @@ std::vector<Finding> findings_of(const BrokerFacts& facts) {
     if (failed > 0) {
         const auto& first = *std::ranges::find_if(facts.ports, [](const auto& port) { return !port.probe_fault.empty(); });
         const auto open = std::ranges::count_if(facts.ports, &PortFacts::is_open);
-        add(failed == open ? Severity::unavailable : Severity::degraded, "BrokerProbeFailed", fmt::format("the self-test failed on {}/{} listeners; {}: {}", failed, open, first.listener, first.probe_fault), "see: penstock traces --failed");
+        add(failed == open ? Severity::unavailable : Severity::degraded, "BrokerProbeFailed", fmt::format("the self-test failed on {}/{} listeners; {}: {}", failed, open, first.listener, first.probe_fault), "see them with: " + own_command("traces --failed -n " + facts.name.substr(0, facts.name.find('/'))));
     }
     if (facts.ports.empty())
-        add(Severity::unavailable, "NoListener", fmt::format("no BrokerListener names Broker \"{}\": no port is open", facts.name), with_again("make one with: " + make_command(listener_of(facts.name)), facts));
+        add(Severity::unavailable, "NoListener", fmt::format("no BrokerListener names Broker \"{}\": no port is open", facts.name), with_again("make one with: " + make_command(listener_of(facts.name, facts.orphans)), facts));
     else if (usable == 0 && failed == 0)
         add(Severity::unavailable, "NoListenerWorks", fmt::format("none of {} port{} can be used", facts.ports.size(), facts.ports.size() == 1 ? "" : "s"), "see: kubectl get brokerlistener -A -o wide");
     for (const auto& port : facts.ports) port_findings(port, out);
@@ -193,7 +237,7 @@ std::vector<Finding> findings_of(const BrokerFacts& facts) {
     if (!facts.metrics_fault.empty()) add(Severity::degraded, "MetricsPortNotOpen", facts.metrics_fault, fmt::format("the port is spec.diagnostics.metrics.prometheusPort of: kubectl edit broker {}; it is tried again every 2 s", as_words(facts.name)));
     if (!facts.persistence_waits.empty()) add(Severity::degraded, "PersistenceNotBegun", "persistence does not begin now: " + facts.persistence_waits, fmt::format("nothing is kept until that is corrected, or spec.persistence is taken out with: kubectl edit broker {}", as_words(facts.name)));
     if (!facts.keys_fault.empty()) add(Severity::degraded, "KeysNotInForce", facts.keys_fault, fmt::format("the keys before stay in force; put the file of keys back as it was, and see what stands in it with: ls -la {}", shell_quoted(facts.key_file.empty() ? "." : facts.key_file)));
-    if (!facts.disk_notice.empty()) add(Severity::degraded, "StateWasDamaged", facts.disk_notice, facts.folder.empty() ? "see: kubectl get broker -A -o yaml" : fmt::format("look at what was set aside (ls -la {0}), then have this told no more with: mv {0} {1}", shell_quoted(facts.folder + "/lost"), shell_quoted(facts.folder + "-lost")));
+    if (!facts.disk_notice.empty()) add(Severity::degraded, "StateWasDamaged", facts.disk_notice, facts.folder.empty() ? "see: kubectl get broker -A -o yaml" : fmt::format("look at what was set aside (ls -la {0}), then have this told no more with: mv -T --backup=numbered {0} {1}", shell_quoted(facts.folder + "/lost"), shell_quoted(facts.folder + "-lost")));
     if (!facts.buffer_fault.empty()) add(Severity::degraded, "MessageBufferFull", facts.buffer_fault, fmt::format("queues grow in memory, and at 75 % of it PUBLISH is refused: give it more room in spec.diskBackedMessageBuffer.maxSize, with: kubectl edit broker {}", as_words(facts.name)));
     if (!facts.persistence_ends.empty()) add(Severity::note, "PersistenceGoesOn", facts.persistence_ends, "");
     if (!facts.workers_wait.empty()) add(Severity::note, "WorkersWait", facts.workers_wait, "");
@@ -208,7 +252,7 @@ std::vector<Finding> findings_of(const ProcessFacts& facts) {
     for (std::size_t i = 0; i < facts.turns_ms.size(); ++i)
         if (facts.turns_ms[i] > stuck_turn_ms)
             add(Severity::unavailable, "process", "WorkerStuck", fmt::format("worker {} has not come to the end of its turn for {} s: its clients are not served, and no change of a resource acts", i + 1, facts.turns_ms[i] / 1000),
-                "restart penstock (with persistence nothing acknowledged is lost); before that, kill -ABRT $(pidof -s penstock) leaves a core file that shows where it hangs");
+                fmt::format("restart penstock (with persistence nothing acknowledged is lost); before that, kill -ABRT {} leaves a core file that shows where it hangs", facts.pid != 0 ? std::to_string(facts.pid) : "$(pidof -s penstock)"));
     if (facts.descriptors_max > 0 && facts.descriptors * 10 >= facts.descriptors_max * 9)
         add(facts.descriptors + 16 >= facts.descriptors_max ? Severity::unavailable : Severity::degraded, "process", "FileDescriptorsShort",
             fmt::format("{} of {} file descriptors are in use; at the limit new connections are closed at once", facts.descriptors, facts.descriptors_max), "raise LimitNOFILE= in the unit, or ulimit -n, and restart penstock");

@@ -9,6 +9,7 @@
 
 #include "control/cures.h"
 #include "resources/json.h"
+#include "resources/schema.h"
 
 namespace penstock::control {
 
@@ -95,7 +96,11 @@ struct OrphanFacts {
     std::string broker;                  ///< as it names it
     std::vector<std::string> there;      ///< names of the Brokers of its namespace
     std::string running;                 ///< `namespace/name` of the Broker that runs; empty: none
+    std::vector<resources::Fault> refusals;        ///< what the API would say if it named belongs_to()
+    bool name_is_taken = false;          ///< a listener of its name is in the namespace of belongs_to() already
 };
+/// `namespace/name` of the Broker that it would have to name to work, be it there or to be made.
+std::string belongs_to(const OrphanFacts& orphan);
 /// Pure. What is wrong with it, and what to write where.
 Finding finding_of(const OrphanFacts& orphan);
 
@@ -124,6 +129,7 @@ std::vector<Finding> findings_of(const BrokerFacts& facts);
 struct ProcessFacts {
     std::vector<std::int64_t> turns_ms;  ///< by worker: how long its present turn has lasted; 0: it sleeps
     std::int64_t descriptors = 0, descriptors_max = 0;       ///< open, and allowed; 0: not known
+    std::int64_t pid = 0;                ///< 0: not known
     std::int64_t pool_used = 0, pool_max = 0;                ///< bytes of messages; max 0: no broker
     std::int64_t clock_back_ms = 0;      ///< how far the wall clock stands behind a time it showed before
     std::string registry_fault;          ///< why resources cannot be written

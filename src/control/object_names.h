@@ -1,9 +1,19 @@
 #pragma once
 #include <string>
+#include <vector>
+
+#include "resources/schema.h"
 
 namespace penstock::control {
 
-/// The name if an object of any kind can have it, else `otherwise`: what a person wrote in a reference may be none.
-std::string makeable_name(const std::string& name, const char* otherwise);
+/// Whether an object of the kind can have the name: what a person wrote in a reference may be none.
+bool can_be_name(const resources::Kind& kind, const std::string& name);
+/// Why it cannot, for a person: what a name may have.
+std::string name_rule(const resources::Kind& kind);
+/// The name if an object of the kind can have it, else free_name(otherwise, there).
+std::string makeable_name(const resources::Kind& kind, const std::string& name, const std::string& otherwise,
+                          const std::vector<std::string>& there = {});
+/// `name`, or that with a number where `there` has it.
+std::string free_name(const std::string& name, const std::vector<std::string>& there);
 
 }  // namespace penstock::control

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/own_command.h"
 #include "base/text.h"
 #include "control/certificate_outlook.h"
 #include "control/certificates.h"
@@ -191,7 +192,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
                     if (text_at(condition, "type") == "Ready" && text_at(condition, "status") == "False") not_issued = fmt::format("Certificate {}: {}", out.secret, text_at(condition, "message"));
     } else {
         out.secret = out.wanted = text_at(settings, "manual.secretRef");
-        not_issued = fmt::format("Secret {}/{} does not exist; make it with: kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key", space, out.secret, out.secret, space);
+        not_issued = absent_object(core("Secret"), space, out.secret, "tls.manual.secretRef", edit_command("brokerlistener", space + "/" + name), "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key");
     }
 
     const auto secret = objects_.get(core("Secret"), space, out.secret);
@@ -209,7 +210,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
 
     auto chain_text = secret_text(*secret, "tls.crt"), key = secret_text(*secret, "tls.key");
     if (!chain_text || !key) {
-        out.fault = fmt::format("Secret {}/{} needs the entries tls.crt and tls.key (type kubernetes.io/tls); {}", space, out.secret, automatic ? "have it issued anew with: " + issue_command(space, out.secret) : "put them in with: " + put_command(space, out.secret));
+        out.fault = fmt::format("Secret {}/{} needs the entries tls.crt and tls.key (type kubernetes.io/tls); {}", space, out.secret, automatic ? "have it issued anew with: " + issue_command(space, out.secret) : "put them in with: " + put_command(objects_, space, out.secret));
         return or_before();
     }
     tls::ServerOptions options{.certificate_chain = *chain_text, .key = *key, .ask_client_certificate = ask_certificate, .client_authorities = authorities};
@@ -222,7 +223,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
         const auto judged = out.judgement.because_of(crypto::Weight::all_refuse);
         out.fault = fmt::format("Secret {}/{}: {}", space, out.secret, out.judgement.is_usable() && !judged.empty() ? judged : context.error().message);
         if (out.judgement.is_key_of_another) out.fault += "; " + compare_pair(space, out.secret);
-        out.fault += automatic ? "; have it issued anew with: " + issue_command(space, out.secret) : "; put a pair that can be used there, with: " + put_command(space, out.secret);
+        out.fault += automatic ? "; have it issued anew with: " + issue_command(space, out.secret) : "; put a pair that can be used there, with: " + put_command(objects_, space, out.secret);
         return or_before();   // a renewal that went wrong must not take the port away
     }
     out.context = std::move(*context);
@@ -329,6 +330,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
         auto& way = out.ways.emplace_back();
         way.method = kind;
         way.field = fmt::format("BrokerAuthentication {}/{}: spec.authenticationMethods[{}]", space, name, i);
+        const auto edit = edit_command("brokerauthentication", space + "/" + name);
         if (equal_no_case(kind, "ServiceAccountToken")) {
             made.push_back(std::make_shared<auth::TokenMethod>(texts_of(at_path(method, "serviceAccountTokenSettings.audiences")), facts));
             way.source = "the resource API (/openid/v1/jwks)";
@@ -339,9 +341,10 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             std::vector<crypto::Certificate> trusted;
             std::vector<crypto::RevocationList> lists;
             std::string list_entries;
-            const auto put_trust = "put those that clients have now into it, with: " + put_bundle_command(fmt::format("ConfigMap {}/{}", space, trust_name));
+            auto put_into = [&](const std::string& entry) { return put_entry_command(objects_, space, trust_name, entry, "ALL-CAS.crt"); };
+            std::vector<std::string> put;   // as `trusted`
             if (inputs[i] == nullptr) {
-                lacks(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {}/{} does not exist; make it with: kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt", space, trust_name, trust_name, space));
+                lacks("x509Settings.trustedClientCaCert: " + absent_object(core("ConfigMap"), space, trust_name, "x509Settings.trustedClientCaCert", edit, "kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt"));
                 continue;
             }
             for (const char* part : {"data", "binaryData"}) {
@@ -357,29 +360,31 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                         continue;
                     }
                     if (!revoked->empty()) list_entries += (list_entries.empty() ? "" : ", ") + entry;
+                    if (!certificates->empty()) put.insert(put.end(), certificates->size(), put_into(entry));
                     trusted.insert(trusted.end(), certificates->begin(), certificates->end());
                     lists.insert(lists.end(), revoked->begin(), revoked->end());
                 }
             }
-            if (faults == told_before && trusted.empty()) fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} has no certificate in PEM; put the CA into it with: kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt --dry-run=client -o yaml | kubectl apply -f -", trust_name, trust_name, space));
+            if (faults == told_before && trusted.empty()) fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} has no certificate in PEM; put the CA into it with: {}", trust_name, put_entry_command(objects_, space, trust_name, "client_ca.pem", "CA.crt")));
             if (faults != told_before) continue;
             if (trusted.size() > trusted_max) fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} has {} certificates, of which {} at most are taken: put in those of CAs, not of clients", trust_name, trusted.size(), trusted_max));
             if (const auto signatures = crypto::RevocationLists::signatures_of(lists, trusted); signatures > crypto::RevocationLists::signatures_max)
                 fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {}: {} revocation lists with all certificates of their issuers' names are {} signatures to check, of which {} at most are taken: take out lists and certificates that a later one replaces", trust_name, lists.size(), signatures, crypto::RevocationLists::signatures_max));
             if (faults != told_before) continue;
             std::size_t faulty = 0;
-            for (const auto& certificate : trusted) {
-                const auto findings = crypto::examine_authority(certificate, crypto::Purpose::client, wall_ms());
+            for (std::size_t k = 0; k < trusted.size(); ++k) {
+                const auto findings = crypto::examine_authority(trusted[k], crypto::Purpose::client, wall_ms());
                 if (findings.empty() || ++faulty > told_max) continue;
-                for (const auto& finding : findings) out.warnings.push_back(fmt::format("a trusted certificate of ConfigMap {}: {}; {}", trust_name, finding.message, put_trust));
+                for (const auto& finding : findings) out.warnings.push_back(fmt::format("a trusted certificate of ConfigMap {}: {}; put those that clients have now into it, with: {}", trust_name, finding.message, put[k]));
             }
-            if (faulty > told_max) out.warnings.push_back(fmt::format("of {} more trusted certificates of ConfigMap {} something is wrong too; {}", faulty - told_max, trust_name, put_trust));
+            if (faulty > told_max) out.warnings.push_back(fmt::format("of {} more trusted certificates of ConfigMap {} something is wrong too; see each of them with: kubectl get configmap {} -n {} -o yaml", faulty - told_max, trust_name, trust_name, space));
             std::vector<auth::X509Method::Entry> entries;
             if (const auto& map = at_path(method, "x509Settings.authorizationAttributes"); map.is_object())
                 for (const auto& [label, entry] : map.items()) entries.push_back({.label = label, .subject = text_at(entry, "subject"), .attributes = attributes_of(at_path(entry, "attributes"))});
             out.authorities.insert(out.authorities.end(), trusted.begin(), trusted.end());
             way.source = fmt::format("ConfigMap {}/{}", space, trust_name);
             way.trusted = trusted;
+            way.put = std::move(put);
             const auto store = std::make_shared<const crypto::TrustStore>(std::move(trusted), std::move(lists));
             for (auto& warning : store->lists().warnings()) out.warnings.push_back(fmt::format("ConfigMap {}: {}; its lists stand in entry {}, which is changed with: kubectl edit configmap {} -n {}", trust_name, warning, list_entries, trust_name, space));
             const auto& marks = at_path(*object, "metadata.annotations");
@@ -389,7 +394,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
         } else if (equal_no_case(kind, "Password")) {
             const auto secret_name = text_at(method, "passwordSettings.secretRef");
             if (inputs[i] == nullptr) {
-                lacks(fmt::format("passwordSettings.secretRef: Secret {}/{} does not exist; make it with: penstock passwd -n {} {} USER", space, secret_name, space, secret_name));
+                lacks("passwordSettings.secretRef: " + absent_object(core("Secret"), space, secret_name, "passwordSettings.secretRef", edit, own_command("passwd -n {1} {0} USER").c_str()));
                 continue;
             }
             std::map<std::string, auth::PasswordMethod::User, std::less<>> users;
@@ -398,7 +403,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                     auto hash = secret_text(*inputs[i], user).value_or("");
                     while (hash.ends_with('\n') || hash.ends_with('\r')) hash.pop_back();
                     if (const auto why = crypto::password_hash_fault(hash); !why.empty()) {
-                        out.warnings.push_back(fmt::format("user \"{}\" of Secret {} cannot log in: {}; set the password anew with: penstock passwd -n {} {} {}", user, secret_name, why, space, secret_name, user));
+                        out.warnings.push_back(fmt::format("user \"{}\" of Secret {} cannot log in: {}; set the password anew with: {}", user, secret_name, why, own_command(fmt::format("passwd -n {} {} {}", space, secret_name, user))));
                         continue;
                     }
                     users.emplace(user, auth::PasswordMethod::User{.hash = std::move(hash), .attributes = attributes_of(at_path(method, "passwordSettings.authorizationAttributes").is_object() ? at_path(method, "passwordSettings.authorizationAttributes").value(user, Json::object()) : Json::object())});
@@ -411,26 +416,33 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             Json resolved = {{"endpoint", text_at(settings, "endpoint")}, {"headers", at_path(settings, "headers").is_object() ? at_path(settings, "headers") : Json::object()}, {"ca", ""}};
             if (const auto ca = text_at(settings, "caCertConfigMap"); !ca.empty()) {
                 if (inputs[i] == nullptr) {
-                    lacks(fmt::format("customSettings.caCertConfigMap: ConfigMap {}/{} does not exist; make it with: kubectl create configmap {} -n {} --from-file=ca.crt=CA.crt", space, ca, ca, space));
+                    lacks("customSettings.caCertConfigMap: " + absent_object(core("ConfigMap"), space, ca, "customSettings.caCertConfigMap", edit, "kubectl create configmap {} -n {} --from-file=ca.crt=CA.crt"));
                     continue;
                 }
                 std::string bundle;
+                std::size_t authorities = 0;
+                auto tell_of_ca = [&](const std::string& entry, const std::string& what) {
+                    out.warnings.push_back(fmt::format("{}.customSettings.caCertConfigMap: ConfigMap {}: {}, with: {}", path, ca, what, put_entry_command(objects_, space, ca, entry, "CA.crt")));
+                };
                 if (const auto& data = at_path(*inputs[i], "data"); data.is_object())
-                    for (const auto& [entry, value] : data.items())
-                        if (value.is_string()) bundle += value.get<std::string>() + "\n";
+                    for (const auto& [entry, value] : data.items()) {
+                        if (!value.is_string()) continue;
+                        bundle += value.get<std::string>() + "\n";
+                        const auto trusted = crypto::read_certificates(value.get<std::string>());
+                        if (!trusted) tell_of_ca(entry, fmt::format("entry {}: {}: the custom server cannot be trusted; put its CA there", entry, trusted.error().message));
+                        authorities += trusted ? trusted->size() : 1;
+                        if (trusted)
+                            for (const auto& certificate : *trusted)
+                                for (const auto& finding : crypto::examine_authority(certificate, crypto::Purpose::server, wall_ms()))
+                                    if (finding.weight >= crypto::Weight::all_refuse) tell_of_ca(entry, finding.message + "; put a better CA there");
+                    }
                 resolved["ca"] = bundle;
-                const auto put_ca = fmt::format("kubectl create configmap {} -n {} --from-file=ca.crt=CA.crt --dry-run=client -o yaml | kubectl apply -f -", ca, space);
-                if (const auto trusted = crypto::read_certificates(bundle); !trusted || trusted->empty())
-                    out.warnings.push_back(fmt::format("{}.customSettings.caCertConfigMap: ConfigMap {}: {}: the custom server cannot be trusted; put its CA there, with: {}", path, ca, trusted ? "there is no certificate in it" : trusted.error().message, put_ca));
-                else
-                    for (const auto& certificate : *trusted)
-                        for (const auto& finding : crypto::examine_authority(certificate, crypto::Purpose::server, wall_ms()))
-                            if (finding.weight >= crypto::Weight::all_refuse) out.warnings.push_back(fmt::format("{}.customSettings.caCertConfigMap: ConfigMap {}: {}; put a better CA there, with: {}", path, ca, finding.message, put_ca));
+                if (authorities == 0) tell_of_ca("ca.crt", "there is no certificate in it: the custom server cannot be trusted; put its CA there");
             }
             if (const auto client = text_at(settings, "auth.x509.secretRef"); !client.empty()) {
                 const auto secret = objects_.get(core("Secret"), space, client);
                 if (secret == nullptr) {
-                    lacks(fmt::format("customSettings.auth.x509.secretRef: Secret {}/{} does not exist; make it with: kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key", space, client, client, space));
+                    lacks("customSettings.auth.x509.secretRef: " + absent_object(core("Secret"), space, client, "customSettings.auth.x509.secretRef", edit, "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key"));
                     continue;
                 }
                 resolved["certificate"] = secret_text(*secret, "tls.crt").value_or("");
@@ -439,7 +451,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                 for (const auto& finding : judgement.findings)
                     if (finding.is_fault())
                         out.warnings.push_back(fmt::format("{}.customSettings.auth.x509.secretRef: Secret {}: {}{}; put a pair that can be used there, with: {}", path, client, finding.message,
-                                                           judgement.is_key_of_another && finding.weight == crypto::Weight::unusable ? "; " + compare_pair(space, client) : "", put_command(space, client)));
+                                                           judgement.is_key_of_another && finding.weight == crypto::Weight::unusable ? "; " + compare_pair(space, client) : "", put_command(objects_, space, client)));
             }
             const auto& marks = at_path(*object, "metadata.annotations");
             const bool closed = marks.is_object() && equal_no_case(marks.value("penstock.io/custom-unreachable", "FallThrough"), "Refuse");

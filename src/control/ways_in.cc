@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/own_command.h"
 #include "base/shell.h"
 
 namespace penstock::control {
@@ -14,11 +15,11 @@ namespace {
 constexpr std::int64_t day_ms = 86'400'000;
 constexpr int soon_days = 30;
 
-/// `kind ns/name` as commands take it: `name -n ns`.
+/// `kind ns/name` as commands take it: `-n ns name`.
 std::string in_commands(const std::string& source) {
     const auto space = source.find(' '), slash = source.find('/', space == std::string::npos ? 0 : space);
     if (space == std::string::npos || slash == std::string::npos) return source;
-    return fmt::format("{} -n {}", source.substr(slash + 1), source.substr(space + 1, slash - space - 1));
+    return fmt::format("-n {} {}", source.substr(space + 1, slash - space - 1), source.substr(slash + 1));
 }
 
 /// Why nobody gets in this way; empty: somebody may.
@@ -28,13 +29,10 @@ std::string shut(const WayIn& way, std::int64_t now_ms) {
     if (way.method == "X509") {
         if (way.trusted.empty() || !std::ranges::all_of(way.trusted, [&](const auto& certificate) { return certificate.not_after_ms() <= now_ms; })) return {};
         const auto& last = *std::ranges::max_element(way.trusted, {}, [](const auto& certificate) { return certificate.not_after_ms(); });
-        return fmt::format("each trusted certificate of {} has expired (the last, \"{}\", at {}); put the CA that signs clients now into it, with: {}", way.source, last.subject(), rfc3339(last.not_after_ms()), put_bundle_command(way.source));
+        return fmt::format("each trusted certificate of {} has expired (the last, \"{}\", at {}); put the CA that signs clients now into it, with: {}", way.source, last.subject(), rfc3339(last.not_after_ms()), way.put.at(static_cast<std::size_t>(&last - way.trusted.data())));
     }
     if (way.method == "Password" && way.users == 0) {
-        const auto at = in_commands(way.source);
-        const auto space = at.find(" -n ");
-        const auto name = at.substr(0, space), rest = space == std::string::npos ? std::string() : at.substr(space + 1) + " ";
-        return fmt::format("{} has no user who can log in; add one, here USER, with: penstock passwd {}{} USER", way.source, rest, name);
+        return fmt::format("{} has no user who can log in; add one, here USER, with: {}", way.source, own_command(fmt::format("passwd {} USER", in_commands(way.source))));
     }
     if (way.method == "ServiceAccountToken" && !way.keys_are_known)
         return fmt::format("the keys that sign service-account tokens are not known: they could not be read from {}; see what it answers with: kubectl get --raw /openid/v1/jwks", way.source);
@@ -49,18 +47,15 @@ std::string shut(const WayIn& way, std::int64_t now_ms) {
 
 /// Certificates that end soon, as long as not all of them have.
 void add_ends(const WayIn& way, std::int64_t now_ms, std::vector<std::string>& warnings) {
-    for (const auto& certificate : way.trusted) {
+    for (std::size_t i = 0; i < way.trusted.size(); ++i) {
+        const auto& certificate = way.trusted[i];
         const auto left = certificate.not_after_ms() - now_ms;
-        if (left <= 0) warnings.push_back(fmt::format("the trusted certificate \"{}\" of {} has expired at {}; clients whose chain ends there are refused; put its successor in its place, with: {}", certificate.subject(), way.source, rfc3339(certificate.not_after_ms()), put_bundle_command(way.source)));
-        else if (left < soon_days * day_ms) warnings.push_back(fmt::format("the trusted certificate \"{}\" of {} ends in {} days ({}); put its successor beside it, with: {}", certificate.subject(), way.source, left / day_ms, rfc3339(certificate.not_after_ms()), put_bundle_command(way.source)));
+        if (left <= 0) warnings.push_back(fmt::format("the trusted certificate \"{}\" of {} has expired at {}; clients whose chain ends there are refused; put its successor in its place, with: {}", certificate.subject(), way.source, rfc3339(certificate.not_after_ms()), way.put.at(i)));
+        else if (left < soon_days * day_ms) warnings.push_back(fmt::format("the trusted certificate \"{}\" of {} ends in {} days ({}); put its successor beside it, with: {}", certificate.subject(), way.source, left / day_ms, rfc3339(certificate.not_after_ms()), way.put.at(i)));
     }
 }
 
 }  // namespace
-
-std::string put_bundle_command(const std::string& source) {
-    return fmt::format("kubectl create configmap {} --from-file=client_ca.pem=ALL-CAS.crt --dry-run=client -o yaml | kubectl apply -f -", in_commands(source));
-}
 
 WaysIn look_at(const std::vector<WayIn>& ways, std::int64_t now_ms) {
     WaysIn out;

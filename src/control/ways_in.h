@@ -15,6 +15,7 @@ struct WayIn {
     std::string field;                   ///< of its resource: `BrokerAuthentication ns/name: spec.authenticationMethods[0]`
     std::string source;                  ///< `ConfigMap ns/name`, `Secret ns/name`, the address of a server
     std::vector<crypto::Certificate> trusted;                ///< X509
+    std::vector<std::string> put;                            ///< of each: the command that puts others into its entry
     std::size_t users = 0;                                   ///< Password: who can log in
     bool keys_are_known = true;                              ///< ServiceAccountToken
     std::shared_ptr<auth::CustomMethod::Server> server;      ///< Custom
@@ -28,8 +29,5 @@ struct WaysIn {
 };
 /// `now_ms`: Unix time. Asks custom servers for a sign of life where nobody asked them lately.
 WaysIn look_at(const std::vector<WayIn>& ways, std::int64_t now_ms);
-
-/// The command that puts the trusted certificates of clients, all of them, into `source`: `ConfigMap NAMESPACE/NAME`.
-std::string put_bundle_command(const std::string& source);
 
 }  // namespace penstock::control

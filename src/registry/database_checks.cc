@@ -8,6 +8,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "base/own_command.h"
 #include "base/text.h"
 
 namespace penstock::registry {
@@ -75,12 +76,12 @@ Result<void> DatabaseChecks::before_open() {
     std::error_code error;
     const auto size = fs::file_size(path_, error);
     if (marked_ > 0 && (error || size == 0))
-        return fail(fmt::format("{}: is missing or empty, though resources were kept in it ({} says so); put it back, or restore a backup (penstock restore); to begin anew, remove {}", path_, mark_->path(), mark_->path()));
+        return fail(fmt::format("{}: is missing or empty, though resources were kept in it ({} says so); put it back, or restore a backup ({}); to begin anew, remove {}", path_, mark_->path(), restore_command(path_), mark_->path()));
     return {};
 }
 
 std::string DatabaseChecks::damaged(const std::string& why) const {
-    return fmt::format("{}: is damaged: {}; restore a backup (penstock restore), or move it away together with {}-wal and {}.mark to begin anew", path_, why, path_, path_);
+    return fmt::format("{}: is damaged: {}; restore a backup ({}), or move it away together with {}-wal and {}.mark to begin anew", path_, why, restore_command(path_), path_, path_);
 }
 
 Result<void> DatabaseChecks::after_open(sqlite3* db, std::uint64_t newest_format) {
@@ -93,9 +94,9 @@ Result<void> DatabaseChecks::after_open(sqlite3* db, std::uint64_t newest_format
     const auto version = meta(db, "version"), format = meta(db, "format");
     if (format > newest_format) return {};
     if (version < marked_)
-        return fail(fmt::format("{}: has the changes up to version {}, though those up to {} had been written: the rest is missing (was {}-wal removed, cut or damaged?); put the files back, or restore a backup (penstock restore); "
+        return fail(fmt::format("{}: has the changes up to version {}, though those up to {} had been written: the rest is missing (was {}-wal removed, cut or damaged?); put the files back, or restore a backup ({}); "
                                 "to go on with what is there, remove {}",
-                                path_, version, marked_, path_, mark_->path()));
+                                path_, version, marked_, path_, restore_command(path_), mark_->path()));
     Statement any(db, "SELECT count(*) FROM objects");
     if (any.step() != SQLITE_ROW) return fail(damaged(sqlite3_errmsg(db)));
     const bool has_objects = any.number(0) > 0;

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/own_command.h"
 #include "base/random.h"
 #include "base/text.h"
 #include "resources/definition.h"
@@ -140,7 +141,7 @@ Result<void> Registry::load(const std::string& path) {
     });
     if (!read) return read;
     // Without it others would be taken for faulty or superfluous.
-    if (!unreadable.empty()) return fail(fmt::format("{}: is damaged: {}; restore a backup (penstock restore)", path, unreadable));
+    if (!unreadable.empty()) return fail(fmt::format("{}: is damaged: {}; restore a backup ({})", path, unreadable, restore_command(path)));
     // Definitions first: they say how the objects of their kinds are read.
     std::ranges::sort(rows, {}, [](const Row& row) { return row.kind != "customresourcedefinitions.apiextensions.k8s.io"; });
     for (auto& row : rows) {

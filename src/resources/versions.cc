@@ -141,7 +141,7 @@ Result<void> convert_authentication(Json& spec, Conversion& c) {
         if (method.is_object() && method.contains("x509Settings"))
             if (auto& settings = method["x509Settings"]; settings.is_object() && settings.contains("attributes")) {
                 if (!text_at(settings, "attributes.secretName").empty())
-                    return fail(fmt::format("{0}.x509Settings.attributes.secretName: cannot be carried over: write what Secret \"{1}\" has (kubectl get secret {1} -o yaml) into {0}.x509Settings.authorizationAttributes",
+                    return fail(fmt::format("{0}.x509Settings.attributes.secretName: cannot be carried over: write what Secret \"{1}\" has (kubectl get secret {1} -n NAMESPACE -o yaml) into {0}.x509Settings.authorizationAttributes",
                                             at, shortened(text_at(settings, "attributes.secretName"))));
                 c.drop(settings, at + ".x509Settings", "attributes", "it names no Secret");
             }

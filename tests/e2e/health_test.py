@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import shlex
 import signal
 import socket
 import ssl
@@ -71,6 +72,39 @@ class Case(unittest.TestCase):
     def well(self, p):
         wait_until(lambda: self.ready(p).strip() == "ok", "/readyz ok", 20)
 
+    def cure(self, p, subject, word, without="\n"):
+        """The finding about an object that has a word, with its cure, as `status.findings` tells it."""
+        def look():
+            for one in p.status("broker", "default").get("findings", []):
+                said = one["message"] + "; " + one.get("cure", "")
+                if one["subject"] == subject and word in said and without not in said:
+                    return said
+        return wait_until(look, f"a finding about {subject} with {word}", 20)
+
+    def commands(self, text):
+        """What stands behind each `with: `, up to the end of that part of the sentence."""
+        out = []
+        for part in text.split("with: ")[1:]:
+            quoted, depth, end = False, 0, len(part)
+            for at, char in enumerate(part):
+                quoted ^= char == "'"
+                depth += 0 if quoted else (char == "(") - (char == ")")
+                if not quoted and (depth < 0 or depth == 0 and part[at:].startswith(("; ", ", or "))):
+                    end = at
+                    break
+            out.append(part[:end])
+        return out
+
+    def follow(self, p, text, editor="true"):
+        """Types what a cure says into a shell, word for word; who edits is a command that changes the file."""
+        done = self.commands(text)
+        self.assertTrue(done, text)
+        for line in done:
+            self.shell(p, f"export KUBE_EDITOR={shlex.quote(editor)}; {line}")
+
+    def gone(self, p, *words):
+        wait_until(lambda: not any(word in self.ready(p) for word in words), f"/readyz without {words}", 20)
+
     def health(self, p, kind, name):
         return p.status(kind, name).get("healthState", {})
 
@@ -93,6 +127,117 @@ class Truth(Case):
         self.shell(p, f"kubectl delete broker default -n {SPACE}")
         self.shell(p, cure(self.told(p, "there is no Broker resource"), "(echo '", "; what the followed files"))
         wait_until(lambda: "there is no Broker resource" not in self.ready(p), "a Broker is there")
+
+    def test_a_listener_names_its_broker_as_the_cure_says(self):
+        """Of a service type that another one has, with a port of another one, of a name that is taken, in another namespace."""
+        p = self.start(listener("one", {"port": 1883}))
+        self.well(p)
+        lost = lambda name, port, space=SPACE, **spec: json.dumps({"apiVersion": "mqttbroker.iotoperations.azure.com/v1", "kind": "BrokerListener", "metadata": {"name": name, "namespace": space},
+                                                                   "spec": {"brokerRef": "defualt", "ports": [{"port": port}], **spec}})
+        self.apply(p, lost("two", 1884))
+        self.follow(p, self.cure(p, f"BrokerListener {SPACE}/two", "did you mean"))
+        self.gone(p, f"{SPACE}/two")
+        self.assertEqual(Mqtt(1884).connect("c"), 0)
+        self.apply(p, lost("three", 1883))
+        said = self.cure(p, f"BrokerListener {SPACE}/three", "did you mean")
+        self.assertIn("listener one has this port", said)
+        self.follow(p, said.split(", or ")[0], "sed -i -e s/defualt/default/ -e s/1883/1885/")
+        self.gone(p, f"{SPACE}/three")
+        self.assertEqual(Mqtt(1885).connect("c"), 0)
+        # The other way out.
+        self.apply(p, lost("four", 1883))
+        self.follow(p, "with: " + self.commands(self.cure(p, f"BrokerListener {SPACE}/four", "did you mean"))[-1])
+        self.gone(p, f"{SPACE}/four")
+        # From another namespace, where its name, service type and port are taken.
+        self.shell(p, f"kubectl patch broker default -n {SPACE} --type merge -p 'metadata: {{annotations: null}}'; kubectl create namespace lab")
+        self.apply(p, lost("one", 1883, space="lab"))
+        said = self.cure(p, "BrokerListener lab/one", "metadata.namespace")
+        for word in ("metadata.name", "listener one has this port"):
+            self.assertIn(word, said)
+        p.write("FILE", lost("six", 1887).replace("defualt", "default"))
+        self.follow(p, said)
+        self.gone(p, "lab/one")
+        self.assertEqual(Mqtt(1887).connect("c"), 0)
+        self.assertEqual(Mqtt(1883).connect("c"), 0)
+        self.well(p)
+
+    def test_a_broker_is_made_and_named_as_the_cure_says(self):
+        """For two listeners of one service type that name what cannot be a Broker."""
+        p = self.start()
+        self.shell(p, f"kubectl delete broker default -n {SPACE}")
+        for name, port in (("one", 1883), ("two", 1884)):
+            self.apply(p, json.dumps({"apiVersion": "mqttbroker.iotoperations.azure.com/v1", "kind": "BrokerListener", "metadata": {"name": name, "namespace": SPACE}, "spec": {"brokerRef": f"My {name}", "ports": [{"port": port}]}}))
+        for name in ("one", "two"):
+            said = lambda: p.status("brokerlistener", name)["runtimeStatus"]["description"]
+            wait_until(lambda: f"My {name}" in said(), "the listener is told of")
+            self.follow(p, said())
+            p.wait_running(name)
+        self.assertEqual([Mqtt(port).connect("c") for port in (1883, 1884)], [0, 0])
+
+    def test_a_pair_is_put_into_a_secret_of_any_type_as_the_cure_says(self):
+        p = self.start(listener("one", {"port": 8883, "tls": {"mode": "Manual", "manual": {"secretRef": "mine"}}}))
+        self.shell(p, "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout KEY.key -out CHAIN.crt -subj /CN=mine "
+                      "-addext subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1 -addext basicConstraints=critical,CA:FALSE -days 300 2>/dev/null")
+        self.follow(p, self.cure(p, f"BrokerListener {SPACE}/one", "does not exist"))
+        p.wait_running("one")
+        for secret in ({"data": {"a": "Yg=="}}, {"type": "plant.example/t", "data": {"a": "Yg=="}}, {"type": "kubernetes.io/basic-auth", "data": {"username": "Yg=="}},
+                       {"type": "kubernetes.io/tls", "immutable": True, "data": {"tls.crt": "", "tls.key": ""}}, {"immutable": True}, {"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}):
+            self.shell(p, f"kubectl delete secret mine -n {SPACE}")
+            self.apply(p, json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "namespace": SPACE}, **secret}))
+            self.follow(p, self.cure(p, f"BrokerListener {SPACE}/one", f"Secret {SPACE}/mine", without="does not exist"))
+            self.gone(p, "goes on being served")
+
+    def test_names_that_no_object_can_have_are_named_anew_as_the_cure_says(self):
+        long = "a" * 64
+        issuer = lambda name: {"mode": "Automatic", "certManagerCertificateSpec": {"issuerRef": {"kind": "Issuer", "name": name}, "privateKey": {"algorithm": "Ec256"}}}
+        p = self.start(listener("one", {"port": 1883, "authenticationRef": "People"}), listener("two", {"port": 1884, "authenticationRef": "default", "authorizationRef": long}, service_type="LoadBalancer"),
+                       listener("three", {"port": 1885, "tls": issuer("Plant CA")}, service_type="NodePort"))
+        for name, field, was, now in (("one", "authenticationRef", "People", "clients"), ("two", "authorizationRef", long, "rules"), ("three", "issuerRef", "Plant CA", "plant")):
+            said = self.cure(p, f"BrokerListener {SPACE}/{name}", field)
+            for word in ("no object can have that name", f"name: {now}"):
+                self.assertIn(word, said)
+            self.follow(p, said, f"sed -i -e 's/{field}: {was}$/{field}: {now}/' -e 's/name: {was}$/name: {now}/'")
+            wait_until(lambda: p.status("brokerlistener", name)["runtimeStatus"]["status"] == "Running", f"{name} runs", 20)
+        for field, spec in (("manual.secretRef", {"tls": {"mode": "Manual", "manual": {"secretRef": "My Pair"}}}),):
+            self.apply(p, listener("one", {"port": 1883, **spec}))
+            said = self.cure(p, f"BrokerListener {SPACE}/one", "no object can have that name")
+            self.assertNotIn("kubectl create", said)
+            self.follow(p, said, "sed -i -e 's/secretRef: My Pair/secretRef: mypair/'")
+            self.cure(p, f"BrokerListener {SPACE}/one", "kubectl create secret tls mypair")
+
+    def test_an_issuer_gets_its_pair_and_a_port_its_user_as_the_cures_say(self):
+        tls = {"mode": "Automatic", "certManagerCertificateSpec": {"issuerRef": {"kind": "Issuer", "name": "hall"}, "privateKey": {"algorithm": "Ec256"}}}
+        p = self.start(manifest("Issuer", "hall", {"ca": {"secretName": "Hall CA"}}, "cert-manager.io/v1"), users("people", "people"), listener("one", {"port": 8883, "authenticationRef": "people", "tls": tls}))
+        self.shell(p, "penstock pki root Hall --out CHAIN && mv CHAIN.key KEY.key")
+        subject = f"BrokerListener {SPACE}/one"
+        adds = [one for one in self.commands(self.cure(p, subject, "penstock passwd")) if one.startswith("penstock passwd")]
+        # From a shell that does not know where the platform has its files.
+        self.shell(p, f"unset KUBECONFIG; printf 'secret\\n' | {adds[0]}")
+        self.assertIn("USER", p.get("secret", "people")["data"])
+        self.follow(p, self.cure(p, subject, "no object can have that name", without="passwd"), "sed -i -e 's/secretName: Hall CA/secretName: hall-ca/'")
+        self.apply(p, json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hall-ca", "namespace": SPACE}, "data": {"other": "Yg=="}}))
+        self.follow(p, self.cure(p, subject, "needs tls.crt and tls.key"))
+        self.well(p)
+        self.assertEqual(sorted(p.get("secret", "hall-ca")["data"]), ["other", "tls.crt", "tls.key"])
+
+    def test_a_bundle_is_renewed_entry_by_entry_as_the_cure_says(self):
+        """What stands beside the certificate that has ended stays: another CA, and a revocation list."""
+        x509 = manifest("BrokerAuthentication", "x509", {"brokerRef": "default", "authenticationMethods": [{"method": "X509", "x509Settings": {"trustedClientCaCert": "client-ca"}}]})
+        p = self.start(x509, listener("one", {"port": 8883, "authenticationRef": "x509", "tls": {"mode": "Automatic", "certManagerCertificateSpec": {"issuerRef": {"kind": "ClusterIssuer", "name": "azure-iot-operations-aio-certificate-issuer"}, "privateKey": {"algorithm": "Ec256"}}}}))
+        self.shell(p, """set -e
+make() { openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $1.key -out $1.crt -subj "/CN=$1" -days $2 2>/dev/null; }
+make old 2; make other 300; make ALL-CAS 300; cp ALL-CAS.crt CA.crt""")
+        self.follow(p, self.cure(p, f"BrokerListener {SPACE}/one", "client-ca does not exist"))
+        self.well(p)
+        self.shell(p, f"kubectl delete configmap client-ca -n {SPACE}; kubectl create configmap client-ca -n {SPACE} --from-file=mine.pem=old.crt --from-file=other.pem=other.crt --dry-run=client -o yaml | kubectl apply -f -")
+        self.follow(p, self.cure(p, f"BrokerListener {SPACE}/one", "ends in"))
+        self.well(p)
+        self.assertEqual(sorted(p.get("configmap", "client-ca")["data"]), ["mine.pem", "other.pem"])
+        for bundle in ({"data": {"README": "to come"}}, {"data": {"README": "to come"}, "immutable": True}):
+            self.shell(p, f"kubectl delete configmap client-ca -n {SPACE}")
+            self.apply(p, json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "client-ca", "namespace": SPACE}, **bundle}))
+            self.follow(p, self.cure(p, f"BrokerListener {SPACE}/one", "has no certificate in PEM"))
+            self.well(p)
 
     def test_a_first_manifest_that_is_absent_or_refused_is_not_said_to_run(self):
         p = self.penstock()

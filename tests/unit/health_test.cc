@@ -9,13 +9,18 @@
 #include <set>
 #include <thread>
 
+#include <fmt/format.h>
+
 #include "app/run_health.h"
 #include "auth/held.h"
+#include "base/own_command.h"
 #include "base/text.h"
 #include "broker/server.h"
 #include "control/broker_controller.h"
 #include "control/certificate_outlook.h"
+#include "control/certificates.h"
 #include "control/cures.h"
+#include "control/object_names.h"
 #include "control/report_age.h"
 #include "control/security.h"
 #include "control/watchdog.h"
@@ -290,6 +295,7 @@ TEST(WaysIn, what_shuts_with_time_alone_is_told) {
     };
     auto x509 = way("X509"), users = way("Password"), tokens = way("ServiceAccountToken"), custom = way("Custom");
     x509.trusted = {certificate("old", now - 20 * day_ms, now - day_ms)};
+    x509.put = {"put it", "put it"};
     EXPECT_NE(control::look_at({x509}, now).nobody.find("has expired"), std::string::npos);
     users.users = 1;
     auto both = control::look_at({x509, users}, now);
@@ -324,14 +330,16 @@ TEST(WaysIn, each_cure_can_be_followed_as_it_stands) {
     const auto server = std::make_shared<SilentServer>();
     server->why = "connection refused";
     custom.server = server;
-    const auto bundle = "kubectl create configmap client-ca -n plant --from-file=client_ca.pem=ALL-CAS.crt --dry-run=client -o yaml | kubectl apply -f -";
-    for (const auto& [way, cure] : {std::pair{x509, std::string(bundle)}, std::pair{users, std::string("penstock passwd -n plant people USER")}, std::pair{tokens, std::string("kubectl get --raw /openid/v1/jwks")},
+    const std::string bundle = "put ALL-CAS.crt";
+    x509.put = {bundle};
+    for (const auto& [way, cure] : {std::pair{x509, bundle}, std::pair{users, std::string("penstock passwd -n plant people USER")}, std::pair{tokens, std::string("kubectl get --raw /openid/v1/jwks")},
                                     std::pair{custom, std::string("curl -v https://auth.example:9443), or name another in BrokerAuthentication plant/a: spec.authenticationMethods[1].customSettings.endpoint")}}) {
         const auto said = control::look_at({way}, now).nobody;
         EXPECT_NE(said.find(cure), std::string::npos) << said;
     }
     auto soon = x509;
     soon.trusted.push_back(certificate("soon", now - 20 * day_ms, now + 5 * day_ms));
+    soon.put.push_back(bundle);
     const auto warnings = control::look_at({soon}, now).warnings;
     ASSERT_EQ(warnings.size(), 2u);
     for (const auto& warning : warnings) EXPECT_NE(warning.find(bundle), std::string::npos) << warning;
@@ -628,6 +636,88 @@ TEST(Cures, rules_that_are_not_there_are_told_with_those_that_are) {
     EXPECT_EQ(said.find("describe"), std::string::npos) << said;
 }
 
+// A name is one exactly where the API takes it.
+TEST(Cures, know_which_names_an_object_can_have) {
+    const auto registry = registry::Registry::open(":memory:").value();
+    const std::pair<const resources::Kind*, Json> kinds[] = {{&broker_kind("Broker"), {{"spec", Json::object()}}}, {&broker_kind("BrokerAuthentication"), by_token}, {&broker_kind("BrokerAuthorization"), rules_for("ada")},
+                                                             {&core("Secret"), Json::object()}, {&core("ConfigMap"), Json::object()},
+                                                             {resources::find_kind("cert-manager.io/v1", "Issuer"), {{"spec", {{"selfSigned", Json::object()}}}}}, {resources::find_kind("cert-manager.io/v1", "ClusterIssuer"), {{"spec", {{"selfSigned", Json::object()}}}}}};
+    for (const auto& [kind, content] : kinds)
+        for (const auto& name : {std::string("a"), std::string("ab"), std::string("abc"), std::string("0-9"), std::string("-ab"), std::string("ab-"), std::string("a.b"), std::string("a..b"), std::string("Abc"), std::string("a b c"), std::string("a_b"),
+                                 std::string("'; rm x"), std::string("\xC3\xA4"), std::string(63, 'a'), std::string(64, 'a'), std::string(253, 'a'), std::string(254, 'a')}) {
+            auto object = content;
+            object["metadata"]["name"] = name;
+            const bool taken = registry->create(*kind, kind->namespaced ? space : "", object).has_value();
+            EXPECT_EQ(control::can_be_name(*kind, name), taken) << kind->kind << " " << name;
+            if (taken) { EXPECT_TRUE(registry->remove(*kind, kind->namespaced ? space : "", name)); }
+        }
+}
+
+// What cannot be made is not said to be made, and what is made in its place takes nothing's name.
+TEST(Cures, a_name_that_no_object_can_have_gets_another_one) {
+    const auto registry = registry::Registry::open(":memory:").value();
+    control::LocalObjects objects(*registry);
+    auto make = [&](const resources::Kind& kind, const char* name, Json content) {
+        content["metadata"]["name"] = name;
+        ASSERT_TRUE(registry->create(kind, kind.namespaced ? space : "", content).has_value());
+    };
+    make(broker_kind("BrokerAuthorization"), "rules", rules_for("ada"));
+    make(*resources::find_kind("cert-manager.io/v1", "Issuer"), "plant", {{"spec", {{"selfSigned", Json::object()}}}});
+    for (const auto& [told, name, field] : {std::tuple{control::absent_rules(objects, "BrokerAuthentication", space, "People"), "clients", "authenticationRef: clients"},
+                                            std::tuple{control::absent_rules(objects, "BrokerAuthorization", space, std::string(64, 'a')), "rules-2", "authorizationRef: rules-2"},
+                                            std::tuple{control::absent_issuer(objects, "Issuer", space, "my CA of the hall"), "plant-2", "issuerRef.name: plant-2"}}) {
+        EXPECT_NE(told.find("no object can have that name ("), std::string::npos) << told;
+        EXPECT_NE(told.find(fmt::format("name: {}", name)), std::string::npos) << told;
+        EXPECT_NE(told.find(fmt::format("; then write {}", field)), std::string::npos) << told;
+        EXPECT_EQ(told.find("make it"), std::string::npos) << told;
+    }
+    EXPECT_NE(control::absent_issuer(objects, "Issuer", space, "hall.two").find("or make it"), std::string::npos) << "an issuer may have a dot";
+    const auto absent = [&](const std::string& name) { return control::absent_object(core("Secret"), "s", name, "secretRef", "kubectl edit broker b -n s", "make {} -n {}"); };
+    EXPECT_EQ(absent("good.one"), "Secret s/good.one does not exist; make it with: make good.one -n s");
+    EXPECT_NE(absent("x; rm -r /").find("no object can have that name (at most 253 of a-z, 0-9, '-' and '.', a letter or digit at each end): name another one in secretRef, with: kubectl edit broker b -n s"), std::string::npos);
+    EXPECT_EQ(absent("x; rm -r /").find("make "), std::string::npos);
+}
+
+// What the platform's own listener has comes before what is first in the alphabet.
+TEST(Cures, name_what_the_platform_has_itself_first) {
+    const auto registry = registry::Registry::open(":memory:").value();
+    control::LocalObjects objects(*registry);
+    for (const char* name : {"aaa", "default", "zzz"}) {
+        auto object = by_token;
+        object["metadata"]["name"] = name;
+        ASSERT_TRUE(registry->create(broker_kind("BrokerAuthentication"), space, object).has_value());
+    }
+    const auto listener = std::string(space) + "/l";
+    EXPECT_NE(control::authentication_cure(objects, listener, "spec.ports[0]").find("write authenticationRef: default into spec.ports[0] (there are: aaa, default, zzz)"), std::string::npos);
+    for (const char* name : {"aaa", control::default_issuer})
+        ASSERT_TRUE(registry->create(*resources::find_kind("cert-manager.io/v1", "ClusterIssuer"), "", {{"metadata", {{"name", name}}}, {"spec", {{"selfSigned", Json::object()}}}}).has_value());
+    EXPECT_NE(control::tls_cure(objects, listener, "spec.ports[0]").find(fmt::format("issuerRef: {{kind: ClusterIssuer, name: {}}}", control::default_issuer)), std::string::npos);
+    // A listener that waits for another Broker is not written over.
+    BrokerFacts facts;
+    facts.name = "s/default";
+    facts.orphans = {{.listener = "s/local", .broker = "other"}, {.listener = "t/local-2", .broker = "other"}};
+    const auto findings = control::findings_of(facts);
+    EXPECT_TRUE(std::ranges::any_of(findings, [](const auto& one) { return one.reason.word() == "NoListener" && one.cure.find("name: local-2, namespace: s") != std::string::npos; }));
+}
+
+// A command is typed into a shell that knows nothing of --data-dir, nor of the folder that penstock was started in.
+TEST(Cures, commands_of_ones_own_find_the_platform_from_anywhere) {
+    EXPECT_EQ(own_command("pki list"), "penstock pki list");
+    set_own_kubeconfig("/it is/kubeconfig.yaml");
+    EXPECT_EQ(own_command("pki list"), "penstock pki list --kubeconfig '/it is/kubeconfig.yaml'");
+    EXPECT_NE(client::cure_of(client::Refusal::faulty, "/m/a.yaml", "s", "m", "").find("penstock apply --server-side --dry-run -f /m/a.yaml --kubeconfig '/it is/kubeconfig.yaml'"), std::string::npos);
+    set_own_kubeconfig({});
+    const auto here = (std::filesystem::current_path() / "a.yaml").string();
+    EXPECT_NE(client::cure_of(client::Refusal::faulty, "./b/../a.yaml", "s", "m", "").find("-f " + here), std::string::npos);
+    EXPECT_EQ(typed_path("../" + std::filesystem::current_path().filename().string() + "/a b"), "'" + (std::filesystem::current_path() / "a b").string() + "'");
+    EXPECT_EQ(restore_command(""), "penstock restore FOLDER");
+    EXPECT_EQ(restore_command("/var/it is/registry.sqlite"), "penstock restore FOLDER --data-dir '/var/it is'");
+    ProcessFacts process;
+    process.turns_ms = {20'000};
+    process.pid = 77;
+    EXPECT_NE(control::findings_of(process).at(0).cure.find("kill -ABRT 77 "), std::string::npos);
+}
+
 // What is made by the commands can be made.
 TEST(Cures, what_they_make_is_valid) {
     const auto registry = registry::Registry::open(":memory:").value();
@@ -791,6 +881,9 @@ TEST(Health, each_class_of_refusal_has_a_cure_of_its_own) {
         EXPECT_NE(cure.find(one.does), std::string::npos) << one.response.status << ": " << cure;
         EXPECT_EQ(cure.find(one.does_not), std::string::npos) << one.response.status << ": " << cure;
     }
+    const auto unmakeable = client::cure_of(client::Refusal::no_namespace, "/m/a.yaml", "The Lab", "m", "");
+    EXPECT_NE(unmakeable.find("correct metadata.namespace in /m/a.yaml"), std::string::npos) << unmakeable;
+    EXPECT_EQ(unmakeable.find("kubectl create"), std::string::npos) << unmakeable;
     EXPECT_EQ(client::cure_of(client::Refusal::faulty, "-", "s", "m", "kill -HUP 7").find("kill -HUP"), std::string::npos) << "standard input is read once";
 }
 
@@ -827,7 +920,7 @@ struct Chain {
         leaf = crypto::issue_certificate(crypto::make_key("Ec256").value(), &by_intermediate, {.subject = {{"CN", "leaf"}}, .dns_names = {"localhost"}, .not_before_ms = now - day_ms, .not_after_ms = now + days * day_ms}).value();
     }
     std::vector<std::string> told(const std::vector<std::string>& sent, const std::vector<std::string>& known, bool is_manual = true) {
-        control::ServedCertificate served{.chain = {}, .name_space = space, .secret = "mine", .is_manual = is_manual};
+        control::ServedCertificate served{.chain = {}, .name_space = space, .secret = "mine", .is_manual = is_manual, .put = "kubectl create secret tls mine", .say_root = "kubectl create configmap server-ca"};
         for (const auto& pem : sent) served.chain.push_back(one(pem));
         std::vector<crypto::Certificate> near;
         for (const auto& pem : known) near.push_back(one(pem));
