@@ -36,7 +36,7 @@ class Server {
     std::unique_ptr<Impl> impl_;
 };
 
-/// Plain HTTP on the loopback interface for Prometheus and health checks: GET only, one page a path.
+/// Plain HTTP on the loopback interface for Prometheus and health checks: GET and HEAD only, one page a path.
 class PageServer {
   public:
     using Page = std::function<Reply(const std::string& path)>;

@@ -54,6 +54,15 @@ Result<void> sync_all(const fs::path& folder) {
     return sync(folder);
 }
 
+/// The flag with which restore finds the data folder of the platform that was asked, where its kubeconfig lies in it: another than restore's own.
+std::string data_folder_flag(const ResourceOptions& options) {
+    std::error_code error;
+    const auto whole = [&](const fs::path& path) { return fs::absolute(path, error).lexically_normal(); };
+    const auto folder = whole(options.kubeconfig.empty() ? default_kubeconfig() : options.kubeconfig).parent_path();
+    if (folder == whole(default_data_folder()) || !fs::is_regular_file(folder / registry_name, error)) return {};
+    return " --data-dir " + shell_quoted(folder.string());
+}
+
 }  // namespace
 
 int backup(const ResourceOptions& options, const std::string& folder) {
@@ -68,7 +77,7 @@ int backup(const ResourceOptions& options, const std::string& folder) {
     if (!answer) return problem(answer.error().message);
     if (answer->status == 404) std::cout << text_at(answer->body, "message") << "; the backup has the resources alone\n";
     else if (!answer->ok()) return refused(answer);
-    std::cout << fmt::format("{} is complete; penstock restore {} puts it in place\n", path.string(), shell_quoted(path.string()));
+    std::cout << fmt::format("{} is complete; penstock restore {}{} puts it in place\n", path.string(), shell_quoted(path.string()), data_folder_flag(options));
     return 0;
 }
 

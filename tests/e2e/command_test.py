@@ -394,6 +394,29 @@ spec: {{authorizationPolicies: {{rules: [{{principals: {{usernames: [ann]}}, bro
         self.assertIn("SIGHUP: files, certificates and keys are read again", self.p.logs())
         self.assertIsNone(self.p.process.poll())
 
+    def test_hints_that_name_commands_find_the_platform(self):
+        bare = {key: value for key, value in os.environ.items() if key not in ("KUBECONFIG", "PENSTOCK_DATA")}
+        typed = lambda line: subprocess.run(["sh", "-c", line], env={**bare, "PATH": os.path.dirname(os.path.abspath(BINARY)) + ":" + os.environ["PATH"]}, capture_output=True, text=True, timeout=60)
+        done = self.ok("backup", str(self.p.folder / "a backup"))
+        restore = re.search(r"is complete; (penstock restore .*) puts it in place\n", done)[1]
+        self.assertIn(f"{self.p.data}: penstock runs on it; stop it first", typed(restore).stderr)
+        # Two listeners of one service type: each document is right in itself, the API refuses the second.
+        p = Penstock(BINARY)
+        p.files = [p.write("m.yaml", broker("{diagnostics: {metrics: {prometheusPort: 0}}}") + "---\n" + listener("one", [f"port: {free_port()}"]) + "---\n" + listener("two", [f"port: {free_port()}"]))]
+        with p:
+            hint = wait_until(lambda: re.search(r"with: (penstock apply --server-side --dry-run -f \S+ --kubeconfig [^;\s]+)", p.logs()), "the hint")[1]
+            tried = typed(hint)
+            self.assertIn("listener one has this type already", tried.stdout + tried.stderr)
+            p.stop()
+            os.truncate(p.data / "registry.sqlite", 0)
+            refused = subprocess.run([BINARY, "run", "--data-dir", str(p.data), "--api-port", "0"], env=bare, capture_output=True, text=True, timeout=60)
+            self.assertEqual(refused.returncode, 1)
+            restore = re.search(r"\((penstock restore FOLDER --data-dir \S+)\)", refused.stdout + refused.stderr)[1].replace("FOLDER", f"'{self.p.folder}/a backup'")
+            restored = typed(restore)
+            self.assertEqual(restored.returncode, 0, restored.stderr)
+            p.start()
+            self.assertIsNotNone(p.get("brokerlistener", "plant"), "of the backup")
+
     def test_the_journal_gets_priorities_and_a_terminal_none(self):
         folder = self.p.folder / "other"
 

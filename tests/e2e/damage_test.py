@@ -126,6 +126,8 @@ class Damage(unittest.TestCase):
                 self.assertEqual(p.process.returncode, 1, refused)
                 self.assertIn(str(p.data), said)
                 self.assertRegex(said, "put .*back|restore a backup|remove it|move it away", name)
+                if "restore a backup" in said:
+                    self.assertIn(f"penstock restore FOLDER --data-dir {p.data})", said, name)
                 return "refused"
             for number in range(3):
                 self.assertEqual((p.get("configmap", f"witness-{number}") or {}).get("data"), {"text": "w" * 300})
