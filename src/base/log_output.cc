@@ -83,7 +83,8 @@ void Output::State::look(std::unique_lock<std::mutex>& lock) {
     busy_since = monotonic_ms();
     lock.unlock();
     bool is_good = options.look(now);
-    if (is_good && untold > 0 && options.tell_lost) is_good = write(options.descriptor, options.tell_lost(untold, why), now);
+    if (is_good && untold > 0 && options.tell_lost)
+        is_good = write(options.descriptor, options.tell_lost(untold, why), now);
     lock.lock();
     busy_since = 0;
     if (is_good && options.tell_lost) told += untold;

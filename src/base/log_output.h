@@ -24,14 +24,14 @@ class Output {
         std::function<std::string(std::uint64_t lost, const std::string& why)> tell_lost;
         /// Takes a line in the place of the descriptor, on the thread, as a whole or not at all; false: `why` it did not.
         std::function<bool(std::string_view line, std::string& why)> take = {};
-        /// Called about once a second on the thread while no line comes; false: `why` the next one will not be taken. When it will be,
-        /// what was lost is told without waiting for that one.
+        /// Called about once a second on the thread while no line comes; false: `why` the next one will not be taken.
+        /// When it will be, what was lost is told without waiting for that one.
         std::function<bool(std::string& why)> look = {};
     };
     struct Figures {
         std::uint64_t lost = 0;          ///< lines, since the start
-        std::string fault;               ///< why the last line could not be written, or the next one will not be; empty: it was
-        std::int64_t busy_ms = 0;        ///< for how long the thread has been at what it writes or looks at; 0: it waits for a line
+        std::string fault;               ///< why the last line was not written, or the next one will not be; empty: it was
+        std::int64_t busy_ms = 0;        ///< how long the thread has been at one line or look; 0: it waits for a line
     };
 
     explicit Output(Options options);

@@ -247,7 +247,9 @@ struct RunFiles::Files {
 };
 
 Result<std::optional<std::string>> RunFiles::Files::read(const char* name) const {
-    auto cannot = [&](int why) { return fail(fault_of(name, fmt::format("cannot be read: {}", std::strerror(why)))); };
+    auto cannot = [&](int why) {
+        return fail(fault_of(name, fmt::format("cannot be read: {}", std::strerror(why))));
+    };
     // Opening a socket or a device says nothing of what it is, or does something.
     if (auto why = fault_of_file(name); !why.empty()) return fail(std::move(why));
     const int part = ::open(data->at(name).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -310,13 +312,15 @@ Result<std::optional<std::vector<Line>>> RunFiles::before() const {
         // What keeps this run from beginning, too: it would stand between the one before and its name.
         std::string why = files.fault_of_folder();
         for (const char* name : {newer, older, newer_before, older_before})
-            if (why.empty() && (!has_begun || name == newer_before || name == older_before)) why = files.fault_of_file(name);
+            if (why.empty() && (!has_begun || name == newer_before || name == older_before))
+                why = files.fault_of_file(name);
         if (why.empty() && has_begun && files.is_before_lost)
             why = files.fault_of(newer, "something else stood there when this run began; the end of the run before is lost");
         if (!why.empty()) out = fail(std::move(why));
         // As begin() would leave them.
         const bool is_in_place = has_begun || (!files.is_there(newer) && !files.is_there(older));
-        for (const char* name : {is_in_place || has_moved_older ? older_before : older, is_in_place ? newer_before : newer}) {
+        for (const char* name :
+             {is_in_place || has_moved_older ? older_before : older, is_in_place ? newer_before : newer}) {
             if (!out) break;
             const auto text = files.read(name);
             if (!text) out = std::unexpected(text.error());
