@@ -156,10 +156,11 @@ class Durable(Case):
         self.restart(p)
         watcher = self.client("watcher", expiry=3600)
         self.assertEqual(sorted(m[1] for m in watcher.messages(2)), ["by its delay", "by the crash"])
-        # Acknowledgements and the wills' end are on disk, whichever worker the sessions live on.
-        for number in range(16):
-            self.client(f"barrier-{number}").put("done")
+        # Acknowledgements and the wills' end are on disk, whichever worker the sessions live on: CONNACK of a session that is
+        # kept waits for all that its worker wrote before.
         watcher.put("done")
+        for number in range(16):
+            self.client(f"barrier-{number}", expiry=3600)
         self.restart(p)
         watcher = self.client("watcher", expiry=3600)
         self.assertTrue(watcher.silent(2))   # once, not at each start
