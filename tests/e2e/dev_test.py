@@ -68,6 +68,60 @@ class Dev(unittest.TestCase):
         for package in ("libgtest-dev", "nodejs npm", "kubernetes-client", "python3"):
             self.assertIn(package, errors)
 
+    def test_boost_is_asked_for_by_the_name_that_this_system_has(self):
+        # Packages that apt's lists name, with versions as Ubuntu 24.04 and Debian 12 have them; `show` finds names too
+        # that others only conflict with. Only when `lists` is there does apt know anything.
+        has = self.folder / "lists"
+        installed = self.folder / "installed"
+        self.program("dpkg", "#!/bin/sh\n[ $1 != --compare-versions ] || exec /usr/bin/dpkg \"$@\"\n"
+                             f"case $2 in libboost1.81-dev) exit 1 ;; libboost-dev) cat {installed} ;;\n"
+                             "*) echo 'Status: install ok installed' ;; esac\n")
+        self.program("apt-cache", f"#!/bin/sh\n[ $1 = madison ] || exit 0\ngrep \"^$2 \" {has} || true\n")
+        self.program("id", "#!/bin/sh\necho 1000\n")
+        ubuntu, debian = "libboost-dev | 1.83.0.1ubuntu2\n", "libboost1.81-dev | 1.81.0-5\nlibboost-dev | 1.74.0.3\n"
+        for lists, wanted in ((ubuntu, "libboost-dev"), (debian, "libboost1.81-dev"), ("", "libboost1.81-dev")):
+            has.write_text(lists)
+            _, _, errors = self.dev("build")
+            self.assertIn(f"--no-install-recommends {wanted}\n", errors)
+        # One that is new enough will do, whatever apt's lists say; an older one will not.
+        self.program("cmake", "#!/bin/sh\n")
+        for version, code in (("1.83.0.1ubuntu2", 0), ("1.74.0.3", 1)):
+            installed.write_text(f"Status: install ok installed\nVersion: {version}\n")
+            self.assertEqual(self.dev("build")[0], code, version)
+        # Where apt has no lists yet, what is right shows after its update.
+        installed.write_text("")
+        has.write_text("")
+        asked = self.folder / "asked"
+        self.program("sudo", "#!/bin/sh\nshift 2\n"
+                             "text=$(printf %s \"$1\" | sed \"s,/usr/sbin/policy-rc.d,$HOME/policy,\")\n"
+                             "shift; exec sh -c \"$text\" \"$@\"\n")
+        for lists, wanted in ((ubuntu, "libboost-dev"), (debian, "libboost1.81-dev")):
+            self.program("apt-get", f"#!/bin/sh\nif [ $1 = update ]; then echo '{lists}' >{has}; else echo \"$@\" >{asked}; fi\n")
+            has.write_text("")
+            code, out, errors = self.dev("build")
+            self.assertEqual(code, 0, out + errors)
+            self.assertTrue(asked.read_text().endswith(f" {wanted}\n"), asked.read_text())
+
+    def test_without_files_run_takes_those_of_the_tour(self):
+        self.program("dpkg", INSTALLED)
+        release = self.folder / "clone" / "build" / "release"
+        release.mkdir(parents=True)
+        self.program("cmake", "#!/bin/sh\n")
+        (release / "penstock").write_text("#!/bin/sh\nshift; printf '<%s>' \"$@\"\n")
+        (release / "penstock").chmod(0o755)
+
+        def given(*words):
+            code, out, errors = self.dev("run", *words)
+            self.assertEqual(code, 0, out + errors)
+            return re.findall("<(.*?)>", out)
+
+        tour = ["-f", "examples/quickstart.yaml"]
+        self.assertEqual(given(), tour)
+        self.assertEqual(given("--log-level", "debug"), ["--log-level", "debug", *tour])
+        for words in (["-f", "x.yaml"], ["-fx.yaml"], ["-f=x.yaml"], ["--filename", "x.yaml"], ["--filename=x.yaml"],
+                      ["--api-port", "1", "-f", "x.yaml"]):
+            self.assertEqual(given(*words), words)
+
     def test_interop_says_at_its_end_what_it_left_out(self):
         self.program("cmake", "#!/bin/sh\n")
         self.program("dpkg", "#!/bin/sh\n[ $2 = python3-yaml ] || echo 'Status: install ok installed'\n")
