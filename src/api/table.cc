@@ -142,12 +142,17 @@ std::string slice_cell(const std::string& path, const Json& object) {
     return texts.size() > shown_max ? fmt::format("{} + {} more...", out, texts.size() - shown_max) : out;
 }
 
+std::string tls_word(const Json& port) {
+    const auto unsaid = at_path(port, "tls").is_object() ? "Automatic" : "none";
+    return resources::canonical({"Automatic", "Manual"}, text_at(port, "tls.mode", unsaid));
+}
+
 /// What the spec asks of each port, one after the other as in the column of ports.
 std::string port_cell(const std::string& path, const Json& object) {
     std::string out;
     if (const auto& ports = at_path(object, "spec.ports"); ports.is_array())
         for (const auto& port : ports) {
-            const auto word = path == "#port-tls" ? text_at(port, "tls.mode", at_path(port, "tls").is_object() ? "Automatic" : "none") : text_at(port, "authenticationRef", "none");
+            const auto word = path == "#port-tls" ? tls_word(port) : text_at(port, "authenticationRef", "none");
             out += (out.empty() ? "" : ",") + word;
         }
     return out;
@@ -226,12 +231,14 @@ const Json& column_value(const Json& object, std::string_view path) {
     return *at;
 }
 
-std::string cell(const resources::Column& column, const Json& object) {
+std::string cell(const resources::Kind& kind, const resources::Column& column, const Json& object) {
     if (column.path.starts_with('#')) return special_cell(column.path, object);
     const auto& value = column.path.starts_with('.') ? column_value(object, column.path) : at_path(object, column.path);
     if (value.is_null()) return "";
     if (column.type == "date" && column.path.starts_with('.')) return age_of(value.is_string() ? value.get<std::string>() : "");
-    return value.is_string() ? value.get<std::string>() : value.dump();
+    if (!value.is_string()) return value.dump();
+    // A word of an enumeration is told as the reference spells it, however it was typed.
+    return resources::canonical_at(kind, column.path, value.get<std::string>());
 }
 
 }  // namespace
@@ -256,7 +263,7 @@ Json make_table(const resources::Kind& kind, const std::vector<registry::ObjectR
     for (const auto& item : items) {
         Json cells = Json::array();
         // kubectl writes cells to the terminal as they are.
-        auto put = [&](const resources::Column& c) { cells.push_back(printable(cell(c, *item))); };
+        auto put = [&](const resources::Column& c) { cells.push_back(printable(cell(kind, c, *item))); };
         if (!is_event) cells.push_back(text_at(*item, "metadata.name"));
         for (const auto& c : kind.columns)
             if (c.priority == 0 || !kind.built_in) put(c);

@@ -221,7 +221,11 @@ void track_update(const Kind& kind, const Json& before, Json& after, const Write
     if (dirty || managers.size() != was || managers.empty()) write_managers(after, managers);
 }
 
-Answer<Json> apply_configuration(const Kind& kind, const std::string& name, const Json& live, const Json& applied, const Writer& writer) {
+namespace {
+
+/// See apply_configuration(); words of enumerations that differ in case are different ones here.
+Answer<Json> apply_as_written(const Kind& kind, const std::string& name, const Json& live,
+                              const Json& applied, const Writer& writer) {
     const auto& schema = kind.schema;
     if (auto good = resources::check_applied(applied, schema); !good) return std::unexpected(invalid(kind, name, {{"", "FieldValueInvalid", good.error().message}}));
     auto wanted = FieldSet::of(applied, schema);
@@ -276,6 +280,18 @@ Answer<Json> apply_configuration(const Kind& kind, const std::string& name, cons
     tidy(managers);
     write_managers(merged, managers);
     return merged;
+}
+
+}  // namespace
+
+Answer<Json> apply_configuration(const Kind& kind, const std::string& name, const Json& live,
+                                 const Json& applied, const Writer& writer) {
+    auto merged = apply_as_written(kind, name, live, applied, writer);
+    if (merged || merged.error().code != 409) return merged;
+    // A word of an enumeration in another case says the same as what is there: nothing to quarrel about.
+    auto same = applied;
+    if (!resources::adopt_spelling(kind, live, same)) return merged;
+    return apply_as_written(kind, name, live, same, writer);
 }
 
 }  // namespace penstock::registry

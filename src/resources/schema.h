@@ -115,6 +115,12 @@ inline constexpr std::size_t defaults_bytes_max = 4 * 1024 * 1024;
 std::vector<Fault> notes(const Kind& kind, const Json& object, unsigned cores);
 /// The canonical spelling of an enumeration value; the text itself when it is none of them.
 std::string canonical(const std::vector<std::string>& values, std::string_view text);
+/// Gives words of enumerations in `object` the spelling that they have in `like`, an object of the same
+/// kind, where they differ in case alone. True: something changed.
+bool adopt_spelling(const Kind& kind, const Json& like, Json& object);
+/// The canonical spelling of `text`, which stands at a dotted path of the kind's objects; the text itself
+/// where that is no enumeration.
+std::string canonical_at(const Kind& kind, std::string_view path, const std::string& text);
 /// OpenAPI v3 schema of a kind that is declared by fields.
 Json schema_from_fields(const Kind& kind);
 /// The CustomResourceDefinition (apiextensions.k8s.io/v1) with which a cluster serves the kind.

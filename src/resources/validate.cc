@@ -216,6 +216,42 @@ bool default_fields(const std::vector<Field>& fields, Json& object, std::size_t&
     return true;
 }
 
+bool adopt_fields(const std::vector<Field>& fields, const Json& like, Json& object);
+
+/// See adopt_spelling(); of one value.
+bool adopt_value(const Field& field, const Json& like, Json& value) {
+    if (like.is_string() && value.is_string()) {
+        const auto &there = like.get_ref<const std::string&>(), &typed = value.get_ref<const std::string&>();
+        if (field.values.empty() || there == typed || !equal_no_case(there, typed)) return false;
+        value = there;
+        return true;
+    }
+    if (like.is_object() && value.is_object()) return adopt_fields(field.fields, like, value);
+    if (!like.is_array() || !value.is_array() || field.items.empty()) return false;
+    bool any = false;
+    for (std::size_t i = 0; i < value.size(); ++i) {
+        // Items of a list with a key are the same by that, of another one by their place.
+        auto other = like.begin() + static_cast<std::ptrdiff_t>(std::min(i, like.size()));
+        if (!field.list_key.empty())
+            other = std::ranges::find_if(like, [&](const Json& item) {
+                return at_path(item, field.list_key) == at_path(value[i], field.list_key);
+            });
+        if (other != like.end()) any |= adopt_value(field.items[0], *other, value[i]);
+    }
+    return any;
+}
+
+bool adopt_fields(const std::vector<Field>& fields, const Json& like, Json& object) {
+    bool any = false;
+    if (!like.is_object() || !object.is_object()) return false;
+    for (const auto& field : fields) {
+        const auto there = like.find(field.name);
+        const auto found = object.find(field.name);
+        if (there != like.end() && found != object.end()) any |= adopt_value(field, *there, *found);
+    }
+    return any;
+}
+
 void collect_notes(const std::vector<Field>& fields, const Json& object, const std::string& path, std::vector<Fault>& out) {
     for (const auto& field : fields) {
         const auto found = object.find(field.name);
@@ -509,6 +545,22 @@ std::string canonical(const std::vector<std::string>& values, std::string_view t
     for (const auto& v : values)
         if (equal_no_case(v, text)) return v;
     return std::string(text);
+}
+
+bool adopt_spelling(const Kind& kind, const Json& like, Json& object) {
+    return adopt_fields(kind.fields, like, object);
+}
+
+std::string canonical_at(const Kind& kind, std::string_view path, const std::string& text) {
+    const auto* fields = &kind.fields;
+    const Field* at = nullptr;
+    for (const auto name : split(path, '.')) {
+        const auto found = std::ranges::find(*fields, name, &Field::name);
+        if (found == fields->end()) return text;
+        at = &*found;
+        fields = &at->fields;
+    }
+    return at == nullptr ? text : canonical(at->values, text);
 }
 
 const Kind* find_kind(std::string_view api_version, std::string_view name) {

@@ -310,11 +310,12 @@ struct Client {
     api::Handler handler{*r, tokens, "test"};
     std::vector<std::string> warnings;
     int status = 0;
+    std::string manager = "me";
     api::User user{.name = "admin", .uid = {}, .groups = {"system:masters"}, .extra = {}};
     Json operator()(const char* method, const std::string& path, const Json& body = {}, const char* media = "application/json", const char* accept = "application/json") {
         api::Request request{.method = method, .path = path, .query = {}, .accept = accept, .content_type = media, .authorization = {}, .user_agent = "test", .if_none_match = {}, .impersonation = {}, .upgrade = {},
                              .body = body.is_null() ? std::string() : body.dump(), .user = user};
-        request.query["fieldManager"] = "me";
+        request.query["fieldManager"] = manager;
         request.query["fieldValidation"] = "Strict";
         const auto reply = handler.handle(request);
         status = reply.status;
@@ -331,6 +332,44 @@ const std::string group_path = "/apis/mqttbroker.iotoperations.azure.com/";
 std::string place(const char* version, const char* plural, const char* name = "") { return group_path + version + "/namespaces/azure-iot-operations/" + plural + (*name != 0 ? "/" : "") + name; }
 Json old_object(const char* version, const char* kind, const char* name, Json spec) {
     return {{"apiVersion", std::string("mqttbroker.iotoperations.azure.com/") + version}, {"kind", kind}, {"metadata", {{"name", name}, {"namespace", "azure-iot-operations"}}}, {"spec", std::move(spec)}};
+}
+
+// Words of an enumeration are taken in any case and kept as they were typed; two spellings of one word are no quarrel.
+TEST(Spelling, words_that_differ_in_case_alone_are_the_same) {
+    Client call;
+    const auto path = place("v1", "brokerlisteners", "plant");
+    constexpr const char* apply = "application/apply-patch+yaml";
+    call.manager = "one";
+    const Json manual = {{"mode", "manual"}, {"manual", {{"secretRef", "s"}}}};
+    auto typed = listener("plant", "loadBalancer", 8883);
+    typed["spec"]["ports"] = {{{"port", 8883}, {"protocol", "mqtt"}, {"tls", manual}}, {{"port", 8884}}};
+    call("PATCH", path, typed, apply);
+    ASSERT_EQ(call.status, 201);
+    EXPECT_EQ(text_at(call("GET", path), "spec.serviceType"), "loadBalancer") << "kept as it was typed";
+    call.manager = "two";
+    auto other = typed;
+    other["spec"]["serviceType"] = "LoadBalancer";
+    other["spec"]["ports"] = {{{"port", 8884}}, {{"port", 8883}, {"protocol", "Mqtt"}, {"tls", manual}}};
+    other["spec"]["ports"][1]["tls"]["mode"] = "Manual";
+    auto kept = call("PATCH", path, other, apply);
+    ASSERT_EQ(call.status, 200) << kept.dump();
+    EXPECT_EQ(text_at(kept, "spec.serviceType"), "loadBalancer");
+    EXPECT_EQ(kept["metadata"]["managedFields"].size(), 2u) << "both own it";
+    // Another word is another value, and the conflict names nothing beside it.
+    other["spec"]["ports"][1]["protocol"] = "WebSockets";
+    const auto refused = call("PATCH", path, other, apply);
+    EXPECT_EQ(call.status, 409);
+    EXPECT_EQ(text_at(refused, "message"),
+              "Apply failed with 1 conflict: conflict with \"one\" using mqttbroker.iotoperations.azure.com/v1: "
+              ".spec.ports[port=8883].protocol");
+    // A table has one spelling of a word.
+    const auto table = call("GET", path, {}, "", "application/json;as=Table;v=v1;g=meta.k8s.io");
+    std::map<std::string, std::string> cells;
+    for (std::size_t i = 0; i < table["columnDefinitions"].size(); ++i)
+        if (const auto& cell = table["rows"][0]["cells"][i]; cell.is_string())
+            cells[text_at(table["columnDefinitions"][i], "name")] = cell.get<std::string>();
+    EXPECT_EQ(cells["Type"], "LoadBalancer");
+    EXPECT_EQ(cells["TLS"], "Manual,none");
 }
 
 TEST(EarlierVersions, of_microsofts_samples_are_kept_as_v1) {
