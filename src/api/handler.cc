@@ -225,10 +225,23 @@ Reply Handler::dispatch(const Request& request, const User& user) {
     return reply;
 }
 
+constexpr const char* no_such_method = "the server does not allow this method on the requested resource";
+
+/// Why a kind takes no writes, and what is done instead.
+std::string read_only_text(const resources::Kind& kind, std::string_view verb) {
+    auto out = fmt::format("{} show what runs here and are written by Penstock alone", kind.plural);
+    if (kind.kind != "Pod") return out;
+    if (verb == "create") return fmt::format("{}; {}", out, resources::workload_refusal);
+    if (verb.starts_with("delete"))
+        out += "; each is a role of the penstock process on this machine and no container: what restarts it "
+               "is a restart of that process (systemctl restart penstock)";
+    return out;
+}
+
 Reply Handler::serve(const Request& request, const Route& route, const Access& access, const User& user) {
     const auto& kind = *route.kind;
     if (!kind.refusal.empty() && request.method != "GET" && request.method != "DELETE") return failure_reply(405, "MethodNotAllowed", fmt::format("no {} here: {}", kind.kind, kind.refusal));
-    if (!kind.stored) return route.name.empty() && request.method == "POST" ? review(request, route, user) : failure_reply(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+    if (!kind.stored) return route.name.empty() && request.method == "POST" ? review(request, route, user) : failure_reply(405, "MethodNotAllowed", no_such_method);
     if (kind.namespaced && route.name_space.empty() && !route.name.empty()) return no_such_path();
     if (!route.subresource.empty() && kind.built_in) {
         if (kind.kind == "ServiceAccount" && route.subresource == "token") return issue_token(request, route);
@@ -241,7 +254,7 @@ Reply Handler::serve(const Request& request, const Route& route, const Access& a
             }
     }
     if (kind.kind == "Broker" && (route.subresource == "decisions" || route.subresource == "clients" || route.subresource == "traces")) {
-        if (request.method != "GET") return failure_reply(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+        if (request.method != "GET") return failure_reply(405, "MethodNotAllowed", no_such_method);
         if (const auto broker = registry_.get(kind, route.name_space, route.name); !broker) return failure_reply(broker.error());
         // `?format=otlp`: as OpenTelemetry has it; `&trace=ID`: that one alone.
         const auto what = route.subresource == "traces" && query_of(request, "format") == "otlp" ? "traces/otlp/" + query_of(request, "trace") : route.subresource;
@@ -251,8 +264,9 @@ Reply Handler::serve(const Request& request, const Route& route, const Access& a
     const auto verbs = resources::verbs_of(kind);
     if (std::ranges::find(verbs, access.verb) == verbs.end()) {
         if (request.method == "GET" || request.method == "POST" || request.method == "PUT" || request.method == "PATCH" || request.method == "DELETE")
-            return failure_reply(405, "MethodNotAllowed", kind.read_only ? fmt::format("{} show what runs here and are written by Penstock alone{}", kind.plural, access.verb == "create" && kind.kind == "Pod" ? fmt::format("; {}", resources::workload_refusal) : "") : "the server does not allow this method on the requested resource");
-        return failure_reply(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+            return failure_reply(405, "MethodNotAllowed", kind.read_only ? read_only_text(kind, access.verb)
+                                                                         : std::string(no_such_method));
+        return failure_reply(405, "MethodNotAllowed", no_such_method);
     }
     return request.method == "GET" ? read(request, route) : write(request, route, user);
 }

@@ -87,7 +87,8 @@ std::string cure_of(Refusal refusal, const std::string& file, const std::string&
     const bool is_stream = file == "-" || file == "standard input";
     const auto name = is_stream ? std::string("-") : typed_path(file);
     const auto where = is_stream ? std::string("in what is piped in (standard input is read once, so it is piped in anew at the next start)") : fmt::format("in {}", name);
-    const auto then = is_stream ? std::string() : fmt::format("; it is read again when it changes{}", reread.empty() ? "" : ", or with: " + reread);
+    const auto at_once = fmt::format(", and at once when the file changes{}", reread.empty() ? "" : " or with: " + reread);
+    const auto then = fmt::format("; {} within a minute{}", by_itself, is_stream ? "" : at_once);
     switch (refusal) {
         case Refusal::none: return {};
         case Refusal::faulty: return fmt::format("correct it {}; the API says what it would take with: {}{}", where, own_command("apply --server-side --dry-run -f " + name), then);

@@ -4,7 +4,9 @@
 
 #include "auth/policy.h"
 #include "base/log.h"
+#include "base/shell.h"
 #include "base/text.h"
+#include "resources/text_rules.h"
 #include "topics/topic.h"
 
 namespace penstock::registry {
@@ -78,6 +80,15 @@ void check_renewals(const resources::Kind& kind, const Json& object, std::vector
                 check_renewal(automatic, fmt::format("spec.ports[{}].tls.certManagerCertificateSpec", i), "2160h", faults);
 }
 
+std::string type_is_taken(const std::string& type, const std::string& peer, const std::string& space,
+                          const std::string& broker) {
+    return fmt::format("Invalid value: \"{}\": listener {} has this type already; a broker takes one listener "
+                       "per service type. Delete that one with: kubectl delete brokerlistener {} -n {}; or "
+                       "allow more with: kubectl annotate broker {} -n {} "
+                       "penstock.io/listeners-per-service-type=Any",
+                       type, peer, peer, space, shell_quoted(resources::shortened(broker)), space);
+}
+
 void admit_listener(const Json& object, const std::vector<ObjectRef>& peers, const std::vector<ObjectRef>& brokers, std::vector<Fault>& faults) {
     const auto broker = broker_of(object);
     if (broker.empty()) faults.push_back({"spec.brokerRef", "FieldValueRequired", "Required value: the name of the Broker, here or as an owner reference of kind Broker"});
@@ -118,7 +129,7 @@ void admit_listener(const Json& object, const std::vector<ObjectRef>& peers, con
         const auto peer_name = text_at(*peer, "metadata.name");
         if (!any_type && equal_no_case(text_at(*peer, "spec.serviceType", "ClusterIp"), type))
             faults.push_back({"spec.serviceType", "FieldValueInvalid",
-                              fmt::format("Invalid value: \"{}\": listener {} has this type already; a broker takes one listener per service type (annotate the Broker with penstock.io/listeners-per-service-type: Any to allow more)", type, peer_name)});
+                              type_is_taken(type, peer_name, text_at(*peer, "metadata.namespace"), broker)});
         if (text_at(*peer, "spec.serviceName") == text_at(object, "spec.serviceName"))
             faults.push_back({"spec.serviceName", "FieldValueDuplicate", fmt::format("Duplicate value: \"{}\": listener {} has it", text_at(object, "spec.serviceName"), peer_name)});
         for (std::size_t i = 0; i < ports.size(); ++i)

@@ -881,6 +881,14 @@ TEST(Health, each_class_of_refusal_has_a_cure_of_its_own) {
         EXPECT_NE(cure.find(one.does), std::string::npos) << one.response.status << ": " << cure;
         EXPECT_EQ(cure.find(one.does_not), std::string::npos) << one.response.status << ": " << cure;
     }
+    // What is refused is tried again, whether or not the file changes; what standard input had, too.
+    for (const char* file : {"/m/a.yaml", "-"})
+        for (const auto refusal : {client::Refusal::faulty, client::Refusal::unknown_kind, client::Refusal::too_large}) {
+            const auto cure = client::cure_of(refusal, file, "s", "m", "kill -HUP 7");
+            EXPECT_NE(cure.find("tried again by itself within a minute"), std::string::npos) << cure;
+            EXPECT_EQ(cure.find("at once when the file changes or with: kill -HUP 7") != std::string::npos,
+                      file != std::string("-")) << cure;
+        }
     const auto unmakeable = client::cure_of(client::Refusal::no_namespace, "/m/a.yaml", "The Lab", "m", "");
     EXPECT_NE(unmakeable.find("correct metadata.namespace in /m/a.yaml"), std::string::npos) << unmakeable;
     EXPECT_EQ(unmakeable.find("kubectl create"), std::string::npos) << unmakeable;

@@ -372,6 +372,23 @@ TEST(Spelling, words_that_differ_in_case_alone_are_the_same) {
     EXPECT_EQ(cells["TLS"], "Manual,none");
 }
 
+TEST(Refusals, of_a_taken_service_type_and_of_a_deleted_pod_name_the_way_out) {
+    Client call;
+    call("POST", place("v1", "brokerlisteners"), listener("local", "ClusterIp", 1883));
+    ASSERT_EQ(call.status, 201);
+    const auto taken = text_at(call("POST", place("v1", "brokerlisteners"), listener("more", "clusterIp", 1884)), "message");
+    EXPECT_NE(taken.find("listener local has this type already"), std::string::npos) << taken;
+    EXPECT_NE(taken.find("kubectl delete brokerlistener local -n azure-iot-operations"), std::string::npos) << taken;
+    EXPECT_NE(taken.find("kubectl annotate broker default -n azure-iot-operations "
+                         "penstock.io/listeners-per-service-type=Any"), std::string::npos) << taken;
+    const std::string pod = "/api/v1/namespaces/azure-iot-operations/pods/aio-broker-frontend-0";
+    for (const auto* verb : {"DELETE", "PUT"}) {
+        const auto refused = text_at(call(verb, pod, {}), "message");
+        EXPECT_EQ(call.status, 405);
+        EXPECT_EQ(refused.find("systemctl restart penstock") != std::string::npos, verb == std::string("DELETE")) << refused;
+    }
+}
+
 TEST(EarlierVersions, of_microsofts_samples_are_kept_as_v1) {
     Client call;
     call("POST", place("v1beta1", "brokers"), old_object("v1beta1", "Broker", "default", {{"memoryProfile", "tiny"}, {"encryptInternalTraffic", false}, {"diskBackedMessageBufferSettings", {{"maxSize", "1G"}}}}));
