@@ -12,6 +12,7 @@
 #include <iostream>
 #include <map>
 #include <mutex>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -228,12 +229,19 @@ class TokenKeyReader {
     std::string asked_;
 };
 
-/// The files and folders that are followed, for a person; the first few.
-std::string followed_text(const RunOptions& options) {
-    constexpr std::size_t told_max = 3;
-    auto out = (fs::path(options.data_folder) / "manifests").string();
-    for (std::size_t i = 0; i < options.files.size() && i < told_max; ++i) out += ", " + options.files[i];
-    return options.files.size() > told_max ? out + ", ..." : out;
+/// What objects of these files are marked with (client::FileFollower::Options::source).
+std::string source_of(const std::vector<std::string>& files) {
+    return files.front() == "-" ? files.front() : fs::absolute(files.front()).string();
+}
+
+/// Logs what files of earlier runs left, and answers it for the terminal; empty: nothing.
+std::string tell_of_former_files(const RunHealth& health, const std::vector<std::string>& manifests,
+                                 const std::vector<std::string>& named) {
+    std::set<std::string> followed{source_of(manifests)};
+    if (!named.empty()) followed.insert(source_of(named));
+    auto out = health.left_by_former_files(followed);
+    if (!out.empty()) log::info("app", "{}", out);
+    return out;
 }
 
 /// How the followed files stand, for those who ask from other threads.
@@ -253,6 +261,21 @@ class FollowBoard {
         for (const auto& [source, state] : states())
             if (state.phase != client::FollowState::Phase::applied) out += fmt::format("{}{}", out.empty() ? "" : "; ", state.why);
         return out;
+    }
+
+    /// What brings back objects of followed files that somebody deleted; empty: no file has any.
+    std::string say_again(const std::string& reread) const {
+        constexpr std::size_t told_max = 3;
+        std::string sources;
+        std::size_t count = 0;
+        for (const auto& [source, state] : states()) {
+            // Standard input is read once.
+            if (source == "-" || state.objects == nullptr || state.objects->empty()) continue;
+            if (count++ < told_max) sources += (sources.empty() ? "" : ", ") + typed_path(source);
+        }
+        if (count == 0) return {};
+        return fmt::format("what the followed files ({}{}) have comes back with: {}", sources,
+                           count > told_max ? ", ..." : "", reread);
     }
 
   private:
@@ -544,11 +567,11 @@ int run(const RunOptions& options) {
     if (own_kubeconfig != built_in_data_folder() + "/kubeconfig.yaml") set_own_kubeconfig(own_kubeconfig.string());
     RunHealth health(**registry, reread);
     health.certificates(keeper.facts(wall_ms()));
+    FollowBoard follow_board;
     control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; }, place_in(data));
     if (options.with_broker) controller.use(health.board());
-    controller.say_again(fmt::format("what the followed files ({}) have comes back with: {}", followed_text(options), reread));
+    controller.say_again([&] { return follow_board.say_again(reread); });
     control::CertificateControllers certificates(objects);
-    FollowBoard follow_board;
     control::Housekeeper housekeeper(
         **registry, {.api_ca = identity.trusted,
                      .make_token =
@@ -622,7 +645,7 @@ int run(const RunOptions& options) {
     };
     control::Recorder recorder(objects, "penstock-files");
     auto add_follower = [&](const std::vector<std::string>& files, bool may_be_empty) {
-        const auto source = files.front() == "-" ? files.front() : fs::absolute(files.front()).string();
+        const auto source = source_of(files);
         connections.push_back(std::make_unique<client::Client>(*access));
         const auto tell = [&follow_board, &health, become_run, source](const client::FollowState& state) {
             follow_board.put(source, state);
@@ -681,8 +704,8 @@ int run(const RunOptions& options) {
                                                 .show = [&] { return !options.with_broker || controller.show_health(); }, .pause = pause, .latest_wall_ms = latest_wall_ms});
     watchdog.start();
     following.emplace_back([&] {
-        log::print(STDOUT_FILENO, announcement(health.board(), kubeconfig.path(),
-                                               built_in_data_folder() + "/kubeconfig.yaml", pause, stopping));
+        const auto left = tell_of_former_files(health, {manifests.string()}, options.files);
+        log::print(STDOUT_FILENO, announcement(health.board(), left, kubeconfig.path(), built_in_data_folder() + "/kubeconfig.yaml", pause, stopping));
     });
     for (auto& follower : followers) follower->go_on();
     // While the registry's disk fails, each look tries it again.

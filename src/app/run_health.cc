@@ -13,6 +13,7 @@
 #include "base/own_command.h"
 #include "base/shell.h"
 #include "io/socket.h"
+#include "resources/text_rules.h"
 #include "resources/versions.h"
 
 namespace penstock::app {
@@ -29,16 +30,40 @@ std::string object_name(const client::FollowedObject& object) {
 }
 }  // namespace
 
-bool RunHealth::holds_objects_of(const std::string& source) const {
+std::map<std::string, std::size_t> RunHealth::objects_by_source() const {
+    std::map<std::string, std::size_t> out;
     std::set<std::string> seen;
     for (const auto* kind : registry_.kinds()) {
         if (!kind->stored || !seen.insert(kind->qualified_plural()).second) continue;
         for (const auto& object : registry_.list(*kind, "").items) {
             const auto& marks = resources::at_path(*object, "metadata.annotations");
-            if (marks.is_object() && marks.contains(client::FileFollower::source_annotation) && marks[client::FileFollower::source_annotation] == source) return true;
+            if (!marks.is_object()) continue;
+            const auto mark = marks.find(client::FileFollower::source_annotation);
+            if (mark != marks.end() && mark->is_string()) ++out[mark->get<std::string>()];
         }
     }
-    return false;
+    return out;
+}
+
+bool RunHealth::holds_objects_of(const std::string& source) const {
+    return objects_by_source().contains(source);
+}
+
+std::string RunHealth::left_by_former_files(const std::set<std::string>& followed) const {
+    auto left = objects_by_source();
+    std::erase_if(left, [&](const auto& one) { return followed.contains(one.first); });
+    if (left.empty()) return {};
+    std::size_t count = 0;
+    for (const auto& [source, objects] : left) count += objects;
+    const auto& first = left.begin()->first;
+    const auto more = left.size() > 1 ? fmt::format(" and {} more", left.size() - 1) : std::string();
+    const bool one = count == 1;
+    const auto file = first == "-" ? "standard input" : shell_quoted(resources::shortened(first));
+    return fmt::format("{} object{} of files that an earlier run followed ({}{}) stay{} in force: {} shows {}, "
+                       "{} deletes what is in FILE",
+                       count, one ? "" : "s", file, more, one ? "s" : "",
+                       own_command("get broker,brokerlistener -A"), one ? "it" : "them",
+                       own_command("delete -f FILE"));
 }
 
 void RunHealth::manifests(const std::string& source, const client::FollowState& state) {
@@ -129,9 +154,9 @@ control::ProcessFacts RunHealth::facts() const {
     return out;
 }
 
-std::string announcement(const control::HealthBoard& board, const std::string& kubeconfig,
-                         const std::string& usual_kubeconfig, const std::function<void(int ms)>& pause,
-                         const std::atomic<bool>& stopping) {
+std::string announcement(const control::HealthBoard& board, const std::string& note,
+                         const std::string& kubeconfig, const std::string& usual_kubeconfig,
+                         const std::function<void(int ms)>& pause, const std::atomic<bool>& stopping) {
     std::string missing;
     for (const auto end = monotonic_ms() + announce_ms; !stopping; pause(look_ms)) {
         missing = control::not_ready_text(board.all(monotonic_ms()));
@@ -144,6 +169,7 @@ std::string announcement(const control::HealthBoard& board, const std::string& k
         out += "  ! " + missing.substr(at, end - at) + "\n";
         at = end + 1;
     }
+    if (!note.empty()) out += "  from before " + note + "\n";
     // What is printed is typed into another terminal, which knows nothing of this one's --data-dir.
     std::error_code error;
     const auto file = std::filesystem::absolute(kubeconfig, error).lexically_normal().string();

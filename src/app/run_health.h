@@ -33,11 +33,16 @@ class RunHealth {
     void token_keys(const std::string& fault);
     /// Looks whether what files made is still there: somebody may have deleted it, and nothing in the files changes then.
     void look_for_deleted();
+    /// Objects that files brought which nobody follows any more, for a person: how many, of which file, and
+    /// the commands that show and delete them; empty: none. `followed`: the sources of this run.
+    [[nodiscard]] std::string left_by_former_files(const std::set<std::string>& followed) const;
     /// Facts of the process but for its workers.
     control::ProcessFacts facts() const;
 
   private:
     bool holds_objects_of(const std::string& source) const;
+    /// How many objects of the registry are of each source.
+    [[nodiscard]] std::map<std::string, std::size_t> objects_by_source() const;
 
     registry::Registry& registry_;
     const std::string reread_;
@@ -51,9 +56,9 @@ class RunHealth {
 };
 
 /// What a person is told once it is known: that Penstock runs, or that it has started and what is missing. Waits up to five seconds for
-/// the first, by `pause`.
-std::string announcement(const control::HealthBoard& board, const std::string& kubeconfig,
-                         const std::string& usual_kubeconfig, const std::function<void(int ms)>& pause,
-                         const std::atomic<bool>& stopping);
+/// the first, by `pause`. `note`: one line more, or empty.
+std::string announcement(const control::HealthBoard& board, const std::string& note,
+                         const std::string& kubeconfig, const std::string& usual_kubeconfig,
+                         const std::function<void(int ms)>& pause, const std::atomic<bool>& stopping);
 
 }  // namespace penstock::app

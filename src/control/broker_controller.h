@@ -47,8 +47,9 @@ class BrokerController {
     std::string metrics_page();
     /// Where it tells what is wrong; its own when none is given. Before start().
     void use(HealthBoard& board);
-    /// What brings resources back that somebody deleted; told where there is no Broker or listener. Before start().
-    void say_again(std::string text) { again_ = std::move(text); }
+    /// What brings resources back that somebody deleted, empty: nothing does; told where there is no Broker or
+    /// listener. Before start(); asked on the engine's thread.
+    void say_again(std::function<std::string()> text) { again_ = std::move(text); }
     /// What keeps this process from being ready, a line each; empty: nothing. Never waits for a worker or the disk. Any thread.
     std::string not_ready();
     /// How long the workers' turns last, and how full the message memory is. Never waits. Any thread.
@@ -131,7 +132,8 @@ class BrokerController {
     StatePlace place_;
     std::mutex key_file_guard_;                    ///< of the file of keys; before guard_
     store::KeyRing keys_;                          ///< in force; guarded by guard_
-    std::string again_;                            ///< see say_again()
+    std::function<std::string()> again_;           ///< see say_again()
+    std::atomic<bool> lacks_broker_{false};        ///< and that was logged
     std::string keys_fault_;                       ///< why the wanted keys are not in force; guarded by guard_
     std::string store_fault_;                      ///< why the state could not be opened; the engine's thread alone
     TraceStore traces_;

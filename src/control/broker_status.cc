@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "control/broker_controller.h"
 
 namespace penstock::control {
@@ -52,10 +53,14 @@ void add_disk_status(Json& out, const broker::Server& server, const Plan& plan, 
 }  // namespace
 
 void BrokerController::tell(BrokerFacts facts) {
-    facts.again = again_;
+    if (again_) facts.again = again_();
     facts.folder = place_.folder;
     facts.key_file = place_.key_file;
-    board_->put("Broker", findings_of(facts), monotonic_ms(), wall_ms(), report_valid_ms);
+    auto findings = findings_of(facts);
+    if (const bool lacks = facts.name.empty(); lacks != lacks_broker_.exchange(lacks) && lacks)
+        for (const auto& finding : findings)
+            if (finding.reason.word() == "NoBroker") log::warn("control", "{}", finding.text());
+    board_->put("Broker", std::move(findings), monotonic_ms(), wall_ms(), report_valid_ms);
 }
 
 void BrokerController::add_to(ProcessFacts& facts) const {

@@ -2,6 +2,8 @@
 import json
 import os
 import pathlib
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -246,6 +248,53 @@ class Run(unittest.TestCase):
             self.assertEqual(status["runtimeStatus"]["description"], "Accepting connections.")
             self.assertNotEqual(p.run("pub", "-h", "localhost", "-p", "18883", "-t", "t", "-m", "x").returncode, 0)    # no TLS, no token: no way in
             wait_until(lambda: p.status("broker", "default").get("selfCheck", {}).get("status") == "Passed", "the self-test", 20)
+
+    def test_what_an_earlier_run_left_is_told_and_taken_away_as_the_documents_say(self):
+        """The README's tour, then a start without files, then the runbook's and the three listeners."""
+        tour, three = (str(SOURCE / "examples" / f"{name}.yaml") for name in ("quickstart", "three-listeners"))
+        p = Penstock(BINARY, files=[tour])
+        with p:
+            p.wait_running("local")
+            self.assertNotIn("an earlier run", p.logs())
+            # The three listeners beside the tour: the refusal names the way out, which is one command.
+            p.stop()
+            p.files = [three]
+            p.start()
+            refused = wait_until(lambda: re.search(r"listener local has this type already.*", p.logs()), "the refusal")[0]
+            self.assertIn("kubectl delete brokerlistener local -n azure-iot-operations", refused)
+            self.assertIn("tried again by itself within a minute, and at once when the file changes or with: kill -HUP ", refused)
+            p.run("delete", "brokerlistener", "local", "-n", "azure-iot-operations")
+            os.kill(p.process.pid, signal.SIGHUP)
+            for name in ("default", "nodeport-listener", "loadbalancer-listener"):
+                p.wait_running(name)
+            p.stop()
+            # Without files: what they left is told, and goes by the command that is told.
+            p.files = []
+            p.start()
+            told = r"(4 objects of files that an earlier run followed \((\S+)\) stay in force: penstock get broker,brokerlistener -A "
+            told += r"--kubeconfig \S+ shows them, (penstock delete -f FILE --kubeconfig \S+) deletes)"
+            found = wait_until(lambda: re.search("(?m)^  from before " + told, p.logs()), "the terminal's line")
+            self.assertEqual(p.logs().count(found[1]), 2, "on the terminal and in the log")
+            self.assertEqual(found[2], three)
+            self.assertEqual(p.run(*found[3].replace("FILE", three).split()[1:]).returncode, 0)
+            lacks = wait_until(lambda: re.search(r"control: there is no Broker resource.*", p.logs()), "the broker's line")[0]
+            self.assertIn("make one with: ", lacks)
+            self.assertNotIn("comes back with", lacks, "no file has any")
+            p.stop()
+            said = len(p.logs())
+            p.start()
+            p.wait_running("default")
+            self.assertNotIn("an earlier run", p.logs()[said:])
+            # What a person made with words of other capitals, as the files have it: nothing to quarrel about.
+            service = "loadBalancer\n  serviceName: loadbalancer-listener-service"
+            mine = listener("loadbalancer-listener", ["port: 8883\n      protocol: mqtt"], service)
+            self.assertEqual(p.run("apply", "-f", "-", stdin=mine).returncode, 0)
+            p.stop()
+            p.files = [three]
+            p.start()
+            wait_until(lambda: p.status("brokerlistener", "loadbalancer-listener")["portStatus"][0]["tls"] == "Automatic", "the files are in force")
+            self.assertNotIn("others own fields", p.logs())
+            self.assertIn("LoadBalancer", p.run("get", "brokerlistener", "loadbalancer-listener").stdout)
 
     def test_second_process_on_the_same_data_is_refused(self):
         with Penstock(BINARY) as p:

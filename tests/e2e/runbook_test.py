@@ -26,7 +26,7 @@ wanted = {  # block → what it must print
     7: ["CONNACK (0)", "PUBACK", "listener loadbalancer-listener:8883", "clients with certificates of this CA are refused"],
     8: ["is issued by \"CN = Somebody\", which is neither trusted here nor among the certificates sent"],
     10: ["none of them would lose anything", "yes: by rule 0 of BrokerAuthorization connectors", "no: the rules of BrokerAuthorization connectors about this client (0) do not allow Subscribe \"#\"", "group=connector_group", "no rule allows it"],
-    11: ["user ann set in Secret azure-iot-operations/plant-users"],
+    11: ["user ann set in Secret azure-iot-operations/plant-users", "cross the network in clear text"],
     12: ["condition met"],
 }
 with Penstock(binary) as p, tempfile.TemporaryDirectory(prefix="penstock-runbook-") as home:

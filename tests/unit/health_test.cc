@@ -895,6 +895,29 @@ TEST(Health, each_class_of_refusal_has_a_cure_of_its_own) {
     EXPECT_EQ(client::cure_of(client::Refusal::faulty, "-", "s", "m", "kill -HUP 7").find("kill -HUP"), std::string::npos) << "standard input is read once";
 }
 
+// A start tells of what it does not follow and finds all the same.
+TEST(Health, what_files_of_an_earlier_run_left_is_told_with_the_way_to_delete_it) {
+    const auto registry = registry::Registry::open(":memory:").value();
+    const app::RunHealth health(*registry, "kill -HUP 7");
+    auto make = [&](const char* name, const char* source) {
+        Json object = {{"metadata", {{"name", name}}}};
+        if (source != nullptr) object["metadata"]["annotations"] = {{client::FileFollower::source_annotation, source}};
+        registry->create(core("ConfigMap"), space, object).value();
+    };
+    make("mine", nullptr);
+    make("here", "/new.yaml");
+    EXPECT_EQ(health.left_by_former_files({"/new.yaml"}), "");
+    make("a", "/the tour.yaml");
+    const auto one = health.left_by_former_files({"/new.yaml"});
+    EXPECT_TRUE(one.starts_with("1 object of files that an earlier run followed ('/the tour.yaml') stays in force: "
+                                "penstock get broker,brokerlistener -A shows it, penstock delete -f FILE")) << one;
+    make("b", "/the tour.yaml");
+    make("c", "/z\x1b[2J");
+    const auto three = health.left_by_former_files({"/new.yaml"});
+    EXPECT_TRUE(three.starts_with("3 objects of files that an earlier run followed ('/the tour.yaml' and 1 more) stay ")) << three;
+    EXPECT_EQ(health.left_by_former_files({"/the tour.yaml", "/new.yaml"}).find('\x1b'), std::string::npos);
+}
+
 TEST(Health, what_somebody_deletes_of_a_followed_file_is_told_until_it_is_back) {
     const auto registry = registry::Registry::open(":memory:").value();
     app::RunHealth health(*registry, "kill -HUP 7");
