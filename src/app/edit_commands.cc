@@ -169,6 +169,8 @@ int edit_one(client::Client& api, const resources::Kind& kind, const std::string
                                       changes.dump(-1, ' ', false, Json::error_handler_t::replace),
                                       "application/merge-patch+json");
         if (done && done->ok()) {
+            for (const auto& warning : done->warnings)
+                std::cerr << "Warning: " << printable(client::warning_text(warning)) << "\n";
             std::cout << label << " edited\n";
             return 0;
         }

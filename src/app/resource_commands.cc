@@ -358,6 +358,7 @@ Result<std::vector<resources::Document>> read_all(const std::vector<std::string>
 }
 
 int report(const client::Applied& result) {
+    for (const auto& warning : result.warnings) std::cerr << "Warning: " << printable(warning) << "\n";
     if (result.error.empty()) {
         std::cout << printable(result.what) << " " << result.outcome << "\n";
         return 0;

@@ -224,6 +224,10 @@ Applied apply_document(Transport& client, Kinds& kinds, const resources::Documen
         out.refusal = r ? refusal_of(*r) : Refusal::busy;
         return out;
     };
+    auto take = [&](const Response& answer) {
+        out.object = answer.body;
+        for (const auto& warning : answer.warnings) out.warnings.push_back(warning_text(warning));
+    };
     const auto target = path_of(k, space, name);
     const auto live = client.request("GET", target);
     if (!live) return refuse(live);
@@ -231,7 +235,7 @@ Applied apply_document(Transport& client, Kinds& kinds, const resources::Documen
     if (options.server_side) {
         const auto done = client.request("PATCH", target + query + (options.force ? "&force=true" : ""), body_of(wanted), "application/apply-patch+yaml");
         if (!done || !done->ok()) return refuse(done);
-        out.object = done->body;
+        take(*done);
         out.outcome = done->status == 201 ? "created" : outcome_of(live->body, done->body);
         return out;
     }
@@ -241,7 +245,7 @@ Applied apply_document(Transport& client, Kinds& kinds, const resources::Documen
     if (live->status == 404) {
         const auto made = client.request("POST", path_of(k, space) + query, body_of(wanted));
         if (!made || !made->ok()) return refuse(made);
-        out.object = made->body;
+        take(*made);
         out.outcome = "created";
         return out;
     }
@@ -255,7 +259,7 @@ Applied apply_document(Transport& client, Kinds& kinds, const resources::Documen
     }
     const auto done = client.request("PATCH", target + query, body_of(patch), "application/merge-patch+json");
     if (!done || !done->ok()) return refuse(done);
-    out.object = done->body;
+    take(*done);
     out.outcome = outcome_of(live->body, done->body);
     return out;
 }

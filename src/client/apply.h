@@ -41,6 +41,7 @@ struct Applied {
     std::string error;                   ///< not empty: refused
     Refusal refusal = Refusal::none;
     resources::Json object;              ///< as it is now
+    std::vector<std::string> warnings = {};        ///< what the API says of what it took, in words
 };
 
 /// `file: document 2 (line 14)`.

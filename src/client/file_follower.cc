@@ -1,6 +1,7 @@
 #include "client/file_follower.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -256,6 +257,7 @@ FollowState FileFollower::apply(std::int64_t now) {
     }
     applied_ = seen_;
     in_force_ = std::move(taken);
+    std::erase_if(warned_, [&](const auto& one) { return !in_force_.contains(one.first); });
     if (refusals.empty()) {
         retry_at_ms_ = retry_ms_ = 0;
         return {.phase = FollowState::Phase::applied, .why = {}, .faults = {}, .cure = {}, .was_applied = true, .objects = std::move(held)};
@@ -297,6 +299,12 @@ void FileFollower::apply_one(const resources::Document& document, std::vector<st
     } else if (result.outcome != "unchanged") {
         log::info("app", "{} {}", result.what, result.outcome);
     }
+    if (!result.error.empty()) return;
+    // Once, however often the files are looked at again.
+    auto& warned = warned_[key_of(document.object)];
+    if (std::exchange(warned, result.warnings) == result.warnings) return;
+    for (const auto& warning : result.warnings)
+        log::warn("app", "{}: {}: {}", place_of(document), result.what, printable(warning));
 }
 
 std::string FileFollower::key_of(const Json& object) const {

@@ -117,6 +117,7 @@ class FileFollower {
     std::int64_t retry_at_ms_ = 0, retry_ms_ = 0;        ///< after a refusal; 0: none
     FollowState outcome_;                        ///< of the last `apply`
     FollowState state_;
+    std::map<std::string, std::vector<std::string>> warned_;     ///< what was logged, by document in force
     std::string told_;                           ///< what was logged last
     std::function<void(const resources::Json&, const std::string&)> on_conflict_;
     std::function<void(const FollowState&)> on_state_;

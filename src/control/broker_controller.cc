@@ -449,6 +449,7 @@ bool BrokerController::reconcile() {
     }
 
     auto plan = plan_broker(chosen != nullptr ? *chosen : Json::object(), listeners, std::thread::hardware_concurrency());
+    if (chosen != nullptr) plan.keep_it = keeping_of(*chosen);
     if (in_cluster_)
         for (auto& port : plan.ports) port.config.loopback_only = false;
     if (chosen == nullptr) {

@@ -95,6 +95,9 @@ BrokerFacts BrokerController::facts_of() {
         out.disk_fault = figures.fault;
         out.disk_notice = figures.notice;
         out.keys_fault = keys_fault_.empty() ? figures.rewriting_fault : keys_fault_;
+        for (const auto& note : plan.notes)
+            if (note.reason == "NotKept") out.not_kept = note.path + ": " + note.message;
+        out.keep_it = plan.keep_it;
         if (!plan.is_persistent) out.persistence_ends = "state goes on being kept until the next start";
     } else if (plan.is_persistent) {
         out.persistence_waits = persistence_waits_.empty() ? "it has not been tried yet" : persistence_waits_;

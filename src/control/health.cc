@@ -239,6 +239,10 @@ std::vector<Finding> findings_of(const BrokerFacts& facts) {
     if (!facts.keys_fault.empty()) add(Severity::degraded, "KeysNotInForce", facts.keys_fault, fmt::format("the keys before stay in force; put the file of keys back as it was, and see what stands in it with: ls -la {}", shell_quoted(facts.key_file.empty() ? "." : facts.key_file)));
     if (!facts.disk_notice.empty()) add(Severity::degraded, "StateWasDamaged", facts.disk_notice, facts.folder.empty() ? "see: kubectl get broker -A -o yaml" : fmt::format("look at what was set aside (ls -la {0}), then have this told no more with: mv -T --backup=numbered {0} {1}", shell_quoted(facts.folder + "/lost"), shell_quoted(facts.folder + "-lost")));
     if (!facts.buffer_fault.empty()) add(Severity::degraded, "MessageBufferFull", facts.buffer_fault, fmt::format("queues grow in memory, and at 75 % of it PUBLISH is refused: give it more room in spec.diskBackedMessageBuffer.maxSize, with: kubectl edit broker {}", as_words(facts.name)));
+    if (!facts.not_kept.empty())
+        add(Severity::note, "PersistenceKeepsLittle", facts.not_kept,
+            fmt::format("have it kept with: kubectl patch broker {} --type merge -p {}", as_words(facts.name),
+                        shell_quoted(facts.keep_it)));
     if (!facts.persistence_ends.empty()) add(Severity::note, "PersistenceGoesOn", facts.persistence_ends, "");
     if (!facts.workers_wait.empty()) add(Severity::note, "WorkersWait", facts.workers_wait, "");
     return out;

@@ -27,7 +27,8 @@ inline constexpr std::string_view finding_reasons[] = {
     "CertificateRefused", "ClockWentBack", "DiskNotWritable", "FileDescriptorsShort", "KeysNotInForce", "ManifestNotInForce",
     "ManifestObjectsDeleted", "ManifestRefused", "ManifestWaits", "MessageBufferFull", "MessageMemoryShort",
     "MetricsPortNotOpen", "NoBroker", "NoListener", "NoListenerWorks", "NoReport", "NobodyCanConnect", "OpenToEverybody", "PersistenceGoesOn",
-    "PersistenceNotBegun", "PortNotOpen", "RegistryNotWritable", "RunLogNotKept", "SecurityIncomplete", "Starting",
+    "PersistenceKeepsLittle", "PersistenceNotBegun", "PortNotOpen", "RegistryNotWritable", "RunLogNotKept",
+    "SecurityIncomplete", "Starting",
     "StateNotOpen", "StateWasDamaged", "TokenKeysNotRead", "Warnings", "WorkerStuck", "WorkersWait"};
 
 /// One of `finding_reasons`.
@@ -119,6 +120,8 @@ struct BrokerFacts {
     std::string keys_fault;
     std::string persistence_waits;       ///< wanted, and not begun: why
     std::string persistence_ends;        ///< not wanted any more, and goes on until the next start
+    std::string not_kept;                ///< what persistence does not keep because its field is absent
+    std::string keep_it;                 ///< the value of spec that has it kept, as YAML in one line
     std::string buffer_fault;            ///< of the disk-backed message buffer
     std::string workers_wait;            ///< why their number is not the wanted one
 };

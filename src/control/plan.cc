@@ -37,6 +37,16 @@ ProfileBounds bounds_of(const std::string& profile) {
     return {64u << 20, 576 * mib};
 }
 
+std::string keeping_of(const Json& broker) {
+    const auto& kept = at_path(broker, "spec.persistence");
+    std::string out;
+    if (!kept.is_object()) return out;
+    for (const auto* field : {"retain", "subscriberQueue", "stateStore"})
+        if (at_path(kept, field).is_null())
+            out += fmt::format("{}{}: {{mode: All}}", out.empty() ? "" : ", ", field);
+    return out.empty() ? out : fmt::format("spec: {{persistence: {{{}}}}}", out);
+}
+
 Plan plan_broker(const Json& broker, const std::vector<Json>& listeners, unsigned cores) {
     Plan out;
     const auto bounds = bounds_of(text_at(broker, "spec.memoryProfile", "Medium"));

@@ -43,6 +43,7 @@ struct Plan {
     int prometheus_port = 9600;
     bool is_persistent = false;          ///< spec.persistence is there
     std::int64_t persistence_bytes = 0;
+    std::string keep_it;                 ///< see keeping_of()
     bool seals = false;                  ///< encryption at rest
     std::string key_rotation;            ///< name of the key that is wanted
     int sync_interval_ms = 0;            ///< 0: before every acknowledgement
@@ -62,6 +63,9 @@ struct ProfileBounds {
 };
 ProfileBounds bounds_of(const std::string& memory_profile);
 
+/// `spec: {persistence: {retain: {mode: All}}}` with each policy that is left out;
+/// empty: none is.
+std::string keeping_of(const resources::Json& broker);
 /// `cores` is how many the machine has.
 Plan plan_broker(const resources::Json& broker, const std::vector<resources::Json>& listeners, unsigned cores);
 

@@ -76,17 +76,17 @@ Kind broker() {
         "Overflow of queues: from half of the profile's message memory on, messages of QoS 1 and 2 that wait for a client go to the disk, sealed with a key that ends with the process, and come back in order. "
         "Not durability: that is `persistence`. When it is full, or less than 64 MiB are free on the disk, memory fills up, and at 75 % PUBLISH is refused with 0x97. Annotation `penstock.io/message-buffer-age: 24h` bounds how long a message may wait there.");
     auto kept = [&](const char* name, const char* doc, Field settings) {
-        return object(name, {required(choice("mode", {"All", "None", "Custom"}, nullptr, "What is kept.")), std::move(settings)}, doc);
+        return object(name, {required(choice("mode", {"All", "None", "Custom"}, nullptr, "What is kept across a restart.")), std::move(settings)}, doc);
     };
     auto dynamic = object("dynamic", {choice("mode", modes, "Enabled", "Whether clients may ask for it by user property `aio-persistence` = `true`.")}, "Requests of clients.");
     auto persistence = object("persistence",
         {required(declare::size("maxSize", "Bytes on disk from which on QoS 1 and 2 messages are refused (0x97), such as `1G`; at least 100M.")),
          with_note(open("persistentVolumeClaimSpec", "Volume claim."), "state is kept in the data folder of this machine"),
          filled(object("encryption", {choice("mode", modes, "Enabled", "AES-256-GCM for what is written to the disk. Switched while it runs; what is there is rewritten in the background. Annotation `penstock.io/persistence-key: NAME` makes a new key whenever NAME changes.")}, "Encryption at rest.")),
-         kept("retain", "Retained messages.", object("retainSettings", {texts("topics", "Topic filters, with Custom."), dynamic}, "With Custom.")),
-         kept("stateStore", "State store keys.", object("stateStoreSettings", {list("stateStoreResources", {choice("keyType", {"Pattern", "String", "Binary"}, "Pattern", "How keys are written."), required(texts("keys", "Keys."))}, "Keys, with Custom."), dynamic}, "With Custom.")),
-         kept("subscriberQueue", "Queues of sessions whose expiry is above 0.", object("subscriberQueueSettings", {texts("subscriberClientIds", "Client ids with `*`, with Custom."), dynamic}, "With Custom."))},
-        "Durable sessions, subscriptions, retained messages and queues, in the folder `broker` of the data folder. Sessions with an expiry above 0 and their subscriptions are always kept. "
+         kept("retain", "Retained messages. Absent: None, so none is kept.", object("retainSettings", {texts("topics", "Topic filters, with Custom."), dynamic}, "With Custom.")),
+         kept("stateStore", "State store keys. Absent: None, so none is kept.", object("stateStoreSettings", {list("stateStoreResources", {choice("keyType", {"Pattern", "String", "Binary"}, "Pattern", "How keys are written."), required(texts("keys", "Keys."))}, "Keys, with Custom."), dynamic}, "With Custom.")),
+         kept("subscriberQueue", "Queues of sessions whose expiry is above 0. Absent: None, so no message that waits is kept.", object("subscriberQueueSettings", {texts("subscriberClientIds", "Client ids with `*`, with Custom."), dynamic}, "With Custom."))},
+        "Durable sessions, subscriptions, retained messages and queues, in the folder `broker` of the data folder. Sessions with an expiry above 0 and their subscriptions are always kept; retained messages, queues and state store keys are kept as `retain`, `subscriberQueue` and `stateStore` say, and each of them that is absent is None: give each `mode: All` to keep everything. "
         "Adding the field writes what is in memory and keeps it from then on; its policies act at once; removing it acts at the next start. An acknowledgement leaves after what it promises is on disk; annotation `penstock.io/persistence-sync: 200ms` (at most 10s) "
         "syncs at that interval instead, and a power cut may then lose what was acknowledged within it.");
     return {

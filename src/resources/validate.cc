@@ -517,10 +517,36 @@ bool apply_defaults(const Kind& kind, Json& object) {
     return kind.dynamic ? default_schema(kind.schema, object, budget) : default_fields(kind.fields, object, budget);
 }
 
+namespace {
+
+/// Absent is None, as in AIO, which is easily taken for "all": said to whoever wrote no `mode: None` for it.
+void note_what_is_not_kept(const Json& persistence, std::vector<Fault>& out) {
+    if (!persistence.is_object()) return;
+    std::string fields, things, all;
+    for (const auto& [field, thing] : {std::pair{"retain", "retained messages"},
+                                       std::pair{"subscriberQueue", "messages that wait for a subscriber"},
+                                       std::pair{"stateStore", "keys of the state store"}}) {
+        const auto found = persistence.find(field);
+        if (found != persistence.end() && !found->is_null()) continue;
+        const auto* comma = fields.empty() ? "" : ", ";
+        fields += fmt::format("{}{}", comma, field);
+        things += fmt::format("{}{}", comma, thing);
+        all += fmt::format("{}{}: {{mode: All}}", comma, field);
+    }
+    if (fields.empty()) return;
+    out.push_back({"spec.persistence", "NotKept",
+                   fmt::format("without {} (absent is mode None) these are not kept across a restart: {}; "
+                               "what keeps them is persistence: {{{}}}, and mode: None says that it is meant",
+                               fields, things, all)});
+}
+
+}  // namespace
+
 std::vector<Fault> notes(const Kind& kind, const Json& object, unsigned cores) {
     std::vector<Fault> out;
     collect_notes(kind.fields, object, "", out);
     if (kind.group != "mqttbroker.iotoperations.azure.com") return out;
+    if (kind.kind == "Broker") note_what_is_not_kept(at_path(object, "spec.persistence"), out);
     if (const auto& cardinality = at_path(object, "spec.cardinality"); kind.kind == "Broker" && cardinality.is_object()) {
         const auto& copies = at_path(cardinality, "backendChain.redundancyFactor");
         if (copies.is_number_integer() && copies.get<std::int64_t>() > 1)

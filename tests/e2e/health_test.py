@@ -187,6 +187,33 @@ class Truth(Case):
             self.follow(p, self.cure(p, f"BrokerListener {SPACE}/one", f"Secret {SPACE}/mine", without="does not exist"))
             self.gone(p, "goes on being served")
 
+    def test_persistence_that_keeps_little_says_so_to_whoever_writes_it(self):
+        settings = "{persistence: {maxSize: 1G%s}, diagnostics: {metrics: {prometheusPort: 0}, selfCheck: {mode: Disabled}}}"
+        p = self.penstock()
+        p.files = [p.write("m.yaml", broker(settings % ", retain: {mode: All}") + "---\n" + listener("one", {"port": 1883}))]
+        p.start()
+        missing = "spec.persistence: without subscriberQueue, stateStore (absent is mode None)"
+        wait_until(lambda: missing in p.logs(), "what the API says of followed files in the log")
+        text = p.write("little.yaml", broker(settings % ", subscriberQueue: {mode: None}"))
+        self.assertIn("spec.persistence: without retain, stateStore (absent is mode None)", p.run("validate", "-f", text).stderr)
+        missing = "Warning: spec.persistence: without stateStore (absent is mode None)"   # retain is there already
+        self.assertIn(missing, p.run("apply", "--dry-run", "-f", text).stderr)
+        self.assertIn(missing, self.shell(p, "kubectl apply --dry-run=server -f little.yaml"))
+        said = self.cure(p, f"Broker {SPACE}/default", "without subscriberQueue, stateStore")
+        self.well(p)
+        wait_until(lambda: self.health(p, "broker", "default").get("status") == "Available", "a note leaves it Available")
+        self.follow(p, said)
+        wait_until(lambda: "without" not in str(p.status("broker", "default").get("findings")), "nothing is left out")
+        kept = p.get("broker", "default")["spec"]["persistence"]
+        self.assertEqual([kept[one]["mode"] for one in ("retain", "subscriberQueue", "stateStore")], ["All"] * 3)
+        for words in (("edit", "broker", "default"), ("patch", "broker", "default", "--type", "json", "-p", '[{"op": "remove", "path": "/spec/persistence/retain"}]')):
+            p.env["EDITOR"] = "sed -i /stateStore:/,+1d"
+            self.assertIn("Warning: spec.persistence: without ", p.run(*words).stderr, words)
+        p.stop()
+        # The example keeps everything.
+        done = p.run("validate", "-f", str(pathlib.Path(__file__).parents[2] / "examples/durable.yaml"))
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done)
+
     def test_names_that_no_object_can_have_are_named_anew_as_the_cure_says(self):
         long = "a" * 64
         issuer = lambda name: {"mode": "Automatic", "certManagerCertificateSpec": {"issuerRef": {"kind": "Issuer", "name": name}, "privateKey": {"algorithm": "Ec256"}}}

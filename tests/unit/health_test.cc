@@ -443,7 +443,8 @@ std::vector<Finding> every_finding(const std::filesystem::path& folder) {
     facts.named = {{"BrokerAuthentication", "s/a", {"all CAs have expired"}, {control::Warning{.what = "a list is old; put in another with: kubectl edit configmap ca -n s", .cure = {}}}}};
     for (const char* broker : {"defualt", "other", "default"})
         for (const char* running : {"s/default", "t/default", ""}) facts.orphans.push_back({.listener = "s/o", .broker = broker, .there = {"default"}, .running = running});
-    facts.metrics_fault = facts.disk_fault = facts.persistence_waits = facts.buffer_fault = facts.keys_fault = facts.disk_notice = facts.persistence_ends = facts.workers_wait = "something";
+    facts.metrics_fault = facts.disk_fault = facts.persistence_waits = facts.buffer_fault = facts.keys_fault = facts.disk_notice = facts.persistence_ends = facts.workers_wait = facts.not_kept = "something";
+    facts.keep_it = "spec: {persistence: {retain: {mode: All}}}";
     add(control::findings_of(facts));
     auto bare = facts;
     bare.ports.clear();

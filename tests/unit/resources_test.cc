@@ -125,6 +125,27 @@ TEST(Validation, unknown_fields_name_the_nearest) {
     EXPECT_NE(faults[1].message.find("did you mean \"serviceType\"?"), std::string::npos) << faults[1].message;
 }
 
+TEST(Validation, persistence_that_leaves_a_policy_out_says_what_it_does_not_keep) {
+    auto told = [](const char* persistence) {
+        const auto object = Json{{"spec", {{"persistence", *resources::parse_json(persistence)}}}};
+        std::string out;
+        for (const auto& note : resources::notes(broker_kind(), object, 4))
+            if (note.reason == "NotKept") out += note.path + ": " + note.message;
+        return out;
+    };
+    const auto alone = told(R"({"maxSize": "1G"})");
+    for (const char* part : {"spec.persistence: without retain, subscriberQueue, stateStore", "retained messages",
+                             "messages that wait", "keys of the state store",
+                             "{retain: {mode: All}, subscriberQueue: {mode: All}, stateStore: {mode: All}}"})
+        EXPECT_NE(alone.find(part), std::string::npos) << part << " in " << alone;
+    const auto one = told(R"({"maxSize": "1G", "retain": {"mode": "All"}, "stateStore": {"mode": "None"}})");
+    EXPECT_NE(one.find("without subscriberQueue (absent"), std::string::npos) << one;
+    EXPECT_EQ(one.find("retained"), std::string::npos) << "what is there was meant: " << one;
+    EXPECT_EQ(told(R"({"retain": {"mode": "All"}, "subscriberQueue": {"mode": "None"},
+                       "stateStore": {"mode": "Custom"}})"), "");
+    EXPECT_EQ(told("null"), "");
+}
+
 TEST(Validation, enumerations_in_any_case) {
     auto object = listener("plant", "loadBALANCER", 1883);
     object["spec"]["ports"][0]["protocol"] = "websockets";
