@@ -172,7 +172,10 @@ int auth_explain(const ResourceOptions& options, const AccessOptions& access) {
     if (!decisions) return problem(decisions.error().message);
     Json wanted = Json::array();
     for (const auto& item : (*decisions)["items"]) {
-        const bool hit = access.client.empty() || text_at(item, "client") == access.client || text_at(item, "user") == access.client || text_at(item, "peer").starts_with(access.client + ":");
+        const auto peer = text_at(item, "peer");
+        const bool hit = access.client.empty() || text_at(item, "client") == access.client ||
+                         text_at(item, "user") == access.client || peer.starts_with(access.client + ":") ||
+                         peer.starts_with("[" + access.client + "]:");
         if (hit && parse_rfc3339(text_at(item, "time")) + 999 >= since) wanted.push_back(item);
     }
     if (access.json) {

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <ranges>
+
 #include <fmt/format.h>
 
 #include "auth/methods.h"
@@ -20,6 +23,23 @@ struct MethodChain::Kept {
         credentials.network = network;
     }
 };
+
+namespace {
+
+/// How a client shows what a method looks at.
+const char* way_of(std::string_view method) {
+    if (method == "ServiceAccountToken")
+        return " (MQTT 5 enhanced authentication: authentication-method K8S-SAT, authentication-data the "
+               "token)";
+    if (method == "X509") return " (a client certificate, shown in the TLS handshake)";
+    if (method == "Password") return " (user name and password of CONNECT)";
+    if (method == "Custom")
+        return " (what its server asks for: user name and password, an authentication-method with its data, "
+               "or a client certificate)";
+    return "";
+}
+
+}  // namespace
 
 Verdict MethodChain::begin(const Credentials& credentials, std::unique_ptr<Exchange>& exchange, const Later& later) {
     exchange.reset();
@@ -55,7 +75,13 @@ Verdict MethodChain::walk(std::size_t from, const Credentials& credentials, cons
         return std::move(step.verdict);
     }
     std::string wanted;
-    for (const auto& method : methods_) wanted += fmt::format("{}{}", wanted.empty() ? "" : ", ", method->name());
+    for (std::size_t i = 0; i < methods_.size(); ++i) {
+        const std::string_view name = methods_[i]->name();
+        // Two of one kind are shown the same.
+        const auto is_same = [&](const auto& one) { return one->name() == name; };
+        if (std::ranges::any_of(methods_ | std::views::take(i), is_same)) continue;
+        wanted += fmt::format("{}{}{}", wanted.empty() ? "" : ", ", name, way_of(name));
+    }
     if (credentials.method) return Verdict::refused(mqtt::ReasonCode::bad_authentication_method, fmt::format("no authentication method here takes it; there are: {}", wanted));
     return Verdict::refused(mqtt::ReasonCode::not_authorized, fmt::format("no credentials were shown that a method here takes; there are: {}", wanted));
 }

@@ -185,11 +185,7 @@ Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std:
         disconnect(connection, Refusal::length_is_padded, now_);
         return Next::gone;
     }
-    if (connection.state == ConnectionState::wait_connect) {
-        if (frame.type == PacketType::connect) return on_connect(connection, frame, rest);
-        disconnect(connection, Refusal::first_is_not_connect, now_);
-        return Next::gone;
-    }
+    if (connection.state == ConnectionState::wait_connect) return on_first(connection, frame, rest);
     if (connection.state == ConnectionState::wait_auth && frame.type != PacketType::auth && frame.type != PacketType::disconnect) {
         disconnect(connection, Refusal::only_auth_may_follow, now_);
         return Next::gone;

@@ -274,6 +274,8 @@ class Core {
 
     // packets
     Next on_frame(Connection& connection, const mqtt::Frame& frame, std::string_view rest);
+    /// What comes before CONNECT has been there.
+    Next on_first(Connection& connection, const mqtt::Frame& frame, std::string_view rest);
     Next on_connect(Connection& connection, const mqtt::Frame& frame, std::string_view rest);
     Next on_publish(Connection& connection, const mqtt::Frame& frame);
     Next on_subscribe(Connection& connection, const mqtt::Frame& frame);

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "broker/core.h"
+#include "tls/failure.h"
 #include "topics/topic.h"
 
 namespace penstock::broker {
@@ -108,6 +109,38 @@ std::optional<Refusal> Core::will_fault(const mqtt::ConnectView& connect) const 
     if (config_.aio_compatible && connect.will->qos == mqtt::Qos::exactly_once)
         return Refusal::will_qos_is_not_supported;
     return std::nullopt;
+}
+
+namespace {
+
+/// What the first bytes are when they are no MQTT that could be read; null: nothing that is known.
+const char* other_protocol(const Connection& connection, std::string_view came) {
+    if (connection.websocket != nullptr) return nullptr;
+    switch (tls::opening_of(came)) {
+        case tls::Opening::tls:
+            if (connection.tls != nullptr)
+                return "the client spoke TLS within TLS; switch one of the two off in the client";
+            return "the client spoke TLS on a port without TLS (a ClientHello came); switch TLS off in the "
+                   "client, or give the port tls in its BrokerListener";
+        case tls::Opening::http:
+            return "the client spoke HTTP on a port that speaks MQTT; for MQTT over WebSocket have it use a "
+                   "port with protocol: WebSockets";
+        case tls::Opening::mqtt:
+        case tls::Opening::unknown: break;
+    }
+    return nullptr;
+}
+
+}  // namespace
+
+Core::Next Core::on_first(Connection& connection, const mqtt::Frame& frame, std::string_view rest) {
+    const auto* const other = other_protocol(connection, rest);
+    if (other == nullptr && frame.type == mqtt::PacketType::connect)
+        return on_connect(connection, frame, rest);
+    if (other != nullptr) note_refusal(connection, "Protocol", other);
+    const Ending usual(Refusal::first_is_not_connect);
+    disconnect(connection, other != nullptr ? Ending(Refusal::first_is_not_connect, other) : usual, now_);
+    return Next::gone;
 }
 
 Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, std::string_view rest) {

@@ -18,6 +18,10 @@ using session::Session;
 namespace {
 
 constexpr std::size_t decisions_max = 500, noted_bytes_max = 256, noted_why_max = 1024;
+constexpr std::ptrdiff_t alike_among = 32;   // of the last refusals: one that comes again is looked for there
+
+/// `127.0.0.1` of `127.0.0.1:1234`: a device has a new port with every connection.
+std::string_view host_of(std::string_view peer) { return peer.substr(0, peer.rfind(':')); }
 
 }  // namespace
 
@@ -297,12 +301,15 @@ void Core::note(const Connection& connection, std::string_view client_id, const 
     const auto known =
         security != nullptr ? std::string_view(security->principal.user_name) : std::string_view();
     const auto user = clipped(known.empty() ? claimed_user : known, noted_bytes_max);
-    // A client that repeats itself is one entry with a count.
-    const auto last = std::find_if(decisions_.rbegin(), decisions_.rend(), [&](const Decision& d) {
+    // A client that repeats itself is one entry with a count; without a name it is known by its address, and
+    // two devices with one name are two.
+    const auto end = decisions_.rbegin() + std::min(std::ssize(decisions_), alike_among);
+    const auto last = std::find_if(decisions_.rbegin(), end, [&](const Decision& d) {
         return d.client_id == client_id && d.user_name == user && d.action == action && d.target == target &&
+               d.why == why && host_of(d.peer) == host_of(peer) &&
                d.listener == connection.listener->resource;
     });
-    if (last != decisions_.rend() && std::distance(decisions_.rbegin(), last) < 32 && last->why == why) {
+    if (last != end) {
         last->wall_ms = wall;
         last->peer = peer;
         ++last->count;

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "io/socket.h"
+#include "tls/failure.h"
 
 namespace penstock::broker {
 namespace {
@@ -154,11 +155,11 @@ void Worker::hand_over(const std::vector<std::unique_ptr<Worker>>& heirs) {
 void Worker::inherit(Connection& connection, Worker& from) {
     now_ = from.now_;
     from.uncount(connection);
-    const bool shakes = connection.tls != nullptr && connection.tls->handshake != 0;
-    from.end_handshake(connection);
-    if (shakes) {
+    if (connection.tls != nullptr && connection.tls->handshake != 0) {
+        const auto handshake = from.handshakes_.at(connection.tls->handshake);
+        from.end_handshake(connection);
         connection.tls->handshake = next_handshake_++;
-        handshakes_.emplace(connection.tls->handshake, &connection);
+        handshakes_.emplace(connection.tls->handshake, handshake);
     }
     connection.slot = static_cast<std::uint32_t>(connections_.size());
     connections_.push_back(&connection);
@@ -258,7 +259,8 @@ void Worker::accept_from(const Port& port) {
     for (const int listening : socket->fds) {
         for (int i = 0; i < 64; ++i) {
             int fd = -1;
-            const auto result = io::accept_tcp(listening, fd);
+            io::PeerAddress from;
+            const auto result = io::accept_tcp(listening, fd, &from);
             if (result == io::Accepted::none) break;
             if (result == io::Accepted::no_descriptors) {
                 static log::RateLimit limit(1);
@@ -278,12 +280,12 @@ void Worker::accept_from(const Port& port) {
             if (config->protocol == Protocol::websockets) connection->websocket = std::make_unique<WebSocketState>();
             if (config->tls != nullptr) {
                 connection->tls = std::make_unique<TlsState>(config->tls, next_handshake_++);
-                handshakes_.emplace(connection->tls->handshake, connection.get());
+                handshakes_.emplace(connection->tls->handshake, Handshake{connection.get(), from});
             }
             adopt(std::move(connection));
             // Who holds a place without shaking hands gives it to those who do.
             if (handshakes_.size() > handshakes_max) {
-                auto& oldest = *handshakes_.begin()->second;
+                auto& oldest = *handshakes_.begin()->second.connection;
                 end_handshake(oldest);
                 ++core_.counters().tls_failures;
                 lose(oldest);
@@ -329,7 +331,12 @@ std::unique_ptr<Connection> Worker::detach(Connection& connection) {
     return std::unique_ptr<Connection>(&connection);
 }
 
-std::string Worker::peer(const Connection& connection) { return io::peer_name(connection.fd); }
+std::string Worker::peer(const Connection& connection) {
+    if (connection.tls != nullptr && connection.tls->handshake != 0)
+        if (const auto found = handshakes_.find(connection.tls->handshake); found != handshakes_.end())
+            return io::peer_name(found->second.peer);
+    return io::peer_name(connection.fd);
+}
 
 std::string Worker::network(const Connection& connection) { return io::peer_network(connection.fd); }
 
@@ -515,9 +522,12 @@ void Worker::read_tls(Connection& connection) {
         ++core_.counters().tls_failures;
         static log::RateLimit limit(5);
         std::uint64_t suppressed = 0;
+        auto why = tls::explained(channel.fault(), {scratch_.get(), static_cast<std::size_t>(got)});
         if (limit.allow(now_, suppressed))
-            log::info("tls", "TLS failed peer={} listener={} why=\"{}\"{}", peer(connection), connection.listener->resource, channel.fault(), suppressed > 0 ? fmt::format(" suppressed={}", suppressed) : "");
-        core_.note_refusal(connection, "TLS", channel.fault());
+            log::info("tls", "TLS failed peer={} listener={} why=\"{}\"{}", peer(connection),
+                      connection.listener->resource, why,
+                      suppressed > 0 ? fmt::format(" suppressed={}", suppressed) : "");
+        core_.note_refusal(connection, "TLS", std::move(why));
     }
     // An alert may have to leave first.
     core_.on_lost(connection, now_);

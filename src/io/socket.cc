@@ -58,6 +58,19 @@ Listened listen_one(const Address& address, socklen_t size, bool dual_stack) {
     return {fd, 0};
 }
 
+PeerAddress peer_of(const Address& address) noexcept {
+    PeerAddress out;
+    if (address.any.sa_family == AF_INET) {
+        out.ip[10] = out.ip[11] = 0xFF;
+        std::memcpy(&out.ip[12], &address.v4.sin_addr, 4);
+        out.port = ntohs(address.v4.sin_port);
+    } else {
+        std::memcpy(out.ip.data(), &address.v6.sin6_addr, out.ip.size());
+        out.port = ntohs(address.v6.sin6_port);
+    }
+    return out;
+}
+
 /// The machine has no IPv6, or not at this address; anything else is a fault that must be told.
 bool no_ipv6(int error) {
     return error == EAFNOSUPPORT || error == EADDRNOTAVAIL || error == EPROTONOSUPPORT;
@@ -167,9 +180,12 @@ Result<std::vector<int>> listen_tcp(bool loopback_only, std::uint16_t port, std:
     return out;
 }
 
-Accepted accept_tcp(int listener, int& out) noexcept {
-    out = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+Accepted accept_tcp(int listener, int& out, PeerAddress* from) noexcept {
+    Address address{};
+    socklen_t size = sizeof address;
+    out = accept4(listener, &address.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (out >= 0) {
+        if (from != nullptr) *from = peer_of(address);
         const int on = 1;
         setsockopt(out, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         return Accepted::ok;
@@ -272,17 +288,20 @@ std::string peer_name(int fd) {
     Address address{};
     socklen_t size = sizeof address;
     if (fd < 0 || getpeername(fd, &address.any, &size) != 0) return "-";
+    return peer_name(peer_of(address));
+}
+
+std::string peer_name(const PeerAddress& peer) {
+    if (peer.port == 0) return "-";
     char text[INET6_ADDRSTRLEN] = {};
-    if (address.any.sa_family == AF_INET) {
-        inet_ntop(AF_INET, &address.v4.sin_addr, text, sizeof text);
-        return fmt::format("{}:{}", text, ntohs(address.v4.sin_port));
+    in6_addr ip{};
+    std::memcpy(&ip, peer.ip.data(), peer.ip.size());
+    if (IN6_IS_ADDR_V4MAPPED(&ip)) {
+        inet_ntop(AF_INET, &ip.s6_addr[12], text, sizeof text);
+        return fmt::format("{}:{}", text, peer.port);
     }
-    if (IN6_IS_ADDR_V4MAPPED(&address.v6.sin6_addr)) {
-        inet_ntop(AF_INET, &address.v6.sin6_addr.s6_addr[12], text, sizeof text);
-        return fmt::format("{}:{}", text, ntohs(address.v6.sin6_port));
-    }
-    inet_ntop(AF_INET6, &address.v6.sin6_addr, text, sizeof text);
-    return fmt::format("[{}]:{}", text, ntohs(address.v6.sin6_port));
+    inet_ntop(AF_INET6, &ip, text, sizeof text);
+    return fmt::format("[{}]:{}", text, peer.port);
 }
 
 std::string peer_network(int fd) {

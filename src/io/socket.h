@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -18,7 +19,13 @@ Result<std::vector<int>> listen_tcp(bool loopback_only, std::uint16_t port, std:
 /// right is missing or another program holds the port (named where /proc shows it).
 std::string why_not_bound(int error, std::uint16_t port);
 enum class Accepted : std::uint8_t { ok, none, no_descriptors };
-Accepted accept_tcp(int listener, int& out) noexcept;
+/// An end of a connection, which stays known when the connection is gone.
+struct PeerAddress {
+    std::array<unsigned char, 16> ip{};  ///< IPv6, or IPv4 mapped into it
+    std::uint16_t port = 0;              ///< 0: not known
+};
+/// `from`: who came.
+Accepted accept_tcp(int listener, int& out, PeerAddress* from = nullptr) noexcept;
 /// Starts or completes a connection; blocking up to `timeout_ms`. The result is non-blocking.
 Result<int> connect_tcp(const std::string& host, std::uint16_t port, int timeout_ms);
 
@@ -40,8 +47,9 @@ bool has_unread(int fd) noexcept;
 void close_now(int fd) noexcept;
 /// A descriptor held back for the moment when there are no others.
 int open_spare() noexcept;
-/// `address:port` of the peer.
+/// `address:port` of the peer; `-` when it is not known, as of a connection that the peer reset.
 std::string peer_name(int fd);
+std::string peer_name(const PeerAddress& peer);
 /// The peer's IPv4 address, or the /64 of its IPv6 address: what one household or attacker has.
 std::string peer_network(int fd);
 std::uint16_t local_port(int fd) noexcept;

@@ -202,6 +202,72 @@ cat mqtts-endpoint.crt aio_int_ca.crt > chain.crt
         del idle
 
 
+class Refusals(Case):
+    """What a person is told of clients that did not get in."""
+    def explained(self, p, action):
+        told = json.loads(self.shell(p, "penstock auth explain --json"))
+        return [(one["peer"].rsplit(":", 1)[0], one["why"], one["count"]) for one in told if one["action"] == action]
+
+    def ends(self, host, port, sent, source="127.0.0.1", reset=False):
+        """Sends bytes and waits for the end, or resets the connection at once."""
+        with socket.create_connection((host, port), source_address=(source, 0), timeout=15) as s:
+            if reset:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return s.sendall(sent)
+            s.sendall(sent)
+            try:
+                while s.recv(1000):
+                    pass
+            except ConnectionResetError:
+                pass
+
+    def test_tls_failures_say_who_what_and_what_to_do(self):
+        p = self.start(manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 8883, "tls": automatic()}, {"port": 1884}]}))
+        p.wait_running("local")
+        mqtt_words, http_words = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00", b"GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: a browser, which sends more than this\r\n\r\n"
+        for source, times in (("127.0.0.1", 3), ("127.0.0.2", 2), ("127.0.0.3", 1)):
+            for _ in range(times):
+                self.ends("127.0.0.1", 8883, mqtt_words, source)
+        self.ends("127.0.0.1", 8883, http_words)
+        # Who has closed before it is looked at is known by its address too.
+        for _ in range(5):
+            self.ends("127.0.0.1", 8883, mqtt_words, "127.0.0.7", reset=True)
+        rows = lambda: self.explained(p, "TLS")
+        count = lambda host, word: sum(times for peer, why, times in rows() if peer == host and word in why)
+        wait_until(lambda: count("127.0.0.1", "what came looks like HTTP") == 1, "the browser")
+        for host, times in (("127.0.0.1", 3), ("127.0.0.2", 2), ("127.0.0.3", 1)):
+            self.assertEqual(count(host, "spoke no TLS on a TLS port, what came looks like MQTT; switch TLS on"), times, rows())
+        self.assertNotIn("-", [peer for peer, _, _ in rows()])
+        self.assertNotIn("TLS failed peer=- ", p.logs())
+        # TLS where none is wanted, and HTTP.
+        self.ends("127.0.0.1", 1884, http_words)
+        self.shell(p, "openssl s_client -connect 127.0.0.1:1884 </dev/null >/dev/null 2>&1; true")
+        wait_until(lambda: [why for _, why, _ in self.explained(p, "Protocol") if "spoke TLS on a port without TLS" in why], "TLS on a plain port")
+        self.assertTrue([why for _, why, _ in self.explained(p, "Protocol") if "spoke HTTP on a port that speaks MQTT" in why])
+        self.assertIn('why="the client spoke TLS on a port without TLS', p.logs())
+        # By a client's own alerts, and by what it offers.
+        self.ca(p)
+        for line, word in (("openssl s_client -connect 127.0.0.1:8883 -verify_return_error -no-CAfile -no-CApath -no-CAstore", "does not trust the CA of this port's certificate; give it that CA"),
+                           ("openssl s_client -connect 127.0.0.1:8883 -verify_return_error -CAfile ca.crt -verify_hostname elsewhere.example", "the name or address that it dials is not in it"),
+                           ("openssl s_client -connect 127.0.0.1:8883 -tls1_1 -cipher ALL:@SECLEVEL=0", "have no version of TLS in common"),
+                           ("openssl s_client -connect 127.0.0.1:8883 -tls1_2 -cipher AES128-SHA:@SECLEVEL=0", "have no cipher, curve or kind of key in common"),
+                           ("openssl s_client -connect 127.0.0.1:8883 -alpn h2", "have it ask for mqtt or for none")):
+            self.shell(p, line + " </dev/null >/dev/null 2>&1; true")
+            wait_until(lambda: count("127.0.0.1", word) >= 1, line)
+
+    def test_how_credentials_are_shown_is_said(self):
+        p = self.start(manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 1884, "authenticationRef": "both"}]}),
+                       manifest("BrokerAuthentication", "both", {"authenticationMethods": [
+                           {"method": "ServiceAccountToken", "serviceAccountTokenSettings": {"audiences": ["x"]}},
+                           {"method": "Password", "passwordSettings": {"secretRef": "staff"}}]}))
+        self.assertEqual(p.run("passwd", "staff", "ann", stdin="right\n").returncode, 0)
+        p.wait_running("local")
+        self.assertEqual(Mqtt(1884).connect("fan"), 0x87)
+        why = self.explained(p, "Authenticate")[-1][1]
+        for part in ("authentication-method K8S-SAT", "authentication-data the token", "Password (user name and password of CONNECT)"):
+            self.assertIn(part, why)
+
+
 class Tokens(Case):
     def test_tokens_end_are_renewed_and_go_with_their_account(self):
         p = self.start(manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 18883, "authenticationRef": "default", "tls": automatic()}]}),

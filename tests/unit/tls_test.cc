@@ -7,6 +7,7 @@
 #include <openssl/x509v3.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "base/clock.h"
 #include "crypto/examination.h"
@@ -14,6 +15,7 @@
 #include "crypto/trust.h"
 #include "crypto/x509.h"
 #include "tls/channel.h"
+#include "tls/failure.h"
 
 namespace penstock {
 namespace {
@@ -145,6 +147,56 @@ TEST(Tls, refuses_what_is_no_tls_and_other_protocols) {
     old.run();
     EXPECT_FALSE(old.client_alive);
     EXPECT_NE(old.client.fault().find("ostname mismatch"), std::string::npos) << old.client.fault();
+}
+
+// A row for each thing that a client does wrong: what is said of it, with OpenSSL's words behind.
+TEST(Tls, failures_are_told_with_what_to_do) {
+    const auto root = authority("root"), stranger = authority("stranger");
+    const auto context = server_context(leaf(root, "broker", true));
+    auto told = [&](const std::shared_ptr<const tls::Context>& client, const char* name = "localhost",
+                    const std::function<void(SSL*)>& change = {}) {
+        Pair two(context, client, name);
+        if (change) change(two.client.native());
+        two.run();
+        EXPECT_NE(two.server.fault(), "");
+        const auto out = tls::explained(two.server.fault(), "\x16\x03\x01");
+        EXPECT_TRUE(out.ends_with(" (" + two.server.fault() + ")")) << out;
+        return out;
+    };
+    auto client = [&](const Authority& trusted) {
+        return tls::Context::client({.ca = trusted.pair.certificate}).value();
+    };
+    EXPECT_TRUE(told(client(stranger)).contains("does not trust the CA of this port's certificate; give it that CA"));
+    EXPECT_TRUE(told(client(root), "elsewhere.example").contains("name or address that it dials is not in it"));
+    EXPECT_TRUE(told(client(root), "localhost", [](SSL* ssl) {
+                    SSL_set_cipher_list(ssl, "AES128-SHA:@SECLEVEL=0");
+                    SSL_ctrl(ssl, SSL_CTRL_SET_MAX_PROTO_VERSION, TLS1_2_VERSION, nullptr);
+                }).contains("no cipher, curve or kind of key in common"));
+    EXPECT_TRUE(told(client(root), "localhost", [](SSL* ssl) {
+                    SSL_set_cipher_list(ssl, "ALL:@SECLEVEL=0");
+                    SSL_ctrl(ssl, SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_VERSION, nullptr);
+                    SSL_ctrl(ssl, SSL_CTRL_SET_MAX_PROTO_VERSION, TLS1_1_VERSION, nullptr);
+                }).contains("no version of TLS in common"));
+    EXPECT_TRUE(told(tls::Context::client({.ca = root.pair.certificate, .protocols = {"h2"}}).value())
+                    .contains("have it ask for mqtt or for none"));
+    struct Plain {
+        std::string bytes;
+        const char* says;
+    };
+    for (const auto& [bytes, says] :
+         {Plain{std::string("\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00", 14), "on a TLS port, what came looks like MQTT; "},
+          Plain{"GET / HTTP/1.1\r\n\r\n", "on a TLS port, what came looks like HTTP; "},
+          Plain{"EHLO mail.example\r\n", "on a TLS port; switch TLS on in the client"}}) {
+        tls::Channel channel(context, true);
+        channel.set_input(bytes);
+        char plain[100];
+        EXPECT_EQ(channel.read(plain, sizeof plain), -1);
+        const auto out = tls::explained(channel.fault(), bytes);
+        EXPECT_TRUE(out.contains(says)) << out;
+        EXPECT_TRUE(out.ends_with(" (" + channel.fault() + ")")) << out;
+    }
+    EXPECT_EQ(tls::explained("something new", ""), "something new");
+    EXPECT_EQ(tls::explained("", ""), "");
 }
 
 TEST(Tls, a_context_says_what_is_wrong_with_its_certificate) {
