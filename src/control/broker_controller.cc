@@ -257,11 +257,18 @@ void BrokerController::keep_keys() {
     [[maybe_unused]] const auto put = state_keys(place_, false, {}, in_use);   // what cannot be written is told by update_keys()
 }
 
+namespace {
+/// `is_being_issued`: a certificate is, and that is why.
+void block(PlannedPort& port, const std::string& why, bool is_being_issued = false) {
+    port.is_being_issued = is_being_issued && port.blocked.empty();
+    port.blocked += (port.blocked.empty() ? "" : "; ") + why;
+}
+}  // namespace
+
 void BrokerController::secure(PlannedPort& port, const Json& listener) {
     const auto authentication = text_at(port.spec, "authenticationRef"), authorization = text_at(port.spec, "authorizationRef");
     PreparedAuthenticator who;
     std::string policy_deleted;
-    auto block = [&](const std::string& why) { port.blocked += (port.blocked.empty() ? "" : "; ") + why; };
     const auto edit = "with: kubectl edit brokerlistener " + as_words(port.config.resource);
     auto warn = [&](std::string what, std::string cure) { port.warnings.push_back({.what = std::move(what), .cure = std::move(cure)}); };
     auto warn_all = [&](const std::vector<std::string>& texts, const std::string& cure) {
@@ -269,7 +276,7 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
     };
     if (!authentication.empty()) {
         who = security_.authenticator(port.name_space, authentication);
-        if (!who.fault.empty()) block(who.fault);
+        if (!who.fault.empty()) block(port, who.fault);
         port.config.authenticator = who.authenticator;
         const auto correct = "correct it with: " + edit_command("brokerauthentication", port.name_space + "/" + authentication);
         warn_all(who.warnings, correct);
@@ -288,7 +295,7 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
     }
     if (!authorization.empty()) {
         const auto what = security_.policy(port.name_space, authorization);
-        if (!what.fault.empty()) block(what.fault);
+        if (!what.fault.empty()) block(port, what.fault);
         port.config.policy = what.policy;
         policy_deleted = what.deleted;
         port.security["authorization"] = authorization;
@@ -339,7 +346,7 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         port.refused += is_manual ? fmt::format("; put a good one in its place, with: {}", put_command(objects_, port.name_space, prepared.wanted))
                                   : fmt::format("; correct what is wrong with its issuer, then have it issued anew with: kubectl delete secret {} -n {}", prepared.wanted, port.name_space);
     if (prepared.context != nullptr) look_ahead(port, prepared);
-    if (!prepared.fault.empty()) block(prepared.fault);
+    if (!prepared.fault.empty()) block(port, prepared.fault, prepared.is_being_issued);
 }
 
 std::shared_ptr<auth::Authenticator> BrokerController::hold(const PlannedPort& port, const char* told, const std::string& why) {
@@ -392,6 +399,7 @@ void BrokerController::look_ahead(PlannedPort& port, const PreparedTls& prepared
 
 Outcome BrokerController::turn() {
     troubles_.begin();
+    next_awaited_ = 0;
     const bool looked = reconcile();
     troubles_.end();
     const bool complete = looked && !troubles_.any();
@@ -403,6 +411,7 @@ Outcome BrokerController::turn() {
     recorder_.retry(now);
     // Ports that are taken are tried again; $SYS and the health report have their times.
     auto next = std::min(complete ? health_report_ms : retry_ms, server_ != nullptr ? std::max<std::int64_t>(1, next_sys_ - now) : health_report_ms);
+    if (next_awaited_ != 0) next = std::min(next, std::max<std::int64_t>(1, next_awaited_ - now));
     for (const auto& [name, leaving] : leaving_) next = std::min(next, std::max<std::int64_t>(1, leaving.until_ms - now));
     return Outcome::after(next);
 }
@@ -503,12 +512,6 @@ bool BrokerController::reconcile() {
         if (port.blocked.empty()) wanted.push_back(port.config);
     const auto opened = server_->apply(plan.config, wanted);
     if (begins && monotonic_ms() >= next_begin_) begin_persistence(plan, *chosen);
-    struct News {
-        std::string listener;
-        const char* type;
-        const char* reason;
-        std::string message;
-    };
     std::vector<News> news;
     std::vector<broker::ListenerState> states;
     std::size_t next = 0;
@@ -516,19 +519,10 @@ bool BrokerController::reconcile() {
         states.push_back(port.blocked.empty() && next < opened.size() ? opened[next++] : broker::ListenerState{.config = port.config, .error = port.blocked});
     {
         const std::lock_guard lock(guard_);
-        for (std::size_t i = 0; i < states.size(); ++i) {
-            const bool was_open = std::ranges::any_of(states_, [&](const auto& s) { return s.is_open && s.config.port == states[i].config.port; });
-            const bool known_error = std::ranges::any_of(states_, [&](const auto& s) { return s.error == states[i].error && s.config.port == states[i].config.port; });
-            if (states[i].is_open && !was_open) news.push_back({states[i].config.resource, "Normal", "PortOpen", port_words(plan.ports[i].port != 0 ? plan.ports[i].port : states[i].bound_port, plan.ports[i].node_port()) + " accepts connections"});
-            else if (!states[i].is_open && !known_error) news.push_back({states[i].config.resource, "Warning", plan.ports[i].blocked.empty() ? "PortNotOpen" : "PortRefused", about_port(plan.ports[i].port, plan.ports[i].node_port(), states[i].error)});
-            if (states[i].is_open && !was_open)
-                log::info("control", "listener open listener={} port={} interfaces={} protocol={} tls={} authentication={} authorization={}", states[i].config.resource, states[i].bound_port,
-                          states[i].config.loopback_only ? "loopback" : "all", states[i].config.protocol == broker::Protocol::websockets ? "WebSockets" : "Mqtt", text_at(plan.ports[i].security, "tls"),
-                          text_at(plan.ports[i].security, "authentication"), text_at(plan.ports[i].security, "authorization", "none"));
-            else if (!states[i].is_open && !known_error)
-                log::warn("control", "listener not open listener={} port={} why=\"{}\"", states[i].config.resource, states[i].config.port, states[i].error);
-        }
-        if (!metrics_fault.empty() && metrics_fault != metrics_fault_) log::warn("control", "{}; it is tried again", metrics_fault);
+        news = look_at_ports(plan, states);
+        if (!metrics_fault.empty() && metrics_fault != metrics_fault_)
+            log::warn("control", "{}; the port is spec.diagnostics.metrics.prometheusPort of the Broker; it is "
+                                 "tried again", metrics_fault);
         metrics_fault_ = metrics_fault;
         workers_wait_ = workers_wait;
         orphans_ = std::move(orphans);

@@ -1,6 +1,7 @@
 #pragma once
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -82,6 +83,25 @@ class BrokerController {
     /// Opens what the Broker kept and starts it with that; says meanwhile how far it is. Null: it cannot, and its status says why.
     std::unique_ptr<broker::Server> start_server(const Plan& plan, const resources::Json& broker, const std::vector<resources::Json>& listeners);
     Result<std::unique_ptr<store::Durable>> open_state(const Plan& plan, const resources::Json& broker, std::uint32_t workers, std::shared_ptr<store::RecoveryProgress> progress);
+    /// A port whose certificate is being issued.
+    struct Awaited {
+        std::int64_t since_ms = 0;
+        std::string told;                          ///< it has lasted, and this was said of it
+    };
+    /// An Event to be written about a listener.
+    struct News {
+        std::string listener;
+        const char* type;
+        const char* reason;
+        std::string message;
+    };
+    using States = std::vector<broker::ListenerState>;
+    /// Logs which ports have opened and which do not since the last look, and says what is to be told of
+    /// them. guard_ is held.
+    std::vector<News> look_at_ports(const Plan& plan, const States& states);
+    /// Of a port whose certificate is being issued: nothing is to be told now. `awaited` gets its place.
+    bool is_awaited(const PlannedPort& port, const broker::ListenerState& state, std::int64_t now,
+                    std::map<std::string, Awaited>& awaited);
     /// The Broker got persistence while it runs.
     void begin_persistence(const Plan& plan, const resources::Json& broker);
     /// Takes over the keys that state is sealed with.
@@ -178,6 +198,9 @@ class BrokerController {
     SysTopics sys_;
     HeapKeeper heap_;
     std::int64_t next_sys_ = 0, next_report_ = 0;
+    static constexpr std::int64_t issue_ms = 10'000;   ///< longer than an issuer of this machine takes
+    std::map<std::string, Awaited> awaited_;       ///< by place; the engine's thread alone
+    std::int64_t next_awaited_ = 0;                ///< when one of them has had its time; 0: none
     std::int64_t next_begin_ = 0;                  ///< when persistence is tried again; the engine's thread alone
     std::uint64_t probes_ = 0;
     std::function<std::string(int)> open_metrics_port_;

@@ -101,6 +101,19 @@ std::vector<std::pair<std::string, std::string>> by_cure(const std::vector<Warni
     return out;
 }
 
+/// Of a port that cannot be bound. Its error names the program that holds it, or the right that is missing.
+std::string cure_of_closed(const PortFacts& port) {
+    const auto edit = edit_command("brokerlistener", port.listener);
+    auto says = [&](const char* words) { return port.error.find(words) != std::string::npos; };
+    if (says("CAP_NET_BIND_SERVICE"))
+        return fmt::format("restart penstock when it has the capability, or choose a port from 1024 on, with: {}",
+                           edit);
+    if (says("already in use") && !says(" holds it; end that") && !says("this Penstock itself has it"))
+        return fmt::format("see who holds it with: ss -ltnp 'sport = :{}'; it is tried again every 2 s",
+                           port.node_port != 0 ? port.node_port : port.port);
+    return fmt::format("it is tried again every 2 s; another port is chosen with: {}", edit);
+}
+
 /// What is wrong with the ports of one listener.
 void port_findings(const PortFacts& port, std::vector<Finding>& out) {
     const auto subject = subject_of("BrokerListener", port.listener);
@@ -109,7 +122,7 @@ void port_findings(const PortFacts& port, std::vector<Finding>& out) {
     };
     if (!port.is_open) {
         if (port.is_blocked) add(Severity::unavailable, "SecurityIncomplete", port.error, fmt::format("the port opens by itself once that is there; what it asks for is changed with: kubectl edit brokerlistener {}", as_words(port.listener)));
-        else add(Severity::unavailable, "PortNotOpen", port.error, fmt::format("see who holds it with: ss -ltnp 'sport = :{}'; it is tried again every 2 s", port.node_port != 0 ? port.node_port : port.port));
+        else add(Severity::unavailable, "PortNotOpen", port.error, cure_of_closed(port));
         return;
     }
     if (!port.refused.empty()) add(Severity::unavailable, "CertificateRefused", port.refused, "see each certificate and who uses it with: " + own_command("pki list -n " + port.listener.substr(0, port.listener.find('/'))));

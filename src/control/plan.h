@@ -17,6 +17,7 @@ struct PlannedPort {
     std::string path;                    ///< of the port in its listener, `spec.ports[0]`
     broker::ListenerConfig config;       ///< what to bind
     std::string blocked;                 ///< not empty: must not open; why
+    bool is_being_issued = false;        ///< blocked by nothing but a certificate that may come
     std::string refused;                 ///< not empty: open, and each client that verifies refuses the certificate; why
     std::string nobody;                  ///< not empty: open, and no newcomer can get in; why
     std::string rules_fault;             ///< what keeps all clients out, of its BrokerAuthentication

@@ -150,6 +150,20 @@ PreparedTls SecurityBuilder::or_last_good(Kept<PreparedTls>& kept, PreparedTls w
     return out;
 }
 
+namespace {
+
+/// Why the Secret of a Certificate is not there.
+std::string why_not_issued(const Json* certificate, const std::string& name) {
+    if (certificate != nullptr)
+        if (const auto& conditions = at_path(*certificate, "status.conditions"); conditions.is_array())
+            for (const auto& condition : conditions)
+                if (text_at(condition, "type") == "Ready" && text_at(condition, "status") == "False")
+                    return fmt::format("Certificate {}: {}", name, text_at(condition, "message"));
+    return fmt::format("its certificate is not issued yet (Certificate {})", name);
+}
+
+}  // namespace
+
 PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const std::vector<std::string>& expected, bool ask_certificate, const std::vector<crypto::Certificate>& authorities, bool websocket) {
     const auto space = text_at(listener, "metadata.namespace"), name = text_at(listener, "metadata.name");
     const auto& settings = at_path(port, "tls");
@@ -185,11 +199,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
                 return or_before();
             }
         }
-        not_issued = fmt::format("its certificate is not issued yet (Certificate {})", out.secret);
-        if (current != nullptr)
-            if (const auto& conditions = at_path(*current, "status.conditions"); conditions.is_array())
-                for (const auto& condition : conditions)
-                    if (text_at(condition, "type") == "Ready" && text_at(condition, "status") == "False") not_issued = fmt::format("Certificate {}: {}", out.secret, text_at(condition, "message"));
+        not_issued = why_not_issued(current.get(), out.secret);
     } else {
         out.secret = out.wanted = text_at(settings, "manual.secretRef");
         not_issued = absent_object(core("Secret"), space, out.secret, "tls.manual.secretRef", edit_command("brokerlistener", space + "/" + name), "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key");
@@ -200,6 +210,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
     for (const auto& authority : authorities) made_from += authority.fingerprint();
     if (secret == nullptr) {
         out.fault = not_issued;
+        out.is_being_issued = automatic;
         return or_before();
     }
     if (kept.made_from == made_from) {

@@ -18,6 +18,7 @@ namespace penstock::control {
 struct PreparedTls {
     std::shared_ptr<const tls::Context> context;
     std::string fault;                   ///< not empty: the port must not open; for people
+    bool is_being_issued = false;        ///< ... though its issuer may be about to make it
     std::string secret;                  ///< whose certificate is served
     std::string wanted;                  ///< the Secret that the listener names now: what is put there is served next
     /// What clients make of the certificate that is served (`context`'s), as of now: with findings of weight all_refuse the port

@@ -299,6 +299,7 @@ make old 2; make other 300; make ALL-CAS 300; cp ALL-CAS.crt CA.crt""")
             self.assertIn(f"[-]Broker {SPACE}/default unavailable", self.ready(p, verbose=True))
             self.assertIn("[+]registry ok", self.ready(p, verbose=True))
             self.told(p, "metrics port 9601 cannot be opened", "prometheusPort")
+            self.assertRegex(p.logs(), r"metrics port 9601 cannot be opened: .*; the port is spec\.diagnostics\.metrics\.prometheusPort of the Broker")
             self.apply(p, listener("one", {"port": 1883}))
             self.told(p, "ok, with faults", "metrics port 9601")
             wait_until(lambda: self.shell(p, "kubectl get broker -A --no-headers").split()[2:5] == ["Medium", "Running", "Degraded"], "the columns", 20)
@@ -309,6 +310,17 @@ make old 2; make other 300; make ALL-CAS 300; cp ALL-CAS.crt CA.crt""")
         self.told(p, "there is no Broker resource")
         with self.assertRaises(OSError):
             Mqtt(1883)
+
+    def test_a_certificate_that_is_about_to_be_issued_is_no_fault_until_it_lasts(self):
+        automatic = lambda issuer: {"mode": "Automatic", "certManagerCertificateSpec": {"issuerRef": {"kind": "ClusterIssuer", "name": issuer}}}
+        p = self.start(listener("one", {"port": 8883, "tls": automatic("azure-iot-operations-aio-certificate-issuer")}))
+        p.wait_running("one")
+        self.assertNotRegex(p.logs(), r"\[WARN\].*listener not open")
+        self.assertNotIn("PortRefused", self.shell(p, f"kubectl get event -n {SPACE}"))
+        # One whose issuer is not there, or never comes to it.
+        self.apply(p, listener("two", {"port": 8884, "tls": automatic("nobody")}, service_type="LoadBalancer"))
+        wait_until(lambda: "PortRefused" in self.shell(p, f"kubectl get event -n {SPACE}"), "the Event", 40)
+        self.assertRegex(p.logs(), r"\[WARN\].*listener not open listener=azure-iot-operations/two")
 
     def test_certificates_that_end_a_chain_with_a_gap_an_issuer_that_is_gone(self):
         p = self.start(listener("one", {"port": 8883, "tls": {"mode": "Manual", "manual": {"secretRef": "mine"}}}))

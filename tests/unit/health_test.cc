@@ -25,6 +25,7 @@
 #include "control/security.h"
 #include "control/watchdog.h"
 #include "control/ways_in.h"
+#include "io/socket.h"
 #include "mqttc/client.h"
 
 namespace penstock {
@@ -68,8 +69,10 @@ TEST(Health, each_fact_of_the_broker_is_told_with_its_cure) {
         {"a listener of no Broker", [](auto& f) { f.orphans = {control::OrphanFacts{.listener = "s/l", .broker = "x", .there = {"default"}, .running = "s/default"}}; }, "Degraded", "BrokerMissing", "Unavailable", "no Broker \"x\"", "spec: {brokerRef: default}", false},
         {"the state is read back", [](auto& f) { f.not_started = "reading 3 of 9"; f.is_starting = true; }, "Unavailable", "Starting", "Available", "reading 3 of 9", "", false},
         {"the state cannot be opened", [](auto& f) { f.not_started = "broker: permission denied"; }, "Unavailable", "StateNotOpen", "Available", "permission denied", "", false},
-        {"a port is taken", [](auto& f) { f.ports.push_back(good_port()); f.ports[0].is_open = false; f.ports[0].error = "in use"; }, "Degraded", "PortNotOpen", "Unavailable", "port 1883: in use", "ss -ltnp", false},
-        {"a node port is taken", [](auto& f) { f.ports.push_back(good_port()); f.ports[0].is_open = false; f.ports[0].port = 1884; f.ports[0].node_port = 31884; f.ports[0].error = "port 31884 cannot be opened: in use"; }, "Degraded", "PortNotOpen", "Unavailable", "node port 31884 (port 1884) cannot be opened: in use", "sport = :31884'", false},
+        {"a port is taken", [](auto& f) { f.ports.push_back(good_port()); f.ports[0].is_open = false; f.ports[0].error = "Address already in use"; }, "Degraded", "PortNotOpen", "Unavailable", "port 1883: Address already in use", "ss -ltnp", false},
+        {"a port is taken by one that is named", [](auto& f) { f.ports.push_back(good_port()); f.ports[0].is_open = false; f.ports[0].error = "Address already in use: nc (process 7) holds it; end that program (kill 7) or choose another port"; }, "Degraded", "PortNotOpen", "Unavailable", "nc (process 7) holds it", "another port is chosen with: kubectl edit brokerlistener", false},
+        {"a port needs a right", [](auto& f) { f.ports.push_back(good_port()); f.ports[0].is_open = false; f.ports[0].error = io::why_not_bound(EACCES, 883); }, "Degraded", "PortNotOpen", "Unavailable", "CAP_NET_BIND_SERVICE", "restart penstock when it has the capability, or choose a port from 1024 on, with: kubectl edit brokerlistener", false},
+        {"a node port is taken", [](auto& f) { f.ports.push_back(good_port()); f.ports[0].is_open = false; f.ports[0].port = 1884; f.ports[0].node_port = 31884; f.ports[0].error = "port 31884 cannot be opened: Address already in use"; }, "Degraded", "PortNotOpen", "Unavailable", "node port 31884 (port 1884) cannot be opened: Address already in use", "sport = :31884'", false},
         {"the only port is taken", [](auto& f) { f.ports[0].is_open = false; f.ports[0].error = "in use"; }, "Unavailable", "NoListenerWorks", "Unavailable", "none of 1 port", "kubectl get brokerlistener", false},
         {"authentication is absent", [](auto& f) { f.ports[0].is_open = false; f.ports[0].is_blocked = true; f.ports[0].error = "BrokerAuthentication s/x does not exist"; }, "Unavailable", "NoListenerWorks", "Unavailable", "BrokerAuthentication s/x does not exist", "opens by itself", false},
         {"the certificate has expired", [](auto& f) { f.ports[0].refused = "has expired"; }, "Unavailable", "NoListenerWorks", "Unavailable", "port 1883: has expired", "", false},
