@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -100,11 +101,13 @@ Failure conflict_of(const Kind& kind, const std::vector<std::pair<const Manager*
     std::string text, single;
     for (const auto& [manager, fields] : conflicts) {
         const auto who = fmt::format("\"{}\"{} using {}", manager->name, manager->subresource.empty() ? "" : fmt::format(" with subresource \"{}\"", manager->subresource), manager->api_version);
-        text += fmt::format("{}conflicts with {}:", text.empty() ? "" : "\n", who);
+        // In one line: whoever shows or logs it escapes what ends a line.
+        text += fmt::format("{}conflicts with {}", text.empty() ? "" : "; ", who);
+        const char* before = ": ";
         for (const auto& path : fields.paths()) {
             ++count;
             causes.push_back({{"reason", "FieldManagerConflict"}, {"message", "conflict with " + who}, {"field", path}});
-            text += "\n- " + path;
+            text += std::exchange(before, "; ") + path;
             single = fmt::format("conflict with {}: {}", who, path);
         }
     }

@@ -283,6 +283,13 @@ TEST_F(Follower, what_was_refused_is_tried_again_by_itself) {
     EXPECT_EQ(after(30'000).phase, Phase::refused);
     EXPECT_EQ(conflicts, 1);
     EXPECT_EQ(data("a")["a"], "mine");
+    // What the API says of several fields in several lines is one line of the log.
+    ASSERT_TRUE(world.registry->patch(kind, "default", "a", registry::PatchType::merge, {{"data", {{"b", "mine"}}}}, false, {.manager = "kubectl-edit"}));
+    write("f.yaml", map_of("a", "{a: \"theirs\", b: \"3\"}") + map_of("b"));
+    EXPECT_EQ(after(30'000).phase, Phase::refused);
+    EXPECT_TRUE(follower->state().why.contains("conflicts with \"kubectl-edit\" using v1: .data.a; .data.b")) << follower->state().why;
+    EXPECT_FALSE(follower->state().why.contains("\\x0a")) << follower->state().why;
+    ASSERT_TRUE(world.registry->patch(kind, "default", "a", registry::PatchType::merge, {{"data", {{"b", nullptr}}}}, false, {.manager = "kubectl-edit"}));
     ASSERT_TRUE(world.registry->patch(kind, "default", "a", registry::PatchType::merge, {{"data", {{"a", nullptr}}}}, false, {.manager = "kubectl-edit"}));
     EXPECT_EQ(after(61'000).phase, Phase::applied);
     EXPECT_EQ(data("a")["a"], "theirs");
