@@ -6,11 +6,14 @@
 
 #include <algorithm>
 #include <fstream>
+#include <set>
 
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/text.h"
+#include "io/address.h"
 #include "io/wait.h"
 
 namespace penstock::control {
@@ -23,6 +26,7 @@ using resources::text_at;
 namespace {
 
 constexpr std::int64_t look_again_ms = 2000, heartbeat_ms = 300'000;
+constexpr std::size_t slices_max = 100;   // of one Endpoints
 constexpr const char* manager = "penstock-projection";
 constexpr const char* product_label = "microsoft-iotoperations-mqttbroker";
 constexpr std::string_view own_conditions[] = {"Ready", "ManifestsApplied", "PodReadyToStartContainers", "Initialized", "ContainersReady", "PodScheduled"};
@@ -86,7 +90,10 @@ class Projection : public Reconciler {
         for (const auto& role : roles) put(pod_kind(), options_.name_space, role.pod, [&](const Json& before) { return pod(role, address, before); });
         const auto diagnostics = std::ranges::find(roles, "diagnostics-service", &Role::component);
         put_diagnostics_service(diagnostics != roles.end() ? &*diagnostics : nullptr);
-        for (const auto& service : registry_.list(service_kind(), "").items) put_endpoints(*service);
+        const auto services = registry_.list(service_kind(), "").items;
+        std::set<Place> served;
+        for (const auto& service : services) put_endpoints(*service), served.insert(place_of(*service));
+        std::erase_if(applied_, [&](const auto& one) { return !served.contains(one.first); });
         put_slices();
         for (const auto& pod : registry_.list(pod_kind(), "").items) {
             const auto name = text_at(*pod, "metadata.name");
@@ -97,6 +104,12 @@ class Projection : public Reconciler {
     }
 
   private:
+    using Place = std::pair<std::string, std::string>;   ///< namespace and name
+    static Place place_of(const Json& object) {
+        return {text_at(object, "metadata.namespace"), text_at(object, "metadata.name")};
+    }
+    static std::string version_of(const Json& object) { return text_at(object, "metadata.resourceVersion"); }
+
     static const resources::Kind& node_kind() { return *resources::find_kind("v1", "Node"); }
     static const resources::Kind& pod_kind() { return *resources::find_kind("v1", "Pod"); }
     static const resources::Kind& service_kind() { return *resources::find_kind("v1", "Service"); }
@@ -150,9 +163,10 @@ class Projection : public Reconciler {
         const bool is_listener = owners.is_array() && std::ranges::any_of(owners, [](const Json& owner) { return text_at(owner, "kind") == "BrokerListener"; });
         // Ports that lead to the same addresses are one subset.
         std::map<std::pair<Json, Json>, Json> subsets;
+        const auto pods = registry_.list(pod_kind(), space).items;
         for (const auto& port : at_path(service, "spec.ports")) {
             std::map<int, std::pair<Json, Json>> by_target;   // ready, and not
-            for (const auto& pod : registry_.list(pod_kind(), space).items) {
+            for (const auto& pod : pods) {
                 const auto& labels = at_path(*pod, "metadata.labels");
                 bool matches = labels.is_object();
                 for (const auto& [key, value] : selector.items()) matches = matches && labels.contains(key) && labels[key] == value;
@@ -181,56 +195,133 @@ class Projection : public Reconciler {
         const Json object = {{"apiVersion", "v1"}, {"kind", "Endpoints"},
                              {"metadata", {{"name", name}, {"ownerReferences", Json::array({{{"apiVersion", "v1"}, {"kind", "Service"}, {"name", name}, {"uid", text_at(service, "metadata.uid")}}})}}},
                              {"subsets", list}};
-        [[maybe_unused]] const auto done = registry_.patch(endpoints_kind(), space, name, registry::PatchType::apply, object, false, {.manager = manager, .force = true});
+        auto& [applied, version] = applied_[{space, name}];
+        const auto there = registry_.get(endpoints_kind(), space, name);
+        if (there && version == version_of(**there) && applied == object) return;
+        const registry::WriteOptions options{.manager = manager, .force = true};
+        const auto done =
+            registry_.patch(endpoints_kind(), space, name, registry::PatchType::apply, object, false, options);
+        applied = object;
+        version = done ? version_of(**done) : std::string();
     }
 
-    /// The same as EndpointSlices, which newer clients read (kubectl describe service), also of Endpoints that others wrote.
+    /// The same as EndpointSlices, which newer clients read (kubectl describe service), also of Endpoints that
+    /// others wrote. What has not changed on either side is not made again.
     void put_slices() {
-        std::map<std::pair<std::string, std::string>, Json> wanted;   // by namespace and name
-        for (const auto& endpoints : registry_.list(endpoints_kind(), "").items) add_slices(*endpoints, wanted);
-        for (const auto& slice : registry_.list(slice_kind(), "").items) {
-            const auto space = text_at(*slice, "metadata.namespace"), name = text_at(*slice, "metadata.name");
-            if (!wanted.contains({space, name})) [[maybe_unused]] const auto gone = registry_.remove(slice_kind(), space, name);
+        std::map<Place, std::string> there;   // versions
+        for (const auto& one : registry_.list(slice_kind(), "").items) there[place_of(*one)] = version_of(*one);
+        std::map<Place, Sliced> sliced;
+        std::set<Place> wanted;
+        for (const auto& endpoints : registry_.list(endpoints_kind(), "").items) {
+            auto& now = sliced[place_of(*endpoints)];
+            const auto before = sliced_.find(place_of(*endpoints));
+            auto stands = [&](const auto& one) {
+                const auto found = there.find(one.first);
+                return one.second == (found == there.end() ? std::string() : found->second);
+            };
+            const bool is_same = before != sliced_.end() && before->second.of == version_of(*endpoints) &&
+                                 std::ranges::all_of(before->second.slices, stands);
+            now = is_same ? before->second : slice(*endpoints);
+            for (const auto& [place, version] : now.slices)
+                if (!version.empty()) wanted.insert(place);
         }
-        for (const auto& [key, object] : wanted)
-            [[maybe_unused]] const auto done = registry_.patch(slice_kind(), key.first, key.second, registry::PatchType::apply, object, false, {.manager = manager, .force = true});
+        sliced_ = std::move(sliced);
+        for (const auto& [place, version] : there)
+            if (!wanted.contains(place))
+                [[maybe_unused]] const auto gone = registry_.remove(slice_kind(), place.first, place.second);
     }
 
-    /// A slice has one family and one list of ports: of each subset of the Endpoints there is one per family, `NAME-ipv4`, `NAME-ipv4-1`, ...
-    static void add_slices(const Json& endpoints, std::map<std::pair<std::string, std::string>, Json>& out) {
+    /// What was made of Endpoints: of which version, and the version of each slice; empty: it cannot be one.
+    struct Sliced {
+        std::string of;
+        std::map<Place, std::string> slices;
+    };
+    Sliced slice(const Json& endpoints) {
+        Sliced out{.of = version_of(endpoints), .slices = {}};
+        std::map<Place, Json> wanted;
+        if (!add_slices(endpoints, wanted))
+            log::warn("control", "endpoints/{} has more than {} EndpointSlices; those beyond are not made",
+                      text_at(endpoints, "metadata.name"), slices_max);
+        for (const auto& [place, object] : wanted) {
+            const auto done = registry_.patch(slice_kind(), place.first, place.second, registry::PatchType::apply,
+                                              object, false, {.manager = manager, .force = true});
+            // One that is refused must not stay as it was: what stands there is not so any more.
+            out.slices[place] = done ? version_of(**done) : std::string();
+            if (done) continue;
+            const auto& failure = done.error();
+            log::warn("control", "endpointslice/{} is not there: {}", place.second, failure.message);
+            // The disk may get room: it is tried again.
+            if (failure.code != 422 && failure.code != 400) out.of.clear();
+        }
+        return out;
+    }
+
+    /// An address of Endpoints as a slice has it; null: it is none. What was kept before it was checked may be
+    /// anything.
+    static Json endpoint_of(const Json& address, bool is_ready) {
+        const auto ip = text_at(address, "ip");
+        if (!io::is_ip_address(ip)) return {};
+        Json out = {{"addresses", Json::array({ip})},
+                    {"conditions", {{"ready", is_ready}, {"serving", is_ready}, {"terminating", false}}}};
+        for (const char* word : {"hostname", "nodeName"})
+            if (const auto text = text_at(address, word); !text.empty()) out[word] = text;
+        const auto& pod = at_path(address, "targetRef");
+        for (const char* word :
+             {"kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"})
+            if (const auto text = text_at(pod, word); !text.empty()) out["targetRef"][word] = text;
+        return out;
+    }
+    static Json slice_ports(const Json& subset) {
+        Json out = Json::array();
+        for (const auto& port : at_path(subset, "ports")) {
+            Json entry = {{"name", text_at(port, "name")},
+                          {"port", resources::integer_of(port, "port")},
+                          {"protocol", text_at(port, "protocol", "TCP")}};
+            if (const auto word = text_at(port, "appProtocol"); !word.empty()) entry["appProtocol"] = word;
+            out.push_back(std::move(entry));
+        }
+        return out;
+    }
+
+    /// A slice has one family and one list of ports: of each subset of the Endpoints there is one per family,
+    /// `NAME-ipv4`, `NAME-ipv4-1`, ... False: there would be more than `slices_max`.
+    static bool add_slices(const Json& endpoints, std::map<Place, Json>& out) {
         constexpr std::size_t label_max = 63, endpoints_max = 1000;
-        const auto space = text_at(endpoints, "metadata.namespace"), name = text_at(endpoints, "metadata.name");
+        const auto [space, name] = place_of(endpoints);
         const auto& subsets = at_path(endpoints, "subsets");
-        if (name.size() > label_max || !subsets.is_array()) return;   // no Service has such a name
-        const Json owner = {{"apiVersion", "v1"}, {"kind", "Endpoints"}, {"name", name}, {"uid", text_at(endpoints, "metadata.uid")}};
+        if (name.size() > label_max || !subsets.is_array()) return true;   // no Service has such a name
+        const Json owner = {{"apiVersion", "v1"},
+                            {"kind", "Endpoints"},
+                            {"name", name},
+                            {"uid", text_at(endpoints, "metadata.uid")}};
         std::map<std::string, int> counts;
         for (const auto& subset : subsets) {
-            Json ports = Json::array();
-            for (const auto& port : at_path(subset, "ports")) {
-                Json entry = {{"name", text_at(port, "name")}, {"port", resources::integer_of(port, "port")}, {"protocol", text_at(port, "protocol", "TCP")}};
-                if (const auto word = text_at(port, "appProtocol"); !word.empty()) entry["appProtocol"] = word;
-                ports.push_back(std::move(entry));
-            }
             std::map<std::string, Json> by_family;
             for (const auto& [field, is_ready] : {std::pair{"addresses", true}, std::pair{"notReadyAddresses", false}})
                 for (const auto& address : at_path(subset, field)) {
-                    const auto ip = text_at(address, "ip");
-                    auto& list = by_family[ip.find(':') == std::string::npos ? "IPv4" : "IPv6"];
-                    if (ip.empty() || list.size() >= endpoints_max) continue;
-                    Json entry = {{"addresses", Json::array({ip})}, {"conditions", {{"ready", is_ready}, {"serving", is_ready}, {"terminating", false}}}};
-                    for (const char* word : {"hostname", "nodeName", "targetRef"})
-                        if (address.contains(word)) entry[word] = address[word];
-                    list.push_back(std::move(entry));
+                    auto entry = endpoint_of(address, is_ready);
+                    if (entry.is_null()) continue;
+                    auto& list = by_family[text_at(address, "ip").contains(':') ? "IPv6" : "IPv4"];
+                    if (list.size() < endpoints_max) list.push_back(std::move(entry));
                 }
-            for (const auto& [family, list] : by_family) {
-                if (list.empty()) continue;
+            for (auto& [family, list] : by_family) {
+                if (out.size() >= slices_max) return false;
                 const auto count = counts[family]++;
                 const auto slice = fmt::format("{}-{}{}", name, to_lower(family), count == 0 ? "" : fmt::format("-{}", count));
-                out[{space, slice}] = {{"apiVersion", "discovery.k8s.io/v1"}, {"kind", "EndpointSlice"},
-                                       {"metadata", {{"name", slice}, {"labels", {{"kubernetes.io/service-name", name}, {"endpointslice.kubernetes.io/managed-by", manager}}}, {"ownerReferences", Json::array({owner})}}},
-                                       {"addressType", family}, {"endpoints", list}, {"ports", ports}};
+                out[{space, slice}] = {{"apiVersion", "discovery.k8s.io/v1"},
+                                       {"kind", "EndpointSlice"},
+                                       {"metadata",
+                                        {{"name", slice},
+                                         {"labels",
+                                          {{"kubernetes.io/service-name", name},
+                                           {"endpointslice.kubernetes.io/managed-by", manager}}},
+                                         {"ownerReferences", Json::array({owner})}}},
+                                       {"addressType", family},
+                                       {"endpoints", std::move(list)},
+                                       {"ports", slice_ports(subset)}};
             }
         }
+        return true;
     }
 
     /// Creates or brings up to date: metadata and spec by patch, then the status. `make`: the whole object, from what is there (null:
@@ -312,6 +403,9 @@ class Projection : public Reconciler {
     const HousekeeperOptions& options_;
     std::string node_name_, started_;
     std::map<std::string, int> restarts_;
+    std::map<Place, Sliced> sliced_;
+    /// Endpoints of Services with a selector: what was applied, and the version that came of it.
+    std::map<Place, std::pair<Json, std::string>> applied_;
 };
 
 }  // namespace

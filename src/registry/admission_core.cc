@@ -6,8 +6,10 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "io/address.h"
 #include "registry/admission.h"
 #include "resources/definition.h"
+#include "resources/text_rules.h"
 
 namespace penstock::registry {
 
@@ -293,11 +295,37 @@ Answer<void> admit_core_defaults(const Kind& kind, Json& object, const Json* pre
     return {};
 }
 
+/// What the slices that follow Endpoints, and whoever connects to them, rely on.
+void admit_endpoints(const Json& object, std::vector<Fault>& faults) {
+    const auto& subsets = at_path(object, "subsets");
+    for (std::size_t i = 0; i < subsets.size(); ++i)
+        for (const char* field : {"addresses", "notReadyAddresses"}) {
+            const auto& addresses = at_path(subsets[i], field);
+            for (std::size_t k = 0; k < addresses.size(); ++k) {
+                auto wrong = [&](const char* name, const std::string& text, const char* why) {
+                    const auto shown = json_text(resources::shortened(text));
+                    faults.push_back({fmt::format("subsets[{}].{}[{}].{}", i, field, k, name),
+                                      "FieldValueInvalid", fmt::format("Invalid value: {}: {}", shown, why)});
+                };
+                const auto ip = text_at(addresses[k], "ip"), host = text_at(addresses[k], "hostname");
+                const auto node = text_at(addresses[k], "nodeName");
+                if (!io::is_ip_address(ip)) wrong("ip", ip, "must be an address, as 10.9.8.7 or 2001:db8::1");
+                else if (ip == "0.0.0.0" || ip == "::") wrong("ip", ip, "may not be unspecified");
+                if (!host.empty() && !resources::is_dns_label(host))
+                    wrong("hostname", host,
+                          "must be at most 63 of a-z, 0-9 and '-', with a letter or digit at each end");
+                if (!node.empty() && !resources::is_dns_subdomain(node))
+                    wrong("nodeName", node, "must be the name of a Node");
+            }
+        }
+}
+
 void admit_core(const Kind& kind, const Json& object, const Json* previous, const Peers& peers, std::vector<Fault>& faults) {
     if (!faults.empty()) return;   // the rules below rely on types
     if (kind.kind == "Secret") admit_secret(object, previous, faults);
     if (kind.kind == "ConfigMap") check_data(object, {"data", "binaryData"}, "", faults), check_immutable(object, previous, {"data", "binaryData"}, faults);
     if (kind.kind == "Service") admit_service(object, previous, peers, faults);
+    if (kind.kind == "Endpoints") admit_endpoints(object, faults);
     if (kind.group == "rbac.authorization.k8s.io") admit_rbac(kind, object, previous, faults);
     if (kind.kind == "CustomResourceDefinition") std::ranges::move(resources::check_definition(object), std::back_inserter(faults));
 }

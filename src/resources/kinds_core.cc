@@ -99,6 +99,29 @@ Kind node() {
     return out;
 }
 
+Kind endpoints() {
+    auto addresses = [](const char* name, const char* doc) {
+        return list(name,
+                    {required_text("ip", "IPv4 or IPv6."), text("hostname", "Name of the host, a DNS label."),
+                     text("nodeName", "Machine."), object("targetRef", reference_fields(), "The Pod.")},
+                    doc);
+    };
+    auto number = required(declare::number("port", 1, 65'535, nullptr, "Number."));
+    auto ports = list("ports",
+                      {text("name", "Name of the port of the Service."), number,
+                       choice("protocol", {"TCP", "UDP", "SCTP"}, "TCP", "Transport."),
+                       text("appProtocol", "Application protocol.")},
+                      "Ports of each address.");
+    return built_in("", "v1", "Endpoints", "endpoints", {"ep"}, true,
+                    "The addresses behind a Service. EndpointSlices say the same: at most 100 for one, of 1,000 "
+                    "addresses each.",
+                    {list("subsets",
+                          {addresses("addresses", "Addresses that are ready."),
+                           addresses("notReadyAddresses", "Addresses that are not ready."), std::move(ports)},
+                          "Groups of addresses with the same ports.")},
+                    {{"Endpoints", "#endpoints"}});
+}
+
 Kind endpoint_slice() {
     auto out = built_in("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", {}, true, "The addresses behind a Service, of one family; read-only: it follows Endpoints.",
         {choice("addressType", {"IPv4", "IPv6", "FQDN"}, nullptr, "What the addresses are."),
@@ -212,9 +235,7 @@ void add_core_kinds(std::vector<Kind>& out) {
     out.push_back(event());
     out.push_back(node());
     out.push_back(pod());
-    auto endpoints = built_in("", "v1", "Endpoints", "endpoints", {"ep"}, true, "The addresses behind a Service.",
-                              {list("subsets", {open("addresses", "Addresses."), open("notReadyAddresses", "Not ready."), open("ports", "Ports.")}, "Groups of addresses.")}, {{"Endpoints", "#endpoints"}});
-    out.push_back(std::move(endpoints));
+    out.push_back(endpoints());
     out.push_back(endpoint_slice());
     add_rbac(out);
     out.push_back(built_in("coordination.k8s.io", "v1", "Lease", "leases", {}, true, "Who leads.",

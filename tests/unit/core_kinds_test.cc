@@ -1,8 +1,12 @@
 // Rules of the kinds of Kubernetes itself, paging, definitions, deletion, rights and tokens.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <functional>
+
+#include <fmt/format.h>
 
 #include "api/handler.h"
 #include "base/clock.h"
@@ -10,6 +14,7 @@
 #include "control/housekeeper.h"
 #include "control/work_queue.h"
 #include "crypto/signature.h"
+#include "registry/database.h"
 #include "registry/registry.h"
 #include "resources/json_schema.h"
 
@@ -152,6 +157,36 @@ TEST_F(Core, config_maps) {
     EXPECT_NE(text_at(made, "metadata.uid"), "mine");
     EXPECT_FALSE(made.contains("unknown")) << "unknown fields of built-in kinds are dropped";
     EXPECT_FALSE(made["metadata"].contains("generation")) << "kinds without a status have none";
+}
+
+// As Kubernetes has it (core/v1 EndpointSubset; pkg/apis/core/validation, validateEndpointSubsets), but for addresses of the machine
+// itself, which are where Penstock's own Services lead.
+TEST_F(Core, endpoints_have_addresses_and_ports_that_are_some) {
+    auto address = [](Json rest) {
+        rest.emplace("ip", "10.0.0.97");
+        return Json{{"subsets", Json::array({{{"addresses", Json::array({std::move(rest)})}, {"ports", Json::array({{{"port", 80}}})}}})}};
+    };
+    auto port = [](Json rest) { return Json{{"subsets", Json::array({{{"notReadyAddresses", Json::array({{{"ip", "10.0.0.97"}}})}, {"ports", Json::array({std::move(rest)})}}})}}; };
+    for (const auto& [what, field] : std::vector<std::pair<Json, const char*>>{{address({{"nodeName", 7}}), "subsets[0].addresses[0].nodeName"},
+                                                                              {address({{"nodeName", "A B"}}), "subsets[0].addresses[0].nodeName"},
+                                                                              {address({{"hostname", 5}}), "subsets[0].addresses[0].hostname"},
+                                                                              {address({{"hostname", "a.b"}}), "subsets[0].addresses[0].hostname"},
+                                                                              {address({{"targetRef", "x"}}), "subsets[0].addresses[0].targetRef"},
+                                                                              {address({{"ip", "abc"}}), "subsets[0].addresses[0].ip"},
+                                                                              {address({{"ip", "10.0.0.300"}}), "subsets[0].addresses[0].ip"},
+                                                                              {address({{"ip", "0.0.0.0"}}), "subsets[0].addresses[0].ip"},
+                                                                              {address({{"ip", ""}}), "subsets[0].addresses[0].ip"},
+                                                                              {address({{"ip", nullptr}}), "subsets[0].addresses[0].ip"},
+                                                                              {port({{"port", 99999}}), "subsets[0].ports[0].port"},
+                                                                              {port({{"port", 0}}), "subsets[0].ports[0].port"},
+                                                                              {port({{"name", "a"}}), "subsets[0].ports[0].port"},
+                                                                              {port({{"port", 80}, {"protocol", "pigeon"}}), "subsets[0].ports[0].protocol"}}) {
+        const auto why = refused("Endpoints", named("e", what));
+        EXPECT_NE(why.find(field), std::string::npos) << what << ": " << why;
+    }
+    const auto made = make("Endpoints", named("good", address({{"ip", "2001:db8::1"}, {"hostname", "h-1"}, {"nodeName", "n.example"}, {"targetRef", {{"kind", "Pod"}, {"name", "p"}}}})));
+    EXPECT_EQ(made["subsets"][0]["ports"][0]["protocol"], "TCP");
+    make("Endpoints", named("own", address({{"ip", "127.0.0.1"}})));
 }
 
 TEST_F(Core, services_are_given_addresses_and_ports) {
@@ -636,6 +671,94 @@ TEST(Projection, endpoint_slices_say_what_endpoints_say) {
     EXPECT_GT(r->version(), version);
     EXPECT_EQ(slices("web")[0], web) << "what has not changed is not written";
     keeper.stop();
+}
+
+/// A housekeeper over a registry, and the slices it makes.
+struct Slices {
+    static constexpr const char* where = "azure-iot-operations";
+    const resources::Kind& kind = *resources::find_kind("discovery.k8s.io/v1", "EndpointSlice");
+    std::unique_ptr<Registry> r;
+    control::Housekeeper keeper{*r, {.api_ca = "CA", .make_token = {}, .version = "test", .roles = [] { return std::vector<control::Role>(); }}};
+    explicit Slices(std::unique_ptr<Registry> of = Registry::open(":memory:").value()) : r(std::move(of)) {}
+    Slices(const Slices&) = delete;
+    Slices& operator=(const Slices&) = delete;
+    ~Slices() { keeper.stop(); }
+
+    std::vector<Json> all() const {
+        std::vector<Json> out;
+        for (const auto& one : r->list(kind, where).items) out.push_back(*one);
+        return out;
+    }
+    std::string address(const char* slice) const {
+        const auto found = r->get(kind, where, slice);
+        return found ? (**found)["endpoints"][0]["addresses"][0].get<std::string>() : "none";
+    }
+    bool wait(const std::function<bool()>& done) const {
+        for (const auto end = monotonic_ms() + 20'000; monotonic_ms() < end && !done();) r->wait_change(r->version(), 50);
+        return done();
+    }
+    /// True when the Endpoints that were written before have been looked at: others, written now, have their slices.
+    bool looked_at(const char* name) const {
+        r->create(core("Endpoints"), where, named(name, {{"subsets", Json::array({subset("192.0.2.99", 99)})}})).value();
+        return wait([&] { return address((std::string(name) + "-ipv4").c_str()) == "192.0.2.99"; });
+    }
+    static Json subset(const std::string& ip, int port) { return {{"addresses", Json::array({{{"ip", ip}}})}, {"ports", Json::array({{{"port", port}}})}}; }
+};
+
+// What was stored before its rules were there is no reason for a slice to stay at addresses of old.
+TEST(Projection, no_slice_stays_on_addresses_that_are_gone) {
+    const auto folder = std::filesystem::temp_directory_path() / fmt::format("penstock-slices-{}", getpid());
+    std::filesystem::create_directories(folder);
+    const auto file = (folder / "r.sqlite").string();
+    std::map<std::string, Json> stored;
+    std::uint64_t version = 0;
+    {
+        Slices first(Registry::open(file).value());
+        for (const char* name : {"words", "broken"}) stored[name] = *first.r->create(core("Endpoints"), Slices::where, named(name, {{"subsets", Json::array({Slices::subset("192.0.2.1", 80)})}})).value();
+        first.keeper.start();
+        ASSERT_TRUE(first.wait([&] { return first.address("words-ipv4") == "192.0.2.1" && first.address("broken-ipv4") == "192.0.2.1"; }));
+        first.keeper.stop();
+        version = first.r->version();
+    }
+    auto words = Slices::subset("192.0.2.97", 80), broken = Slices::subset("192.0.2.98", 80);
+    words["addresses"][0].update({{"nodeName", 7}, {"hostname", 5}, {"targetRef", "pod"}});
+    words["addresses"].push_back({{"ip", "abc"}});
+    words["addresses"].push_back("no object");
+    broken["ports"][0]["protocol"] = "pigeon";
+    stored["words"]["subsets"] = Json::array({words, "no object"});
+    stored["broken"]["subsets"] = Json::array({broken});
+    {
+        registry::Database database;
+        ASSERT_TRUE(database.open(file));
+        for (auto& [name, object] : stored) {
+            object["metadata"]["resourceVersion"] = std::to_string(++version);
+            const auto body = object.dump();
+            ASSERT_TRUE(database.write(core("Endpoints").qualified_plural(), Slices::where, name, &body, version));
+        }
+    }
+    Slices again(Registry::open(file).value());
+    again.keeper.start();
+    EXPECT_TRUE(again.wait([&] { return again.address("words-ipv4") == "192.0.2.97"; })) << again.address("words-ipv4");
+    EXPECT_TRUE(again.wait([&] { return again.address("broken-ipv4") == "none"; })) << again.address("broken-ipv4");
+    again.keeper.stop();
+    std::filesystem::remove_all(folder);
+}
+
+TEST(Projection, slices_of_endpoints_are_bounded_and_written_when_something_changed) {
+    Slices of;
+    Json subsets = Json::array();
+    for (int port = 1; port <= 300; ++port) subsets.push_back(Slices::subset("192.0.2.1", port));
+    of.r->create(core("Endpoints"), Slices::where, named("many", {{"subsets", subsets}})).value();
+    of.keeper.start();
+    ASSERT_TRUE(of.wait([&] { return of.all().size() >= 100; }));
+    ASSERT_TRUE(of.looked_at("other"));
+    EXPECT_EQ(of.all().size(), 101u) << "the first hundred, and the other's";
+    // Somebody's hand in a slice does not last, nor does its absence.
+    of.r->patch(of.kind, Slices::where, "many-ipv4", registry::PatchType::merge, {{"endpoints", Json::array({{{"addresses", Json::array({"192.0.2.66"})}}})}}, false).value();
+    of.r->remove(of.kind, Slices::where, "many-ipv4-7").value();
+    EXPECT_TRUE(of.wait([&] { return of.address("many-ipv4") == "192.0.2.1" && of.address("many-ipv4-7") == "192.0.2.1"; }));
+    of.r->remove(core("Endpoints"), Slices::where, "many").value();
+    EXPECT_TRUE(of.wait([&] { return of.all().size() == 1; }));
 }
 
 TEST(Projection, the_service_of_the_metrics_comes_and_goes_and_is_nobody_elses) {
