@@ -54,6 +54,20 @@ namespace {
 
 Reply no_such_path() { return failure_reply(404, "NotFound", "the server could not find the requested resource"); }
 
+/// What stands between the '/' of a path; nothing: such a path leads nowhere.
+std::optional<std::vector<std::string>> parts_of(const std::string& path) {
+    std::vector<std::string> out;
+    if (!path.starts_with('/')) return std::nullopt;
+    for (const auto part : split(std::string_view(path).substr(1), '/')) out.emplace_back(part);
+    if (!out.empty() && out.back().empty()) out.pop_back();
+    // No name has a '%' (apimachinery, IsValidPathSegmentName): here one stands for a '/' that was encoded.
+    auto is_none = [](const std::string& part) {
+        return part.empty() || part == "." || part == ".." || part.contains('%');
+    };
+    if (std::ranges::any_of(out, is_none)) return std::nullopt;
+    return out;
+}
+
 std::string verb_of(const Request& request, bool named) {
     const auto watching = query_of(request, "watch");
     if (request.method == "GET") return named ? "get" : watching == "true" || watching == "1" ? "watch" : "list";
@@ -155,11 +169,9 @@ Json Handler::version_info() const {
 
 Reply Handler::dispatch(const Request& request, const User& user) {
     const auto& path = request.path;
-    std::vector<std::string> parts;
-    if (!path.starts_with('/')) return no_such_path();
-    for (const auto part : split(std::string_view(path).substr(1), '/')) parts.emplace_back(part);
-    if (!parts.empty() && parts.back().empty()) parts.pop_back();
-    if (std::ranges::any_of(parts, [](const std::string& part) { return part.empty() || part == "." || part == ".."; })) return no_such_path();
+    const auto found = parts_of(path);
+    if (!found) return no_such_path();
+    const auto& parts = *found;
     const bool core = !parts.empty() && parts[0] == "api";
     const std::size_t prefix = core ? 2 : 3;
     if (parts.empty() || (!core && parts[0] != "apis") || parts.size() <= prefix) {
@@ -177,8 +189,8 @@ Reply Handler::dispatch(const Request& request, const User& user) {
         if (request.method != "GET" && request.method != "HEAD") return failure_reply(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
         if (path == "/healthz" || path == "/livez") return {.content_type = "text/plain", .body = "ok"};
         if (path == "/readyz") {
-            const auto found = ready_check_ ? ready_check_(request.query.contains("verbose")) : Readiness{.is_ready = true, .text = "ok"};
-            return {.status = found.is_ready ? 200 : 500, .content_type = "text/plain", .body = found.text};
+            const auto ready = ready_check_ ? ready_check_(request.query.contains("verbose")) : Readiness{.is_ready = true, .text = "ok"};
+            return {.status = ready.is_ready ? 200 : 500, .content_type = "text/plain", .body = ready.text};
         }
         if (path == "/version" || path == "/version/") return json_reply(200, version_info());
         if (path == "/.well-known/openid-configuration") return json_reply(200, tokens_.discovery());
@@ -268,6 +280,13 @@ Reply Handler::serve(const Request& request, const Route& route, const Access& a
                                                                          : std::string(no_such_method));
         return failure_reply(405, "MethodNotAllowed", no_such_method);
     }
+    // An empty variable in a script: Kubernetes takes no DELETE for all namespaces either, and nothing is
+    // deleted by a path that ends before its name.
+    const bool is_everywhere = route.name.empty() && kind.namespaced && route.name_space.empty();
+    if (request.method == "DELETE" && (is_everywhere || request.path.ends_with('/')))
+        return failure_reply(405, "MethodNotAllowed",
+                             fmt::format("the server does not allow this method on the requested resource: "
+                                         "the path {}", is_everywhere ? "has no namespace" : "ends in '/'"));
     return request.method == "GET" ? read(request, route) : write(request, route, user);
 }
 

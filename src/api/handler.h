@@ -16,7 +16,7 @@ namespace penstock::api {
 
 struct Request {
     std::string method;                  ///< upper case
-    std::string path;                    ///< decoded, without the query
+    std::string path;                    ///< without the query, decoded as decoded_path() does
     std::map<std::string, std::string> query;
     std::string accept;
     std::string content_type;

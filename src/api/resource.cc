@@ -45,6 +45,30 @@ std::string include_object(const Request& request) {
     return include.empty() ? "Metadata" : include;
 }
 
+/// What a parameter says; nothing: it is not there, which is not the same as an empty one.
+std::optional<std::string> optional_query(const Request& request, const char* key) {
+    return request.query.contains(key) ? std::optional(query_of(request, key)) : std::nullopt;
+}
+
+/// Why a body is no DeleteOptions, or nothing: what was left out as unreadable could be what keeps an object.
+std::string wrong_type(const Json& options) {
+    if (!options.is_object()) return "an object is needed";
+    auto is = [&](const char* path, auto good) {
+        const auto& value = at_path(options, path);
+        return value.is_null() || good(value);
+    };
+    auto is_text = [](const Json& value) { return value.is_string(); };
+    auto is_list = [&](const Json& value) { return value.is_array() && std::ranges::all_of(value, is_text); };
+    if (!is("dryRun", is_list)) return "dryRun: must be a list of texts";
+    if (!is("orphanDependents", [](const Json& value) { return value.is_boolean(); }))
+        return "orphanDependents: must be true or false";
+    if (!is("preconditions", [](const Json& value) { return value.is_object(); }))
+        return "preconditions: must be an object";
+    for (const char* field : {"propagationPolicy", "preconditions.uid", "preconditions.resourceVersion"})
+        if (!is(field, is_text)) return fmt::format("{}: must be a text", field);
+    return {};
+}
+
 Reply invalid_query(const std::string& text) { return failure_reply(422, "Invalid", text); }
 
 /// Who writes: `fieldManager`, else the program's name in User-Agent.
@@ -202,7 +226,7 @@ Reply Handler::write(const Request& request, const Route& route, const User& use
     std::vector<std::string> warnings;
     registry::WriteOptions options{.warnings = &warnings, .manager = manager_of(request)};
     if (const auto dry = query_of(request, "dryRun"); dry == "All") options.dry_run = true;
-    else if (!dry.empty()) return invalid_query(fmt::format("dryRun: Unsupported value: [\"{}\"]: supported values: \"All\"", shortened(dry)));
+    else if (request.query.contains("dryRun")) return invalid_query(fmt::format("dryRun: Unsupported value: [\"{}\"]: supported values: \"All\"", shortened(dry)));
     const auto validation = query_of(request, "fieldValidation");
     if (validation == "Strict") options.validation = registry::FieldValidation::strict;
     else if (validation == "Ignore") options.validation = registry::FieldValidation::ignore;
@@ -285,20 +309,29 @@ Reply Handler::write(const Request& request, const Route& route, const User& use
 Reply Handler::remove(const Request& request, const Route& route, const registry::WriteOptions& options) {
     const auto& kind = *route.kind;
     registry::RemoveOptions how{.preconditions = {}, .dry_run = options.dry_run};
-    auto propagation = query_of(request, "propagationPolicy");
+    auto propagation = optional_query(request, "propagationPolicy");
     if (!request.body.empty()) {
         int code = 400;
         const auto parsed = body_of(request, code);
         if (!parsed) return failure_reply(code, code == 415 ? "UnsupportedMediaType" : "BadRequest", fmt::format("DeleteOptions: {}", parsed.error().message));
+        if (const auto why = wrong_type(*parsed); !why.empty())
+            return failure_reply(400, "BadRequest", fmt::format("DeleteOptions: {}", why));
         how.preconditions = at_path(*parsed, "preconditions");
-        if (propagation.empty()) propagation = text_at(*parsed, "propagationPolicy");
-        if (parsed->contains("orphanDependents") && (*parsed)["orphanDependents"] == true && propagation.empty()) propagation = "Orphan";
-        if (const auto& dry = at_path(*parsed, "dryRun"); dry.is_array() && !dry.empty()) how.dry_run = true;
+        const auto& policy = at_path(*parsed, "propagationPolicy");
+        if (!propagation && policy.is_string()) propagation = policy.get<std::string>();
+        if (!propagation && at_path(*parsed, "orphanDependents") == true) propagation = "Orphan";
+        for (const auto& dry : at_path(*parsed, "dryRun")) {
+            if (dry != "All")
+                return invalid_query(fmt::format("DeleteOptions.meta.k8s.io \"\" is invalid: dryRun: "
+                                                 "Unsupported value: {}: supported values: \"All\"",
+                                                 resources::brief(dry)));
+            how.dry_run = true;
+        }
     }
     if (propagation == "Foreground") how.propagation = registry::Propagation::foreground;
     else if (propagation == "Orphan") how.propagation = registry::Propagation::orphan;
-    else if (!propagation.empty() && propagation != "Background")
-        return invalid_query(fmt::format("DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"{}\": supported values: \"Foreground\", \"Background\", \"Orphan\"", shortened(propagation)));
+    else if (propagation && propagation != "Background")
+        return invalid_query(fmt::format("DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"{}\": supported values: \"Foreground\", \"Background\", \"Orphan\"", shortened(*propagation)));
     if (route.name.empty()) {
         const auto selector = Selector::parse(kind, query_of(request, "labelSelector"), query_of(request, "fieldSelector"));
         if (!selector) return failure_reply(400, "BadRequest", selector.error().message);

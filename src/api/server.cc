@@ -25,6 +25,7 @@
 
 #include "api/gzip.h"
 #include "api/peer.h"
+#include "api/request_target.h"
 #include "api/spdy.h"
 #include "api/watch_clock.h"
 #include "base/clock.h"
@@ -63,33 +64,14 @@ constexpr std::size_t forward_waiting_max = 8 * 1024 * 1024, forwards_waiting_ma
 constexpr auto accept_pause = std::chrono::milliseconds(100);   // after an accept that failed
 constexpr auto log_poll = std::chrono::milliseconds(200);
 
-std::string percent_decoded(std::string_view text, bool plus_is_space) {
-    std::string out;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        unsigned value = 0;
-        if (text[i] == '%' && i + 2 < text.size() + 0 && std::from_chars(text.data() + i + 1, text.data() + i + 3, value, 16).ptr == text.data() + i + 3) {
-            out += static_cast<char>(value);
-            i += 2;
-        } else {
-            out += plus_is_space && text[i] == '+' ? ' ' : text[i];
-        }
-    }
-    return out;
-}
-
 Request request_of(const http::request<http::string_body>& message, const Peer::Identity& identity) {
     Request out;
     // HEAD is GET whose body stays here.
     out.method = message.method() == http::verb::head ? "GET" : std::string(message.method_string());
     const auto target = std::string_view(message.target().data(), message.target().size());
     const auto question = target.find('?');
-    out.path = percent_decoded(target.substr(0, question), false);
-    if (question != std::string_view::npos) {
-        for (const auto pair : split(target.substr(question + 1), '&')) {
-            const auto equal = pair.find('=');
-            out.query[percent_decoded(pair.substr(0, equal), true)] = equal == std::string_view::npos ? "" : percent_decoded(pair.substr(equal + 1), true);
-        }
-    }
+    out.path = decoded_path(target.substr(0, question));
+    if (question != std::string_view::npos) out.query = decoded_query(target.substr(question + 1));
     out.accept = std::string(message[http::field::accept]);
     out.content_type = std::string(message[http::field::content_type]);
     out.authorization = std::string(message[http::field::authorization]);

@@ -613,6 +613,9 @@ const Kind* find_kind_by_word(std::string_view word, const std::vector<Kind>& am
 std::vector<std::string> verbs_of(const Kind& kind) {
     if (!kind.stored) return {"create"};
     if (kind.read_only) return {"get", "list", "watch"};
+    // As in Kubernetes: a path without a name is a slip, and never means every namespace.
+    if (kind.built_in && kind.kind == "Namespace")
+        return {"create", "delete", "get", "list", "patch", "update", "watch"};
     return {"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"};
 }
 

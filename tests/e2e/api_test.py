@@ -436,6 +436,12 @@ def hostile():
         assert ask("POST", maps, b"k8s\x00\x0a\xff\xff\xff\xff\x0f", {**auth, "Content-Type": "application/vnd.kubernetes.protobuf"})[0] == 400
         assert ask("POST", maps, b"{}", {**auth, "Content-Type": "application/cbor"})[0] == 415
         assert ask("POST", maps + "?dryRun=Some", b"{}", auth)[0] == 422
+        assert ask("POST", maps + "?dryRun=", b'{"metadata": {"name": "tried"}}', auth)[0] == 422
+        # Paths that end before their name, and a slash that is part of one.
+        for path, code in (("/api/v1/namespaces", 405), ("/api/v1/namespaces/", 405), ("/api/v1/configmaps", 405), (maps + "/", 405), (maps + "/kube-root-ca.crt?dryRun=", 422),
+                           ("/api/v1/namespaces/default%2Fconfigmaps", 404), (maps + "/kube-root-ca.crt%2F", 404)):
+            assert ask("DELETE", path, headers=auth)[0] == code, path
+        assert ask("GET", maps + "/kube-root-ca.crt", headers=auth)[0] == 200
         assert ask("GET", maps + "?labelSelector=%3D%3D", headers=auth)[0] == 400
         assert ask("GET", maps + "?limit=x", headers=auth)[0] == 400
         assert ask("GET", maps + "?watch=true&timeoutSeconds=x", headers=auth)[0] == 400

@@ -371,6 +371,8 @@ def workloads(k):
     k.check("its columns", "IPv4" in r.stdout and "ADDRESSTYPE" in r.stdout, r)
     address = k("get", "endpoints", "aio-broker", "-n", NS, "-o", "jsonpath={.subsets[0].addresses[0].ip}").stdout
     k.expect("describe service shows the addresses", f"{address}:", "describe", "service", "aio-broker", "-n", NS)
+    for path in ("/api/v1/namespaces/", "/api/v1/configmaps"):
+        k.refuse("a raw path without a name", "does not allow this method", "delete", "--raw", path)
     k.refuse("they are read-only", "written by Penstock alone" if k.minor >= 25 else "", "delete", "endpointslices", "--all", "-n", NS)
     k.expect("cluster-info dump", '"kind": "NodeList"', "cluster-info", "dump")
     # With the kinds that kubectl prunes when none are named, workloads among them.

@@ -515,5 +515,47 @@ TEST(ApiClient, a_server_that_says_nothing_is_waited_for_so_long_and_no_longer) 
     close(listening);
 }
 
+// A path is cut where its '/' are, before it is decoded: what is encoded belongs to a name, and no name has one.
+TEST(ApiServer, an_encoded_slash_leads_to_nothing_else) {
+    ApiServer api;
+    auto client = api.client();
+    api.put("keep");
+    const std::string spaces = "/api/v1/namespaces/", keep = std::string(maps) + "/keep";
+    for (const auto& path : {spaces + "default%2Fconfigmaps", spaces + "default%2Fconfigmaps%2Fkeep", spaces + "default/configmaps%2Fkeep", keep + "%2f", std::string(maps) + "%2F",
+                             spaces + "default%2Fconfigmaps/keep", spaces + "%2e%2e%2Fconfigmaps"})
+        for (const char* method : {"DELETE", "GET"}) {
+            const auto answer = client.request(method, path).value();
+            EXPECT_EQ(answer.status, 404) << method << " " << path << ": " << answer.text;
+        }
+    const auto patched = client.request("PATCH", keep + "%2F?fieldManager=m", R"({"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"keep"}})", "application/apply-patch+yaml").value();
+    EXPECT_EQ(patched.status, 404) << patched.text;
+    EXPECT_EQ(client.request("GET", keep)->status, 200);
+    EXPECT_EQ(client.request("GET", spaces + "default/configmaps/%6beep")->status, 200) << "what needs no encoding may have it";
+}
+
+// Of a parameter that is given twice the first counts, as in Kubernetes (apimachinery, Convert_Slice_string_To_string).
+TEST(ApiServer, the_first_of_two_parameters_counts) {
+    ApiServer api;
+    auto client = api.client();
+    api.put("keep");
+    EXPECT_EQ(client.request("DELETE", std::string(maps) + "?labelSelector=none=such&labelSelector=")->status, 200);
+    EXPECT_EQ(client.request("DELETE", std::string(maps) + "/keep?dryRun=All&dryRun=None")->status, 200);
+    EXPECT_EQ(client.request("GET", std::string(maps) + "/keep")->status, 200);
+}
+
+// RFC 9110 section 10.1.1, RFC 9112 section 9.5: a server may answer before the body is there; the answer is read all the same.
+TEST(ApiClient, what_is_too_large_is_told_so) {
+    ApiServer api;
+    auto client = api.client();
+    ASSERT_TRUE(client.request("GET", maps)->ok());
+    const std::string body = R"({"metadata":{"name":"big"},"data":{"x":")" + std::string(24u << 20, 'x') + R"("}})";
+    for (int i = 0; i < 3; ++i) {
+        const auto answer = client.request("POST", maps, body);
+        ASSERT_TRUE(answer) << answer.error().message;
+        EXPECT_EQ(answer->status, 413) << answer->text;
+        EXPECT_TRUE(client.request("GET", maps)->ok());
+    }
+}
+
 }  // namespace
 }  // namespace penstock

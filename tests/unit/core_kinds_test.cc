@@ -498,6 +498,69 @@ TEST_F(Rights, a_collection_is_deleted_by_its_selector) {
     EXPECT_EQ(call(user, "DELETE", "/api/v1/namespaces/default/configmaps").status, 403);
 }
 
+// A script's empty variable leaves the path of a collection: in Kubernetes Namespace has no deletecollection, and no kind has one of all
+// namespaces (apiserver, installer.go).
+TEST_F(Rights, a_path_without_a_name_never_means_everything) {
+    const std::string maps = "/api/v1/namespaces/default/configmaps";
+    ASSERT_TRUE(r->create(core("ConfigMap"), space, named("stays")));
+    const auto namespaces = r->list(core("Namespace"), "").items.size();
+    ASSERT_GT(namespaces, 1u);
+    for (const char* path : {"/api/v1/namespaces", "/api/v1/namespaces/", "/api/v1/configmaps", "/api/v1/configmaps/",
+                             "/api/v1/namespaces/default/configmaps/",
+                             "/apis/mqttbroker.iotoperations.azure.com/v1/brokers",
+                             "/apis/mqttbroker.iotoperations.azure.com/v1beta1/brokers",
+                             "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"}) {
+        const auto answer = call(admin, "DELETE", path);
+        EXPECT_EQ(answer.status, 405) << path << ": " << answer.body;
+        EXPECT_NE(answer.body.find("MethodNotAllowed"), std::string::npos) << answer.body;
+    }
+    EXPECT_EQ(call(admin, "DELETE", maps + "/stays/").status, 405) << "one that is named is named without a slash";
+    EXPECT_EQ(r->list(core("Namespace"), "").items.size(), namespaces);
+    EXPECT_TRUE(r->get(core("ConfigMap"), space, "stays"));
+    EXPECT_EQ(call(user, "DELETE", "/api/v1/namespaces").status, 403) << "whoever may nothing learns nothing";
+    const auto core_v1 = resources::parse_json(call(admin, "GET", "/api/v1").body).value();
+    const auto& resources = core_v1["resources"];
+    const auto found = std::ranges::find_if(resources, [](const Json& one) { return one["name"] == "namespaces"; });
+    ASSERT_NE(found, resources.end());
+    EXPECT_EQ((*found)["verbs"], Json::array({"create", "delete", "get", "list", "patch", "update", "watch"}));
+    EXPECT_EQ(call(admin, "DELETE", maps).status, 200) << "of one namespace, as in Kubernetes";
+    EXPECT_FALSE(r->get(core("ConfigMap"), space, "stays"));
+}
+
+// Options that cannot be meant are refused, rather than left out, and the object deleted (apimachinery, ValidateDeleteOptions).
+TEST_F(Rights, what_a_delete_cannot_mean_deletes_nothing) {
+    const std::string one = "/api/v1/namespaces/default/configmaps/stays";
+    ASSERT_TRUE(r->create(core("ConfigMap"), space, named("stays")));
+    auto ask = [&](const char* method, std::map<std::string, std::string> query) {
+        return handler.handle({.method = method, .path = method == std::string("POST") ? one.substr(0, one.rfind('/')) : one, .query = std::move(query), .accept = {}, .content_type = "application/json", .authorization = {},
+                               .user_agent = {}, .if_none_match = {}, .impersonation = {}, .upgrade = {}, .body = method == std::string("POST") ? R"({"metadata":{"name":"new"}})" : "", .user = admin});
+    };
+    EXPECT_EQ(ask("DELETE", {{"dryRun", ""}}).status, 422);
+    EXPECT_EQ(ask("POST", {{"dryRun", ""}}).status, 422);
+    EXPECT_EQ(ask("DELETE", {{"propagationPolicy", ""}}).status, 422);
+    for (const auto& [body, code] : std::vector<std::pair<Json, int>>{{{{"dryRun", "All"}}, 400},
+                                                                      {{{"dryRun", true}}, 400},
+                                                                      {{{"dryRun", Json::array({true})}}, 400},
+                                                                      {{{"dryRun", Json::array({""})}}, 422},
+                                                                      {{{"dryRun", Json::array({"All", "Some"})}}, 422},
+                                                                      {{{"propagationPolicy", 5}}, 400},
+                                                                      {{{"propagationPolicy", ""}}, 422},
+                                                                      {{{"orphanDependents", "true"}}, 400},
+                                                                      {{{"preconditions", "uid"}}, 400},
+                                                                      {{{"preconditions", {{"uid", 5}}}}, 400},
+                                                                      {{{"preconditions", {{"resourceVersion", 5}}}}, 400},
+                                                                      {Json::array({"dryRun"}), 400}}) {
+        const auto answer = call(admin, "DELETE", one, body);
+        EXPECT_EQ(answer.status, code) << body << ": " << answer.body;
+    }
+    EXPECT_TRUE(r->get(core("ConfigMap"), space, "stays"));
+    EXPECT_FALSE(r->get(core("ConfigMap"), space, "new"));
+    EXPECT_EQ(call(admin, "DELETE", one, {{"dryRun", Json::array({"All"})}, {"propagationPolicy", nullptr}, {"preconditions", nullptr}}).status, 200);
+    EXPECT_TRUE(r->get(core("ConfigMap"), space, "stays"));
+    EXPECT_EQ(call(admin, "DELETE", one, {{"dryRun", nullptr}, {"orphanDependents", false}}).status, 200);
+    EXPECT_FALSE(r->get(core("ConfigMap"), space, "stays"));
+}
+
 TEST_F(Rights, reviews) {
     const auto ask = [&](const char* kind, const Json& spec) { return resources::parse_json(call(user, "POST", std::string("/apis/authorization.k8s.io/v1/") + kind, {{"spec", spec}}).body).value(); };
     EXPECT_EQ(ask("selfsubjectaccessreviews", {{"resourceAttributes", {{"verb", "get"}, {"resource", "secrets"}}}})["status"]["allowed"], false);
