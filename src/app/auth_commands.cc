@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "client/apply.h"
+#include "client/names.h"
 #include "control/access_view.h"
 #include "control/security.h"
 #include "crypto/password.h"
@@ -273,7 +274,7 @@ Result<std::string> ask_password() {
 int passwd(const ResourceOptions& options, const PasswordOptions& o) {
     const bool plausible = !o.user.empty() && o.user.size() <= 253 && std::ranges::all_of(o.user, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'; });
     if (!plausible) return problem(fmt::format("user \"{}\": letters, digits, '-', '_' and '.' make a user name (it is a Secret's key)", o.user));
-    if (auto good = check_name(o.secret); !good) return problem(good.error().message);
+    if (auto good = client::check_name(o.secret); !good) return problem(good.error().message);
     Json value;
     if (!o.remove) {
         Result<std::string> password;

@@ -10,6 +10,7 @@
 #include "app/terminal.h"
 #include "base/clock.h"
 #include "base/text.h"
+#include "client/names.h"
 #include "client/reflector.h"
 #include "io/poller.h"
 
@@ -37,7 +38,7 @@ Result<One> one_of(client::Kinds& kinds, const std::vector<std::string>& words, 
     if (slash != std::string::npos) out.names.push_back(words[0].substr(slash + 1));
     for (std::size_t i = 1; i < words.size(); ++i) out.names.push_back(words[i]);
     for (const auto& name : out.names)
-        if (auto good = check_name(name); !good) return std::unexpected(good.error());
+        if (auto good = client::check_name(name); !good) return std::unexpected(good.error());
     return out;
 }
 
@@ -322,7 +323,7 @@ int logs(const ResourceOptions& options, const LogOptions& log) {
     if (!connected) return problem(connected.error().message);
     auto name = options.words[0];
     if (name.starts_with("pod/")) name = name.substr(4);
-    if (auto good = check_name(name); !good) return problem(good.error().message);
+    if (auto good = client::check_name(name); !good) return problem(good.error().message);
     auto target = client::path_of(*resources::find_kind("v1", "Pod"), connected->access().name_space, name) + "/log?follow=" + (log.follow ? "true" : "false");
     if (!log.container.empty()) target += "&container=" + log.container;
     if (log.tail >= 0) target += fmt::format("&tailLines={}", log.tail);
@@ -348,7 +349,7 @@ int logs(const ResourceOptions& options, const LogOptions& log) {
 }
 
 int create_token(const ResourceOptions& options, const TokenOptions& token) {
-    if (auto good = check_name(token.name); !good) return problem(good.error().message);
+    if (auto good = client::check_name(token.name); !good) return problem(good.error().message);
     auto connected = connect(options);
     if (!connected) return problem(connected.error().message);
     Json request = {{"apiVersion", "authentication.k8s.io/v1"}, {"kind", "TokenRequest"}, {"spec", {{"audiences", token.audiences}}}};

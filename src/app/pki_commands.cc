@@ -12,6 +12,7 @@
 #include "app/terminal.h"
 #include "base/clock.h"
 #include "base/text.h"
+#include "client/names.h"
 #include "control/certificates.h"
 #include "control/security.h"
 #include "crypto/examination.h"
@@ -347,7 +348,7 @@ int pki_list(const ResourceOptions& options) {
 }
 
 int pki_renew(const ResourceOptions& options, const PkiOptions& o) {
-    if (auto good = check_name(o.name); !good) return problem(good.error().message);
+    if (auto good = client::check_name(o.name); !good) return problem(good.error().message);
     auto api = connect(options);
     if (!api) return problem(api.error().message);
     const auto path = client::path_of(*resources::find_kind("cert-manager.io/v1", "Certificate"), api->access().name_space, o.name);

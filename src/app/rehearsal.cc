@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "client/apply.h"
 #include "client/file_follower.h"
+#include "client/names.h"
 #include "control/certificates.h"
 #include "control/custom_server.h"
 #include "control/security.h"
@@ -83,7 +84,7 @@ class Examiner {
     void look_at(const Json& object, const std::string& at) {
         place_ = at;
         const auto kind = text_at(object, "kind"), api_version = text_at(object, "apiVersion");
-        space_ = text_at(object, "metadata.namespace", default_namespace);
+        space_ = client::namespace_of(object, default_namespace);
         const auto name = text_at(object, "metadata.name");
         if (api_version == broker_api && kind == "BrokerAuthentication") authentication(name);
         if (api_version == broker_api && kind == "BrokerAuthorization")

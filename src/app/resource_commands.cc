@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "client/apply.h"
 #include "client/manifest_files.h"
+#include "client/names.h"
 
 namespace penstock::app {
 namespace {
@@ -26,14 +27,6 @@ constexpr const char* table_accept = "application/json;as=Table;v=v1;g=meta.k8s.
 
 }   // namespace
 
-Result<void> check_name(const std::string& name) {
-    if (name.empty()) return fail("a name is empty: write one behind the kind");
-    if (name == "." || name == ".." || name.find_first_of("/%") != std::string::npos)
-        return fail(fmt::format("\"{}\" is no name of an object: it may not be '.' or '..' and may not contain '/' or '%'",
-                                printable(clipped(name, 100))));
-    return {};
-}
-
 Result<std::vector<Wanted>> wanted_of(client::Kinds& kinds, const std::vector<std::string>& words) {
     std::vector<Wanted> out;
     if (words.empty()) return fail("a kind is needed, for example: penstock get brokerlistener");
@@ -44,13 +37,13 @@ Result<std::vector<Wanted>> wanted_of(client::Kinds& kinds, const std::vector<st
             const auto kind = kinds.by_word(std::string_view(word).substr(0, slash));
             if (!kind) return std::unexpected(kind.error());
             auto name = word.substr(slash + 1);
-            if (auto good = check_name(name); !good) return std::unexpected(good.error());
+            if (auto good = client::check_name(name); !good) return std::unexpected(good.error());
             out.push_back({*kind, {std::move(name)}});
         }
         return out;
     }
     for (auto name = words.begin() + 1; name != words.end(); ++name)
-        if (auto good = check_name(*name); !good) return std::unexpected(good.error());
+        if (auto good = client::check_name(*name); !good) return std::unexpected(good.error());
     for (const auto word : split(words[0], ',')) {
         if (word == "all") {
             const auto served = kinds.all();

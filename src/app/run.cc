@@ -39,6 +39,7 @@
 #include "client/client.h"
 #include "client/file_follower.h"
 #include "client/lease.h"
+#include "client/names.h"
 #include "control/access_view.h"
 #include "control/asked_aside.h"
 #include "control/broker_controller.h"
@@ -659,7 +660,7 @@ int run(const RunOptions& options) {
             follower->on_conflict([&](const Json& object, const std::string& why) {
                 const auto* kind = resources::find_kind(text_at(object, "apiVersion"), text_at(object, "kind"));
                 if (kind == nullptr) return;
-                if (const auto live = objects.get(*kind, kind->namespaced ? text_at(object, "metadata.namespace", access->name_space) : "", text_at(object, "metadata.name"))) recorder.record(*live, "Warning", "FileConflict", why);
+                if (const auto live = objects.get(*kind, kind->namespaced ? client::namespace_of(object, access->name_space) : "", text_at(object, "metadata.name"))) recorder.record(*live, "Warning", "FileConflict", why);
             });
             return follower;
         };

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "client/names.h"
 
 namespace penstock::app {
 
@@ -30,6 +31,9 @@ Result<client::Client> connect(const ResourceOptions& options) {
     auto access = client::read_kubeconfig(options.kubeconfig.empty() ? default_kubeconfig() : options.kubeconfig);
     if (!access) return std::unexpected(access.error());
     if (!options.name_space.empty()) access->name_space = options.name_space;
+    const auto& space = access->name_space;
+    if (auto good = space.empty() ? Result<void>() : client::check_name(space); !good)
+        return fail(fmt::format("namespace: {}", good.error().message));
     return client::Client(std::move(*access));
 }
 

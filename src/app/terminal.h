@@ -17,10 +17,7 @@ struct Wanted {
     const resources::Kind* kind = nullptr;
     std::vector<std::string> names;
 };
-/// Whether a word on the command line may be the name of an object: the path of one with a `/` is that of
-/// something else, that of an empty one leads to all objects of its kind.
-Result<void> check_name(const std::string& name);
-/// Every name in it has passed check_name().
+/// Every name in it has passed client::check_name().
 Result<std::vector<Wanted>> wanted_of(client::Kinds& kinds, const std::vector<std::string>& words);
 Result<client::Client> connect(const ResourceOptions& options);
 /// What is there, or the server's words for why not.

@@ -10,6 +10,7 @@
 #include "base/shell.h"
 #include "base/text.h"
 #include "client/manifest_files.h"
+#include "client/names.h"
 #include "resources/text_rules.h"
 #include "resources/versions.h"
 
@@ -203,20 +204,14 @@ Applied apply_document(Transport& client, Kinds& kinds, const resources::Documen
     const auto& k = **kind;
     auto wanted = document.object;
     const auto name = text_at(wanted, "metadata.name");
-    Applied out{.what = label_of(k, name)};
-    if (name.empty()) {
-        out.what = place_of(document);
-        out.error = "metadata.name: Required value";
+    Applied out{.what = name.empty() ? place_of(document) : label_of(k, name)};
+    if (auto good = check_names(wanted, k.namespaced, options.name_space); !good) {
+        const auto& why = good.error().message;
+        out.error = name.empty() ? why : fmt::format("{}: {}", place_of(document), why);
         out.refusal = Refusal::faulty;
         return out;
     }
-    const auto space = k.namespaced ? text_at(wanted, "metadata.namespace", options.name_space) : std::string();
-    for (const auto& [field, text] : {std::pair{"name", &name}, std::pair{"namespace", &space}}) {
-        if (text->size() <= name_max) continue;   // in the path of a request it would be quoted whole
-        out.error = fmt::format("{}: metadata.{}: Invalid value: \"{}\": at most {} bytes", place_of(document), field, resources::shortened(*text), name_max);
-        out.refusal = Refusal::faulty;
-        return out;
-    }
+    const auto space = k.namespaced ? namespace_of(wanted, options.name_space) : std::string();
     if (k.namespaced) wanted["metadata"]["namespace"] = space;
     const std::string query = fmt::format("?fieldManager={}&fieldValidation=Strict{}", options.manager, options.dry_run ? "&dryRun=All" : "");
     auto refuse = [&](const Result<Response>& r) {
@@ -268,11 +263,11 @@ Applied delete_document(Transport& client, Kinds& kinds, const resources::Docume
     const auto kind = kinds.of_object(document.object);
     if (!kind) return {.what = place_of(document), .error = kind.error().message};
     const auto name = text_at(document.object, "metadata.name");
-    // The path without a name is that of all objects of the kind.
-    if (name.empty())
-        return {.what = place_of(document), .error = "metadata.name: Required value: the name of what is to be deleted"};
+    // The path without a name is that of all objects of the kind, and one of another form is another's.
+    if (auto good = check_names(document.object, (*kind)->namespaced, default_namespace); !good)
+        return {.what = place_of(document), .error = good.error().message, .refusal = Refusal::faulty};
     Applied out{.what = label_of(**kind, name)};
-    const auto space = (*kind)->namespaced ? text_at(document.object, "metadata.namespace", default_namespace) : std::string();
+    const auto space = (*kind)->namespaced ? namespace_of(document.object, default_namespace) : std::string();
     const auto done = client.request("DELETE", path_of(**kind, space, name));
     if (!done || !done->ok()) out.error = done ? done->message() : done.error().message;
     else out.outcome = "deleted";

@@ -348,10 +348,17 @@ Result<Response> Client::request(const std::string& method, const std::string& t
         error = s.finish(done);
         http::response_parser<http::string_body> parser;
         parser.body_limit(256u << 20);
-        if (!error) {
+        const bool was_cut =
+            error && error != beast::error::timeout && error != asio::error::operation_aborted;
+        // A server that refuses a body may close while it is being sent: its answer lies there, and says why.
+        // On a connection that was idle it may be a farewell that belongs to no request: that one is opened
+        // once more.
+        if (!error || (was_cut && !(reused && attempt == 0))) {
+            error_code unread;
             done.reset();
             http::async_read(*s.stream, s.buffer, parser, [&](error_code e, std::size_t) { done = e; });
-            error = s.finish(done);
+            unread = s.finish(done);
+            if (!was_cut || !unread) error = unread;
         }
         if (error) {
             s.stream.reset();
@@ -368,7 +375,7 @@ Result<Response> Client::request(const std::string& method, const std::string& t
             if (field.name_string() == "Warning") out.warnings.emplace_back(field.value());
         if (auto parsed = resources::parse_json(out.text, resources::written_depth_max)) out.body = std::move(*parsed);
         if (const auto after = answer.find(http::field::retry_after); after != answer.end()) out.retry_after_s = parse_number<int>(std::string_view(after->value().data(), after->value().size())).value_or(1);
-        if (!answer.keep_alive()) s.stream.reset();
+        if (was_cut || !answer.keep_alive()) s.stream.reset();
         if (out.status == 401 && attempt == 0) {
             // Who we are may have been renewed since the connection was opened.
             const auto before = s.access.token;

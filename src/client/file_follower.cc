@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/own_command.h"
 #include "base/text.h"
+#include "client/names.h"
 
 namespace penstock::client {
 
@@ -270,7 +271,7 @@ FollowState FileFollower::apply(std::int64_t now) {
 }
 
 void FileFollower::apply_one(const resources::Document& document, std::vector<std::string>& refusals, std::string& cure, std::vector<FollowedObject>& held) {
-    const auto space = text_at(document.object, "metadata.namespace", options_.name_space);
+    const auto space = namespace_of(document.object, options_.name_space);
     auto marked = document;
     if (!marked.object["metadata"].is_object()) return refusals.push_back(fmt::format("{}: document {} (line {}): metadata: an object is needed", document.file, document.index, document.line));
     auto& annotations = marked.object["metadata"]["annotations"];
@@ -311,7 +312,7 @@ std::string FileFollower::key_of(const Json& object) const {
     const auto api_version = text_at(object, "apiVersion");
     const auto slash = api_version.find('/');
     return fmt::format("{}{}{}/{}/{}", text_at(object, "kind"), slash == std::string::npos ? "" : ".", slash == std::string::npos ? "" : api_version.substr(0, slash),
-                       text_at(object, "metadata.namespace", options_.name_space), text_at(object, "metadata.name"));
+                       namespace_of(object, options_.name_space), text_at(object, "metadata.name"));
 }
 
 /// The objects that came from these files, by key. An error where one kind cannot be listed: half a list would be taken for absence.

@@ -361,8 +361,8 @@ Answer<ObjectRef> Registry::create_locked(const Kind& kind, const std::string& n
     }
     const auto name = text_at(metadata, "name");
     if (kind.namespaced) {
-        const auto given = text_at(metadata, "namespace", name_space);
-        if (given != name_space) return std::unexpected(bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        const auto given = text_at(metadata, "namespace");
+        if (!given.empty() && given != name_space) return std::unexpected(bad_request("the namespace of the provided object does not match the namespace sent on the request"));
         const auto& namespaces = *resources::find_kind("v1", "Namespace");
         const auto space = find(namespaces, "", name_space);
         if (space == nullptr) return std::unexpected(not_found(namespaces, name_space));
@@ -501,7 +501,7 @@ Answer<ObjectRef> Registry::update_locked(const Kind& kind, const std::string& n
     if (const auto wrong = wrong_metadata(object); !wrong.empty()) return std::unexpected(invalid(kind, name, wrong));
     const auto given = text_at(object, "metadata.name");
     if (given != name) return std::unexpected(bad_request(fmt::format("the name of the object ({}) does not match the name on the URL ({})", resources::shortened(given), resources::shortened(name))));
-    if (kind.namespaced && text_at(object, "metadata.namespace", name_space) != name_space)
+    if (auto in = text_at(object, "metadata.namespace"); !in.empty() && in != name_space && kind.namespaced)
         return std::unexpected(bad_request("the namespace of the provided object does not match the namespace sent on the request"));
     if (current == nullptr) return std::unexpected(not_found(kind, name));
     const auto expected = version_of(object);

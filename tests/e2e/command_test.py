@@ -321,8 +321,26 @@ spec: {{authorizationPolicies: {{rules: [{{principals: {{usernames: [ann]}}, bro
             self.assertEqual(self.refused("delete", "cm", name), f'Error from server (NotFound): configmaps "{name}" not found\n')
         for text in ("metadata: {generateName: stays}", "metadata: {}"):
             self.assertIn("metadata.name: Required value", self.refused("delete", "-f", self.p.write("nameless.yaml", "apiVersion: v1\nkind: ConfigMap\n" + text + "\n")), text)
+        # What a file says is judged as what is typed, and so is a namespace.
+        for kind, metadata in (("Namespace", "{name: azure-iot-operations/configmaps}"), ("Namespace", "{name: azure-iot-operations/configmaps/stays}"),
+                               ("ConfigMap", "{name: stays/}"), ("ConfigMap", "{name: stays, namespace: azure-iot-operations/}"), ("ConfigMap", "{name: ..}")):
+            file = self.p.write("other.yaml", f"apiVersion: v1\nkind: {kind}\nmetadata: {metadata}\n")
+            for words in (("delete",), ("apply",), ("apply", "--server-side")):
+                self.assertIn("is no name of an object", self.refused(*words, "-f", file), (words, metadata))
+        self.assertIn("namespace: \"a/b\" is no name of an object", self.refused("delete", "cm", "--all", "-n", "a/b"))
+        self.assertIn("metadata.namespace: Invalid value: 5: must be of type string", self.refused("delete", "-f", self.p.write("five.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: stays, namespace: 5}\n")))
         self.assertIsNotNone(self.p.get("cm", "stays"))
+        empty = self.p.write("empty.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: of-default, namespace: ''}\n")
+        self.assertEqual(self.ok("apply", "-f", empty), "configmap/of-default created\n")
+        self.assertIsNotNone(self.p.get("cm", "of-default"))
+        self.assertEqual(self.ok("delete", "-f", empty), "configmap/of-default deleted\n")
         self.assertEqual(self.ok("get", "clusterrole", "system:discovery", "-o", "name"), "clusterrole.rbac.authorization.k8s.io/system:discovery\n")
+
+    def test_what_is_too_large_is_told_so(self):
+        big = self.p.folder / "big"
+        big.write_bytes(bytes(3_500_000))   # each byte takes six in JSON
+        self.assertEqual(self.refused("create", "configmap", "big", f"--from-file={big}"),
+                         "Error from server (RequestEntityTooLarge): Request entity too large: limit is 3145728\n")
 
     def test_a_list_without_items_is_no_object(self):
         for items in ("items: null", "items: []"):

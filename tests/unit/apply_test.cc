@@ -43,5 +43,55 @@ TEST(Apply, says_unchanged_though_a_controller_wrote_the_status_meanwhile) {
     }
 }
 
+/// Keeps what is asked for.
+struct SeenTransport final : test::ApiTransport {
+    using test::ApiTransport::ApiTransport;
+    std::vector<std::string> seen;
+    Result<client::Response> request(const std::string& method, const std::string& target, const std::string& body, const std::string& content_type, const std::string& accept) override {
+        seen.push_back(method + " " + target);
+        return ApiTransport::request(method, target, body, content_type, accept);
+    }
+};
+
+resources::Document map_of(const std::string& metadata) {
+    return resources::parse_documents("apiVersion: v1\nkind: ConfigMap\nmetadata: " + metadata + "\n", "m.yaml").value().front();
+}
+
+// The path of an object whose name has a '/' is that of another one, or of all (apimachinery, IsValidPathSegmentName).
+TEST(Apply, a_name_that_is_none_is_asked_for_nowhere) {
+    test::ApiWorld world;
+    SeenTransport transport(world);
+    client::Kinds kinds(transport);
+    for (const char* metadata : {"{name: a/b}", "{name: keep/}", "{name: a%2Fb}", "{name: .}", "{name: ..}", "{name: a, namespace: raw/configmaps}", "{name: a, namespace: ..}",
+                                 "{name: a, namespace: 5}", "{name: 5}", "{name: a, namespace: [x]}"}) {
+        const auto document = map_of(metadata);
+        for (const bool server_side : {false, true}) {
+            const auto done = client::apply_document(transport, kinds, document, {.name_space = "default", .server_side = server_side});
+            EXPECT_NE(done.error.find("metadata.name"), std::string::npos) << metadata << ": " << done.error;
+            EXPECT_EQ(done.refusal, client::Refusal::faulty) << metadata;
+        }
+        const auto gone = client::delete_document(transport, kinds, document, "default");
+        EXPECT_TRUE(gone.error.starts_with("metadata.name")) << metadata << ": " << gone.error;
+    }
+    const auto gone = client::delete_document(transport, kinds, map_of("{name: a}"), "raw/x");
+    EXPECT_NE(gone.error.find("is no name of an object"), std::string::npos) << gone.error;
+    EXPECT_TRUE(transport.seen.empty()) << transport.seen.front();
+}
+
+// As kubectl has it.
+TEST(Apply, an_empty_namespace_is_the_default_one) {
+    test::ApiWorld world;
+    SeenTransport transport(world);
+    client::Kinds kinds(transport);
+    for (const char* metadata : {"{name: a, namespace: ''}", "{name: a, namespace: null}", "{name: a}"}) {
+        for (const bool server_side : {false, true}) {
+            const auto done = client::apply_document(transport, kinds, map_of(metadata), {.name_space = "default", .server_side = server_side});
+            EXPECT_TRUE(done.error.empty()) << metadata << ": " << done.error;
+        }
+        EXPECT_TRUE(world.registry->get(*resources::find_kind("v1", "ConfigMap"), "default", "a"));
+        EXPECT_EQ(client::delete_document(transport, kinds, map_of(metadata), "default").outcome, "deleted");
+    }
+}
+
 }  // namespace
 }  // namespace penstock
