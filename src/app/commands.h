@@ -174,6 +174,12 @@ struct PatchOptions {
     std::string subresource;   ///< empty or status
 };
 int patch(const ResourceOptions& options, const PatchOptions& how);
+struct MarkOptions {
+    bool overwrite = false;    ///< a key that has another value gets this one
+};
+/// `penstock annotate` and `penstock label`: KIND NAME KEY=VALUE KEY-, as merge patches.
+int annotate(const ResourceOptions& options, const MarkOptions& how);
+int label(const ResourceOptions& options, const MarkOptions& how);
 /// Opens an editor on resources and sends what was changed; on a refusal the editor opens again, with why.
 int edit(const ResourceOptions& options);
 /// A variable of the environment; empty when it is not set.

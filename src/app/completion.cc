@@ -10,7 +10,7 @@ namespace penstock::app {
 namespace {
 
 /// Commands whose words are kinds and then names.
-constexpr const char* by_kind = "get|describe|delete|explain|wait|edit|patch";
+constexpr const char* by_kind = "get|describe|delete|explain|wait|edit|patch|annotate|label";
 
 std::string kind_words() {
     std::string out;

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "app/command_line.h"
 #include "app/commands.h"
 #include "app/terminal.h"
 #include "app/terminal_guard.h"
@@ -221,17 +222,28 @@ void add_api(CLI::App& app, app::ResourceOptions& o) {
     app.add_option("-n,--namespace", o.name_space, "Namespace (azure-iot-operations)");
 }
 
+/// `annotate` and `label`.
+CLI::App* add_mark(CLI::App& root, const char* name, const char* doc, app::ResourceOptions& o,
+                   app::MarkOptions& how) {
+    auto* command = root.add_subcommand(name, doc);
+    add_api(*command, o);
+    command->add_option("words", o.words, "KIND NAME... KEY=VALUE... KEY-...");
+    command->add_option("-f,--filename", o.files, "Those of a file, folder or -")->allow_extra_args(false);
+    command->add_option("-l,--selector", o.selector, "Those with these labels");
+    command->add_flag("--all", o.all, "All of the kind in the namespace");
+    command->add_flag("--overwrite", how.overwrite, "A key that has another value gets this one");
+    command->add_option("-o,--output", o.output, "json, yaml or name")
+        ->check(CLI::IsMember({"json", "yaml", "name"}));
+    command->add_flag("--dry-run", o.dry_run, "Check only");
+    return command;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     penstock::io::hold_standard_descriptors();
     app::guard_terminals();
     std::vector<std::string> words(argv + 1, argv + argc);
-    // CLI11 would take the next word as the value: with an empty variable in a script, `--namespace= --dry-run=client` would write.
-    for (const auto& word : words) {
-        if (word == "--") break;
-        if (word.starts_with("--") && word.find('=') == word.size() - 1) return app::problem(fmt::format("{} has no value: write one behind it, or leave {} out", word, word.substr(0, word.size() - 1)));
-    }
     std::string fault;
     std::vector<std::string> properties;
     if (!words.empty() && (words[0] == "pub" || words[0] == "sub" || words[0] == "state")) properties = take_properties(words, fault);
@@ -304,6 +316,9 @@ int main(int argc, char** argv) {
     patch->add_option("-o,--output", resource.output, "json, yaml or name")
         ->check(CLI::IsMember({"json", "yaml", "name"}));
     patch->add_flag("--dry-run", resource.dry_run, "Check only");
+    app::MarkOptions mark;
+    auto* annotate = add_mark(root, "annotate", "Set annotations: penstock annotate KIND NAME K=V K-", resource, mark);
+    auto* label = add_mark(root, "label", "Set labels: penstock label KIND NAME K=V K-", resource, mark);
     auto* edit = root.add_subcommand(
         "edit", "Change a resource in an editor (KUBE_EDITOR, EDITOR, vi): penstock edit KIND NAME");
     add_api(*edit, resource);
@@ -576,6 +591,8 @@ int main(int argc, char** argv) {
     help->add_option("command", help_words, "COMMAND...");
 
     let_the_last_win(root);
+    if (auto read = app::words_for_cli11(root, words); read) words = std::move(*read);
+    else return app::problem(read.error().message);
     // A group without a command of its own is a question.
     std::size_t known = 0;
     if (const auto* asked = command_at(root, words, known);
@@ -614,6 +631,8 @@ int main(int argc, char** argv) {
     if (*validate) return app::validate(resource);
     if (*patch) return app::patch(resource, patch_options);
     if (*edit) return app::edit(resource);
+    if (*annotate) return app::annotate(resource, mark);
+    if (*label) return app::label(resource, mark);
     if (*show_version) return app::show_version(resource, version_options);
     if (*kinds) return app::api_resources(resource);
     if (*describe) return app::describe(resource);
@@ -651,9 +670,7 @@ int main(int argc, char** argv) {
     if (*backup_state) return app::backup_broker(resource, copy_folder);
     if (*backup_all) return app::backup(resource, copy_folder);
     if (*restore) return app::restore(restore_options);
-    if (*completion) {
-        return app::completion(shell, words_of(root).commands);
-    }
+    if (*completion) return app::completion(shell, words_of(root).commands);
     if (*crds) return app::crds();
     if (*reference) return app::write_reference(reference_folder);
     if (*bench) {

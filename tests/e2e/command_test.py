@@ -58,6 +58,39 @@ class Commands(unittest.TestCase):
         self.assertIn("See 'penstock pki verify --help' for usage.", self.refused("pki", "verify"))
         self.assertIn("unable to match a printer suitable for the output format \"yml\"", self.refused("get", "broker", "-o", "yml"))
 
+    def test_flags_are_read_as_kubectl_reads_them(self):
+        get = ("brokerlistener", "plant")
+        for words in (("get", *get, "-n=azure-iot-operations", "-o=name"), ("get", *get, "-nazure-iot-operations", "-oname"),
+                      ("-n", "azure-iot-operations", "get", *get, "-o", "name"),
+                      ("-n=azure-iot-operations", "get", *get, "-o", "name"),
+                      ("--namespace=nowhere", "get", *get, "-n", "azure-iot-operations", "-o", "name"),
+                      ("--kubeconfig", self.p.env["KUBECONFIG"], "--namespace", "azure-iot-operations", "get", *get, "-o=name")):
+            self.assertEqual(self.ok(*words), "brokerlistener.mqttbroker.iotoperations.azure.com/plant\n", words)
+        self.assertIn(" plant ", self.ok("get", "brokerlistener", "-A=true"))
+        self.assertEqual(self.ok("get", "brokerlistener", "-A=false", "-o=name"), self.ok("get", "brokerlistener", "-o", "name"))
+        self.assertIn("nowhere", self.p.run("-n=nowhere", "get", "broker").stderr)
+        self.assertEqual(self.ok("validate", f"-f={self.manifest}"), "2 documents valid\n")
+        made = lambda *words: json.loads(self.ok("create", *words, "--dry-run=client", "-o=json"))
+        # Only what is a flag: not the value of another one, not what stands behind `--`.
+        self.assertEqual(made("cm", "x", "--from-literal", "-n=y", "-n==z")["metadata"]["namespace"], "=z")
+        self.assertEqual(made("cm", "x", "--from-literal", "a=-n=y")["data"], {"a": "-n=y"})
+        self.assertEqual(made("cm", "x", "--from-literal", "-n=y")["data"], {"-n": "y"})
+        self.assertEqual(self.ok("patch", "brokerlistener", "plant", "--dry-run", '-p={"metadata":{"annotations":{"a":"b=c"}}}', "-o=name"),
+                         "brokerlistener.mqttbroker.iotoperations.azure.com/plant patched (server dry run)\n")
+        self.assertEqual(json.loads(self.ok("create", "-n", "later", "secret", "-n=now", "generic", "x", "--dry-run=client", "-o=json"))["metadata"]["namespace"], "now")
+        # Behind `--` stands no flag, and the value of one may end in `=`.
+        self.assertIn("-n=x", self.refused("get", "brokerlistener", "--", "-n=x"))
+        self.assertEqual(self.ok("pub", "-p", str(self.port), "-t=plant/flags", "-m", "--x="), "")
+        self.assertEqual(self.refused("get", "broker", "-n="), "error: -n= has no value: write one behind it, or leave -n out\n")
+        self.assertEqual(self.refused("get", "broker", "--namespace="), "error: --namespace= has no value: write one behind it, or leave --namespace out\n")
+        # What is said stays what it was.
+        self.assertEqual(self.refused("--namespace"), "error: flag needs an argument: --namespace\n")
+        self.assertIn('unknown command "gte" for "penstock"', self.refused("-n", "x", "gte"))
+        self.assertIn("Did you mean this?\n\tsecret\n", self.refused("-n", "x", "create", "secrte"))
+        self.assertIn("unknown flag: --namespace", self.refused("-n", "x", "validate", "-f", self.manifest))
+        self.assertEqual(self.ok("-n", "x", "help", "get"), self.ok("help", "get"))
+        self.assertEqual(self.ok("-n", "x", "create"), self.ok("help", "create"))
+
     def test_the_version_is_the_one_of_cmake(self):
         built = re.search(r"(?m)^project\(penstock VERSION ([0-9.]+) ", (pathlib.Path(__file__).resolve().parents[2] / "CMakeLists.txt").read_text())[1]
         self.assertEqual(self.ok("--version"), built + "\n")
@@ -101,6 +134,44 @@ class Commands(unittest.TestCase):
         self.assertIn("Error from server (Invalid)", self.refused("patch", "brokerlistener", "plant", "-p", '{"spec":{"serviceType":"Pigeon"}}'))
         self.assertIn("Error from server (NotFound)", self.refused("patch", "configmap", "nobody", "-p", "{}"))
         self.assertIn("must specify --patch or --patch-file", self.refused("patch", "configmap", "words"))
+
+    def test_annotate_and_label(self):
+        self.ok("apply", "-f", "-", stdin="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: marked, labels: {batch: one}}\n")
+        about = lambda: json.loads(self.ok("get", "configmap", "marked", "-o", "json"))["metadata"]
+        try:
+            self.assertEqual(self.ok("annotate", "configmap", "marked", "who=ann", "why=a=b", "empty="), "configmap/marked annotated\n")
+            self.assertEqual(about()["annotations"] | {"who": "ann", "why": "a=b", "empty": ""}, about()["annotations"])
+            self.assertEqual(self.refused("annotate", "configmap/marked", "who=bob"),
+                             "error: --overwrite is false but found the following declared annotation(s): 'who' already has a value (ann)\n")
+            self.ok("annotate", "configmap", "marked", "who=ann")
+            self.assertEqual(about()["annotations"]["who"], "ann")
+            self.ok("annotate", "configmap", "marked", "who=bob", "why-", "--overwrite")
+            self.assertEqual((about()["annotations"]["who"], "why" in about()["annotations"]), ("bob", False))
+            self.assertEqual(self.ok("annotate", "configmap", "marked", "gone-"), 'annotation "gone" not found.\nconfigmap/marked annotated\n')
+            label = ("label", "configmap", "marked")
+            self.assertEqual(self.ok(*label, "site=oslo"), "configmap/marked labeled\n")
+            self.assertEqual(self.ok(*label, "site=oslo"), "configmap/marked not labeled\n")
+            self.assertEqual(self.refused(*label, "site=rome"), "error: 'site' already has a value (oslo), and --overwrite is false\n")
+            self.assertEqual(self.ok(*label, "site=rome", "--overwrite", "--dry-run"), "configmap/marked labeled (server dry run)\n")
+            self.assertEqual(about()["labels"], {"batch": "one", "site": "oslo"})
+            self.assertEqual(self.ok(*label, "site-"), "configmap/marked unlabeled\n")
+            self.assertEqual(self.ok("label", "configmap", "-l", "batch=one", "by=selector"), "configmap/marked labeled\n")
+            self.assertEqual(self.ok("label", "-f", "-", "by-", "line=7", stdin="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: marked}\n"), "configmap/marked labeled\n")
+            self.assertEqual(about()["labels"], {"batch": "one", "line": "7"})
+            self.assertEqual(json.loads(self.ok("label", "configmap", "marked", "x=y", "-o", "json"))["metadata"]["labels"]["x"], "y")
+            self.assertIn("configmap/marked annotated\n", self.ok("annotate", "configmap", "--all", "all=yes"))
+            for words, why in ((("annotate", "configmap", "marked"), "at least one annotation update is required"), (("label", "configmap", "marked"), "at least one label update is required"),
+                               (("annotate", "configmap", "marked", "a=b", "a-"), "can not both modify and remove an annotation in the same command"),
+                               (("label", "configmap", "a=b", "marked"), "all resources must be specified before label changes: marked"),
+                               (("label", "configmap", "marked", "=b"), "invalid label format: =b; write KEY=VALUE"), (("label", "configmap", "a=b"), "name what is to be labeled"),
+                               (("annotate", "configmap", "nobody", "a=b"), "Error from server (NotFound)"), (("label", "configmap", "marked", "a=b c"), "Error from server (Invalid)"),
+                               (("label", "configmap", "-l", "batch=none", "a=b"), "no resources found"), (("label", "-f", self.manifest, "configmap", "a=b"), "there is no need to specify"),
+                               (("annotate", "configmap", "", "a=b"), "a name is empty"), (("annotate", "a=b"), "a kind is needed")):
+                self.assertIn(why, self.refused(*words), words)
+        finally:
+            self.ok("delete", "configmap", "marked")
+        self.assertIn("Usage: penstock annotate [OPTIONS]", self.ok("help", "annotate"))
+        self.assertRegex(self.ok("completion", "bash"), r"annotate\|label|label\)")
 
     def test_edit(self):
         self.ok("apply", "-f", "-", stdin="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: draft}\ndata: {a: first}\n")
