@@ -61,6 +61,27 @@ Result<std::vector<Json>> policies_of(client::Client& api, const AccessOptions& 
     return out;
 }
 
+/// Ports that ask no policy, of all listeners or of the named one: `port 1884 of listener lab`.
+Result<std::vector<std::string>> open_ports_of(client::Client& api, const AccessOptions& access) {
+    std::vector<std::string> out;
+    if (!access.policy.empty()) return out;    // the question is about a policy alone
+    const auto all = fetch(api, client::path_of(broker_kind("BrokerListener"), api.access().name_space));
+    if (!all) return std::unexpected(all.error());
+    for (const auto& listener : at_path(*all, "items")) {
+        const auto name = text_at(listener, "metadata.name");
+        if (!access.listener.empty() && name != access.listener) continue;
+        for (const auto& port : at_path(listener, "spec.ports"))
+            if (text_at(port, "authorizationRef").empty())
+                out.push_back(fmt::format("port {} of listener {}", port.value("port", 0), name));
+    }
+    return out;
+}
+
+/// `rule 0`, `rules 0, 2`: as `who-can` counts them.
+std::string rules_text(const std::vector<std::size_t>& rules) {
+    return fmt::format("rule{} {}", rules.size() == 1 ? "" : "s", fmt::join(rules, ", "));
+}
+
 std::string attributes_text(const Json& map) {
     std::string out;
     if (map.is_object())
@@ -96,6 +117,11 @@ int auth_can_i(const ResourceOptions& options, const AccessOptions& access) {
                 if (text_at(client, "client") == access.client) who = client, from = fmt::format("connected now, by {}", text_at(client, "method"));
     const auto policies = policies_of(*api, access);
     if (!policies) return problem(policies.error().message);
+    const auto open_ports = open_ports_of(*api, access);
+    if (!open_ports) return problem(open_ports.error().message);
+    if (policies->empty() && !access.listener.empty() && open_ports->empty())
+        return problem(fmt::format("each port of listener {} names a BrokerAuthorization that does not exist",
+                                   access.listener));
     if (policies->empty()) {
         std::cout << (access.listener.empty() ? "yes: there is no BrokerAuthorization in this namespace, so nothing is restricted\n" : "yes: no port of this listener has an authorizationRef, so nothing is restricted\n");
         return 0;
@@ -113,11 +139,16 @@ int auth_can_i(const ResourceOptions& options, const AccessOptions& access) {
         } else if (grant->rules().empty()) {
             std::cout << fmt::format("no: no rule of BrokerAuthorization {} is about this client\n", name);
         } else if (!grant->may_connect()) {
-            std::cout << fmt::format("no: the rules of BrokerAuthorization {} about this client ({}) do not let it connect\n", name, fmt::join(grant->rules(), ", "));
+            std::cout << fmt::format("no: the rules of BrokerAuthorization {} about this client ({}) do not let it connect\n", name, rules_text(grant->rules()));
         } else {
-            std::cout << fmt::format("no: the rules of BrokerAuthorization {} about this client ({}) do not allow {} \"{}\"\n", name, fmt::join(grant->rules(), ", "), auth::action_name(*action), target);
+            std::cout << fmt::format("no: the rules of BrokerAuthorization {} about this client ({}) do not allow {} \"{}\"\n", name, rules_text(grant->rules()), auth::action_name(*action), target);
         }
     }
+    // The status is what the policies say.
+    for (const auto& port : *open_ports)
+        std::cout << printable(fmt::format(
+                         "yes at {}: it has no authorizationRef, so nothing is restricted", port))
+                  << "\n";
     return status;
 }
 
@@ -152,11 +183,16 @@ int auth_who_can(const ResourceOptions& options, const AccessOptions& access) {
                 break;
             }
     }
-    if (rows.empty()) {
+    const auto open_ports = open_ports_of(*api, access);
+    if (!open_ports) return problem(open_ports.error().message);
+    if (rows.empty() && open_ports->empty()) {
         std::cout << "nobody: no rule allows it\n";
         return 1;
     }
-    print_rows({"POLICY", "RULE", "CLIENT IDS", "USERS", "ATTRIBUTES", "ALLOWS"}, rows);
+    if (!rows.empty())
+        print_rows({"POLICY", "RULE", "CLIENT IDS", "USERS", "ATTRIBUTES", "ALLOWS"}, rows);
+    for (const auto& port : *open_ports)
+        std::cout << printable(fmt::format("everybody at {}: it has no authorizationRef", port)) << "\n";
     return 0;
 }
 

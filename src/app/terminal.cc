@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <iostream>
 #include <set>
 
@@ -28,7 +29,13 @@ int refused(const Result<client::Response>& answer) {
 }
 
 Result<client::Client> connect(const ResourceOptions& options) {
-    auto access = client::read_kubeconfig(options.kubeconfig.empty() ? default_kubeconfig() : options.kubeconfig);
+    const auto path = options.kubeconfig.empty() ? default_kubeconfig() : options.kubeconfig;
+    if (::access(path.c_str(), R_OK) != 0 && errno == EACCES)
+        return fail(fmt::format("{}: cannot be read: Permission denied; it is the administrator's alone: "
+                                "use sudo, or have it copied for this user and name the copy with "
+                                "--kubeconfig or KUBECONFIG",
+                                path));
+    auto access = client::read_kubeconfig(path);
     if (!access) return std::unexpected(access.error());
     if (!options.name_space.empty()) access->name_space = options.name_space;
     const auto& space = access->name_space;

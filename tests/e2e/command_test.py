@@ -347,6 +347,44 @@ spec: {{authorizationPolicies: {{rules: [{{principals: {{usernames: [ann]}}, bro
         for pod in ("aio-broker-frontend-0", "aio-broker-authentication-0"):
             self.assertRegex(self.ok("logs", pod), r'(?m)auth: connection ended client="press-1" peer=127\.0\.0\.1:[0-9]+ listener=azure-iot-operations/shut reason=\S.* \(0x86\)')
 
+    def test_auth_names_the_ports_that_ask_no_policy(self):
+        """`plant` has no authorizationRef: everybody may there, whatever policies there are."""
+        everybody = f"everybody at port {self.port} of listener plant: it has no authorizationRef\n"
+        self.assertEqual(self.ok("auth", "who-can", "publish", "plant/a", "--listener", "plant"), everybody)
+        self.assertIn(everybody, self.ok("auth", "who-can", "publish", "plant/a"))
+        self.ok("apply", "-f", "-", stdin="""apiVersion: mqttbroker.iotoperations.azure.com/v1
+kind: BrokerAuthorization
+metadata: {name: narrow}
+spec: {authorizationPolicies: {rules: [{principals: {clientIds: [one]}, brokerResources: [{method: Connect}, {method: Publish, topics: [plant/a]}]}]}}
+""")
+        try:
+            asked = self.p.run("auth", "can-i", "publish", "plant/b", "--client", "one")
+            self.assertEqual(asked.returncode, 1, asked.stderr)
+            self.assertIn('no: the rules of BrokerAuthorization narrow about this client (rule 0) do not allow Publish "plant/b"\n', asked.stdout)
+            self.assertIn(f"yes at port {self.port} of listener plant: it has no authorizationRef, so nothing is restricted\n", asked.stdout)
+            told = self.ok("auth", "who-can", "publish", "plant/a")
+            self.assertRegex(told, r"(?m)^narrow +0 +one ")
+            self.assertIn(everybody, told)
+            alone = self.p.run("auth", "who-can", "publish", "plant/b", "--policy", "narrow")
+            self.assertEqual((alone.returncode, alone.stdout), (1, "nobody: no rule allows it\n"))
+        finally:
+            self.ok("delete", "brokerauthorization", "narrow")
+
+    @unittest.skipUnless(os.geteuid() == 0, "root alone becomes another user")
+    def test_a_kubeconfig_of_another_user_is_told_as_that(self):
+        def become():
+            os.setgid(65534)
+            os.setuid(65534)
+        # A program in a folder that this user may not enter could not be started.
+        file = os.open(BINARY, os.O_RDONLY)
+        try:
+            tried = subprocess.run([f"/proc/self/fd/{file}", "get", "broker"], env=self.p.env, capture_output=True, text=True, timeout=30, preexec_fn=become, pass_fds=(file,))
+        finally:
+            os.close(file)
+        self.assertEqual(tried.returncode, 1)
+        self.assertIn("cannot be read: Permission denied; it is the administrator's alone: use sudo", tried.stderr)
+        self.assertNotIn("is penstock running", tried.stderr)
+
     def test_files_become_entries_as_kubectl_makes_them(self):
         p = self.p
         path = lambda name: str(p.folder / name)

@@ -25,7 +25,7 @@ wanted = {  # block → what it must print
     6: ["no faults", "good: CN = client42a <- CN = Clients Root CA"],
     7: ["CONNACK (0)", "PUBACK", "listener loadbalancer-listener:8883", "clients with certificates of this CA are refused"],
     8: ["is issued by \"CN = Somebody\", which is neither trusted here nor among the certificates sent"],
-    10: ["none of them would lose anything", "yes: by rule 0 of BrokerAuthorization connectors", "no: the rules of BrokerAuthorization connectors about this client (0) do not allow Subscribe \"#\"", "group=connector_group", "no rule allows it"],
+    10: ["none of them would lose anything", "yes: by rule 0 of BrokerAuthorization connectors", "no: the rules of BrokerAuthorization connectors about this client (rule 0) do not allow Subscribe \"#\"", "group=connector_group", "no rule allows it"],
     11: ["user ann set in Secret azure-iot-operations/plant-users", "cross the network in clear text"],
     12: ["condition met"],
 }
