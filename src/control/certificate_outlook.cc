@@ -5,7 +5,9 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/shell.h"
 #include "base/text.h"
+#include "control/cures.h"
 #include "control/object_names.h"
 
 namespace penstock::control {
@@ -95,14 +97,18 @@ std::string put_command(const Objects& objects, const std::string& name_space, c
     const auto type = there == nullptr ? "kubernetes.io/tls" : text_at(*there, "type", "Opaque");
     const auto make =
         fmt::format("kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key", secret, name_space);
-    const bool is_fixed = there != nullptr && resources::flag_of(*there, "immutable");
-    if (is_fixed || (type != "kubernetes.io/tls" && type != "Opaque"))
-        return fmt::format("kubectl delete secret {} -n {} && {}", secret, name_space, make);
-    if (type == "Opaque")                // its other entries stay
-        return fmt::format("kubectl create secret generic {0} -n {1} --from-file=tls.crt=CHAIN.crt --from-file=tls.key=KEY.key "
-                           "--dry-run=client -o yaml | kubectl patch secret {0} -n {1} --type merge --patch-file /dev/stdin",
-                           secret, name_space);
-    return make + " --dry-run=client -o yaml | kubectl apply -f -";
+    if (there == nullptr) return make;
+    // Patched, so that its other entries and its labels stay, and with its own type, which nothing may change.
+    const auto pair =
+        type == "kubernetes.io/tls"
+            ? make
+            : fmt::format("kubectl create secret generic {} -n {}{} --from-file=tls.crt=CHAIN.crt "
+                          "--from-file=tls.key=KEY.key",
+                          secret, name_space, type == "Opaque" ? "" : " --type=" + shell_quoted(type));
+    return change_command(objects, core("Secret"), name_space, secret,
+                          fmt::format("{} --dry-run=client -o yaml | kubectl patch secret {} -n {} --type merge "
+                                      "--patch-file /dev/stdin",
+                                      pair, secret, name_space));
 }
 
 std::string say_root_command(const Objects& objects, const std::string& name_space) {

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "base/own_command.h"
 #include "base/shell.h"
 #include "base/text.h"
 #include "control/certificates.h"
@@ -13,6 +14,7 @@
 
 namespace penstock::control {
 
+using resources::at_path;
 using resources::Json;
 using resources::text_at;
 
@@ -24,8 +26,7 @@ constexpr std::size_t listed_max = 10;
 
 /// YAML on one line, without quotes where it can be: kubectl puts backslashes before those of a text that it shows.
 std::string flow_of(const Json& value) {
-    if (value.is_string() && resources::word_of(value.get<std::string>()).type == resources::WordType::text)
-        return value.get<std::string>();
+    if (value.is_string()) return yaml_word(value.get<std::string>());
     if (!value.is_structured() || value.empty()) return value.dump();
     std::string out;
     for (const auto& [key, item] : value.items())
@@ -69,7 +70,7 @@ std::string make_issuer(const std::string& kind, const std::string& space, const
 std::string made_with(const std::string& command, const std::string& wanted, const std::string& made,
                       const char* field) {
     if (made == wanted) return "with: " + command;
-    return fmt::format("with: {}; then write {}: {}", command, field, made);
+    return fmt::format("with: {}; then write {}: {}", command, field, yaml_word(made));
 }
 
 struct Issuer {
@@ -144,18 +145,49 @@ std::string edit_command(std::string_view kind, std::string_view qualified_name)
     return fmt::format("kubectl edit {} {}", to_lower(kind), as_words(qualified_name));
 }
 
+std::string yaml_word(const std::string& name) {
+    return resources::word_of(name).type == resources::WordType::text ? name : Json(name).dump();
+}
+
+std::string change_command(const Objects& objects, const resources::Kind& kind, const std::string& name_space,
+                           const std::string& name, const std::string& command) {
+    const auto there = objects.get(kind, name_space, name);
+    if (there == nullptr || !resources::flag_of(*there, "immutable")) return command;
+    const auto what = fmt::format("{} {} -n {}", to_lower(kind.kind), name, name_space);
+    // kubectl has read the whole before it deletes anything.
+    return fmt::format("kubectl get {0} -o yaml | kubectl patch --local -f - --type merge "
+                       "-p 'immutable: false' -o yaml | kubectl replace --force -f - && {1} && "
+                       "kubectl patch {0} --type merge -p 'immutable: true'",
+                       what, command);
+}
+
+std::string passwd_command(const Objects& objects, const std::string& name_space, const std::string& secret,
+                           const std::string& user) {
+    // A user of an existing Secret may begin as an option does; behind `--` nothing is one.
+    const auto words = fmt::format("{} {}", secret, user);
+    return change_command(objects, *resources::find_kind("v1", "Secret"), name_space, secret,
+                          user.starts_with('-')
+                              ? fmt::format("{} -- {}", own_command("passwd -n " + name_space), words)
+                              : own_command(fmt::format("passwd -n {} {}", name_space, words)));
+}
+
 std::string put_entry_command(const Objects& objects, const std::string& name_space, const std::string& name,
                               const std::string& entry, const std::string& file) {
     const auto there = objects.get(*resources::find_kind("v1", "ConfigMap"), name_space, name);
     const auto make =
         fmt::format("kubectl create configmap {} -n {} --from-file={}={}", name, name_space, entry, file);
     if (there == nullptr) return make;
-    if (resources::flag_of(*there, "immutable"))
-        return fmt::format("kubectl delete configmap {} -n {} && {}", name, name_space, make);
+    auto patch = make + " --dry-run=client -o yaml";
+    // An entry stands in data or in binaryData; `&&`: of a file that is not there only an empty patch is
+    // left, which kubectl refuses.
+    if (const auto& binary = at_path(*there, "binaryData"); binary.is_object() && binary.contains(entry))
+        patch = fmt::format("({} && echo 'binaryData: {{{}: null}}')", patch, yaml_word(entry));
     // Not applied: kubectl would take away what it applied before and is not in this one, another CA or a revocation
     // list.
-    return fmt::format("{} --dry-run=client -o yaml | kubectl patch configmap {} -n {} --type merge --patch-file /dev/stdin",
-                       make, name, name_space);
+    return change_command(objects, *resources::find_kind("v1", "ConfigMap"), name_space, name,
+                          fmt::format("{} | kubectl patch configmap {} -n {} --type merge "
+                                      "--patch-file /dev/stdin",
+                                      patch, name, name_space));
 }
 
 std::string did_you_mean(std::string_view wanted, const std::vector<std::string>& there) {
@@ -203,7 +235,7 @@ std::string authentication_cure(const Objects& objects, const std::string& liste
     const auto edit = "with: " + edit_command("brokerlistener", listener);
     // The one of the platform's own listener, where it is there: another one may be for a few clients alone.
     const auto usual = std::ranges::find(there, "default");
-    if (!there.empty()) return fmt::format("write authenticationRef: {} into {} (there {}: {}), {}", usual != there.end() ? *usual : there.front(), path, there.size() == 1 ? "is" : "are", control::listed(there), edit);
+    if (!there.empty()) return fmt::format("write authenticationRef: {} into {} (there {}: {}), {}", yaml_word(usual != there.end() ? *usual : there.front()), path, there.size() == 1 ? "is" : "are", control::listed(there), edit);
     return fmt::format("no BrokerAuthentication is in namespace {}: make one, here for tokens of service accounts, with: {}; then write authenticationRef: clients into {}, {}", space, make_authentication(space, "clients"), path, edit);
 }
 
@@ -211,7 +243,7 @@ std::string tls_cure(const Objects& objects, const std::string& listener, const 
     const auto space = listener.substr(0, listener.find('/'));
     const auto there = issuers_for(objects, space);
     auto write = [&](const Issuer& by) {
-        return fmt::format("write tls: {{mode: Automatic, certManagerCertificateSpec: {{issuerRef: {{kind: {}, name: {}}}}}}} into {}{}, with: kubectl edit brokerlistener {}", by.kind, by.name, path,
+        return fmt::format("write tls: {{mode: Automatic, certManagerCertificateSpec: {{issuerRef: {{kind: {}, name: {}}}}}}} into {}{}, with: kubectl edit brokerlistener {}", by.kind, yaml_word(by.name), path,
                            there.empty() ? "" : fmt::format(" (issuers that are there: {})", listed(there)), as_words(listener));
     };
     const auto usual = std::ranges::find_if(there, [](const auto& one) {

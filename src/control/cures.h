@@ -28,6 +28,15 @@ std::string as_words(std::string_view qualified_name);
 /// one is to be named with `edit`.
 std::string absent_object(const resources::Kind& kind, const std::string& name_space, const std::string& name,
                           const char* field, const std::string& edit, const char* make);
+/// A name as one word of YAML: in quotes where it would be read as a number, a truth value or null.
+std::string yaml_word(const std::string& name);
+/// `command`, which changes a Secret or ConfigMap. Where that is immutable, it is made anew before, with
+/// all that it has and so that it can be changed, and is immutable again afterwards.
+std::string change_command(const Objects& objects, const resources::Kind& kind, const std::string& name_space,
+                           const std::string& name, const std::string& command);
+/// The command that sets the password of a user in a Secret, which need not be there.
+std::string passwd_command(const Objects& objects, const std::string& name_space, const std::string& secret,
+                           const std::string& user);
 /// The command that puts a file into an entry of a ConfigMap, and leaves what else is in it as it is.
 std::string put_entry_command(const Objects& objects, const std::string& name_space, const std::string& name,
                               const std::string& entry, const std::string& file);

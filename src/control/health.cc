@@ -8,7 +8,6 @@
 
 #include "base/clock.h"
 #include "base/own_command.h"
-#include "base/shell.h"
 #include "base/text.h"
 #include "control/object_names.h"
 #include "control/objects.h"
@@ -86,7 +85,7 @@ std::string with_again(std::string cure, const BrokerFacts& facts) { return fact
 std::string disk_cure(const BrokerFacts& facts) {
     const auto room = facts.disk_fault.find("maxSize") != std::string::npos
                           ? fmt::format("raise spec.persistence.maxSize (kubectl edit broker {})", as_words(facts.name))
-                          : fmt::format("see how much there is with: df -h {}", shell_quoted(facts.folder.empty() ? "." : facts.folder));
+                          : fmt::format("see how much there is with: df -h {}", typed_path(facts.folder.empty() ? "." : facts.folder));
     return "QoS 1 and 2 messages are refused until it takes writes again: " + room;
 }
 
@@ -170,15 +169,15 @@ Finding finding_of(const OrphanFacts& orphan) {
                                                    fmt::join(taken, ", "));
     const auto name_it =
         taken.empty() ? fmt::format("name {}, with: kubectl patch brokerlistener {} --type merge -p 'spec: {{brokerRef: {}}}'",
-                                    running.empty() ? "it" : "the one that runs", as_words(orphan.listener), broker)
-                      : fmt::format("write spec.brokerRef: {}{}, with: {}, or {}", broker, other, edit, take_away);
+                                    running.empty() ? "it" : "the one that runs", as_words(orphan.listener), yaml_word(broker))
+                      : fmt::format("write spec.brokerRef: {}{}, with: {}, or {}", yaml_word(broker), other, edit, take_away);
     if (!running.empty() && running_in == space) {
         out.cure = allow + name_it;
     } else if (!running.empty()) {
         if (!is_there) out.what += fmt::format("; the one that runs on this machine is {}", orphan.running);
         out.cure = fmt::format("{}a listener belongs into the namespace of its Broker: write metadata.namespace: {} and "
                                "spec.brokerRef: {}{} into its file, here FILE, and apply that with: kubectl apply -f FILE; then {}",
-                               allow, running_in, running, other, take_away);
+                               allow, yaml_word(running_in), yaml_word(running), other, take_away);
     } else {
         out.cure = fmt::format("make it with: {}", make_broker(space, broker));
         if (broker != orphan.broker) out.cure += fmt::format("; {}then {}", allow, name_it);
@@ -221,7 +220,7 @@ std::vector<Finding> findings_of(const BrokerFacts& facts) {
         if (facts.is_starting) add(Severity::unavailable, "Starting", facts.not_started, "");
         else
             add(Severity::unavailable, "StateNotOpen", facts.not_started,
-                fmt::format("look whether its disk is full or the folder another's with: df -h {0}; ls -la {0}; it is tried again by itself; once Penstock is stopped, a backup, here FOLDER, is put in place with: {1}", shell_quoted(facts.folder.empty() ? "." : facts.folder), restore_command(facts.folder)));
+                fmt::format("look whether its disk is full or the folder another's with: df -h {0}; ls -la {0}; it is tried again by itself; once Penstock is stopped, a backup, here FOLDER, is put in place with: {1}", typed_path(facts.folder.empty() ? "." : facts.folder), restore_command(facts.folder)));
         return out;
     }
     if (!facts.disk_fault.empty()) add(Severity::degraded, "DiskNotWritable", facts.disk_fault, disk_cure(facts));
@@ -249,8 +248,8 @@ std::vector<Finding> findings_of(const BrokerFacts& facts) {
     }
     if (!facts.metrics_fault.empty()) add(Severity::degraded, "MetricsPortNotOpen", facts.metrics_fault, fmt::format("the port is spec.diagnostics.metrics.prometheusPort of: kubectl edit broker {}; it is tried again every 2 s", as_words(facts.name)));
     if (!facts.persistence_waits.empty()) add(Severity::degraded, "PersistenceNotBegun", "persistence does not begin now: " + facts.persistence_waits, fmt::format("nothing is kept until that is corrected, or spec.persistence is taken out with: kubectl edit broker {}", as_words(facts.name)));
-    if (!facts.keys_fault.empty()) add(Severity::degraded, "KeysNotInForce", facts.keys_fault, fmt::format("the keys before stay in force; put the file of keys back as it was, and see what stands in it with: ls -la {}", shell_quoted(facts.key_file.empty() ? "." : facts.key_file)));
-    if (!facts.disk_notice.empty()) add(Severity::degraded, "StateWasDamaged", facts.disk_notice, facts.folder.empty() ? "see: kubectl get broker -A -o yaml" : fmt::format("look at what was set aside (ls -la {0}), then have this told no more with: mv -T --backup=numbered {0} {1}", shell_quoted(facts.folder + "/lost"), shell_quoted(facts.folder + "-lost")));
+    if (!facts.keys_fault.empty()) add(Severity::degraded, "KeysNotInForce", facts.keys_fault, fmt::format("the keys before stay in force; put the file of keys back as it was, and see what stands in it with: ls -la {}", typed_path(facts.key_file.empty() ? "." : facts.key_file)));
+    if (!facts.disk_notice.empty()) add(Severity::degraded, "StateWasDamaged", facts.disk_notice, facts.folder.empty() ? "see: kubectl get broker -A -o yaml" : fmt::format("look at what was set aside (ls -la {0}), then have this told no more with: mv -T --backup=numbered {0} {1}", typed_path(facts.folder + "/lost"), typed_path(facts.folder + "-lost")));
     if (!facts.buffer_fault.empty()) add(Severity::degraded, "MessageBufferFull", facts.buffer_fault, fmt::format("queues grow in memory, and at 75 % of it PUBLISH is refused: give it more room in spec.diskBackedMessageBuffer.maxSize, with: kubectl edit broker {}", as_words(facts.name)));
     if (!facts.not_kept.empty())
         add(Severity::note, "PersistenceKeepsLittle", facts.not_kept,
@@ -289,7 +288,7 @@ std::vector<Finding> findings_of(const ProcessFacts& facts) {
     if (!facts.run_log_fault.empty())
         add(Severity::degraded, "process", "RunLogNotKept",
             "what this run says is not kept for kubectl logs --previous: " + facts.run_log_fault,
-            "see what stands there with: ls -la " + shell_quoted(facts.run_log_folder) +
+            "see what stands there with: ls -la " + typed_path(facts.run_log_folder) +
                 ", and whether there is room with: df -h; it is tried again each second");
     return out;
 }
@@ -387,7 +386,11 @@ namespace {
 
 constexpr const char* looked_at[] = {"Broker", "BrokerListener", "BrokerAuthentication", "manifests", "registry", "resource API", "process"};
 
-std::string line_of(const Finding& finding) { return fmt::format("{} {}: {} (since {})\n", finding.subject, word_of(finding.severity), finding.text(), rfc3339(finding.since_ms)); }
+/// Names of files are in it, which may have a line's end of their own.
+std::string line_of(const Finding& finding) {
+    return fmt::format("{} {}: {} (since {})\n", printable(finding.subject), word_of(finding.severity),
+                       printable(finding.text()), rfc3339(finding.since_ms));
+}
 
 }  // namespace
 
@@ -431,7 +434,7 @@ std::string health_metrics(const std::vector<Finding>& all) {
         at = std::max(at, finding.severity);
         if (worst.size() == listed_max) break;
     }
-    for (const auto& [key, severity] : worst) out += fmt::format("penstock_health{{subject=\"{}\",reason=\"{}\"}} {}\n", key.first, key.second, severity == Severity::unavailable ? 2 : 1);
+    for (const auto& [key, severity] : worst) out += fmt::format("penstock_health{{subject=\"{}\",reason=\"{}\"}} {}\n", quotable(key.first), key.second, severity == Severity::unavailable ? 2 : 1);
     return out;
 }
 

@@ -361,7 +361,7 @@ class Projection : public Reconciler {
         if (parse_rfc3339(beat) < wall_ms() - heartbeat_ms) beat = rfc3339(wall_ms());
         Json conditions = Json::array({ready});
         if (options_.manifests) {
-            const auto why = options_.manifests();
+            const auto why = printable(options_.manifests());
             conditions.push_back(condition(before, "ManifestsApplied", why.empty(), why.empty() ? "InForce" : "NotInForce", why));
         }
         // As in Kubernetes each condition of a Node has one.

@@ -367,7 +367,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                     auto certificates = crypto::read_certificates(text);
                     auto revoked = crypto::read_revocation_lists(text);
                     if (!certificates || !revoked) {
-                        fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} entry {}: {}; put it right with: kubectl edit configmap {} -n {}", trust_name, entry, !certificates ? certificates.error().message : revoked.error().message, trust_name, space));
+                        fault(fmt::format("x509Settings.trustedClientCaCert: ConfigMap {} entry {}: {}; put it right with: {}", trust_name, entry, !certificates ? certificates.error().message : revoked.error().message, change_command(objects_, core("ConfigMap"), space, trust_name, edit_command("configmap", space + "/" + trust_name))));
                         continue;
                     }
                     if (!revoked->empty()) list_entries += (list_entries.empty() ? "" : ", ") + entry;
@@ -397,7 +397,7 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             way.trusted = trusted;
             way.put = std::move(put);
             const auto store = std::make_shared<const crypto::TrustStore>(std::move(trusted), std::move(lists));
-            for (auto& warning : store->lists().warnings()) out.warnings.push_back(fmt::format("ConfigMap {}: {}; its lists stand in entry {}, which is changed with: kubectl edit configmap {} -n {}", trust_name, warning, list_entries, trust_name, space));
+            for (auto& warning : store->lists().warnings()) out.warnings.push_back(fmt::format("ConfigMap {}: {}; its lists stand in entry {}, which is changed with: {}", trust_name, warning, list_entries, change_command(objects_, core("ConfigMap"), space, trust_name, edit_command("configmap", space + "/" + trust_name))));
             const auto& marks = at_path(*object, "metadata.annotations");
             const auto ocsp = marks.is_object() ? marks.value("penstock.io/ocsp", "Off") : std::string("Off");
             made.push_back(std::make_shared<auth::X509Method>(store, std::move(entries), "ConfigMap " + trust_name,
@@ -414,13 +414,13 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                     auto hash = secret_text(*inputs[i], user).value_or("");
                     while (hash.ends_with('\n') || hash.ends_with('\r')) hash.pop_back();
                     if (const auto why = crypto::password_hash_fault(hash); !why.empty()) {
-                        out.warnings.push_back(fmt::format("user \"{}\" of Secret {} cannot log in: {}; set the password anew with: {}", user, secret_name, why, own_command(fmt::format("passwd -n {} {} {}", space, secret_name, user))));
+                        out.warnings.push_back(fmt::format("user \"{}\" of Secret {} cannot log in: {}; set the password anew with: {}", user, secret_name, why, passwd_command(objects_, space, secret_name, user)));
                         continue;
                     }
                     users.emplace(user, auth::PasswordMethod::User{.hash = std::move(hash), .attributes = attributes_of(at_path(method, "passwordSettings.authorizationAttributes").is_object() ? at_path(method, "passwordSettings.authorizationAttributes").value(user, Json::object()) : Json::object())});
                 }
             way.source = fmt::format("Secret {}/{}", space, secret_name);
-            way.users = users.size();
+            way.users = users.size(), way.put = {passwd_command(objects_, space, secret_name, "USER")};
             made.push_back(std::make_shared<auth::PasswordMethod>(std::move(users), options_.crew));
         } else {
             const auto& settings = at_path(method, "customSettings");

@@ -32,7 +32,8 @@ std::string shut(const WayIn& way, std::int64_t now_ms) {
         return fmt::format("each trusted certificate of {} has expired (the last, \"{}\", at {}); put the CA that signs clients now into it, with: {}", way.source, last.subject(), rfc3339(last.not_after_ms()), way.put.at(static_cast<std::size_t>(&last - way.trusted.data())));
     }
     if (way.method == "Password" && way.users == 0) {
-        return fmt::format("{} has no user who can log in; add one, here USER, with: {}", way.source, own_command(fmt::format("passwd {} USER", in_commands(way.source))));
+        return fmt::format("{} has no user who can log in; add one, here USER, with: {}", way.source,
+                           way.put.empty() ? own_command(fmt::format("passwd {} USER", in_commands(way.source))) : way.put.front());
     }
     if (way.method == "ServiceAccountToken" && !way.keys_are_known)
         return fmt::format("the keys that sign service-account tokens are not known: they could not be read from {}; see what it answers with: kubectl get --raw /openid/v1/jwks", way.source);

@@ -15,7 +15,7 @@ struct WayIn {
     std::string field;                   ///< of its resource: `BrokerAuthentication ns/name: spec.authenticationMethods[0]`
     std::string source;                  ///< `ConfigMap ns/name`, `Secret ns/name`, the address of a server
     std::vector<crypto::Certificate> trusted;                ///< X509
-    std::vector<std::string> put;                            ///< of each: the command that puts others into its entry
+    std::vector<std::string> put;                            ///< of each: the command that puts others into its entry; Password: the one that adds a user
     std::size_t users = 0;                                   ///< Password: who can log in
     bool keys_are_known = true;                              ///< ServiceAccountToken
     std::shared_ptr<auth::CustomMethod::Server> server;      ///< Custom

@@ -1,5 +1,6 @@
 """Whether health tells the truth, and what a deletion does to those who are connected. Standard library, openssl and kubectl; in a
 network of its own."""
+import base64
 import json
 import os
 import pathlib
@@ -34,6 +35,13 @@ def listener(name, *ports, service_type="ClusterIp"):
 
 def users(name, secret):
     return manifest("BrokerAuthentication", name, {"brokerRef": "default", "authenticationMethods": [{"method": "Password", "passwordSettings": {"secretRef": secret}}]})
+
+
+X509 = manifest("BrokerAuthentication", "x509", {"brokerRef": "default", "authenticationMethods": [
+    {"method": "X509", "x509Settings": {"trustedClientCaCert": "client-ca"}}]})
+AUTOMATIC = {"mode": "Automatic", "certManagerCertificateSpec": {
+    "issuerRef": {"kind": "ClusterIssuer", "name": "azure-iot-operations-aio-certificate-issuer"},
+    "privateKey": {"algorithm": "Ec256"}}}
 
 
 class Case(unittest.TestCase):
@@ -180,12 +188,32 @@ class Truth(Case):
                       "-addext subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1 -addext basicConstraints=critical,CA:FALSE -days 300 2>/dev/null")
         self.follow(p, self.cure(p, f"BrokerListener {SPACE}/one", "does not exist"))
         p.wait_running("one")
-        for secret in ({"data": {"a": "Yg=="}}, {"type": "plant.example/t", "data": {"a": "Yg=="}}, {"type": "kubernetes.io/basic-auth", "data": {"username": "Yg=="}},
-                       {"type": "kubernetes.io/tls", "immutable": True, "data": {"tls.crt": "", "tls.key": ""}}, {"immutable": True}, {"type": "kubernetes.io/tls", "data": {"tls.crt": "", "tls.key": ""}}):
+        pair = {"tls.crt": "", "tls.key": "", "ca.crt": "Yg=="}
+        for secret in ({"data": {"a": "Yg=="}}, {"type": "plant.example/t", "data": {"a": "Yg=="}},
+                       {"type": "kubernetes.io/basic-auth", "data": {"username": "Yg=="}},
+                       {"type": "kubernetes.io/tls", "immutable": True, "data": pair}, {"immutable": True},
+                       {"immutable": True, "type": "plant.example/t", "data": {"a": "Yg=="}},
+                       {"type": "kubernetes.io/tls", "data": pair}):
             self.shell(p, f"kubectl delete secret mine -n {SPACE}")
-            self.apply(p, json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "namespace": SPACE}, **secret}))
-            self.follow(p, self.cure(p, f"BrokerListener {SPACE}/one", f"Secret {SPACE}/mine", without="does not exist"))
+            self.apply(p, self.kept("Secret", "mine", secret))
+            said = self.cure(p, f"BrokerListener {SPACE}/one", f"Secret {SPACE}/mine", without="does not exist")
+            before = p.get("secret", "mine")
+            self.follow(p, said)
             self.gone(p, "goes on being served")
+            self.assert_kept(before, p.get("secret", "mine"), "tls.crt", "tls.key")
+
+    def kept(self, kind, name, content):
+        """An object that a person has put more into than what is asked for."""
+        metadata = {"name": name, "namespace": SPACE, "labels": {"hall": "4"}, "annotations": {"owner": "ann"}}
+        return json.dumps({"apiVersion": "v1", "kind": kind, "metadata": metadata, **content})
+
+    def assert_kept(self, before, after, *put):
+        """All is as it was, but for the entries that were put in."""
+        whole = lambda of: {**of, "data": {k: v for k, v in of.get("data", {}).items() if k not in put}}
+        mine = lambda of: {k: v for k, v in of["metadata"].items() if k in ("labels", "annotations", "finalizers")}
+        for of in (before, after):
+            of["metadata"] = mine(of)
+        self.assertEqual(whole(before), whole(after))
 
     def test_persistence_that_keeps_little_says_so_to_whoever_writes_it(self):
         settings = "{persistence: {maxSize: 1G%s}, diagnostics: {metrics: {prometheusPort: 0}, selfCheck: {mode: Disabled}}}"
@@ -262,9 +290,101 @@ make old 2; make other 300; make ALL-CAS 300; cp ALL-CAS.crt CA.crt""")
         self.assertEqual(sorted(p.get("configmap", "client-ca")["data"]), ["mine.pem", "other.pem"])
         for bundle in ({"data": {"README": "to come"}}, {"data": {"README": "to come"}, "immutable": True}):
             self.shell(p, f"kubectl delete configmap client-ca -n {SPACE}")
-            self.apply(p, json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "client-ca", "namespace": SPACE}, **bundle}))
-            self.follow(p, self.cure(p, f"BrokerListener {SPACE}/one", "has no certificate in PEM"))
+            self.apply(p, self.kept("ConfigMap", "client-ca", bundle))
+            said = self.cure(p, f"BrokerListener {SPACE}/one", "has no certificate in PEM")
+            before = p.get("configmap", "client-ca")
+            self.follow(p, said)
             self.well(p)
+            self.assert_kept(before, p.get("configmap", "client-ca"), "client_ca.pem")
+
+    def test_an_immutable_bundle_keeps_its_revocation_list_as_the_cure_says(self):
+        """Also one whose certificate stands in binaryData, and one with an entry that is damaged."""
+        p = self.start(X509, listener("one", {"port": 8883, "authenticationRef": "x509", "tls": AUTOMATIC}))
+        self.shell(p, """set -e
+make() { openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $1.key -out $1.crt -subj "/CN=$1" -days $2 2>/dev/null; }
+make old 2; make ca2 300; make ALL-CAS 300; touch index
+printf '[ca]\ndefault_ca=a\n[a]\ndatabase=index\ndefault_md=sha256\ndefault_crl_days=300\n' > ca.cnf
+openssl ca -config ca.cnf -gencrl -keyfile ca2.key -cert ca2.crt -out ca2.crl 2>/dev/null""")
+        text = lambda name: (p.folder / name).read_text()
+        subject = f"BrokerListener {SPACE}/one"
+        others = {"ca2.pem": text("ca2.crt"), "ca2.crl": text("ca2.crl")}
+        for immutable in (True, False):
+            for binary in (True, False):
+                with self.subTest(immutable=immutable, binary=binary):
+                    old = {"1e3": base64.b64encode(text("old.crt").encode()).decode() if binary else text("old.crt")}
+                    bundle = {"data": others, "binaryData": old} if binary else {"data": {**others, **old}}
+                    self.shell(p, f"kubectl delete configmap client-ca -n {SPACE} --ignore-not-found")
+                    self.apply(p, self.kept("ConfigMap", "client-ca", {**bundle, "immutable": immutable}))
+                    said = self.cure(p, subject, "ends in", without="does not exist")
+                    before = p.get("configmap", "client-ca")
+                    self.follow(p, said)
+                    self.well(p)
+                    after = p.get("configmap", "client-ca")
+                    self.assertEqual(after["data"]["1e3"], text("ALL-CAS.crt"))
+                    before.pop("binaryData", None)
+                    self.assert_kept(before, after, "1e3")
+        # Written by hand: an editor that puts the entry right.
+        self.shell(p, f"kubectl delete configmap client-ca -n {SPACE}")
+        damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+        self.apply(p, self.kept("ConfigMap", "client-ca", {"data": {**others, "bad.pem": damaged}, "immutable": True}))
+        said = self.cure(p, subject, "entry bad.pem", without="does not exist")
+        before = p.get("configmap", "client-ca")
+        self.follow(p, said, "sed -i -e '/bad.pem: |/,/END/s/---.*---/none/'")
+        self.gone(p, "bad.pem")
+        self.assert_kept(before, p.get("configmap", "client-ca"), "bad.pem")
+
+    def test_a_user_gets_a_password_as_the_cure_says(self):
+        """In a Secret that is immutable, and a user whose name looks like an option."""
+        p = self.start(users("people", "people"), listener("one", {"port": 1883, "authenticationRef": "people"}))
+        for immutable in (False, True):
+            for data, word, name in (({}, "has no user", "USER"), ({"--help": "Yg==", "USER": "Yg=="}, "--help", "--help")):
+                with self.subTest(immutable=immutable, name=name):
+                    self.shell(p, f"kubectl delete secret people -n {SPACE} --ignore-not-found")
+                    self.apply(p, self.kept("Secret", "people", {"data": data, "immutable": immutable}))
+                    said = self.cure(p, f"BrokerListener {SPACE}/one" if not data else f"BrokerAuthentication {SPACE}/people",
+                                     word, without="does not exist")
+                    before = p.get("secret", "people")
+                    line = next(one for one in self.commands(said) if "penstock passwd" in one and one.count(name))
+                    self.shell(p, f"unset KUBECONFIG; printf 'secret\\n' > pw; export KUBECONFIG={p.env['KUBECONFIG']}; "
+                                  f"{{ {line.rstrip('.')}; }} < pw")
+                    self.assert_kept(before, p.get("secret", "people"), name)
+                    wait_until(lambda: Mqtt(1883).connect("c", name, "secret") == 0, f"{name} logs in")
+
+    def test_a_broker_whose_name_is_a_number_is_named_as_the_cure_says(self):
+        p = self.penstock()
+        made = broker(SETTINGS % 0).replace("name: default", "name: '123'") + "---\n" + listener("one", {"port": 1883})
+        p.files = [p.write("m.yaml", made.replace('"default"', '"123"'))]
+        p.start()
+        p.wait_running("one")
+        lost = listener("two", {"port": 1884}, service_type="NodePort").replace("default", "124")
+        self.apply(p, lost)
+        said = lambda: p.status("brokerlistener", "two")["runtimeStatus"]["description"]
+        wait_until(lambda: "did you mean" in said(), "the listener is told of")
+        self.follow(p, said())
+        p.wait_running("two")
+
+    def test_names_of_manifests_forge_no_line(self):
+        """A name may have a line's end and what steers a terminal: neither is in a page or a condition."""
+        p = self.start(listener("one", {"port": 1883}), metrics=9601)
+        self.well(p)
+        forged = "b\n[+]manifests ok\n\x1b[31m.yaml"
+        p.write("data/manifests/" + forged, self.kept("ConfigMap", "a", {}))
+        wait_until(lambda: p.get("configmap", "a"), "the manifest is applied")
+        clean = lambda said: (self.assertNotIn("\x1b", said), self.assertNotIn("\n[+]manifests ok\n", said))
+        self.shell(p, f"kubectl delete configmap a -n {SPACE}")
+        self.told(p, "was deleted by somebody")
+        for page in ("readyz", "readyz?verbose", "metrics"):
+            clean(self.shell(p, f"curl -s '127.0.0.1:9601/{page}'"))
+        clean(self.ready(p, verbose=True))
+        # Of a file that is refused.
+        p.write("data/manifests/" + forged, "kind: ConfigMap\n: [")
+        self.told(p, "manifests degraded", "line 2")
+        clean(self.ready(p, verbose=True))
+        node = json.loads(self.shell(p, "kubectl get node -o json"))["items"][0]
+        said = next(one for one in node["status"]["conditions"] if one["type"] == "ManifestsApplied")["message"]
+        clean(said)
+        for one in p.status("broker", "default")["findings"]:
+            clean(one["message"] + one.get("cure", ""))
 
     def test_a_first_manifest_that_is_absent_or_refused_is_not_said_to_run(self):
         p = self.penstock()
