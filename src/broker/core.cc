@@ -791,7 +791,7 @@ void Core::on_room(Connection& connection, std::int64_t now) {
         // It may have ended meanwhile, by the client or by new rules.
         if (connection.session->subscriptions.find(next.first) != nullptr) send_retained(*connection.session, next.first, next.second);
     }
-    if (connection.session->queued() == 0) return;
+    if (!connection.session->has_waiting()) return;
     output(connection);
     connection.session->pump(queue_limits(), now, categories_[connection.category].delivery);
 }

@@ -58,7 +58,7 @@ void Worker::run() {
     next_tick_ = now_ + 1000;
     // Of connections that came from another worker: what was about to be sent from their queues.
     for (auto* connection : connections_)
-        if (connection->session != nullptr && !connection->is_dirty && !connection->wants_write && (connection->session->queued() > 0 || core_.has_retrievals(*connection))) make_dirty(*connection);
+        if (connection->session != nullptr && !connection->is_dirty && !connection->wants_write && (connection->session->has_waiting() || core_.has_retrievals(*connection))) make_dirty(*connection);
     while (!stopping_.load(std::memory_order_relaxed) || lets_out()) {
         // Announce sleep, then look once more: a producer that pushed before it saw the flag is seen here, one that
         // pushes later sees the flag and wakes.

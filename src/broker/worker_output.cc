@@ -189,7 +189,7 @@ void Worker::flush(Connection& connection) {
         }
         // The buffer is empty: fill it from the session's queue, a bounded number of times, so that one fast reader with
         // a long queue does not hold up the others.
-        if (!pumps_ || connection.session == nullptr || (connection.session->queued() == 0 && !core_.has_retrievals(connection))) break;
+        if (!pumps_ || connection.session == nullptr || (!connection.session->has_waiting() && !core_.has_retrievals(connection))) break;
         if (round == pump_rounds) {
             make_dirty(connection);
             break;

@@ -10,14 +10,17 @@ namespace {
 constexpr std::size_t overflow_min = 64;   // messages that wait for a connected client in memory
 }
 
+namespace {
+std::uint16_t id_after(std::uint16_t packet_id) noexcept {
+    return packet_id == 65'535 ? std::uint16_t{1} : static_cast<std::uint16_t>(packet_id + 1);
+}
+}  // namespace
+
 bool Session::window_open() const noexcept {
-    return store_->in_flight() < link_->receive_maximum && store_->span() < 65'535;
+    return unacked_ < link_->receive_maximum && store_->span() < 65'535;
 }
 
-std::uint16_t Session::take_packet_id() noexcept {
-    last_packet_id_ = last_packet_id_ == 65'535 ? std::uint16_t{1} : static_cast<std::uint16_t>(last_packet_id_ + 1);
-    return last_packet_id_;
-}
+std::uint16_t Session::take_packet_id() noexcept { return last_packet_id_ = id_after(last_packet_id_); }
 
 void Session::write(store::InFlight& entry, bool dup, std::int64_t now, DeliveryCounts& counts) {
     mqtt::Outgoing message(entry.item.message);
@@ -29,39 +32,62 @@ void Session::write(store::InFlight& entry, bool dup, std::int64_t now, Delivery
         store_->finish(entry.packet_id);
         return;
     }
+    entry.is_unacked = true;
+    ++unacked_;
     ++counts.sent;
     counts.sent_bytes += message.view().payload.size();
+}
+
+void Session::finish(store::InFlight& entry) {
+    if (entry.is_unacked) --unacked_;
+    store_->finish(entry.packet_id);
 }
 
 void Session::attach(Link& link, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts) {
     link_ = &link;
     ends_at = 0;
+    // Neither is part of the session's state: "re-initialized with each new Network Connection" (§4.9).
+    again_ = unacked_ = 0;
     if (store_ == nullptr) return;   // nothing waits
-    std::vector<std::uint16_t> again;
-    store_->for_each_in_flight([&](store::InFlight& entry) { again.push_back(entry.packet_id); });
-    for (const auto packet_id : again) {
-        auto* entry = store_->find(packet_id);
-        if (entry->step == store::Step::wait_pubcomp) {
+    store_->for_each_in_flight([&](store::InFlight& entry) {
+        entry.is_unacked = false;
+        if (entry.step == store::Step::wait_pubcomp) {
             std::string packet;
-            mqtt::encode_ack(packet, mqtt::PacketType::pubrel, link.version, packet_id, mqtt::ReasonCode::success);
+            mqtt::encode_ack(packet, mqtt::PacketType::pubrel, link.version, entry.packet_id,
+                             mqtt::ReasonCode::success);
             link.out->append(packet);
-        } else {
-            write(*entry, true, now, counts);
+        } else if (again_ == 0) {
+            again_ = entry.packet_id;
         }
-    }
+    });
     pump(limits, now, counts);
     if (store_->queued() == 0 && store_->span() == 0) store_.reset();
 }
 
+bool Session::resend(const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts) {
+    // Nothing new begins meanwhile, so that the last identifier stays the end of it.
+    while (again_ != 0) {
+        auto* entry = store_->find(again_);
+        if (entry != nullptr && entry->step != store::Step::wait_pubcomp) {
+            if (link_->out->pending() >= limits.out_high_water) return false;
+            // Version 3 has no Receive Maximum: what was in flight was taken once.
+            if (link_->version == mqtt::Version::v5 && unacked_ >= link_->receive_maximum) return false;
+            write(*entry, true, now, counts);
+        }
+        again_ = again_ == last_packet_id_ || store_->span() == 0 ? std::uint16_t{0} : id_after(again_);
+    }
+    return true;
+}
+
 void Session::detach() noexcept {
     link_ = nullptr;
+    again_ = unacked_ = 0;
     if (store_) store_->drop_qos0();
 }
 
 void Session::deliver(mqtt::Outgoing& message, Qos qos, bool retain, const std::uint32_t* ids, std::size_t id_count,
                       store::Engine& engine, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts, std::uint32_t share) {
-    const bool backlog = store_ && store_->queued() > 0;
-    const bool room = link_ != nullptr && !backlog && link_->out->pending() < limits.out_high_water;
+    const bool room = link_ != nullptr && !has_waiting() && link_->out->pending() < limits.out_high_water;
     if (qos == Qos::at_most_once) {
         if (room) {
             if (write_publish(*link_, message, qos, retain, false, 0, ids, id_count, now) == Sent::too_large) {
@@ -107,7 +133,7 @@ bool Session::is_full(const QueueLimits& limits, std::size_t size) const {
 }
 
 void Session::pump(const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts) {
-    if (link_ == nullptr || store_ == nullptr) return;
+    if (link_ == nullptr || store_ == nullptr || !resend(limits, now, counts)) return;
     while (auto* next = store_->next()) {
         if (link_->out->pending() >= limits.out_high_water) return;
         if (next->expires_at != 0 && next->expires_at <= now) {
@@ -133,7 +159,7 @@ bool Session::on_puback(std::uint16_t packet_id) {
     auto* entry = store_ ? store_->find(packet_id) : nullptr;
     if (entry == nullptr) return true;
     if (entry->step != store::Step::wait_puback) return false;
-    store_->finish(packet_id);
+    finish(*entry);
     return true;
 }
 
@@ -145,7 +171,7 @@ bool Session::on_pubrec(std::uint16_t packet_id, mqtt::ReasonCode reason) {
     } else if (entry->step == store::Step::wait_puback) {
         return false;
     } else if (mqtt::is_error(reason)) {
-        store_->finish(packet_id);
+        finish(*entry);
         return true;
     } else {
         store_->advance(*entry);
@@ -159,7 +185,7 @@ bool Session::on_pubcomp(std::uint16_t packet_id) {
     auto* entry = store_ ? store_->find(packet_id) : nullptr;
     if (entry == nullptr) return true;
     if (entry->step != store::Step::wait_pubcomp) return false;
-    store_->finish(packet_id);
+    finish(*entry);
     return true;
 }
 

@@ -63,7 +63,9 @@ class Session : public topics::Subscriber {
     /// What its client's messages carry (mqtt::MessageView::publisher): the same for all sessions of a client identifier in this process.
     [[nodiscard]] std::uint64_t publisher() const noexcept { return publisher_; }
 
-    /// A connection takes the session up. Deliveries in flight are sent again, in order, with DUP [MQTT-4.4.0-1].
+    /// A connection takes the session up. Deliveries in flight are sent again, in order, with DUP
+    /// [MQTT-4.4.0-1]: as many as its Receive Maximum and the buffer allow at once, the rest by pump() before
+    /// anything else. Each PUBREL at once: it is no PUBLISH, and counts as none (§4.9).
     void attach(Link& link, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts);
     void detach() noexcept;
     [[nodiscard]] Link* link() const noexcept { return link_; }
@@ -72,7 +74,7 @@ class Session : public topics::Subscriber {
     /// subscription that it comes by; 0: by no such.
     void deliver(mqtt::Outgoing& message, mqtt::Qos qos, bool retain, const std::uint32_t* ids, std::size_t id_count,
                  store::Engine& engine, const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts, std::uint32_t share = 0);
-    /// Sends from the queue while the window and the buffer have room.
+    /// Sends what is to be sent again, then from the queue, while the window and the buffer have room.
     void pump(const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts);
 
     /// PUBACK, PUBREC, PUBCOMP from the subscriber. An identifier that is not in use is tolerated (a client may repeat
@@ -90,6 +92,8 @@ class Session : public topics::Subscriber {
     [[nodiscard]] std::size_t incoming_count() const noexcept { return incoming_ ? incoming_->size() : 0; }
     [[nodiscard]] bool has_incoming(std::uint16_t packet_id) const noexcept { return incoming_ && incoming_->has(packet_id); }
 
+    /// Something is left for pump().
+    [[nodiscard]] bool has_waiting() const noexcept { return again_ != 0 || queued() > 0; }
     [[nodiscard]] std::size_t queued() const noexcept { return store_ ? store_->queued() : 0; }
     [[nodiscard]] std::size_t in_flight() const noexcept { return store_ ? store_->in_flight() : 0; }
     /// From now on its queue is written; what waits already is too, but for what is on the overflow's disk.
@@ -147,6 +151,9 @@ class Session : public topics::Subscriber {
     /// True: a limit of the queue would be passed by one more message of `size` bytes.
     [[nodiscard]] bool is_full(const QueueLimits& limits, std::size_t size) const;
     void write(store::InFlight& entry, bool dup, std::int64_t now, DeliveryCounts& counts);
+    /// True: nothing is left that was in flight when the connection came.
+    bool resend(const QueueLimits& limits, std::int64_t now, DeliveryCounts& counts);
+    void finish(store::InFlight& entry);
 
     std::string client_id_;
     std::uint64_t id_, publisher_;
@@ -154,6 +161,8 @@ class Session : public topics::Subscriber {
     std::unique_ptr<store::SessionStore> store_;                 ///< opened when first needed
     std::unique_ptr<PacketIds> incoming_;                        ///< QoS 2 identifiers between PUBLISH and PUBREL
     std::uint16_t last_packet_id_ = 0;
+    std::uint16_t again_ = 0;                     ///< the first delivery that is to be sent again; 0: none
+    std::uint16_t unacked_ = 0;                   ///< PUBLISHes of this connection that are not finished (§4.9)
 };
 
 }  // namespace penstock::session

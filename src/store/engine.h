@@ -50,6 +50,7 @@ struct InFlight {
     Queued item;                                      ///< its message is dropped once PUBREC arrived
     std::uint16_t packet_id = 0;
     Step step{};
+    bool is_unacked = false;                          ///< of the session: sent over its present connection
     std::uint64_t key = 0;                            ///< of the engine; outlives the message
 };
 
