@@ -448,8 +448,13 @@ std::string Core::connack_properties(Connection& connection, const mqtt::Connect
         mqtt::write_property(out, PropertyId::authentication_method, connection.auth->method);
         if (!verdict.data.empty()) mqtt::write_property(out, PropertyId::authentication_data, verdict.data);
     }
-    if (!config_.aio_compatible && connect.request_response_information && !essential_only)
-        mqtt::write_property(out, PropertyId::response_information, fmt::format("response/{}/", assigned_id.empty() ? connect.client_id : assigned_id));
+    if (!config_.aio_compatible && connect.request_response_information && !essential_only) {
+        // An offer (§3.1.2.11.6), where the client identifier makes it the begin of a topic name.
+        const auto id = assigned_id.empty() ? connect.client_id : assigned_id;
+        const auto information = fmt::format("response/{}/", id);
+        if (topics::is_valid_name(information))
+            mqtt::write_property(out, PropertyId::response_information, information);
+    }
     mqtt::write_property(out, PropertyId::receive_maximum, config_.aio_compatible ? 100u : config_.receive_maximum);
     if (config_.aio_compatible) {
         mqtt::write_property(out, PropertyId::maximum_qos, 1u);

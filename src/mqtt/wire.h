@@ -42,6 +42,9 @@ class WireReader {
     std::optional<Refusal> failure_;
 };
 
+/// Bytes of a text or of binary data, §1.5.4 and §1.5.6.
+inline constexpr std::size_t text_max = 65'535;
+
 /// Appends wire types to a string.
 class WireWriter {
   public:
@@ -56,8 +59,9 @@ class WireWriter {
         u16(static_cast<std::uint16_t>(value));
     }
     void varint(std::uint32_t value);
-    /// `text` must be at most 65,535 bytes.
+    /// What the length cannot say is cut off: a faulty text spoils itself, not the packets behind it.
     void text(std::string_view text) {
+        text = text.substr(0, text_max);
         u16(static_cast<std::uint16_t>(text.size()));
         out_.append(text);
     }
