@@ -353,7 +353,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         return answer(connection.version == Version::v5 ? ReasonCode::not_authorized : ReasonCode::success, "no rule allows publishing to this topic");
     }
     if (connection.security != nullptr) ++category.authorization_allow;
-    if (publish.payload_is_utf8 && !mqtt::is_valid_utf8(publish.payload) && publish.payload.find('\0') == std::string_view::npos) {
+    if (publish.payload_is_utf8 && !mqtt::is_well_formed_utf8(publish.payload)) {
         if (publish.qos == Qos::at_most_once) return fault(Refusal::payload_is_not_as_indicated);
         const auto& rule = mqtt::rule_of(Refusal::payload_is_not_as_indicated);
         return answer(rule.reason, rule.text);

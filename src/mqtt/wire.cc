@@ -6,6 +6,14 @@ namespace penstock::mqtt {
 
 bool is_valid_utf8(std::string_view text) noexcept { return utf8_fault(text) == std::string_view::npos; }
 
+bool is_well_formed_utf8(std::string_view payload) noexcept {
+    for (auto at = utf8_fault(payload); at != std::string_view::npos; at = utf8_fault(payload)) {
+        if (payload[at] != '\0') return false;
+        payload.remove_prefix(at + 1);
+    }
+    return true;
+}
+
 std::uint8_t WireReader::u8() noexcept {
     if (rest_.empty()) {
         fail(Refusal::packet_is_short);

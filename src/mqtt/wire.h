@@ -12,6 +12,9 @@ namespace penstock::mqtt {
 /// Spec: [MQTT-1.5.4-1], [MQTT-1.5.4-2].
 bool is_valid_utf8(std::string_view text) noexcept;
 
+/// The same of a payload that says it is UTF-8: U+0000 is a character of it as others are (§3.3.2.3.2).
+bool is_well_formed_utf8(std::string_view payload) noexcept;
+
 /// Reads wire types of MQTT 5.0 §1.5 from a frame. Failure is sticky: read straight down, ask once at the end.
 class WireReader {
   public:
