@@ -132,7 +132,9 @@ void Core::on_accepted(Connection& connection, std::int64_t now) {
 }
 
 std::uint32_t Core::packet_max(const Connection& connection) const noexcept {
-    return connection.state == ConnectionState::connected ? config_.packet_size_max : std::min(config_.packet_size_max, connect_packet_max);
+    if (connection.state != ConnectionState::connected)
+        return std::min(config_.packet_size_max, connect_packet_max);
+    return std::max(config_.packet_size_max, connection.told_packet_size);
 }
 
 std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::int64_t now) {
@@ -151,8 +153,8 @@ std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::i
             return gone;
         }
         if (state == mqtt::FrameState::too_large) {
-            // What CONNACK told, or less than that.
-            const bool was_told = connection.was_accepted && frame.size > config_.packet_size_max;
+            const bool was_told =
+                connection.told_packet_size != 0 && frame.size > connection.told_packet_size;
             disconnect(connection,
                        was_told ? Refusal::packet_is_too_large : Refusal::packet_is_over_a_limit, now);
             return gone;
@@ -270,7 +272,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
     auto& category = categories_[connection.category];
 
     if (publish.topic_alias != 0) {
-        const auto maximum = config_.aio_compatible ? std::uint16_t{0} : config_.topic_alias_maximum;
+        const auto maximum = connection.told_alias_maximum;
         if (publish.topic_alias > maximum)
             return fault(maximum == 0 ? Refusal::topic_alias_is_not_taken
                                       : Refusal::topic_alias_is_over_maximum);
@@ -297,7 +299,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
                                                          : Refusal::topic_is_too_deep);
     if (!publish.response_topic.empty() && topics::has_wildcard(publish.response_topic))
         return fault(Refusal::response_topic_has_wildcard);
-    if (config_.aio_compatible && publish.qos == Qos::exactly_once)
+    if (connection.told_aio && publish.qos == Qos::exactly_once)
         return fault(Refusal::qos_is_not_supported);
 
     const bool repeated = publish.qos == Qos::exactly_once && session.has_incoming(publish.packet_id);
@@ -453,7 +455,7 @@ Core::Next Core::on_subscribe(Connection& connection, const mqtt::Frame& frame) 
     };
     if (!decoded) return fault(decoded.error());
     const auto& subscribe = *decoded;
-    if (config_.aio_compatible && subscribe.subscription_id != 0)
+    if (connection.told_aio && subscribe.subscription_id != 0)
         return fault(Refusal::subscription_ids_are_not_supported);
     for (const auto& entry : subscribe.entries) {
         const auto shared = topics::split_shared(entry.filter);

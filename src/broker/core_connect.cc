@@ -284,6 +284,7 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
             if (secured) ++category.authentication_successes;
             if (fault.empty()) {
                 if (secured) ++category.authorization_allow;
+                connection.told_aio = config_.aio_compatible;
                 return open_session(connection, connect, assigned_id, verdict);
             }
             ++category.authorization_deny;
@@ -463,6 +464,10 @@ std::string Core::connack_properties(Connection& connection, const mqtt::Connect
     }
     if (!essential_only) mqtt::write_property(out, PropertyId::maximum_packet_size, config_.packet_size_max);
     if (config_.aio_compatible) mqtt::write_property(out, PropertyId::subscription_identifier_available, 0u);
+    // What this says is in force as long as the connection, whatever becomes of the configuration.
+    const bool has_aliases = !config_.aio_compatible && !essential_only;
+    connection.told_alias_maximum = has_aliases ? config_.topic_alias_maximum : std::uint16_t{0};
+    connection.told_packet_size = essential_only ? 0 : config_.packet_size_max;
     return out;
 }
 

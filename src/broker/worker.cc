@@ -421,7 +421,7 @@ bool Worker::read_large(Connection& connection) {
     if (connection.in == nullptr || connection.websocket != nullptr || connection.tls != nullptr) return false;
     auto& in = *connection.in;
     mqtt::Frame frame;
-    if (mqtt::cut_frame(in, core_.config().packet_size_max, frame) != mqtt::FrameState::need_more || frame.size < in.size() + large_min) return false;
+    if (mqtt::cut_frame(in, core_.packet_max(connection), frame) != mqtt::FrameState::need_more || frame.size < in.size() + large_min) return false;
     // A peer gets memory for what it sends, not for what it announces: at most one step ahead.
     const auto old = in.size(), missing = frame.size - old, wanted = std::min(missing, large_step);
     in.resize_and_overwrite(old + wanted, [](char*, std::size_t size) { return size; });

@@ -16,10 +16,13 @@ namespace penstock::session {
 /// Core: home.
 struct Link {
     mqtt::Version version = mqtt::Version::v311;
-    bool problem_information = true;              ///< the client wants reason strings and user properties [MQTT-3.1.2-29]
+    bool problem_information : 1 = true;          ///< the client wants reason strings and user properties [MQTT-3.1.2-29]
+    bool told_aio : 1 = false;                    ///< CONNACK was AIO's: no QoS 2, no subscription ids
     std::uint16_t receive_maximum = 65'535;       ///< of the client: deliveries in flight towards it
     std::uint32_t packet_size_max = 0;            ///< of the client; 0: no limit
     std::uint16_t alias_maximum = 0;              ///< of the client: aliases the server may set
+    std::uint16_t told_alias_maximum = 0;         ///< of the server, as CONNACK told it
+    std::uint32_t told_packet_size = 0;           ///< of the server, as CONNACK told it; 0: it told none
     OutBuffer* out = nullptr;                     ///< null while nothing waits; the owner provides it, see output()
 
     /// Topic names behind the aliases of each direction; made on first use.

@@ -100,6 +100,10 @@ class MemoryNet {
             settle();
         }
     }
+    /// Another configuration, as a changed Broker would bring.
+    void configure(const broker::BrokerConfig& config) {
+        for (auto& core : cores_) core->configure(config);
+    }
     /// As a worker does when the port opens, after recovery.
     void open_port() {
         for (auto& core : cores_) core->on_port_added(listener_, now_);

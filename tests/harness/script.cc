@@ -96,6 +96,33 @@ std::string packet_bytes(const std::string& text, bool& open_end) {
     return out + content;
 }
 
+namespace {
+
+/// `KEY=VALUE` from the second word on; the first key that is unknown, or empty.
+std::string set_config(broker::BrokerConfig& config, const std::vector<std::string_view>& words) {
+    for (std::size_t i = 1; i < words.size(); ++i) {
+        const auto equal = words[i].find('=');
+        const auto key = words[i].substr(0, equal);
+        const auto value = parse_number<std::int64_t>(words[i].substr(equal + 1)).value_or(0);
+        if (key == "aio") config.aio_compatible = value != 0;
+        else if (key == "hide_selftest") config.hide_selftest = value != 0;
+        else if (key == "queue") config.queue_length_max = static_cast<std::uint64_t>(value), config.queue_drop_oldest = true;
+        else if (key == "receive_maximum") config.receive_maximum = static_cast<std::uint16_t>(value);
+        else if (key == "open_identifiers_max_v3") config.open_identifiers_max_v3 = static_cast<std::uint16_t>(value);
+        else if (key == "client_receive_maximum") config.client_receive_maximum = static_cast<std::uint16_t>(value);
+        else if (key == "packet") config.packet_size_max = static_cast<std::uint32_t>(value);
+        else if (key == "pool") config.pool_bytes = value;
+        else if (key == "session_expiry") config.session_expiry_max = static_cast<std::uint32_t>(value);
+        else if (key == "message_expiry") config.message_expiry_max = static_cast<std::uint32_t>(value);
+        else if (key == "keep_alive") config.keep_alive_max = static_cast<std::uint16_t>(value);
+        else if (key == "high_priority") config.high_priority_passes = value != 0;
+        else return std::string(key);
+    }
+    return {};
+}
+
+}  // namespace
+
 std::vector<Case> read_cases(const std::string& folder) {
     std::vector<Case> out;
     std::vector<std::filesystem::path> files;
@@ -115,27 +142,10 @@ std::vector<Case> read_cases(const std::string& folder) {
                     if (!words[i].empty()) fresh.statements.emplace_back(words[i]);
                 out.push_back(std::move(fresh));
             } else if (words[0] == "config") {
-                auto& config = out.back().config;
-                for (std::size_t i = 1; i < words.size(); ++i) {
-                    const auto equal = words[i].find('=');
-                    const auto key = words[i].substr(0, equal);
-                    const auto value = parse_number<std::int64_t>(words[i].substr(equal + 1)).value_or(0);
-                    if (key == "aio") config.aio_compatible = value != 0;
-                    else if (key == "hide_selftest") config.hide_selftest = value != 0;
-                    else if (key == "queue") config.queue_length_max = static_cast<std::uint64_t>(value), config.queue_drop_oldest = true;
-                    else if (key == "receive_maximum") config.receive_maximum = static_cast<std::uint16_t>(value);
-                    else if (key == "open_identifiers_max_v3") config.open_identifiers_max_v3 = static_cast<std::uint16_t>(value);
-                    else if (key == "client_receive_maximum") config.client_receive_maximum = static_cast<std::uint16_t>(value);
-                    else if (key == "packet") config.packet_size_max = static_cast<std::uint32_t>(value);
-                    else if (key == "pool") config.pool_bytes = value;
-                    else if (key == "session_expiry") config.session_expiry_max = static_cast<std::uint32_t>(value);
-                    else if (key == "message_expiry") config.message_expiry_max = static_cast<std::uint32_t>(value);
-                    else if (key == "keep_alive") config.keep_alive_max = static_cast<std::uint16_t>(value);
-                    else if (key == "high_priority") config.high_priority_passes = value != 0;
-                    else throw std::runtime_error(fmt::format("{}:{}: unknown config {}", file.string(), number, key));
-                }
+                if (const auto wrong = set_config(out.back().config, words); !wrong.empty())
+                    throw std::runtime_error(fmt::format("{}:{}: unknown config {}", file.string(), number, wrong));
             } else {
-                if (words[0] == "wait") out.back().memory_only = true;
+                if (words[0] == "wait" || words[0] == "reconfigure") out.back().memory_only = true;
                 out.back().lines.emplace_back(number, std::string(line));
             }
         }
@@ -169,6 +179,7 @@ class MemoryTransport final : public Transport {
     }
     void drop(char client) override { net_.drop(*ends_[client]); }
     void wait(int milliseconds) override { net_.advance(milliseconds); }
+    void configure(const broker::BrokerConfig& config) override { net_.configure(config); }
 
   private:
     MemoryNet net_;
@@ -210,6 +221,7 @@ class NetworkTransport final : public Transport {
     }
     void drop(char client) override { clients_[client]->close(); }
     void wait(int) override {}
+    void configure(const broker::BrokerConfig&) override {}
 
   private:
     broker::Server server_;
@@ -230,11 +242,17 @@ std::unique_ptr<Transport> make_network_transport(int workers, const broker::Bro
 
 std::string run_case(const Case& c, Transport& transport) {
     std::map<char, bool> opened;
+    auto config = c.config;
     for (const auto& [number, text] : c.lines) {
         auto fault = [&, n = number](const std::string& why) { return fmt::format("{}:{}: {}", c.file, n, why); };
         const auto words = split(text, ' ');
         if (words[0] == "wait") {
             transport.wait(static_cast<int>(parse_number<int>(words[1]).value_or(0)));
+            continue;
+        }
+        if (words[0] == "reconfigure") {
+            if (const auto wrong = set_config(config, words); !wrong.empty()) return fault("unknown config " + wrong);
+            transport.configure(config);
             continue;
         }
         if (words[0] == "connect") {

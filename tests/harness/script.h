@@ -32,6 +32,8 @@ class Transport {
     virtual std::string receive(char client, bool& closed) = 0;
     virtual void drop(char client) = 0;
     virtual void wait(int milliseconds) = 0;
+    /// Changes the broker's configuration live.
+    virtual void configure(const broker::BrokerConfig& config) = 0;
 };
 
 std::unique_ptr<Transport> make_memory_transport(int cores, const broker::BrokerConfig& config, bool byte_at_a_time);
