@@ -139,7 +139,7 @@ TEST(Withdrawn, deliveries_under_way_do_not_come_again) {
     s.net.change_rules(s.believes, ann_may({"new/#"}));
     auto* again = s.ann();
     // The receiver may have begun with the QoS 2 message: its identifier is freed, nothing is sent.
-    EXPECT_EQ(took(s.net, *again, false), (Topics{"new/1!", "PUBREL", "new/2!"}));
+    EXPECT_EQ(took(s.net, *again, false), (Topics{"PUBREL", "new/1!", "new/2!"}));
     s.net.send(*again, ack(PacketType::pubcomp, 3) + ack(PacketType::puback, 2) + ack(PacketType::pubrec, 4));
     EXPECT_FALSE(again->is_closed);
     s.publish({"new/3"});
