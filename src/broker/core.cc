@@ -45,17 +45,14 @@ void log_ended(std::string_view client, std::string_view peer, std::string_view 
                Version version, const Ending& ending, std::int64_t now) {
     static log::RateLimit limit(10);
     std::uint64_t suppressed = 0;
-    // Who is not let in, or not any more, is looked for in the log of the authentication too.
-    const bool is_about_rights = ending.reason == ReasonCode::bad_user_name_or_password ||
-                                 ending.reason == ReasonCode::not_authorized ||
-                                 ending.reason == ReasonCode::bad_authentication_method;
-    const char* module = is_about_rights ? "auth" : "broker";
+    const char* module = is_about_rights(ending.reason) ? "auth" : "broker";
     if (!log::enabled(module, log::Level::info) || !limit.allow(now, suppressed)) return;
     const auto statement = mqtt::statement_of(ending.refusal, version);
     log::info(module,
               "connection ended client=\"{}\" peer={} listener={} reason={} (0x{:02X}){}{} why=\"{}\"{}",
-              client, peer, listener, mqtt::reason_name(ending.reason), static_cast<unsigned>(ending.reason),
-              statement.empty() ? "" : " statement=", statement, ending.text,
+              for_log(client), peer, listener, mqtt::reason_name(ending.reason),
+              static_cast<unsigned>(ending.reason), statement.empty() ? "" : " statement=", statement,
+              clipped(ending.text, logged_why_max),
               suppressed > 0 ? fmt::format(" suppressed={}", suppressed) : "");
 }
 
@@ -181,7 +178,7 @@ std::size_t Core::on_data(Connection& connection, std::string_view bytes, std::i
 Core::Next Core::on_frame(Connection& connection, const mqtt::Frame& frame, std::string_view rest) {
     if (connection.is_debug)
         log::write("broker", log::Level::debug,
-                   log::line("packet received client=\"{}\" type={} bytes={}", connection.session ? connection.session->client_id() : "",
+                   log::line("packet received client=\"{}\" type={} bytes={}", connection.session ? for_log(connection.session->client_id()) : "",
                                static_cast<unsigned>(frame.type), frame.size));
     if (frame.is_padded && connection.version == Version::v5 && connection.state != ConnectionState::wait_connect) {
         disconnect(connection, Refusal::length_is_padded, now_);

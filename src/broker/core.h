@@ -14,6 +14,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/text.h"
 #include "base/turns.h"
 #include "broker/categories.h"
 #include "broker/cleared_topics.h"
@@ -593,6 +594,16 @@ class Core {
     std::string connecting_;                                       ///< client id of the CONNECT being answered, for its log line
     std::optional<PacketTrace> connect_trace_;                     ///< of it, where it is traced
 };
+
+/// Who is not let in, or not any more: people look for it in the log of the authentication and in the audit.
+constexpr bool is_about_rights(mqtt::ReasonCode reason) noexcept {
+    return reason == mqtt::ReasonCode::bad_user_name_or_password ||
+           reason == mqtt::ReasonCode::not_authorized ||
+           reason == mqtt::ReasonCode::bad_authentication_method;
+}
+/// A text that a peer chose, for a line of the log: so much of it that all else still has room there.
+inline std::string_view for_log(std::string_view text) noexcept { return clipped(text, 256); }
+inline constexpr std::size_t logged_why_max = 1024;
 
 /// Within a rate, logs that a client was refused or ended. Names client, listener and the statement that is
 /// enforced, of the version that the client speaks.

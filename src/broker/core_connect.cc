@@ -560,7 +560,7 @@ Core::Next Core::open_session(Connection& connection, const mqtt::ConnectView& c
     // MQTT 3.1 has no session present flag; its byte is reserved.
     mqtt::encode_connack(scratch_, connect.version, session_present && connect.version != Version::v31, ReasonCode::success, properties);
     output(connection).append(scratch_);
-    log::debug("broker", "client connected client=\"{}\" peer={} listener={} version={} bridge={} session_present={}", client_id,
+    log::debug("broker", "client connected client=\"{}\" peer={} listener={} version={} bridge={} session_present={}", for_log(client_id),
                driver_.peer(connection), connection.listener->resource, static_cast<unsigned>(connect.version), connect.is_bridge, session_present);
     if (session->is_kept) {
         gate(connection);

@@ -171,7 +171,7 @@ void Core::enforce(Session& session, const std::shared_ptr<const auth::Grant>& g
             if (grant->may_subscribe(filter)) return false;
             ++figures_.rights_revoked;
             if (connection != nullptr) note(*connection, session.client_id(), "Subscribe", filter, ReasonCode::not_authorized, "the rules changed: no rule covers this filter any more, the subscription ended");
-            log::info("broker", "subscription ended client=\"{}\" filter=\"{}\" why=\"no authorization rule covers it any more\"", session.client_id(), filter);
+            log::info("broker", "subscription ended client=\"{}\" filter=\"{}\" why=\"no authorization rule covers it any more\"", for_log(session.client_id()), for_log(filter));
             if (const auto number = shared.is_shared ? share_of(session, shared) : 0; number != 0) shares.push_back({.number = number, .filter = std::string(filter), .group = std::string(shared.group)});
             remove_subscription(session, subscription);
             if (session.is_kept) engine_->erase_subscription(session.client_id(), subscription.text);
@@ -185,13 +185,13 @@ void Core::enforce(Session& session, const std::shared_ptr<const auth::Grant>& g
     if (dropped == 0) return;
     figures_.withdrawn_messages += dropped;
     if (connection != nullptr) note(*connection, session.client_id(), "Subscribe", {}, ReasonCode::not_authorized, fmt::format("{} messages that waited were dropped: no rule lets the client read their topics any more", dropped));
-    log::info("broker", "waiting messages dropped client=\"{}\" count={} why=\"no authorization rule lets the client read their topics any more\"", session.client_id(), dropped);
+    log::info("broker", "waiting messages dropped client=\"{}\" count={} why=\"no authorization rule lets the client read their topics any more\"", for_log(session.client_id()), dropped);
 }
 
 void Core::drop_forbidden_will(Session& session, const auth::Grant& grant) {
     if (session.will == nullptr || grant.may_publish(session.will->message->view().topic)) return;
     ++figures_.rights_revoked;
-    log::info("broker", "will dropped client=\"{}\" topic=\"{}\" why=\"no authorization rule allows it any more\"", session.client_id(), session.will->message->view().topic);
+    log::info("broker", "will dropped client=\"{}\" topic=\"{}\" why=\"no authorization rule allows it any more\"", for_log(session.client_id()), for_log(session.will->message->view().topic));
     session.will.reset();
     if (session.is_kept) keep(session);
 }

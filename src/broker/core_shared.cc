@@ -67,7 +67,7 @@ void Core::continue_handing_on() {
 Core::HandedOn::iterator Core::end_handing_on(HandedOn::iterator at) {
     const auto& [client_id, job] = *at;
     if (job.store->queued() > 0) return std::next(at);
-    log::debug("broker", "messages of shared subscriptions went on client=\"{}\" to_others={} no_member_left={}", client_id, job.handed_on, job.dropped);
+    log::debug("broker", "messages of shared subscriptions went on client=\"{}\" to_others={} no_member_left={}", for_log(client_id), job.handed_on, job.dropped);
     if (durable_) engine_->erase_shares(client_id);
     return handing_on_.erase(at);
 }

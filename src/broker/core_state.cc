@@ -132,7 +132,7 @@ void Core::state_notifications(const std::vector<statestore::Notification>& list
             ++figures_.rejected_memory;
             static log::RateLimit limit(1);
             std::uint64_t suppressed = 0;
-            if (limit.allow(now_, suppressed)) log::warn("broker", "a state store notification is dropped: the message pool is full client=\"{}\" suppressed={}", n.client_id, suppressed);
+            if (limit.allow(now_, suppressed)) log::warn("broker", "a state store notification is dropped: the message pool is full client=\"{}\" suppressed={}", for_log(n.client_id), suppressed);
             continue;
         }
         std::string properties;
