@@ -339,7 +339,7 @@ Core::Next Core::on_publish(Connection& connection, const mqtt::Frame& frame) {
         return Next::stop;
     }
     if (trace) trace->step("get_pub_authz_context");
-    if (is_of_the_server(publish.topic) && !is_bridge_state(publish.topic)) {
+    if (is_own(publish.topic)) {
         ++category.authorization_deny;
         if (publish.qos == Qos::exactly_once && connection.version != Version::v5) session.begin_incoming(publish.packet_id);
         return answer(connection.version == Version::v5 ? ReasonCode::not_authorized : ReasonCode::success, "$SYS belongs to the server");

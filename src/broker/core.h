@@ -424,6 +424,10 @@ class Core {
     [[nodiscard]] bool is_hidden(std::string_view topic) const noexcept;
     /// `$SYS` and what is below: clients read it, the server alone writes it.
     static bool is_of_the_server(std::string_view topic) noexcept { return topic.starts_with("$SYS") && (topic.size() == 4 || topic[4] == '/'); }
+    /// What the server tells of itself: each run publishes it anew, so that nothing of it is kept.
+    static bool is_own(std::string_view topic) noexcept {
+        return is_of_the_server(topic) && !is_bridge_state(topic);
+    }
     /// Where Mosquitto's bridges say whether they are connected: `$SYS/broker/connection/NAME/state`, which is theirs to write.
     static bool is_bridge_state(std::string_view topic) noexcept;
     [[nodiscard]] session::QueueLimits queue_limits() const noexcept;

@@ -28,6 +28,7 @@ bool asks(std::string_view properties) {
 }  // namespace
 
 bool Core::keeps_retained(const mqtt::MessageView& view) {
+    if (is_own(view.topic)) return false;
     const auto& rules = config_.persistence;
     if (rules.retain != Persistence::Mode::custom) return rules.retain == Persistence::Mode::all;
     const bool asked = asks(view.properties);
@@ -278,6 +279,7 @@ class Core::Recovery final : public store::Recovered {
     }
     /// When all is told.
     void number_the_rest() {
+        for (const auto& topic : stale_) core_.engine_->erase_retained(topic);
         for (const auto& [client_id, filter, options] : unnumbered_) {
             auto& session = *core_.find_session(client_id);
             const auto share = ++session.next_share;
@@ -289,6 +291,11 @@ class Core::Recovery final : public store::Recovered {
         if (core_.state_ != nullptr) core_.state_->restore(std::move(key), std::move(entry));
     }
     void retained(const mqtt::MessageRef& message, std::uint64_t sequence) override {
+        // Of a version that kept them.
+        if (const auto topic = message->view().topic; is_own(topic)) {
+            if (home_of(topic, core_.count_) == core_.id_) stale_.emplace_back(topic);
+            return skip_sequence(sequence);
+        }
         auto& slot = (*core_.retained_)[message->view().topic];
         if (slot) return;
         ++core_.retained_count_;
@@ -308,6 +315,7 @@ class Core::Recovery final : public store::Recovered {
         Unnumbered(std::string_view client, std::string_view text, const topics::Options& with) : client_id(client), filter(text), options(with) {}
     };
     std::vector<Unnumbered> unnumbered_;
+    std::vector<std::string> stale_;              ///< topics whose retained messages are not kept any more
     std::map<std::pair<std::string, std::uint16_t>, std::shared_ptr<ListenerConfig>> listeners_;   ///< that sessions were opened by; their rules come when they open
     Core& core_;
 };

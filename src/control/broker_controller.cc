@@ -700,8 +700,8 @@ void BrokerController::publish_sys(std::int64_t now) {
         const std::lock_guard lock(guard_);
         enabled = plan_.config.sys_topics;
     }
-    if (!enabled) return;
-    for (auto& [topic, value] : sys_.update(server_->collect(), server_->pool_used(), now, version_)) server_->publish(topic, value, true);
+    auto values = enabled ? sys_.update(server_->collect(), server_->pool_used(), now, version_) : sys_.withdraw();
+    for (auto& [topic, value] : values) server_->publish(topic, value, true);
 }
 
 std::vector<Role> BrokerController::roles() {

@@ -92,4 +92,10 @@ std::vector<std::pair<std::string, std::string>> SysTopics::update(const std::ve
     return changed;
 }
 
+std::vector<std::pair<std::string, std::string>> SysTopics::withdraw() {
+    auto values = std::exchange(previous_, {});
+    for (auto& [topic, value] : values) value.clear();
+    return values;
+}
+
 }  // namespace penstock::control

@@ -15,6 +15,9 @@ class SysTopics {
     /// Values that changed since the last call (all of them the first time). `now` is monotonic ms.
     std::vector<std::pair<std::string, std::string>> update(const std::vector<broker::CoreFigures>& cores, std::int64_t pool_used,
                                                             std::int64_t now, const std::string& version);
+    /// The topics that have values, with none: retained, an empty payload clears a topic, so that nobody who
+    /// subscribes later meets what was true once. From here on update() begins anew.
+    std::vector<std::pair<std::string, std::string>> withdraw();
 
   private:
     struct Load {

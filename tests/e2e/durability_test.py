@@ -145,6 +145,26 @@ class Durable(Case):
             self.assertEqual(int(found[1]) + int(found[2]), 6, "three for each, sent or not")
         self.assertRegex(logs("aio-broker-frontend-0"), r"control: the broker has started broker=azure-iot-operations/default workers=2 persistence=on\n")
 
+    def test_sys_topics_go_when_they_are_switched_off(self):
+        silent = manifests().replace('"name": "default"', '"name": "default", "annotations": {"penstock.io/sys-topics": "Disabled"}', 1)
+        p = self.start(manifests())
+        self.client("sender").put("state/a", "1", retain=True)
+
+        def retained():
+            reader = self.client("reader")
+            reader.subscribe("$SYS/#", "state/#")
+            out = []
+            while not out or out[-1] != "state/a":
+                out += [message[0] for message in reader.messages(1)]
+            reader.drop()
+            return out
+        wait_until(lambda: len(retained()) > 10, "values")
+        pathlib.Path(p.files[0]).write_text(silent)
+        wait_until(lambda: retained() == ["state/a"], "they go", 70)
+        self.restart(p)
+        self.assertEqual(retained(), ["state/a"])
+        self.assertRegex(p.logs(), "recovered sessions=[^\n]* retained_messages=1 ")
+
     def test_wills_wait_across_a_restart(self):
         p = self.start(manifests())
         watcher = self.client("watcher", expiry=3600)
