@@ -428,6 +428,8 @@ bool Worker::read_large(Connection& connection) {
     const auto got = io::read_two(connection.fd, in.data() + old, wanted, scratch_.get(), wanted == missing ? scratch_size : 0);
     in.resize(old + std::min(wanted, static_cast<std::size_t>(std::max(got, 0L))));
     if (got < 0) return lose(connection), true;
+    // The core sees the packet when it is whole; its client is not silent until then.
+    if (got > 0) connection.last_received = static_cast<std::uint32_t>(now_ / 1000);
     if (in.size() < frame.size) return count_incomplete(connection), true;
     const auto whole = std::move(connection.in);
     const auto behind = static_cast<std::size_t>(got) - missing;
@@ -488,6 +490,9 @@ void Worker::read_tls(Connection& connection) {
         return lose(connection);
     }
     if (got == 0) return;
+    // Nor is one silent whose record is on its way.
+    if (!shaking && connection.websocket == nullptr)
+        connection.last_received = static_cast<std::uint32_t>(now_ / 1000);
     std::size_t size = 0;
     if (connection.websocket == nullptr && connection.in != nullptr && connection.in->size() < scratch_size / 2) {
         size = connection.in->size();
@@ -591,6 +596,10 @@ bool Worker::feed(Connection& connection, std::string_view bytes) {
     // One frame may carry several packets; a packet over the bound is then refused as MQTT wants it.
     const bool open = websocket_receive(ws, bytes, std::size_t{core_.packet_max(connection)} + 65'536, connection.listener->origins, payload);
     if (!ws.out.empty() && !connection.is_dirty) make_dirty(connection);
+    // Nor is one silent whose frame is on its way; one of control (RFC 6455 §5.5) is no MQTT.
+    constexpr unsigned control = 8;
+    if (ws.is_open && !ws.raw.empty() && (static_cast<unsigned char>(ws.raw[0]) & control) == 0)
+        connection.last_received = static_cast<std::uint32_t>(now_ / 1000);
     if (!payload.empty()) {
         const auto used = core_.on_data(connection, payload, now_);
         if (used == Core::gone) return false;

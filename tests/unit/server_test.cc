@@ -7,8 +7,12 @@
 #include <filesystem>
 #include <thread>
 
+#include <fmt/format.h>
+
 #include "auth/authenticator.h"
+#include "base/clock.h"
 #include "broker/server.h"
+#include "crypto/certificate.h"
 #include "io/socket.h"
 #include "mqttc/client.h"
 
@@ -259,6 +263,53 @@ TEST(Server, large_packets_in_pieces_arrive_whole) {
             const auto message = mqtt::decode_publish(got->flags, got->body, mqtt::Version::v5, false);
             ASSERT_TRUE(message && message->payload == payload) << "size " << size;
         }
+    }
+}
+
+bool write_all(int fd, std::string_view bytes) {
+    while (!bytes.empty()) {
+        const auto sent = io::write_some(fd, &bytes, 1);
+        if (sent < 0) return false;
+        if (sent == 0) std::this_thread::yield();
+        bytes.remove_prefix(static_cast<std::size_t>(sent));
+    }
+    return true;
+}
+
+// MQTT-3.1.2-22: whose packet is on its way is not silent, however long it takes.
+TEST(Server, who_sends_a_large_packet_slowly_is_not_silent) {
+    constexpr std::size_t large = 4'000'000, step = 40'000;
+    const auto ca = crypto::make_ca("slow", 30).value();
+    const auto leaf = crypto::make_leaf(ca, {.common_name = "slow", .dns_names = {"localhost"}, .addresses = {"127.0.0.1"}, .server = true, .days = 30}).value();
+    const auto tls = tls::Context::server({.certificate_chain = leaf.certificate, .key = leaf.key}).value();
+    broker::Server server(2);
+    const auto states = server.apply({}, {{.resource = "plain", .port = 0}, {.resource = "web", .protocol = broker::Protocol::websockets, .port = 0}, {.resource = "tls", .port = 0, .tls = tls}});
+    std::array<mqttc::Client, 3> clients;
+    for (std::size_t i = 0; i < clients.size(); ++i) {
+        auto options = connect_as(fmt::format("c{}", i));
+        options.keep_alive = 1;
+        ASSERT_TRUE(clients[i].connect({.port = states[i].bound_port, .websocket = i == 1, .tls = i == 2 ? tls::Context::client({.ca = ca.certificate}).value() : nullptr}, options));
+    }
+    std::string packet;
+    mqtt::encode_publish(packet, mqtt::Version::v5, "t", std::string(large, 'x'), mqtt::Qos::at_least_once, false, false, 1, {});
+    // One frame of a WebSocket, which the client would cut into as many as it is given pieces.
+    std::string frame = "\x82\xff";
+    for (int shift = 56; shift >= 0; shift -= 8) frame += static_cast<char>(packet.size() >> shift);
+    frame += std::string(4, '\0') + packet;
+    // Twice as long as a silent client has; a step each tenth of a second, all in time.
+    const auto began = monotonic_ms();
+    for (std::size_t at = 0; at < packet.size(); at += step) {
+        const bool is_last = at + step >= packet.size();
+        for (std::size_t i = 0; i < clients.size(); ++i) {
+            const auto piece = std::string_view(i == 1 ? frame : packet).substr(at, is_last ? std::string_view::npos : step);
+            ASSERT_TRUE(i == 1 ? write_all(clients[i].descriptor(), piece) : clients[i].send(piece).has_value()) << i;
+        }
+        const auto next = began + static_cast<std::int64_t>(5000 * (at + step) / packet.size());
+        while (!is_last && monotonic_ms() < next) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    for (auto& client : clients) {
+        const auto got = client.expect(mqtt::PacketType::puback, 10'000);
+        EXPECT_TRUE(got) << got.error().message;
     }
 }
 
