@@ -291,8 +291,9 @@ class Core {
     void trace_connect(const Connection& connection, const mqtt::ConnectView& connect, std::string_view client_id, std::int64_t began_ns);
 
     // connect
-    /// Ends a connection whose CONNECT is not accepted.
-    Next refuse(Connection& connection, const Ending& ending);
+    /// Ends a connection whose CONNECT is not accepted. `is_noted`: the audit of refusals has it already;
+    /// else it gets what is about who the client is and what it may do.
+    Next refuse(Connection& connection, const Ending& ending, bool is_noted = false);
     /// The client id of a CONNECT that waits: its own, or the one that was chosen for it.
     static std::string asked_for(const Connection::Waiting& waiting);
     /// CONNACK with a reason, in the client's form and within its Maximum Packet Size: without the text if it must be, and not at all

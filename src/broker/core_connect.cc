@@ -77,7 +77,11 @@ bool Core::write_refusal(Connection& connection, ReasonCode reason, std::string_
     return false;
 }
 
-Core::Next Core::refuse(Connection& connection, const Ending& ending) {
+Core::Next Core::refuse(Connection& connection, const Ending& ending, bool is_noted) {
+    const bool is_authentication = connection.state == ConnectionState::wait_auth;
+    if (!is_noted && (is_authentication || is_about_rights(ending.reason)))
+        note(connection, connecting_, is_authentication ? "Authenticate" : "Connect", {}, ending.reason,
+             std::string(ending.text));
     if (connect_trace_) connect_trace_->fail(ending.text);
     connect_trace_.reset();
     log_ended(connecting_, driver_.peer(connection), connection.listener->resource, connection.version,
@@ -205,7 +209,7 @@ Core::Next Core::on_connect(Connection& connection, const mqtt::Frame& frame, st
             const Ending ending = Refusal::too_many_failures;
             note(connection, client_id, "Authenticate", {}, ending.reason, std::string(ending.text),
                  connect.user_name.value_or(""));
-            return refuse(connection, ending);
+            return refuse(connection, ending, true);
         }
         connection.waiting = std::make_unique<Connection::Waiting>();
         connection.waiting->assigned_id = assigned;
@@ -289,14 +293,15 @@ Core::Next Core::apply_verdict(Connection& connection, const mqtt::ConnectView& 
             }
             ++category.authorization_deny;
             note(connection, client_id, "Connect", client_id, ReasonCode::not_authorized, fault, connect.user_name.value_or(""));
-            return refuse(connection, {Refusal::connect_fails_checks, fault});
+            return refuse(connection, {Refusal::connect_fails_checks, fault}, true);
         }
         case Kind::refuse:
             ++(verdict.is_fault ? categories_[0].authentication_failures : categories_[0].authentication_deny);
             note(connection, client_id, "Authenticate", verdict.method, verdict.reason,
                  verdict.detail.empty() ? verdict.reason_string : fmt::format("{} ({})", verdict.reason_string, verdict.detail),
                  connect.user_name.value_or(""));
-            refuse(connection, {refusal_of(connection, verdict), verdict.reason_string, verdict.reason});
+            refuse(connection, {refusal_of(connection, verdict), verdict.reason_string, verdict.reason},
+                   true);
             if (!verdict.is_fault) {
                 count_failure(guesser);
                 end_throttled(guesser);
@@ -330,6 +335,9 @@ Core::Next Core::on_auth(Connection& connection, const mqtt::Frame& frame) {
     if (connection.state == ConnectionState::wait_auth) connecting_ = asked_for(*connection.waiting);
     auto fault = [&](const Ending& ending) {
         if (connection.state == ConnectionState::wait_auth) return refuse(connection, ending);
+        if (is_about_rights(ending.reason))
+            note(connection, connection.session->client_id(), "Authenticate", {}, ending.reason,
+                 std::string(ending.text));
         disconnect(connection, ending, now_);
         return Next::gone;
     };
@@ -614,6 +622,9 @@ void Core::disconnect(Connection& connection, const Ending& ending, std::int64_t
     const auto version = connection.state == ConnectionState::wait_connect ? Version::v5 : connection.version;
     const auto* const waiting = connection.waiting.get();
     const auto asked = waiting != nullptr && !waiting->connect_body.empty() ? asked_for(*waiting) : std::string();
+    const bool is_faulty = mqtt::rule_of(ending.refusal).kind != mqtt::FaultKind::other;
+    if (connection.state == ConnectionState::wait_auth && (is_faulty || is_about_rights(ending.reason)))
+        note(connection, asked, "Authenticate", {}, ending.reason, std::string(ending.text));
     log_ended(connection.session != nullptr ? connection.session->client_id() : asked, driver_.peer(connection),
               connection.listener ? connection.listener->resource : "", version, ending, now);
     // Before CONNACK a server must not send DISCONNECT [MQTT-3.14.0-1]; version 3 has no DISCONNECT from the server.

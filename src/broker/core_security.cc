@@ -389,7 +389,7 @@ void Core::refuse_waiting(Connection& connection, const Ending& ending) {
     connecting_ = asked_for(*waiting);
     note(connection, connecting_, "Authenticate", {}, ending.reason, std::string(ending.text),
          connect->user_name.value_or(""));
-    refuse(connection, ending);
+    refuse(connection, ending, true);
 }
 
 }  // namespace penstock::broker

@@ -971,6 +971,74 @@ TEST(Log, who_was_refused_has_the_client_id_of_the_audit) {
     log::set_sink({});
 }
 
+TEST(Log, a_long_client_id_leaves_room_for_who_and_why) {
+    std::string line;
+    log::set_sink([&](std::string_view text) { line = text; });
+    MemoryNet net(1);
+    net.advance(9'876'000);   // such lines are ten a second at most, those of other tests among them
+    std::string bytes;
+    mqtt::encode_connect(bytes, {.version = mqtt::Version::v311, .client_id = std::string(60'000, 'c'), .clean_start = true, .keep_alive = 0});
+    auto* end = net.open();
+    net.send(*end, bytes + std::string("\0\0", 2));
+    log::set_sink({});
+    EXPECT_LT(line.size(), 1024u);
+    EXPECT_NE(line.find("client=\"" + std::string(256, 'c') + "\" peer=memory listener=test/memory"), std::string::npos) << line;
+    EXPECT_NE(line.find("reason=malformed-packet (0x81) statement=MQTT311-4.8.0-1 why=\""), std::string::npos) << line;
+}
+
+/// One client's end; what the audit says of it.
+void expect_noted(MemoryNet& net, const std::string& bytes, const char* action, mqtt::ReasonCode reason, const char* why) {
+    auto* end = net.open();
+    net.send(*end, bytes);
+    EXPECT_TRUE(end->is_closed);
+    const auto& told = net.core(0).decisions();
+    ASSERT_EQ(std::ranges::count(told, "ann", &broker::Decision::client_id), 1) << why;
+    const auto one = std::ranges::find(told, "ann", &broker::Decision::client_id);
+    EXPECT_EQ(one->action, action) << why;
+    EXPECT_EQ(one->reason, static_cast<std::uint8_t>(reason)) << why;
+    EXPECT_EQ(one->why, why);
+    EXPECT_EQ(one->count, 1u) << why;
+}
+
+TEST(Secured, whatever_keeps_a_client_out_is_in_the_audit_once) {
+    {
+        MemoryNet net(1);
+        expect_noted(net, auth_connect_bytes("ann"), "Connect", mqtt::ReasonCode::bad_authentication_method, "this listener has no enhanced authentication");
+    }
+    {
+        MemoryNet net(1);
+        mqtt::ConnectOptions options{.version = mqtt::Version::v5, .client_id = "ann", .clean_start = true, .keep_alive = 0};
+        options.has_will = true;
+        options.will_topic = "$SYS/broker/uptime";
+        std::string bytes;
+        mqtt::encode_connect(bytes, options);
+        expect_noted(net, bytes, "Connect", mqtt::ReasonCode::not_authorized, "$SYS belongs to the server; the will topic is there");
+    }
+    for (const bool is_late : {false, true}) {
+        MemoryNet net(1, {}, std::make_shared<Asks>());
+        auto* end = net.open();
+        net.send(*end, auth_connect_bytes("ann"));
+        if (is_late) {
+            net.advance(30'000);
+        } else {
+            std::string properties, other;
+            mqtt::write_property(properties, mqtt::PropertyId::authentication_method, "other");
+            mqtt::encode_auth(other, mqtt::ReasonCode::continue_authentication, properties);
+            net.send(*end, other);
+        }
+        EXPECT_TRUE(end->is_closed);
+        const auto& told = net.core(0).decisions();
+        ASSERT_EQ(told.size(), 1u);
+        EXPECT_EQ(told[0].client_id, "ann");
+        EXPECT_EQ(told[0].action, "Authenticate");
+        EXPECT_EQ(told[0].why, is_late ? "the client did not go on with its authentication in time" : "the authentication method is not that of CONNECT");
+    }
+    {
+        MemoryNet net(1, {}, std::make_shared<Says>());
+        expect_noted(net, connect_bytes("ann", "bad"), "Authenticate", mqtt::ReasonCode::bad_user_name_or_password, "no");
+    }
+}
+
 TEST(Log, what_peers_chose_does_not_end_a_line) {
     std::string line;
     log::set_sink([&](std::string_view text) { line = text; });
