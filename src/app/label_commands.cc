@@ -10,6 +10,7 @@
 #include "app/terminal.h"
 #include "base/text.h"
 #include "client/apply.h"
+#include "client/names.h"
 
 namespace penstock::app {
 namespace {
@@ -157,10 +158,11 @@ Result<std::vector<Target>> of_files(client::Client& api, client::Kinds& kinds,
         for (const auto& document : *documents) {
             const auto kind = kinds.of_object(document.object);
             if (!kind) return std::unexpected(kind.error());
-            const auto name = text_at(document.object, "metadata.name");
-            if (auto good = check_name(name); !good) return std::unexpected(good.error());
-            const auto space = text_at(document.object, "metadata.namespace", api.access().name_space);
-            out.push_back(target_of(**kind, space, name));
+            const auto& usual = api.access().name_space;
+            if (auto good = client::check_names(document.object, (*kind)->namespaced, usual); !good)
+                return std::unexpected(good.error());
+            out.push_back(target_of(**kind, client::namespace_of(document.object, usual),
+                                    text_at(document.object, "metadata.name")));
         }
     }
     if (out.empty()) return fail("no resource objects in the files");

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/own_command.h"
+#include "base/shell.h"
 #include "base/text.h"
 #include "control/object_names.h"
 #include "control/objects.h"
