@@ -65,8 +65,8 @@ constexpr std::array<RefusalRule, refusal_count> rules{{
                    "this packet type is not for a server"),
     protocol_error(packet_id_is_zero, "MQTT-2.2.1-3", "MQTT311-2.3.1-1", "MQTT31-section-2.4",
                    "the packet identifier is zero"),
-    // Version 3 knows no maximum packet size: to its clients it is a buffer that is full.
-    protocol_error(packet_is_too_large, "MQTT-3.2.2-15", limit_v311, "",
+    // Version 3 is told no maximum packet size: its packets are over a limit.
+    protocol_error(packet_is_too_large, "MQTT-3.2.2-15", "", "",
                    "the packet is larger than the maximum packet size", ReasonCode::packet_too_large),
     other(packet_is_over_a_limit, ReasonCode::packet_too_large, limit_v5, limit_v311, "",
           "the packet is larger than this server takes of its type, or before CONNACK"),
