@@ -20,7 +20,7 @@ namespace {
 constexpr int last_flush_ms = 2000;
 constexpr std::int64_t again_ms = 1000;  // after a failure, and between two looks whether the file stands where it stood
 constexpr std::int64_t mute_ms = 8000;   // without an answer for so long a disk is told of
-constexpr const char* folder = "log";
+constexpr const char* log_folder = "log";
 constexpr const char* newer = "log/run.log";
 constexpr const char* older = "log/run.older.log";
 constexpr const char* newer_before = "log/previous.log";
@@ -70,21 +70,21 @@ struct RunFiles::Files {
     }
     [[nodiscard]] std::string fault_of_folder() const {
         struct stat about {}, itself {};
-        if (::lstat(data->at(folder).c_str(), &itself) != 0)
-            return errno == ENOENT ? std::string() : fault_of(folder, std::strerror(errno));
+        if (::lstat(data->at(log_folder).c_str(), &itself) != 0)
+            return errno == ENOENT ? std::string() : fault_of(log_folder, std::strerror(errno));
         const bool is_link = S_ISLNK(itself.st_mode);
-        if (::stat(data->at(folder).c_str(), &about) != 0) {
+        if (::stat(data->at(log_folder).c_str(), &about) != 0) {
             const char* why = std::strerror(errno);
-            if (!is_link) return fault_of(folder, why);
-            return fault_of(folder, fmt::format("a link stands there that leads nowhere ({}); is its disk mounted? "
+            if (!is_link) return fault_of(log_folder, why);
+            return fault_of(log_folder, fmt::format("a link stands there that leads nowhere ({}); is its disk mounted? "
                                                 "Else remove the link", why));
         }
         if (!S_ISDIR(about.st_mode))
-            return fault_of(folder, fmt::format("{}{} stands there and no folder; move it away",
-                                                is_link ? "a link to " : "", kind_of(about.st_mode)));
+            return fault_of(log_folder, fmt::format("{}{} stands there and no folder; move it away",
+                                                    is_link ? "a link to " : "", kind_of(about.st_mode)));
         // Whoever may write there could put other lines into the mouth of a run.
         if (is_link && about.st_uid != ::geteuid())
-            return fault_of(folder, fmt::format("a link stands there to a folder of another user ({}, and Penstock runs "
+            return fault_of(log_folder, fmt::format("a link stands there to a folder of another user ({}, and Penstock runs "
                                                 "as {}); give it to that one (chown), or remove the link",
                                                 about.st_uid, ::geteuid()));
         return {};
@@ -116,13 +116,13 @@ struct RunFiles::Files {
     }
     std::string make_folder() const {
         if (auto why = fault_of_folder(); !why.empty()) return why;
-        if (::mkdir(data->at(folder).c_str(), S_IRWXU) == 0 || errno == EEXIST) return {};
+        if (::mkdir(data->at(log_folder).c_str(), S_IRWXU) == 0 || errno == EEXIST) return {};
         // The data folder itself was deleted.
         if (errno == ENOENT) {
             if (auto there = data->ready(); !there) return there.error().message;
-            if (::mkdir(data->at(folder).c_str(), S_IRWXU) == 0 || errno == EEXIST) return {};
+            if (::mkdir(data->at(log_folder).c_str(), S_IRWXU) == 0 || errno == EEXIST) return {};
         }
-        return fault_of(folder, fmt::format("cannot be made: {}", std::strerror(errno)));
+        return fault_of(log_folder, fmt::format("cannot be made: {}", std::strerror(errno)));
     }
     std::string begin() {
         if (auto why = make_folder(); !why.empty()) return why;
@@ -295,7 +295,7 @@ RunFiles::~RunFiles() {
 }
 
 std::string RunFiles::fault() const {
-    return files_->is_run ? fault_of(also_figures(), files_->data->path() + "/" + folder) : std::string();
+    return files_->is_run ? fault_of(also_figures(), files_->data->path() + "/" + log_folder) : std::string();
 }
 
 std::string RunFiles::fault_of(const Output::Figures& figures, const std::string& folder) {
