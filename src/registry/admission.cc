@@ -56,9 +56,27 @@ void check_annotation(const Json& object, const char* key, std::initializer_list
     faults.push_back({fmt::format("metadata.annotations[{}]", key), "FieldValueNotSupported", fmt::format("Unsupported value: \"{}\": supported values: {}", value, list)});
 }
 
+constexpr std::int64_t soonest_ms = 300'000;   // ahead of the end, as for cert-manager
+
+/// Of a percentage counts what is left at renewal, as for cert-manager (since its pull request 9129).
+void check_percentage(const Json& spec, std::int64_t lives_ms, const std::string& duration,
+                      std::vector<Fault>& faults) {
+    const auto& percent = resources::at_path(spec, "renewBeforePercentage");
+    if (!percent.is_number_integer()) return;
+    auto fault = [&](const std::string& why) {
+        faults.push_back({"spec.renewBeforePercentage", "FieldValueInvalid",
+                          fmt::format("Invalid value: {}: {}", percent.dump(), why)});
+    };
+    if (!text_at(spec, "renewBefore").empty())
+        return fault("stands beside renewBefore, and only one of them can");
+    const auto least = (soonest_ms * 100 + lives_ms - 1) / lives_ms;
+    if (percent.get<std::int64_t>() < least)
+        fault(fmt::format("of the duration ({}) must be at least 5m, so at least {}", duration, least));
+}
+
 /// What the issuer would refuse later: `spec` has duration and renewBefore, `wants` says how long a certificate lives otherwise.
 void check_renewal(const Json& spec, const std::string& path, const char* wants, std::vector<Fault>& faults) {
-    constexpr std::int64_t shortest_ms = 3'600'000, soonest_ms = 300'000;
+    constexpr std::int64_t shortest_ms = 3'600'000;
     const auto duration = text_at(spec, "duration", wants), before = text_at(spec, "renewBefore");
     const auto lives = parse_duration_ms(duration);
     if (!lives) return;   // told by the field itself
@@ -69,9 +87,23 @@ void check_renewal(const Json& spec, const std::string& path, const char* wants,
         faults.push_back({path + ".renewBefore", "FieldValueInvalid", fmt::format("Invalid value: \"{}\": must be at least 5m and below the duration ({})", before, duration)});
 }
 
-void check_renewals(const resources::Kind& kind, const Json& object, std::vector<Fault>& faults) {
+/// What a Certificate's time of renewal is made of.
+bool has_same_times(const Json& one, const Json& other) {
+    return std::ranges::all_of(
+        std::array{"spec.duration", "spec.renewBefore", "spec.renewBeforePercentage"},
+        [&](const char* field) { return resources::at_path(one, field) == resources::at_path(other, field); });
+}
+
+void check_renewals(const resources::Kind& kind, const Json& object, const Json* previous,
+                    std::vector<Fault>& faults) {
     const auto& spec = resources::at_path(object, "spec");
-    if (kind.group == "cert-manager.io" && kind.kind == "Certificate") check_renewal(spec, "spec", "2160h", faults);
+    if (kind.group == "cert-manager.io" && kind.kind == "Certificate") {
+        check_renewal(spec, "spec", "2160h", faults);
+        const auto duration = text_at(spec, "duration", "2160h");
+        const auto lives = parse_duration_ms(duration);
+        if (lives && *lives > 0 && (previous == nullptr || !has_same_times(*previous, object)))
+            check_percentage(spec, *lives, duration, faults);
+    }
     if (kind.group != "mqttbroker.iotoperations.azure.com") return;
     if (const auto& internal = resources::at_path(spec, "advanced.internalCerts"); internal.is_object()) check_renewal(internal, "spec.advanced.internalCerts", "", faults);
     if (const auto& ports = resources::at_path(spec, "ports"); ports.is_array())
@@ -236,7 +268,9 @@ void admit(const resources::Kind& kind, const Json& object, const Json* previous
     if (kind.built_in) return admit_core(kind, object, previous, peers, faults);
     const bool has_schema_faults = !faults.empty();   // the rules below rely on types
     // What an older version let in stays editable: only times that are new are looked at.
-    if (faults.empty() && (previous == nullptr || resources::at_path(*previous, "spec") != resources::at_path(object, "spec"))) check_renewals(kind, object, faults);
+    const bool is_new_spec =
+        previous == nullptr || resources::at_path(*previous, "spec") != resources::at_path(object, "spec");
+    if (faults.empty() && is_new_spec) check_renewals(kind, object, previous, faults);
     if (kind.group != "mqttbroker.iotoperations.azure.com" || has_schema_faults) return;
     const auto space = text_at(object, "metadata.namespace");
     auto nearby = [&](const char* name) {

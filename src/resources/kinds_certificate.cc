@@ -22,7 +22,7 @@ Kind certificate() {
             .doc = "A certificate that is wanted. Penstock's own issuer issues, renews and rotates it (issuers of type ca and selfSigned); condition Ready says how it stands.",
             .fields = {required(object("spec",
                 {required_text("secretName", "Secret in which certificate and key are kept."), issuer, text("commonName", "CN, at most 64 characters."), texts("dnsNames", "Names."), texts("ipAddresses", "Addresses."), texts("uris", "URIs."), texts("emailAddresses", "Mail addresses."),
-                 declare::lifetime("; 2160h when absent"), declare::renewal("; a third of the lifetime when absent"), number("renewBeforePercentage", 1, 99, nullptr, "The same in percent of the lifetime, where `renewBefore` is absent."),
+                 declare::lifetime("; 2160h when absent"), declare::renewal("; a third of the lifetime when absent"), number("renewBeforePercentage", 1, 99, nullptr, "The same in percent of `duration`, of which it is at least 5m; not beside `renewBefore`."),
                  key, subject, texts("usages", "Such as server auth."), flag("isCA", "Whether it may issue."), flag("encodeUsagesInRequest", "Usages in the request."), text("literalSubject", "Subject in LDAP form."),
                  object("secretTemplate", {text_map("annotations", "Annotations."), text_map("labels", "Labels.")}, "Marks of the Secret."), open("keystores", "PKCS12 and JKS files."), list("additionalOutputFormats", {required_text("type", "DER or CombinedPEM.")}, "Further forms."),
                  integer("revisionHistoryLimit", "Requests kept."), open("nameConstraints", "Limits of a CA."), open("otherNames", "Other names.")},

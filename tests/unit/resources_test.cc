@@ -683,6 +683,28 @@ TEST(Renewal, ahead_of_the_whole_life_is_refused_at_once) {
     EXPECT_NE(text_at(call("POST", place("v1", "brokers"), old_object("v1", "Broker", "default", {{"advanced", {{"internalCerts", {{"duration", "2h"}, {"renewBefore", "3h"}, {"privateKey", Json::object()}}}}}})), "message").find("spec.advanced.internalCerts.renewBefore"), std::string::npos);
 }
 
+TEST(Renewal, of_a_percentage_is_at_least_five_minutes_ahead_too) {
+    Client call;
+    const std::string all = "/apis/cert-manager.io/v1/namespaces/default/certificates";
+    auto made = [&](const char* name, Json times) {
+        Json spec = {{"secretName", "s"}, {"issuerRef", {{"name", "i"}}}};
+        spec.update(times);
+        const auto answer = call("POST", all, {{"metadata", {{"name", name}}}, {"spec", spec}});
+        return call.status == 201 ? std::string() : text_at(answer, "message");
+    };
+    // As cert-manager since its fix of the percentage: what counts is the time that is left at renewal.
+    const auto little = made("a", {{"duration", "1h"}, {"renewBeforePercentage", 8}});
+    EXPECT_NE(little.find("spec.renewBeforePercentage: Invalid value: 8: of the duration (1h) must be at least 5m, so at least 9"), std::string::npos) << little;
+    EXPECT_EQ(made("b", {{"duration", "1h"}, {"renewBeforePercentage", 9}}), "");
+    EXPECT_EQ(made("c", {{"duration", "1h"}, {"renewBeforePercentage", 99}}), "");
+    EXPECT_EQ(made("d", {{"renewBeforePercentage", 1}}), "") << "of 2160h";
+    EXPECT_NE(made("e", {{"renewBefore", "8h"}, {"renewBeforePercentage", 50}}).find("spec.renewBeforePercentage: Invalid value: 50: stands beside renewBefore, and only one of them can"), std::string::npos);
+    EXPECT_EQ(made("f", {{"renewBefore", "5m"}}), "");
+    EXPECT_NE(made("g", {{"renewBefore", "4m59s"}}).find("at least 5m"), std::string::npos);
+    call("PATCH", all + "/b", {{"spec", {{"renewBeforePercentage", 1}}}}, "application/merge-patch+json");
+    EXPECT_EQ(call.status, 422);
+}
+
 TEST(Renewal, its_rule_stands_where_people_look) {
     for (const char* word : {"broker", "brokerlistener", "certificate"}) {
         const auto page = reference_page(*resources::find_kind_by_word(word));
