@@ -307,10 +307,65 @@ Result<std::string> ask_password() {
 
 }  // namespace
 
+namespace {
+
+/// Merges entries into a Secret, which is made where it is not there; `removes`: then it is not.
+Result<std::string> put_entries(const ResourceOptions& options, const std::string& name, const Json& entries,
+                                bool removes, int& code) {
+    auto api = connect(options);
+    if (!api) return fail(api.error().message);
+    const auto& kind = *resources::find_kind("v1", "Secret");
+    const auto& space = api->access().name_space;
+    const Json data = {{"data", entries}};
+    auto answer =
+        api->request("PATCH", client::path_of(kind, space, name), data.dump(),
+                     "application/merge-patch+json");
+    if (answer && answer->status == 404 && !removes) {
+        Json secret = data;
+        secret["apiVersion"] = "v1";
+        secret["kind"] = "Secret";
+        secret["type"] = "Opaque";
+        secret["metadata"] = {{"name", name}};
+        answer = api->request("POST", client::path_of(kind, space), secret.dump());
+    }
+    if (!answer || !answer->ok()) code = refused(answer);
+    return fmt::format("Secret {}/{}", space, name);
+}
+
+/// All users of a password file, or none where one of them could not log in.
+int import_users(const ResourceOptions& options, const PasswordOptions& o) {
+    const auto text = read_file(o.import_file, Streams::taken);
+    if (!text) return problem("--import: " + text.error().message);
+    const auto users = crypto::read_password_file(*text);
+    const auto shown = printable(clipped(o.import_file, 100));
+    if (!users) return problem(fmt::format("--import: {}: {}", shown, users.error().message));
+    if (users->empty()) return problem(fmt::format("--import: {}: there is no user in it", shown));
+    Json entries = Json::object();
+    for (const auto& one : *users) {
+        if (!one.fault.empty())
+            return problem(
+                fmt::format("--import: {}: line {}: {}; nothing was changed", shown, one.number, one.fault));
+        entries[one.user] = base64_encode(one.hash);
+    }
+    int code = 0;
+    const auto where = put_entries(options, o.secret, entries, false, code);
+    if (!where) return problem(where.error().message);
+    if (code == 0)
+        std::cout << fmt::format("{} user{} set in {}\n", users->size(), users->size() == 1 ? "" : "s",
+                                 *where);
+    return code;
+}
+
+}  // namespace
+
 int passwd(const ResourceOptions& options, const PasswordOptions& o) {
+    if (auto good = client::check_name(o.secret); !good) return problem(good.error().message);
+    if (!o.import_file.empty()) return import_users(options, o);
+    if (o.user.empty()) 
+        return problem("user is required: penstock passwd SECRET USER, or all of a file with penstock passwd "
+                       "SECRET --import FILE");
     const bool plausible = !o.user.empty() && o.user.size() <= 253 && std::ranges::all_of(o.user, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'; });
     if (!plausible) return problem(fmt::format("user \"{}\": letters, digits, '-', '_' and '.' make a user name (it is a Secret's key)", o.user));
-    if (auto good = client::check_name(o.secret); !good) return problem(good.error().message);
     Json value;
     if (!o.remove) {
         Result<std::string> password;
@@ -326,23 +381,12 @@ int passwd(const ResourceOptions& options, const PasswordOptions& o) {
         }
         value = base64_encode(hash);
     }
-    auto api = connect(options);
-    if (!api) return problem(api.error().message);
-    const auto& kind = *resources::find_kind("v1", "Secret");
-    const auto path = client::path_of(kind, api->access().name_space, o.secret);
-    const Json data = {{"data", {{o.user, value}}}};
-    auto answer = api->request("PATCH", path, data.dump(), "application/merge-patch+json");
-    if (answer && answer->status == 404 && !o.remove) {
-        Json secret = data;
-        secret["apiVersion"] = "v1";
-        secret["kind"] = "Secret";
-        secret["type"] = "Opaque";
-        secret["metadata"] = {{"name", o.secret}};
-        answer = api->request("POST", client::path_of(kind, api->access().name_space), secret.dump());
-    }
-    if (!answer || !answer->ok()) return refused(answer);
-    std::cout << fmt::format("user {} {} Secret {}/{}\n", o.user, o.remove ? "removed from" : "set in", api->access().name_space, o.secret);
-    return 0;
+    int code = 0;
+    const auto where = put_entries(options, o.secret, {{o.user, value}}, o.remove, code);
+    if (!where) return problem(where.error().message);
+    if (code == 0)
+        std::cout << fmt::format("user {} {} {}\n", o.user, o.remove ? "removed from" : "set in", *where);
+    return code;
 }
 
 }  // namespace penstock::app

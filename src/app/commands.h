@@ -79,6 +79,7 @@ struct CreateOptions {
     std::string name;
     std::vector<std::string> literals;   ///< KEY=VALUE
     std::vector<std::string> files;      ///< FILE, FOLDER or KEY=FILE
+    std::vector<std::string> env_files;  ///< lines of KEY=VALUE
     std::string type;                    ///< of a generic Secret
     std::string certificate, key;        ///< files of a Secret for TLS, PEM
     std::string dry_run = "none";        ///< none, client or server
@@ -123,9 +124,10 @@ int traces(const ResourceOptions& options, const TraceOptions& trace);
 
 struct PasswordOptions {
     std::string secret, user, file;
+    std::string import_file;             ///< of Mosquitto: all its users
     bool remove = false, print = false;
 };
-/// `penstock passwd`: sets a user's password in a Secret.
+/// `penstock passwd`: sets a user's password in a Secret, or those of all users of a password file.
 int passwd(const ResourceOptions& options, const PasswordOptions& password);
 
 struct PkiOptions {

@@ -128,7 +128,51 @@ Result<void> add_source(Data& data, const std::string& source) {
     return {};
 }
 
+/// As for kubectl, a name of a variable: what a key may have, without a digit in front.
+bool is_variable(std::string_view name) {
+    return is_data_key(name) && std::isdigit(static_cast<unsigned char>(name.front())) == 0;
+}
+
+/// Lines of KEY=VALUE as kubectl reads them: white space before a line is left out and none behind the `=`; a
+/// KEY alone takes the value that the environment has, or an empty one.
+Result<void> add_env_file(Data& data, const std::string& path) {
+    const char* flag = "--from-env-file";
+    const auto shown = printable(clipped(path, 100));
+    std::error_code error;
+    if (fs::is_directory(path, error)) 
+        return fail(
+            fmt::format("{}: {}: it is a folder, and lines of KEY=VALUE stand in a file", flag, shown));
+    const auto text = read_whole_file(path, Streams::taken);
+    if (!text) return fail(fmt::format("{}: {}", flag, text.error().message));
+    std::string_view rest = *text;
+    if (rest.starts_with("\xEF\xBB\xBF")) rest.remove_prefix(3);
+    std::size_t number = 0;
+    for (auto line : split(rest, '\n')) {
+        const auto at = fmt::format("{}: {}: line {}", flag, shown, ++number);
+        if (line.ends_with('\r')) line.remove_suffix(1);
+        if (!is_text(line)) return fail(at + ": it is no UTF-8");
+        while (!line.empty() && std::isspace(static_cast<unsigned char>(line.front())) != 0)
+            line.remove_prefix(1);
+        if (line.empty() || line.starts_with('#')) continue;
+        const auto equal = line.find('=');
+        const std::string key(line.substr(0, equal));
+        if (!is_variable(key))
+            return fail(fmt::format("{}: \"{}\" is not a valid key: expected KEY=VALUE with a key of "
+                                    "letters, digits, '-', '_' and '.', not beginning with a digit or \"..\"",
+                                    at, printable(clipped(key, 100))));
+        const auto value =
+            equal == std::string_view::npos ? environment(key.c_str()) : std::string(line.substr(equal + 1));
+        if (auto added = data.add(at.c_str(), key, value); !added) return added;
+    }
+    return {};
+}
+
 Result<void> add_sources(Data& data, const CreateOptions& create) {
+    if (!create.env_files.empty() && (!create.files.empty() || !create.literals.empty()))
+        return fail(fmt::format("--from-env-file stands alone: {} cannot be beside it",
+                                create.files.empty() ? "--from-literal" : "--from-file"));
+    for (const auto& path : create.env_files)
+        if (auto added = add_env_file(data, path); !added) return added;
     for (const auto& list : create.files) {
         const auto sources = listed_sources(list);
         if (!sources) return std::unexpected(sources.error());

@@ -238,6 +238,26 @@ CLI::App* add_mark(CLI::App& root, const char* name, const char* doc, app::Resou
     return command;
 }
 
+void add_sources(CLI::App* command, app::CreateOptions& o) {
+    command->add_option("--from-literal", o.literals, "KEY=VALUE; may be repeated")->allow_extra_args(false);
+    command->add_option("--from-file", o.files, "FILE, KEY=FILE or FOLDER; may be repeated")->allow_extra_args(false);
+    command->add_option("--from-env-file", o.env_files, "File of lines KEY=VALUE; may be repeated")
+        ->allow_extra_args(false);
+}
+
+void add_password(CLI::App& command, app::PasswordOptions& o) {
+    command.add_option("secret", o.secret, "Secret; made when absent")->required();
+    command.add_option("user", o.user, "User name");
+    command.add_option("--password-file", o.file,
+                       "Read the password from a file; else it is asked for, or the first line of standard input");
+    command.add_flag("--delete", o.remove, "Remove the user");
+    command.add_flag("--print", o.print, "Print the hash and change nothing");
+    auto* all = command.add_option("--import", o.import_file,
+                                   "All users of a password file of Mosquitto, with their passwords");
+    for (const auto* other : {"user", "--password-file", "--delete", "--print"})
+        all->excludes(command.get_option(other));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -372,17 +392,15 @@ int main(int argc, char** argv) {
         command->add_option("-o,--output", resource.output, "json, yaml or name")->check(CLI::IsMember({"json", "yaml", "name"}));
         return command;
     };
-    auto add_sources = [&](CLI::App* command) {
-        command->add_option("--from-literal", create_options.literals, "KEY=VALUE; may be repeated")->allow_extra_args(false);
-        command->add_option("--from-file", create_options.files, "FILE, KEY=FILE or FOLDER; may be repeated")->allow_extra_args(false);
-        return command;
-    };
-    add_sources(add_creator(*create, "configmap", "ConfigMap of literals and files"))->alias("cm");
+    auto* config_map = add_creator(*create, "configmap", "ConfigMap of literals and files");
+    config_map->alias("cm");
+    add_sources(config_map, create_options);
     add_creator(*create, "namespace", "Namespace")->alias("ns");
     auto* secret = create->add_subcommand("secret", "Secret: penstock create secret generic|tls NAME");
     secret->require_subcommand(1);
-    add_sources(add_creator(*secret, "secret generic", "Secret of literals and files"))
-        ->add_option("--type", create_options.type, "Type of the Secret; Opaque when absent");
+    auto* generic = add_creator(*secret, "secret generic", "Secret of literals and files");
+    add_sources(generic, create_options);
+    generic->add_option("--type", create_options.type, "Type of the Secret; Opaque when absent");
     auto* secret_tls = add_creator(*secret, "secret tls", "Secret of a certificate and its key");
     secret_tls->add_option("--cert", create_options.certificate, "Certificate with its intermediates, PEM")->required();
     secret_tls->add_option("--key", create_options.key, "Its private key, PEM")->required();
@@ -432,11 +450,7 @@ int main(int argc, char** argv) {
     app::PasswordOptions password_options;
     auto* passwd = root.add_subcommand("passwd", "Set a user's password in a Secret: penstock passwd SECRET USER");
     add_api(*passwd, resource);
-    passwd->add_option("secret", password_options.secret, "Secret; made when absent")->required();
-    passwd->add_option("user", password_options.user, "User name")->required();
-    passwd->add_option("--password-file", password_options.file, "Read the password from a file; else it is asked for, or the first line of standard input");
-    passwd->add_flag("--delete", password_options.remove, "Remove the user");
-    passwd->add_flag("--print", password_options.print, "Print the hash and change nothing");
+    add_password(*passwd, password_options);
 
     app::PkiOptions pki_options;
     auto* pki = root.add_subcommand("pki", "Certificates: make, look at, check, count");

@@ -6,9 +6,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
+#include <cctype>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "base/random.h"
 #include "base/text.h"
@@ -136,6 +139,40 @@ bool verify_password(const std::string& hash, std::string_view password) {
 std::string password_hash_fault(const std::string& hash) {
     const auto parsed = parse(hash);
     return parsed ? std::string() : parsed.error().message;
+}
+
+Result<std::vector<PasswordLine>> read_password_file(std::string_view text) {
+    constexpr std::size_t name_max = 253;    // of a Secret's key
+    std::vector<PasswordLine> out;
+    std::set<std::string, std::less<>> seen;
+    std::size_t number = 0;
+    for (const auto raw : split(text, '\n')) {
+        ++number;
+        const auto line = trim(raw);
+        if (line.empty() || line.starts_with('#')) continue;
+        const auto colon = line.find(':');
+        if (colon == 0 || colon == std::string_view::npos || colon + 1 == line.size())
+            return fail(fmt::format("line {}: expected USER:HASH", number));
+        PasswordLine one{.number = number,
+                         .user = std::string(line.substr(0, colon)),
+                         .hash = std::string(line.substr(colon + 1)),
+                         .fault = {}};
+        const auto& user = one.user;
+        const bool plausible =
+            user.size() <= name_max && user != "." && !user.starts_with("..") &&
+            std::ranges::all_of(user, [](char c) {
+                return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.';
+            });
+        const auto why = password_hash_fault(one.hash);
+        if (!plausible)
+            one.fault = "the user's name cannot be an entry of a Secret, of letters, digits, '-', '_', '.'";
+        else if (!seen.insert(user).second)
+            one.fault = fmt::format("user \"{}\" stands there twice", clipped(user, 64));
+        else if (!why.empty())
+            one.fault = fmt::format("user \"{}\": {}", clipped(user, 64), why);
+        out.push_back(std::move(one));
+    }
+    return out;
 }
 
 }  // namespace penstock::crypto

@@ -1,6 +1,7 @@
 #pragma once
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -17,5 +18,14 @@ std::string hash_like(const std::string& sample, std::string_view password);
 bool verify_password(const std::string& hash, std::string_view password);
 /// Why a hash cannot be used, or nothing.
 std::string password_hash_fault(const std::string& hash);
+/// A user as a password file of Mosquitto has him (`USER:HASH` on a line).
+struct PasswordLine {
+    std::size_t number = 0;              ///< of the line, from 1 on
+    std::string user, hash;
+    std::string fault;                   ///< why he cannot be an entry of a Secret and log in; empty: he can
+};
+/// The users of a password file, without comments (#) and blank lines; the error names the first line that
+/// has no `USER:HASH`.
+Result<std::vector<PasswordLine>> read_password_file(std::string_view text);
 
 }  // namespace penstock::crypto

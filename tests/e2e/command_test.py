@@ -1,6 +1,7 @@
 """The command line as somebody who knows kubectl expects it: words, exit codes, shapes of output, 80 columns."""
 import gzip
 import http.client
+import base64
 import json
 import os
 import pathlib
@@ -283,6 +284,45 @@ class Commands(unittest.TestCase):
         self.assertIn("Usage: penstock create secret tls [OPTIONS] name", self.ok("help", "create", "secret", "tls"))
         self.assertIn("Usage: penstock create configmap [OPTIONS] name", self.ok("help", "create", "cm"))
         self.assertIn("generic", self.ok("create", "secret"))
+
+    def test_entries_of_a_file_of_lines_as_kubectl_reads_it(self):
+        p = self.p
+        path = lambda name: str(p.folder / name)
+        (p.folder / "lines").write_bytes(b"\xef\xbb\xbfFIRST=a b \r\n\n  # staff\n#x=y\n\t_under.score-d=c=d\nempty=\nPENSTOCK_TEST_GIVEN\nPENSTOCK_TEST_ABSENT\nlast=\xc3\xa9")
+        p.env["PENSTOCK_TEST_GIVEN"] = "from outside"
+        wanted = {"FIRST": "a b ", "_under.score-d": "c=d", "empty": "", "PENSTOCK_TEST_GIVEN": "from outside", "PENSTOCK_TEST_ABSENT": "", "last": "\u00e9"}
+        made = lambda *words: json.loads(self.ok("create", *words, "--dry-run=client", "-o", "json"))["data"]
+        self.assertEqual(made("configmap", "x", f"--from-env-file={path('lines')}"), wanted)
+        self.assertEqual({k: base64.b64decode(v).decode() for k, v in made("secret", "generic", "x", "--from-env-file", path("lines")).items()}, wanted)
+        p.write("more-lines", "k=v\n")
+        self.assertEqual(made("cm", "x", f"--from-env-file={path('lines')}", f"--from-env-file={path('more-lines')}"), {**wanted, "k": "v"})
+        for text, why in (("a=b\n\n4711=c\n", 'line 3: "4711" is not a valid key'), ("a b=c\n", 'line 1: "a b" is not a valid key'), ("=c\n", 'line 1: "" is not a valid key'), ("a =c\n", 'line 1: "a " is not'),
+                          ("..a=c", 'line 1: "..a" is not'), ("a=b\na=c\n", 'line 2: cannot add key "a", another key by that name already exists'), ("a:$7$x\n", 'line 1: "a:$7$x" is not')):
+            self.assertIn(f"--from-env-file: {p.write('wrong', text)}: {why}", self.refused("create", "cm", "x", f"--from-env-file={path('wrong')}", "--dry-run=client"))
+        (p.folder / "wrong").write_bytes(b"a=b\nc=\xff\n")
+        self.assertIn("line 2: it is no UTF-8", self.refused("create", "cm", "x", f"--from-env-file={path('wrong')}"))
+        for other in ("--from-literal=a=b", f"--from-file={path('lines')}"):
+            self.assertIn(f"--from-env-file stands alone: {other.split('=')[0]} cannot be beside it", self.refused("create", "secret", "generic", "x", f"--from-env-file={path('lines')}", other))
+        self.assertIn("--from-env-file: /nowhere: ", self.refused("create", "cm", "x", "--from-env-file=/nowhere"))
+        self.assertIn("it is a folder", self.refused("create", "cm", "x", f"--from-env-file={p.folder}"))
+
+    def test_a_password_file_is_taken_as_a_whole_or_not_at_all(self):
+        p = self.p
+        path = lambda name: str(p.folder / name)
+        hashed = self.ok("passwd", "any", "any", "--print", stdin="right\n").strip()
+        p.write("people", f"# staff\nann:{hashed}\r\n\n4711:{hashed}\n")
+        self.assertEqual(self.ok("passwd", "crowd", "--import", path("people")), "2 users set in Secret azure-iot-operations/crowd\n")
+        self.assertEqual({k: base64.b64decode(v).decode() for k, v in p.get("secret", "crowd")["data"].items()}, {"ann": hashed, "4711": hashed})
+        self.ok("passwd", "crowd", "bob", stdin="other\n")
+        self.assertEqual(self.ok("passwd", "crowd", "--import", "/dev/stdin", stdin=f"ann:{hashed}\n"), "1 user set in Secret azure-iot-operations/crowd\n")
+        self.assertEqual(sorted(p.get("secret", "crowd")["data"]), ["4711", "ann", "bob"])
+        before = p.get("secret", "crowd")["data"]
+        for text, why in (("", "there is no user in it"), (f"new:{hashed}\nnobody\n", "line 2: expected USER:HASH"), (f"new:{hashed}\nold:$6$c2FsdHNhbHQ=$aGFzaA==\n", 'line 2: user "old": '),
+                          (f"new:{hashed}\nnew:{hashed}\n", 'line 2: user "new" stands there twice'), (f"new:{hashed}\na b:{hashed}\n", "line 2: the user's name cannot be an entry")):
+            self.assertIn(f"--import: {p.write('wrong', text)}: {why}", self.refused("passwd", "crowd", "--import", path("wrong")))
+        self.assertEqual(p.get("secret", "crowd")["data"], before)
+        self.assertIn("--import", self.refused("passwd", "crowd", "ann", "--import", path("people")))
+        self.assertIn("user is required", self.refused("passwd", "crowd"))
 
     def test_what_needs_containers_is_answered_as_the_api_answers(self):
         line = self.refused("apply", "-f", self.p.write("d.yaml", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n"))
