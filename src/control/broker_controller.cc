@@ -335,7 +335,7 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
     }
     const bool is_manual = at_path(port.spec, "tls.manual").is_object();
     const auto anew = is_manual ? fmt::format("put a better one in its place, with: {}", put_command(objects_, port.name_space, prepared.wanted))
-                                : fmt::format("have it issued anew with: kubectl delete secret {} -n {}", prepared.wanted, port.name_space);
+                                : "have it issued anew with: " + issue_command(objects_, port.name_space, prepared.wanted);
     const auto names = is_manual ? fmt::format("put one that has it in subjectAltName in its place, with: {}", put_command(objects_, port.name_space, prepared.wanted))
                                  : fmt::format("add it to {}.tls.certManagerCertificateSpec.san (dns or ip), {}", port.path, edit);
     for (const auto& text : prepared.warnings) port.warnings.push_back(warning_of(text, text.find(" does not cover ") != std::string::npos ? names : anew));
@@ -344,7 +344,7 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
     if (prepared.context != nullptr) port.refused = prepared.judgement.because_of(crypto::Weight::all_refuse);
     if (!port.refused.empty())
         port.refused += is_manual ? fmt::format("; put a good one in its place, with: {}", put_command(objects_, port.name_space, prepared.wanted))
-                                  : fmt::format("; correct what is wrong with its issuer, then have it issued anew with: kubectl delete secret {} -n {}", prepared.wanted, port.name_space);
+                                  : "; correct what is wrong with its issuer, then have it issued anew with: " + issue_command(objects_, port.name_space, prepared.wanted);
     if (prepared.context != nullptr) look_ahead(port, prepared);
     if (!prepared.fault.empty()) block(port, prepared.fault, prepared.is_being_issued);
 }
@@ -394,7 +394,7 @@ void BrokerController::look_ahead(PlannedPort& port, const PreparedTls& prepared
         if (certificate.not_after_ms() <= now)
             port.refused = fmt::format("certificate \"{}\" has expired at {}: clients that check it refuse; {}", certificate.subject(), rfc3339(certificate.not_after_ms()),
                                        is_manual ? fmt::format("put a valid one into Secret {}/{}, with: {}", port.name_space, wanted, put_command(objects_, port.name_space, wanted))
-                                                 : fmt::format("have it issued anew with: kubectl delete secret {} -n {}", wanted, port.name_space));
+                                                 : "have it issued anew with: " + issue_command(objects_, port.name_space, wanted));
 }
 
 Outcome BrokerController::turn() {

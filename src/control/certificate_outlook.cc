@@ -7,8 +7,10 @@
 #include "base/clock.h"
 #include "base/shell.h"
 #include "base/text.h"
+#include "control/certificates.h"
 #include "control/cures.h"
 #include "control/object_names.h"
+#include "resources/text_rules.h"
 
 namespace penstock::control {
 
@@ -18,10 +20,14 @@ using resources::text_at;
 
 namespace {
 
+constexpr const char* system_namespace = "azure-iot-operations";
 constexpr std::int64_t day_ms = 86'400'000;
 constexpr std::size_t text_max = 256 * 1024, known_max = 500;
 constexpr std::size_t chain_max = 16;    // of a chain that is served so many are looked at
 const resources::Kind& core(const char* name) { return *resources::find_kind("v1", name); }
+const resources::Kind& certificate_kind() {
+    return *resources::find_kind("cert-manager.io/v1", "Certificate");
+}
 
 /// Nobody renews a certificate that was brought along: the last week is told of each, the last month of those that live long.
 std::string end_of(const crypto::Certificate& certificate, const ServedCertificate& served, std::int64_t now_ms) {
@@ -72,6 +78,34 @@ std::string gap_in(const ServedCertificate& served, const std::vector<crypto::Ce
                        top.subject(), top.issuer(), served.say_root);
 }
 
+bool is_not_ready(const Json& object) {
+    const auto& conditions = at_path(object, "status.conditions");
+    return conditions.is_array() && std::ranges::any_of(conditions, [](const auto& one) {
+        return text_at(one, "type") == "Ready" && text_at(one, "status") == "False";
+    });
+}
+
+/// What is in a Secret that its issuer would not make again. `maker`: its Certificate, or null.
+bool has_more_than_a_pair(const Json& secret, const Json* maker) {
+    using IsKnown = bool (*)(const std::string& key);
+    auto has_more = [&](const char* path, IsKnown is_known, const char* of_template) {
+        const auto& all = at_path(secret, path);
+        if (!all.is_object()) return false;
+        const auto templated = maker != nullptr ? at_path(*maker, of_template) : Json();
+        return std::ranges::any_of(all.items(), [&](const auto& item) {
+            return !is_known(item.key()) && !(templated.is_object() && templated.contains(item.key()));
+        });
+    };
+    const IsKnown is_entry = [](const auto& key) {
+        return key == "tls.crt" || key == "tls.key" || key == "ca.crt";
+    };
+    const IsKnown is_label = [](const auto& key) { return key == "controller.cert-manager.io/fao"; };
+    const IsKnown is_mark = [](const auto& key) { return key.starts_with("cert-manager.io/"); };
+    return has_more("data", is_entry, "") ||
+           has_more("metadata.labels", is_label, "spec.secretTemplate.labels") ||
+           has_more("metadata.annotations", is_mark, "spec.secretTemplate.annotations");
+}
+
 void read_into(std::vector<crypto::Certificate>& out, const std::string& text) {
     if (text.size() > text_max || text.find("BEGIN ") == std::string::npos) return;
     const auto read = crypto::read_certificates(text);
@@ -119,7 +153,49 @@ std::string say_root_command(const Objects& objects, const std::string& name_spa
                        name_space);
 }
 
-std::string issue_command(const std::string& name_space, const std::string& secret) { return fmt::format("kubectl delete secret {} -n {}", secret, name_space); }
+std::string issue_command(const Objects& objects, const std::string& name_space, const std::string& secret) {
+    const auto there = objects.get(core("Secret"), name_space, secret);
+    // One that is immutable can only be made anew: neither a person nor the issuer writes into it.
+    if (there == nullptr || resources::flag_of(*there, "immutable") ||
+        !has_more_than_a_pair(*there, maker_of(objects, name_space, secret).get()))
+        return fmt::format("kubectl delete secret {} -n {}", secret, name_space);
+    // Spoilt, not removed: the type kubernetes.io/tls has to have both. Words, for kubectl puts backslashes before
+    // the quotes of a text that it shows.
+    return fmt::format("kubectl patch secret {} -n {} --type merge "
+                       "-p 'stringData: {{tls.crt: none, tls.key: none}}'",
+                       secret, name_space);
+}
+
+ObjectRef maker_of(const Objects& objects, const std::string& name_space, const std::string& secret) {
+    for (const auto& item : objects.list(certificate_kind(), name_space))
+        if (text_at(*item, "spec.secretName") == secret &&
+            !at_path(*item, "metadata.deletionTimestamp").is_string())
+            return item;
+    return nullptr;
+}
+
+std::string awaited_object(const Objects& objects, const resources::Kind& kind, const std::string& name_space,
+                           const std::string& name) {
+    const auto head =
+        fmt::format("{} {}/{} does not exist; ", kind.kind, name_space, resources::shortened(name));
+    const bool is_secret = kind.kind == "Secret";
+    if (const auto maker = is_secret ? maker_of(objects, name_space, name) : nullptr; maker != nullptr) {
+        const auto by = text_at(*maker, "metadata.name");
+        if (!is_not_ready(*maker))
+            return head + fmt::format("Certificate {}/{} makes it, and has not yet", name_space, by);
+        return head + fmt::format("Certificate {0}/{1} is to make it, and cannot yet; see why with: "
+                                  "kubectl describe certificate {1} -n {0}",
+                                  name_space, by);
+    }
+    if (name_space != system_namespace || name != (is_secret ? internal_ca : trust_bundle)) return {};
+    const auto& issuers = *resources::find_kind("cert-manager.io/v1", "ClusterIssuer");
+    const auto issuer = objects.get(issuers, "", default_issuer);
+    if (issuer == nullptr) return {};
+    auto out = head + fmt::format("it is made as soon as ClusterIssuer {} has its CA", default_issuer);
+    if (is_not_ready(*issuer))
+        out += fmt::format("; see why it has none with: kubectl describe clusterissuer {}", default_issuer);
+    return out;
+}
 
 std::string compare_pair(const std::string& name_space, const std::string& secret) {
     // Without quotes and backslashes, which kubectl would escape where it shows this.
@@ -141,7 +217,7 @@ std::vector<crypto::Certificate> authorities_in(const Objects& objects, const st
 }
 
 std::string not_renewable(const Objects& objects, const std::string& name_space, const std::string& certificate) {
-    const auto object = objects.get(*resources::find_kind("cert-manager.io/v1", "Certificate"), name_space, certificate);
+    const auto object = objects.get(certificate_kind(), name_space, certificate);
     if (object == nullptr) return {};
     // Not Ready: what is served is not what is wanted any more (another issuer, other names), and the wanted one is not made.
     if (const auto& conditions = at_path(*object, "status.conditions"); conditions.is_array())

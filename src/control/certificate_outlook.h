@@ -26,8 +26,16 @@ std::vector<std::string> outlook(const ServedCertificate& served, const std::vec
 std::string put_command(const Objects& objects, const std::string& name_space, const std::string& secret);
 /// The command that tells of a root (ROOT.crt) that clients have.
 std::string say_root_command(const Objects& objects, const std::string& name_space);
-/// The command that has an Automatic certificate issued anew, for people.
-std::string issue_command(const std::string& name_space, const std::string& secret);
+/// The command that has an Automatic certificate issued anew, for people: it takes the Secret away, or the
+/// pair alone where something stands beside it that is not the issuer's (entries, labels, annotations),
+/// unless it is immutable.
+std::string issue_command(const Objects& objects, const std::string& name_space, const std::string& secret);
+/// The Certificate that writes a Secret; null: none that is known.
+ObjectRef maker_of(const Objects& objects, const std::string& name_space, const std::string& secret);
+/// What is said of a Secret or ConfigMap that is not there and not for people to make, for a Certificate or
+/// the installation's own CA is to make it; empty: it is for people.
+std::string awaited_object(const Objects& objects, const resources::Kind& kind, const std::string& name_space,
+                           const std::string& name);
 /// How a person sees whether tls.crt and tls.key of a Secret are one pair: a sentence with the commands.
 std::string compare_pair(const std::string& name_space, const std::string& secret);
 

@@ -28,7 +28,7 @@ constexpr const char* manager = "penstock-certificates";
 constexpr const char* system_namespace = "azure-iot-operations";
 constexpr std::int64_t hour_ms = 3'600'000;
 constexpr std::int64_t look_again_ms = hour_ms;          // clocks jump: nothing sleeps until its date in one go
-constexpr std::int64_t skew_ms = 300'000;
+constexpr std::int64_t skew_ms = 300'000, renewal_least_ms = 300'000;
 constexpr std::size_t bundle_max = 10, crosses_max = 3;
 constexpr int chain_max = 10;            // issuers one above the other
 
@@ -108,21 +108,54 @@ Result<Signer> signer_of(const Objects& objects, const Json& issuer, std::int64_
     if (name.empty()) return fail("only the issuer types ca and selfSigned are there without cert-manager");
     const auto space = cluster ? std::string(ca_namespace) : text_at(issuer, "metadata.namespace");
     const auto secret = objects.get(core("Secret"), space, name);
-    if (secret == nullptr)
-        return fail(fmt::format(
-            "Error getting keypair for CA issuer: secret \"{}\" not found in namespace {}: {}", resources::shortened(name), space,
-            absent_object(core("Secret"), space, name, "spec.ca.secretName",
-                          edit_command(cluster ? "ClusterIssuer" : "Issuer", (cluster ? "" : space + "/") + text_at(issuer, "metadata.name")),
-                          "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key")));
-    const auto put = "put a CA that can sign there, with: " + put_command(objects, space, name);
+    const auto own_name = text_at(issuer, "metadata.name");
+    const char* own_kind = cluster ? "ClusterIssuer" : "Issuer";
+    const auto maker = maker_of(objects, space, name);
+    // One that this issuer would have to issue is never made.
+    const bool is_made = maker != nullptr && (text_at(*maker, "spec.issuerRef.name") != own_name ||
+                                              text_at(*maker, "spec.issuerRef.kind", "Issuer") != own_kind);
+    if (secret == nullptr) {
+        auto why = is_made ? awaited_object(objects, core("Secret"), space, name) : std::string();
+        if (why.empty())
+            why = absent_object(core("Secret"), space, name, "spec.ca.secretName",
+                                edit_command(own_kind, (cluster ? "" : space + "/") + own_name),
+                                "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key");
+        if (cluster && own_name == default_issuer && name == ca_secret && maker == nullptr)
+            why += fmt::format(", or have the installation's own CA made anew with: "
+                               "kubectl delete clusterissuer {}",
+                               default_issuer);
+        return fail(fmt::format("Error getting keypair for CA issuer: secret \"{}\" not found in namespace "
+                                "{}: {}",
+                                resources::shortened(name), space, why));
+    }
+    // What is spoilt in a Secret of a Certificate is issued again, and over what a person puts there.
+    const auto maker_name = maker != nullptr ? text_at(*maker, "metadata.name") : std::string();
+    const bool is_made_ca = is_made && at_path(*maker, "spec.isCA") == Json(true);
+    const auto put_by_hand = "put a CA that can sign there, with: " + put_command(objects, space, name);
+    const auto put =
+        is_made_ca ? fmt::format("Certificate {}/{} issues it again", space, maker_name) : put_by_hand;
     Signer out;
     out.pair = {.certificate = secret_text(*secret, "tls.crt").value_or(""), .key = secret_text(*secret, "tls.key").value_or("")};
     if (out.pair.certificate.empty() || out.pair.key.empty()) return fail(fmt::format("Secret {}/{} needs tls.crt and tls.key; {}", space, name, put));
     auto chain = crypto::read_certificates(out.pair.certificate);
     if (!chain || chain->empty()) return fail(fmt::format("Secret {}/{}: tls.crt: {}; {}", space, name, chain ? "no certificate in it" : chain.error().message, put));
-    if (!chain->front().is_ca()) return fail(fmt::format("Secret {}/{}: signing certificate \"{}\" is not a CA (basicConstraints CA:TRUE is missing); {}", space, name, chain->front().subject(), put));
-    if (!chain->front().matches_key(out.pair.key)) return fail(fmt::format("Secret {}/{}: tls.key is not the key of the first certificate; {}; put a pair that fits there, with: {}", space, name, compare_pair(space, name), put_command(objects, space, name)));
-    if (const auto why = crypto::issuing_fault(*chain); !why.empty()) return fail(fmt::format("Secret {}/{}: {}; {}", space, name, why, put));
+    if (!chain->front().is_ca()) {
+        const auto edit = edit_command("certificate", space + "/" + maker_name);
+        return fail(fmt::format(
+            "Secret {}/{}: signing certificate \"{}\" is not a CA (basicConstraints CA:TRUE is missing); {}",
+            space, name, chain->front().subject(),
+            is_made && !is_made_ca ? "write isCA: true into the spec of its Certificate, with: " + edit : put));
+    }
+    if (!chain->front().matches_key(out.pair.key))
+        return fail(fmt::format(
+            "Secret {}/{}: tls.key is not the key of the first certificate; {}", space, name,
+            is_made_ca ? put
+                       : fmt::format("{}; put a pair that fits there, with: {}", compare_pair(space, name),
+                                     put_command(objects, space, name))));
+    if (const auto why = crypto::issuing_fault(*chain); !why.empty())
+        return fail(fmt::format("Secret {}/{}: {}; {}", space, name, why,
+                                is_made_ca ? "have it issued anew with: " + issue_command(objects, space, name)
+                                           : put_by_hand));
     if (chain->front().not_after_ms() <= now_ms)
         return fail(fmt::format("Secret {}/{}: the CA \"{}\" has expired at {}; {}", space, name,
                                 chain->front().subject(), rfc3339(chain->front().not_after_ms()), put));
@@ -145,10 +178,14 @@ class IssuerReconciler : public Reconciler {
     }
     std::vector<Key> concerned(const registry::Event& event) override {
         if (event.kind == &issuer_kind(cluster_)) return {key_of(*event.kind, *event.object)};
-        if (event.kind != &core("Secret")) return {};
+        // The Secret, and the Certificate that makes it.
+        if (event.kind != &core("Secret") && event.kind != &certificate_kind()) return {};
+        const auto secret =
+            text_at(*event.object, event.kind == &core("Secret") ? "metadata.name" : "spec.secretName");
         std::vector<Key> out;
         for (const auto& item : objects_.list(issuer_kind(cluster_), cluster_ ? "" : event.name_space))
-            if (text_at(*item, "spec.ca.secretName") == text_at(*event.object, "metadata.name") && (!cluster_ || event.name_space == ca_namespace)) out.push_back(key_of(issuer_kind(cluster_), *item));
+            if (text_at(*item, "spec.ca.secretName") == secret && (!cluster_ || event.name_space == ca_namespace))
+                out.push_back(key_of(issuer_kind(cluster_), *item));
         return out;
     }
     Outcome reconcile(const Key& key) override {
@@ -211,10 +248,11 @@ Result<Wanted> wanted_of(const Json& certificate) {
     out.renew_before_ms = out.duration_ms / 3;
     if (const auto before = text_at(spec, "renewBefore"); !before.empty()) {
         const auto number = parse_duration_ms(before);
-        if (!number || *number < 300'000 || *number >= out.duration_ms) return fail(fmt::format("spec.renewBefore: \"{}\" must be at least 5m and below the duration ({})", before, duration));
+        if (!number || *number < renewal_least_ms || *number >= out.duration_ms) return fail(fmt::format("spec.renewBefore: \"{}\" must be at least 5m and below the duration ({})", before, duration));
         out.renew_before_ms = *number;
     } else if (const auto& percent = at_path(spec, "renewBeforePercentage"); percent.is_number_integer()) {
-        out.renew_before_ms = out.duration_ms / 100 * percent.get<int>();
+        // One that a version before let in stays, and leaves the time that every renewal needs.
+        out.renew_before_ms = std::max(renewal_least_ms, out.duration_ms / 100 * percent.get<int>());
     }
     const auto algorithm = text_at(spec, "privateKey.algorithm", "RSA");
     const auto& size = at_path(spec, "privateKey.size");

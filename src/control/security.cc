@@ -152,6 +152,82 @@ PreparedTls SecurityBuilder::or_last_good(Kept<PreparedTls>& kept, PreparedTls w
 
 namespace {
 
+/// What is said of an entry that is a whole password file (`kubectl create secret generic people
+/// --from-file=passwd`); empty: it is none.
+std::string password_file_in(const Objects& objects, const std::string& space, const std::string& secret,
+                             const std::string& entry, const std::string& text) {
+    const auto users = crypto::read_password_file(text);
+    if (!users || std::ranges::none_of(*users, [](const auto& one) { return one.hash.starts_with('$'); }))
+        return {};
+    const auto head = fmt::format("entry \"{}\" of Secret {} is a whole password file with {} user{}, of "
+                                  "whom none can log in: here each user is an entry of its own",
+                                  entry, secret, users->size(), users->size() == 1 ? "" : "s");
+    const auto take_out = fmt::format("kubectl patch secret {} -n {} --type merge -p 'data: {{{}: null}}'",
+                                      secret, space, yaml_word(entry));
+    auto change = [&](const std::string& command) {
+        return change_command(objects, core("Secret"), space, secret, command);
+    };
+    const auto bad = std::ranges::find_if(*users, [](const auto& one) { return !one.fault.empty(); });
+    if (bad != users->end())
+        return fmt::format("{}, and its line {} ({}) cannot become one; set each password anew with: {}; "
+                           "take the file out with: {}",
+                           head, bad->number, bad->fault, passwd_command(objects, space, secret, "USER"),
+                           change(take_out));
+    // A user with the file's name takes its place.
+    const bool stays = std::ranges::any_of(*users, [&](const auto& one) { return one.user == entry; });
+    // Without quotes and backslashes, as in compare_pair().
+    const auto take_over =
+        fmt::format("kubectl get secret {} -n {} "
+                    "-o go-template='{{{{index .data `{}` | base64decode}}}}' | {}",
+                    secret, space, entry,
+                    own_command(fmt::format("passwd -n {} {} --import /dev/stdin", space, secret)));
+    return fmt::format("{}; make it so with: {}", head,
+                       change(stays ? take_over : take_over + " && " + take_out));
+}
+
+/// The users of a Secret who can log in; of the others `warnings` gets what is said. `attributes`: of each by
+/// name.
+std::map<std::string, auth::PasswordMethod::User, std::less<>> users_of(
+    const Objects& objects, const Json& secret, const Json& attributes, std::vector<std::string>& warnings) {
+    const auto space = text_at(secret, "metadata.namespace"), name = text_at(secret, "metadata.name");
+    std::map<std::string, auth::PasswordMethod::User, std::less<>> out;
+    const auto& data = at_path(secret, "data");
+    if (!data.is_object()) return out;
+    for (const auto& [user, value] : data.items()) {
+        auto hash = secret_text(secret, user).value_or("");
+        while (hash.ends_with('\n') || hash.ends_with('\r')) hash.pop_back();
+        const auto own = attributes.is_object() ? attributes.value(user, Json()) : Json();
+        const auto why = crypto::password_hash_fault(hash);
+        auto file = why.empty() ? "" : password_file_in(objects, space, name, user, hash);
+        if (why.empty())
+            out.emplace(user, auth::PasswordMethod::User{.hash = std::move(hash), .attributes = attributes_of(own)});
+        else if (!file.empty())
+            warnings.push_back(std::move(file));
+        else
+            warnings.push_back(
+                fmt::format("user \"{}\" of Secret {} cannot log in: {}; set the password anew with: {}", user,
+                            name, why, passwd_command(objects, space, name, user)));
+    }
+    return out;
+}
+
+/// What is said of a Secret with a certificate, or a ConfigMap with CAs, that is not there; `field` and `edit` as for
+/// absent_object().
+std::string absent_pair(const Objects& objects, const std::string& space, const std::string& name, const char* field,
+                        const std::string& edit) {
+    auto why = awaited_object(objects, core("Secret"), space, name);
+    if (!why.empty()) return why;
+    return absent_object(core("Secret"), space, name, field, edit,
+                         "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key");
+}
+std::string absent_bundle(const Objects& objects, const std::string& space, const std::string& name,
+                          const char* field, const std::string& edit, const char* entry) {
+    auto why = awaited_object(objects, core("ConfigMap"), space, name);
+    if (!why.empty()) return why;
+    const auto make = fmt::format("kubectl create configmap {{}} -n {{}} --from-file={}=CA.crt", entry);
+    return absent_object(core("ConfigMap"), space, name, field, edit, make.c_str());
+}
+
 /// Why the Secret of a Certificate is not there.
 std::string why_not_issued(const Json* certificate, const std::string& name) {
     if (certificate != nullptr)
@@ -202,9 +278,9 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
         not_issued = why_not_issued(current.get(), out.secret);
     } else {
         out.secret = out.wanted = text_at(settings, "manual.secretRef");
-        not_issued = absent_object(core("Secret"), space, out.secret, "tls.manual.secretRef", edit_command("brokerlistener", space + "/" + name), "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key");
+        const auto edit = edit_command("brokerlistener", space + "/" + name);
+        not_issued = absent_pair(objects_, space, out.secret, "tls.manual.secretRef", edit);
     }
-
     const auto secret = objects_.get(core("Secret"), space, out.secret);
     std::string made_from = fmt::format("{} {} {} {}", version_of(secret), ask_certificate, websocket, fmt::join(expected, ","));
     for (const auto& authority : authorities) made_from += authority.fingerprint();
@@ -221,7 +297,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
 
     auto chain_text = secret_text(*secret, "tls.crt"), key = secret_text(*secret, "tls.key");
     if (!chain_text || !key) {
-        out.fault = fmt::format("Secret {}/{} needs the entries tls.crt and tls.key (type kubernetes.io/tls); {}", space, out.secret, automatic ? "have it issued anew with: " + issue_command(space, out.secret) : "put them in with: " + put_command(objects_, space, out.secret));
+        out.fault = fmt::format("Secret {}/{} needs the entries tls.crt and tls.key (type kubernetes.io/tls); {}", space, out.secret, automatic ? "have it issued anew with: " + issue_command(objects_, space, out.secret) : "put them in with: " + put_command(objects_, space, out.secret));
         return or_before();
     }
     tls::ServerOptions options{.certificate_chain = *chain_text, .key = *key, .ask_client_certificate = ask_certificate, .client_authorities = authorities};
@@ -234,7 +310,7 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
         const auto judged = out.judgement.because_of(crypto::Weight::all_refuse);
         out.fault = fmt::format("Secret {}/{}: {}", space, out.secret, out.judgement.is_usable() && !judged.empty() ? judged : context.error().message);
         if (out.judgement.is_key_of_another) out.fault += "; " + compare_pair(space, out.secret);
-        out.fault += automatic ? "; have it issued anew with: " + issue_command(space, out.secret) : "; put a pair that can be used there, with: " + put_command(objects_, space, out.secret);
+        out.fault += automatic ? "; have it issued anew with: " + issue_command(objects_, space, out.secret) : "; put a pair that can be used there, with: " + put_command(objects_, space, out.secret);
         return or_before();   // a renewal that went wrong must not take the port away
     }
     out.context = std::move(*context);
@@ -338,10 +414,10 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
         };
         auto fault = [&](const std::string& why) { tell(why, false); };
         auto lacks = [&](const std::string& why) { tell(why, true); };
+        const auto edit = edit_command("brokerauthentication", space + "/" + name);
         auto& way = out.ways.emplace_back();
         way.method = kind;
         way.field = fmt::format("BrokerAuthentication {}/{}: spec.authenticationMethods[{}]", space, name, i);
-        const auto edit = edit_command("brokerauthentication", space + "/" + name);
         if (equal_no_case(kind, "ServiceAccountToken")) {
             made.push_back(std::make_shared<auth::TokenMethod>(texts_of(at_path(method, "serviceAccountTokenSettings.audiences")), facts));
             way.source = "the resource API (/openid/v1/jwks)";
@@ -355,7 +431,8 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             auto put_into = [&](const std::string& entry) { return put_entry_command(objects_, space, trust_name, entry, "ALL-CAS.crt"); };
             std::vector<std::string> put;   // as `trusted`
             if (inputs[i] == nullptr) {
-                lacks("x509Settings.trustedClientCaCert: " + absent_object(core("ConfigMap"), space, trust_name, "x509Settings.trustedClientCaCert", edit, "kubectl create configmap {} -n {} --from-file=client_ca.pem=CA.crt"));
+                lacks("x509Settings.trustedClientCaCert: " +
+                      absent_bundle(objects_, space, trust_name, "x509Settings.trustedClientCaCert", edit, "client_ca.pem"));
                 continue;
             }
             for (const char* part : {"data", "binaryData"}) {
@@ -408,17 +485,8 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                 lacks("passwordSettings.secretRef: " + absent_object(core("Secret"), space, secret_name, "passwordSettings.secretRef", edit, own_command("passwd -n {1} {0} USER").c_str()));
                 continue;
             }
-            std::map<std::string, auth::PasswordMethod::User, std::less<>> users;
-            if (const auto& data = at_path(*inputs[i], "data"); data.is_object())
-                for (const auto& [user, value] : data.items()) {
-                    auto hash = secret_text(*inputs[i], user).value_or("");
-                    while (hash.ends_with('\n') || hash.ends_with('\r')) hash.pop_back();
-                    if (const auto why = crypto::password_hash_fault(hash); !why.empty()) {
-                        out.warnings.push_back(fmt::format("user \"{}\" of Secret {} cannot log in: {}; set the password anew with: {}", user, secret_name, why, passwd_command(objects_, space, secret_name, user)));
-                        continue;
-                    }
-                    users.emplace(user, auth::PasswordMethod::User{.hash = std::move(hash), .attributes = attributes_of(at_path(method, "passwordSettings.authorizationAttributes").is_object() ? at_path(method, "passwordSettings.authorizationAttributes").value(user, Json::object()) : Json::object())});
-                }
+            auto users = users_of(objects_, *inputs[i],
+                                  at_path(method, "passwordSettings.authorizationAttributes"), out.warnings);
             way.source = fmt::format("Secret {}/{}", space, secret_name);
             way.users = users.size(), way.put = {passwd_command(objects_, space, secret_name, "USER")};
             made.push_back(std::make_shared<auth::PasswordMethod>(std::move(users), options_.crew));
@@ -427,7 +495,8 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             Json resolved = {{"endpoint", text_at(settings, "endpoint")}, {"headers", at_path(settings, "headers").is_object() ? at_path(settings, "headers") : Json::object()}, {"ca", ""}};
             if (const auto ca = text_at(settings, "caCertConfigMap"); !ca.empty()) {
                 if (inputs[i] == nullptr) {
-                    lacks("customSettings.caCertConfigMap: " + absent_object(core("ConfigMap"), space, ca, "customSettings.caCertConfigMap", edit, "kubectl create configmap {} -n {} --from-file=ca.crt=CA.crt"));
+                    lacks("customSettings.caCertConfigMap: " +
+                          absent_bundle(objects_, space, ca, "customSettings.caCertConfigMap", edit, "ca.crt"));
                     continue;
                 }
                 std::string bundle;
@@ -453,7 +522,8 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             if (const auto client = text_at(settings, "auth.x509.secretRef"); !client.empty()) {
                 const auto secret = objects_.get(core("Secret"), space, client);
                 if (secret == nullptr) {
-                    lacks("customSettings.auth.x509.secretRef: " + absent_object(core("Secret"), space, client, "customSettings.auth.x509.secretRef", edit, "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key"));
+                    lacks("customSettings.auth.x509.secretRef: " +
+                          absent_pair(objects_, space, client, "customSettings.auth.x509.secretRef", edit));
                     continue;
                 }
                 resolved["certificate"] = secret_text(*secret, "tls.crt").value_or("");

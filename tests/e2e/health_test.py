@@ -353,6 +353,78 @@ openssl ca -config ca.cnf -gencrl -keyfile ca2.key -cert ca2.crt -out ca2.crl 2>
                     self.assert_kept(before, p.get("secret", "people"), name)
                     wait_until(lambda: Mqtt(1883).connect("c", name, "secret") == 0, f"{name} logs in")
 
+    def test_a_password_file_becomes_its_users_as_the_cure_says(self):
+        """Also in a Secret that is immutable, with a user beside who has the file's name, and one whose name begins with a digit."""
+        p = self.start(users("people", "people"), listener("one", {"port": 1883, "authenticationRef": "people"}))
+        subject = f"BrokerAuthentication {SPACE}/people"
+        self.shell(p, """set -e; : > file; : > named
+mosquitto_passwd -b file ann secret; mosquitto_passwd -b file 4711 secret; mosquitto_passwd -b named passwd secret; mosquitto_passwd -b named bob secret""")
+        text = lambda name: base64.b64encode((p.folder / name).read_bytes()).decode()
+        for immutable in (False, True):
+            for name, added in (("file", ("ann", "4711")), ("named", ("passwd", "bob"))):
+                with self.subTest(immutable=immutable, name=name):
+                    self.shell(p, f"kubectl delete secret people -n {SPACE} --ignore-not-found")
+                    self.apply(p, self.kept("Secret", "people", {"data": {"passwd": text(name), "README": text("m.yaml")}, "immutable": immutable}))
+                    said = self.cure(p, subject, "whole password file with 2 users", without="does not exist")
+                    before = p.get("secret", "people")
+                    line = next(one for one in self.commands(said) if "--import" in one)
+                    self.shell(p, line)
+                    after = p.get("secret", "people")
+                    self.assertEqual(sorted(after["data"]), sorted({"README", *added}))
+                    self.assert_kept(before, after, "passwd", *added)
+                    for user in added:
+                        wait_until(lambda: Mqtt(1883).connect("c", user, "secret") == 0, f"{user} logs in")
+                    self.gone(p, "whole password file")
+
+    def test_a_pair_is_issued_anew_and_what_stands_beside_stays_as_the_cure_says(self):
+        """In the Secret of an Automatic certificate: entries, labels and annotations that somebody put there."""
+        p = self.start(listener("one", {"port": 8883, "tls": AUTOMATIC}))
+        p.wait_running("one")
+        secret, subject = "one-8883-tls", f"BrokerListener {SPACE}/one"
+        # One of the right names and CA, which the issuer has nothing against, and no client takes.
+        self.shell(p, f"""set -e
+entry() {{ kubectl get secret $1 -n $2 -o go-template="{{{{index .data \\"$3\\" | base64decode}}}}"; }}
+ca=azure-iot-operations-aio-ca-certificate
+entry $ca cert-manager tls.crt > ca.crt; entry $ca cert-manager tls.key > ca.key; entry {secret} {SPACE} tls.crt > now.crt; entry {secret} {SPACE} tls.key > now.key
+echo extendedKeyUsage=clientAuth > ext; openssl x509 -in now.crt -noout -ext subjectAltName | tail -n1 | sed 's/IP Address:/IP:/g; s/^ */subjectAltName=/' >> ext
+openssl req -new -key now.key -subj "/CN=$(openssl x509 -in now.crt -noout -subject -nameopt multiline | sed -n 's/.*commonName *= //p')" -out csr
+openssl x509 -req -in csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 90 -extfile ext -out useless.crt""")
+        useless = base64.b64encode((p.folder / "useless.crt").read_bytes()).decode()
+        key = base64.b64encode((p.folder / "now.key").read_bytes()).decode()
+        patch = {"metadata": {"labels": {"hall": "4"}, "annotations": {"owner": "ann"}}, "data": {"token": "eA==", "tls.crt": useless, "tls.key": key}}
+        self.shell(p, f"kubectl patch secret {secret} -n {SPACE} --type merge -p {shlex.quote(json.dumps(patch))}")
+        said = self.cure(p, subject, "have it issued anew")
+        before = p.get("secret", secret)
+        self.follow(p, said)
+        self.well(p)
+        after = p.get("secret", secret)
+        self.assertNotIn(after["data"]["tls.crt"], (useless, base64.b64encode(b"none").decode()))
+        self.assert_kept(before, after, "tls.crt", "tls.key", "ca.crt")
+        # Nothing of anybody's beside it: the whole may go.
+        self.shell(p, f"kubectl patch secret {secret} -n {SPACE} --type merge -p " + shlex.quote(json.dumps({"metadata": {"labels": {"hall": None}, "annotations": {"owner": None}}, "data": {"token": None, "tls.crt": useless, "tls.key": key}})))
+        said = self.cure(p, subject, "have it issued anew")
+        self.assertIn(f"kubectl delete secret {secret} -n {SPACE}", said)
+        self.follow(p, said)
+        self.well(p)
+
+    def test_a_ca_of_its_own_that_was_taken_away_is_made_again_or_says_how(self):
+        """As long as Penstock makes it, nothing is told that its owner should make."""
+        p = self.start(listener("one", {"port": 8883, "tls": AUTOMATIC}))
+        p.wait_running("one")
+        ca, issuer = "azure-iot-operations-aio-ca-certificate", "azure-iot-operations-aio-certificate-issuer"
+        made = lambda: self.shell(p, f"kubectl get secret {ca} -n cert-manager --ignore-not-found -o jsonpath='{{.data.tls\\.crt}}'")
+        first = made()
+        self.shell(p, f"kubectl delete secret {ca} -n cert-manager")
+        second = wait_until(lambda: (lambda now: now if now not in ("", first) else None)(made()), "a CA again")
+        self.well(p)
+        self.shell(p, f"kubectl delete certificate {ca} -n cert-manager; kubectl delete secret {ca} -n cert-manager")
+        message = lambda: json.loads(self.shell(p, f"kubectl get clusterissuer {issuer} -o json"))["status"]["conditions"][0]["message"]
+        said = wait_until(lambda: message() if "made anew" in message() else None, "the issuer says how")
+        self.assertIn(f"kubectl create secret tls {ca} -n cert-manager", said)
+        self.shell(p, self.commands(said)[-1])
+        wait_until(lambda: made() not in ("", second), "a CA again")
+        self.well(p)
+
     def test_a_broker_whose_name_is_a_number_is_named_as_the_cure_says(self):
         p = self.penstock()
         made = broker(SETTINGS % 0).replace("name: default", "name: '123'") + "---\n" + listener("one", {"port": 1883})

@@ -10,6 +10,7 @@
 #include "control/certificates.h"
 #include "control/security.h"
 #include "crypto/ocsp.h"
+#include "crypto/password.h"
 #include "harness/x509_maker.h"
 #include "crypto/trust.h"
 #include "crypto/x509.h"
@@ -454,6 +455,10 @@ struct Security {
     control::PreparedTls manual(const std::string& secret) { return builder.tls(listener, {{"port", 8883}, {"tls", {{"mode", "Manual"}, {"manual", {{"secretRef", secret}}}}}}, {"localhost", "10.1.2.3"}, false, {}, false); }
 };
 
+void create_authentication(Security& world, const char* name, const Json& method) {
+    world.registry->create(broker_kind("BrokerAuthentication"), space, {{"metadata", {{"name", name}}}, {"spec", {{"authenticationMethods", Json::array({method})}}}}).value();
+}
+
 TEST(ListenerSecurity, a_manual_certificate_is_named_with_its_faults_and_followed) {
     Security world;
     EXPECT_NE(world.manual("none").fault.find("Secret azure-iot-operations/none does not exist; make it with: kubectl create secret tls none"), std::string::npos);
@@ -526,6 +531,89 @@ TEST(ListenerSecurity, authentication_says_what_is_missing) {
     const auto kept = world.builder.authenticator(space, "authn");
     EXPECT_EQ(kept.authenticator, good.authenticator) << "a damaged bundle throws nobody out";
     EXPECT_FALSE(kept.warnings.empty());
+}
+
+// What Penstock makes by itself is not for its owner to make, also while it is on its way or was taken away.
+TEST(ListenerSecurity, what_is_made_by_itself_is_nobodys_to_make) {
+    Security world;
+    world.registry->create(core("Namespace"), "", {{"metadata", {{"name", control::ca_namespace}}}}).value();
+    auto create = [&](const char* kind, const char* in, Json object) { world.registry->create(manager(kind), in, std::move(object)).value(); };
+    create("Certificate", control::ca_namespace, certificate(control::ca_secret, {{"isCA", true}, {"commonName", "ca"}, {"issuerRef", {{"kind", "ClusterIssuer"}, {"name", control::root_issuer}}}}));
+    create("ClusterIssuer", "", {{"metadata", {{"name", control::default_issuer}}}, {"spec", {{"ca", {{"secretName", control::ca_secret}}}}}});
+    auto issuer = [&] { return control::issuer_fault(world.objects, *world.objects.get(manager("ClusterIssuer"), "", control::default_issuer)); };
+    const auto to_come = "Certificate cert-manager/azure-iot-operations-aio-ca-certificate makes it, and has not yet";
+    EXPECT_NE(issuer().find(to_come), std::string::npos) << issuer();
+    EXPECT_EQ(issuer().find("kubectl create"), std::string::npos) << issuer();
+    // A listener's own, by hand or not, and a custom server's.
+    create("Certificate", space, certificate("broker", {{"commonName", "b"}, {"secretName", "pair"}}));
+    const auto by_hand = world.manual("pair").fault;
+    EXPECT_NE(by_hand.find("Certificate azure-iot-operations/broker makes it, and has not yet"), std::string::npos) << by_hand;
+    EXPECT_EQ(by_hand.find("kubectl create"), std::string::npos) << by_hand;
+    // One that cannot: where the reason stands.
+    world.registry->put_status(manager("Certificate"), space, "broker", [](const Json&) -> std::optional<Json> { return Json{{"conditions", Json::array({{{"type", "Ready"}, {"status", "False"}, {"reason", "r"}, {"message", "m"}}})}}; }).value();
+    EXPECT_NE(world.manual("pair").fault.find("Certificate azure-iot-operations/broker is to make it, and cannot yet; see why with: kubectl describe certificate broker -n azure-iot-operations"), std::string::npos) << world.manual("pair").fault;
+    // The bundle of the installation's CA, as trust of clients.
+    create_authentication(world, "bundled", {{"method", "X509"}, {"x509Settings", {{"trustedClientCaCert", control::trust_bundle}}}});
+    const auto bundle = world.builder.authenticator(space, "bundled").fault;
+    EXPECT_NE(bundle.find("it is made as soon as ClusterIssuer azure-iot-operations-aio-certificate-issuer has its CA"), std::string::npos) << bundle;
+    EXPECT_EQ(bundle.find("kubectl create"), std::string::npos) << bundle;
+    // Where nothing makes it (its Certificate was taken away), a person does, or takes the issuer away too.
+    world.registry->remove(manager("Certificate"), control::ca_namespace, control::ca_secret).value();
+    EXPECT_NE(issuer().find("make it with: kubectl create secret tls azure-iot-operations-aio-ca-certificate"), std::string::npos) << issuer();
+    // A CA that is to make its own Secret never does.
+    create("Certificate", space, certificate("own", {{"commonName", "o"}, {"isCA", true}, {"issuerRef", {{"kind", "Issuer"}, {"name", "own"}}}}));
+    create("Issuer", space, {{"metadata", {{"name", "own"}}}, {"spec", {{"ca", {{"secretName", "own"}}}}}});
+    const auto circle = control::issuer_fault(world.objects, *world.objects.get(manager("Issuer"), space, "own"));
+    EXPECT_NE(circle.find("make it with: kubectl create secret tls own"), std::string::npos) << circle;
+}
+
+// A password file is many users, not one whose name is that of the file.
+TEST(ListenerSecurity, a_password_file_in_one_entry_is_told_as_such) {
+    Security world;
+    create_authentication(world, "people", {{"method", "Password"}, {"passwordSettings", {{"secretRef", "people"}}}});
+    auto warnings = [&](const std::string& entry, const std::string& text) {
+        if (world.registry->get(core("Secret"), space, "people")) world.registry->remove(core("Secret"), space, "people").value();
+        world.registry->create(core("Secret"), space, {{"metadata", {{"name", "people"}}}, {"data", {{entry, base64_encode(text)}}}}).value();
+        std::string out;
+        for (const auto& one : world.builder.authenticator(space, "people").warnings) out += one + "\n";
+        return out;
+    };
+    const auto hash = crypto::hash_like("$7$101$" + std::string(16, 'A') + "$" + std::string(86, 'A') + "==", "geheim");
+    ASSERT_EQ(crypto::password_hash_fault(hash), "");
+    EXPECT_EQ(warnings("passwd", hash + "\n"), "") << "a user of that name";
+    const auto file = warnings("passwd", "ann:" + hash + "\n# staff\n\nbob:" + hash + "\r\n");
+    EXPECT_NE(file.find("entry \"passwd\" of Secret people is a whole password file with 2 users, of whom none can log in: here each user is an entry of its own"), std::string::npos) << file;
+    EXPECT_NE(file.find("| penstock passwd -n azure-iot-operations people --import /dev/stdin"), std::string::npos) << file;
+    EXPECT_NE(file.find("kubectl patch secret people -n azure-iot-operations --type merge -p 'data: {passwd: null}'"), std::string::npos) << file;
+    EXPECT_EQ(file.find("user \"passwd\""), std::string::npos) << file;
+    const auto own = warnings("ann", "ann:" + hash + "\n");
+    EXPECT_EQ(own.find("null"), std::string::npos) << "the user takes the place of the file: " << own;
+    const auto old = warnings("passwd", "ann:$6$c2FsdHNhbHQ=$aGFzaA==\nbob:" + hash + "\n");
+    EXPECT_NE(old.find("line 1 (user \"ann\": "), std::string::npos) << old;
+    EXPECT_NE(old.find("penstock passwd -n azure-iot-operations people USER"), std::string::npos) << old;
+    EXPECT_NE(warnings("passwd", "a word").find("user \"passwd\" of Secret people cannot log in"), std::string::npos);
+}
+
+// What stands in a Secret beside a pair is not the issuer's to take away.
+TEST(ListenerSecurity, a_pair_is_issued_anew_without_what_stands_beside) {
+    Security world;
+    auto fault = [&](Json metadata, Json data, const char* type = "kubernetes.io/tls", bool immutable = false) {
+        metadata["name"] = "l-8883-tls";
+        if (world.registry->get(core("Secret"), space, "l-8883-tls")) world.registry->remove(core("Secret"), space, "l-8883-tls").value();
+        data["tls.crt"] = data["tls.key"] = base64_encode("x");
+        world.registry->create(core("Secret"), space, {{"metadata", metadata}, {"type", type}, {"immutable", immutable}, {"data", data}}).value();
+        const Json tls = {{"mode", "Automatic"}, {"certManagerCertificateSpec", {{"issuerRef", {{"kind", "ClusterIssuer"}, {"name", "i"}}}, {"secretName", "l-8883-tls"}}}};
+        return world.builder.tls(world.listener, {{"port", 8883}, {"tls", tls}}, {"localhost"}, false, {}, false).fault;
+    };
+    const std::string whole = "have it issued anew with: kubectl delete secret l-8883-tls -n azure-iot-operations",
+                      pair = "have it issued anew with: kubectl patch secret l-8883-tls -n azure-iot-operations --type merge -p 'stringData: {tls.crt: none, tls.key: none}'";
+    const Json own = {{"annotations", {{"cert-manager.io/issuer-name", "i"}}}, {"labels", {{"controller.cert-manager.io/fao", "true"}}}};
+    EXPECT_NE(fault(own, {{"ca.crt", ""}}).find(whole), std::string::npos) << fault(own, {{"ca.crt", ""}});
+    EXPECT_NE(fault(own, {{"token", "eA=="}}).find(pair), std::string::npos) << fault(own, {{"token", "eA=="}});
+    EXPECT_NE(fault({{"labels", {{"hall", "4"}}}}, Json::object()).find(pair), std::string::npos);
+    EXPECT_NE(fault({{"annotations", {{"owner", "ann"}}}}, Json::object()).find(pair), std::string::npos);
+    EXPECT_NE(fault(own, {{"token", "eA=="}}, "Opaque", true).find(whole), std::string::npos) << "nobody can write into it";
+    EXPECT_NE(fault(own, {{"token", "eA=="}}, "Opaque").find(pair), std::string::npos);
 }
 
 TEST(ListenerSecurity, faulty_policies_are_refused_by_field) {
