@@ -284,10 +284,17 @@ int auth_dry_run(const ResourceOptions& options, const AccessOptions& access) {
 
 namespace {
 
+/// A password is binary data of MQTT, whose length has two bytes (MQTT 5.0 1.5.6).
+constexpr std::size_t password_max = 65'535;
+/// Of what it is read from: it may end in CR LF.
+constexpr std::size_t password_file_max = password_max + 2;
+
 Result<std::string> ask_password() {
     std::string first, second;
     if (isatty(STDIN_FILENO) == 0) {
-        std::getline(std::cin, first);
+        LineReader lines(STDIN_FILENO, "standard input", password_file_max);
+        const auto read = lines.next(first);
+        if (!read) return std::unexpected(read.error());
         return first;
     }
     termios before{};
@@ -370,10 +377,13 @@ int passwd(const ResourceOptions& options, const PasswordOptions& o) {
     if (!o.remove) {
         Result<std::string> password;
         if (o.file.empty()) password = ask_password();
-        else if (password = read_file(o.file, Streams::taken); password)
+        else if (password = read_file(o.file, Streams::taken, password_file_max); password)
             while (password->ends_with('\n') || password->ends_with('\r')) password->pop_back();
         if (!password) return problem(password.error().message);
         if (password->empty()) return problem("the password is empty");
+        if (password->size() > password_max)
+            return problem(fmt::format("the password has {} bytes; at most {} fit in a CONNECT",
+                                       password->size(), password_max));
         const auto hash = crypto::hash_password(*password);
         if (o.print) {
             std::cout << hash << "\n";

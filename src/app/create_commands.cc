@@ -20,6 +20,8 @@ namespace fs = std::filesystem;
 using resources::Json;
 
 constexpr std::size_t key_max = 253;
+/// Of all files of an object: the resource API takes no larger one.
+constexpr std::size_t files_bytes_max = std::size_t{3} * 1024 * 1024;
 
 bool is_data_key(std::string_view key) {
     return !key.empty() && key.size() <= key_max && key != "." && !key.starts_with("..") &&
@@ -85,8 +87,13 @@ class Data {
         return {};
     }
     Result<void> add_file(const char* flag, const std::string& key, const std::string& path) {
-        const auto text = read_whole_file(path, Streams::taken);
+        const auto text = read_whole_file(path, Streams::taken, files_bytes_max);
         if (!text) return fail(fmt::format("{}: {}", flag, text.error().message));
+        file_bytes_ += text->size();
+        if (file_bytes_ > files_bytes_max)
+            return fail(fmt::format("{}: {}: with it the files have {} bytes, and the resource API takes no object "
+                                    "larger than {}; make a second {} for it",
+                                    flag, path, file_bytes_, files_bytes_max, kind_));
         return add(flag, key, *text);
     }
     void put_into(Json& object) const {
@@ -97,6 +104,7 @@ class Data {
   private:
     [[nodiscard]] bool has(const std::string& key) const { return data_.contains(key) || binary_.contains(key); }
     std::string kind_;
+    std::size_t file_bytes_ = 0;
     Json data_ = Json::object(), binary_ = Json::object();
 };
 
@@ -190,7 +198,8 @@ Result<void> add_sources(Data& data, const CreateOptions& create) {
 
 /// A pair that no listener could use is refused here, where the files have names.
 Result<void> add_pair(Data& data, const CreateOptions& create) {
-    const auto certificate = read_whole_file(create.certificate, Streams::taken), key = read_whole_file(create.key, Streams::taken);
+    const auto certificate = read_whole_file(create.certificate, Streams::taken, files_bytes_max),
+               key = read_whole_file(create.key, Streams::taken, files_bytes_max);
     if (!certificate) return fail("--cert: " + certificate.error().message);
     if (!key) return fail("--key: " + key.error().message);
     const auto chain = crypto::read_certificates(*certificate);

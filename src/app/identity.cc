@@ -32,7 +32,9 @@ constexpr std::int64_t token_key_known_ms = 15 * 60'000;
 
 }  // namespace
 
-Result<std::string> read_file(const fs::path& path, Streams streams) { return read_whole_file(path, streams); }
+Result<std::string> read_file(const fs::path& path, Streams streams, std::size_t bytes_max) {
+    return read_whole_file(path, streams, bytes_max);
+}
 
 namespace {
 

@@ -10,7 +10,8 @@
 namespace penstock::app {
 
 /// As read_whole_file; what a person names on a command line may be a stream.
-Result<std::string> read_file(const std::filesystem::path& path, Streams streams = Streams::refused);
+Result<std::string> read_file(const std::filesystem::path& path, Streams streams = Streams::refused,
+                              std::size_t bytes_max = file_bytes_max);
 /// Written beside, synced and renamed, mode 0600: keys are never readable by others, not even for a moment. A file that has this
 /// content is left as it is. What is there stays there when it fails.
 Result<void> write_private(const std::filesystem::path& path, const std::string& content);

@@ -614,7 +614,7 @@ int run(const RunOptions& options) {
         std::error_code ignored;
         fs::remove(copy, ignored);
         if (auto done = (*registry)->copy_to(copy.string()); !done) return std::unexpected(done.error());
-        auto bytes = read_file(copy);
+        auto bytes = read_file(copy, Streams::refused, no_bytes_max);
         fs::remove(copy, ignored);
         return bytes;
     });

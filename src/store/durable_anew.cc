@@ -15,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
 
@@ -55,10 +56,8 @@ bool write_origin(const fs::path& path, const Origin& origin) {
     return !error && sync_path(path.parent_path());
 }
 
-std::string text_in(const fs::path& path) {
-    std::ifstream in(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-}
+/// Of a small file; empty where it cannot be read, or is none.
+std::string text_in(const fs::path& path) { return read_whole_file(path).value_or(""); }
 
 /// Nothing: the file does not say it (a former version's).
 std::optional<Origin> read_origin(const fs::path& path) {

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/crc32c.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "base/text.h"
@@ -172,12 +173,7 @@ class Chain {
 };
 
 /// Of a small file; empty where it cannot be read, or is none.
-std::string text_in(const fs::path& path) {
-    std::error_code error;
-    if (!fs::is_regular_file(path, error)) return {};
-    std::ifstream in(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-}
+std::string text_in(const fs::path& path) { return read_whole_file(path).value_or(""); }
 
 /// Another name for the same bytes, or a copy where the file system has no such thing.
 std::string keep(const fs::path& from, const fs::path& into) {

@@ -7,11 +7,10 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include <fmt/format.h>
 
+#include "base/file.h"
 #include "base/random.h"
 #include "base/text.h"
 
@@ -52,11 +51,9 @@ Result<KeyRing> KeyRing::parse(std::string_view text, const std::string& name) {
 Result<KeyRing> KeyRing::read(const std::string& path) {
     std::error_code error;
     if (!fs::exists(path, error) && !error) return KeyRing{};
-    std::ifstream in(path, std::ios::binary);
-    std::stringstream text;
-    text << in.rdbuf();
-    if (!in) return fail(fmt::format("{}: cannot be read", path));
-    return parse(text.str(), path);
+    const auto text = read_whole_file(path);
+    if (!text) return std::unexpected(text.error());
+    return parse(*text, path);
 }
 
 Result<void> KeyRing::write(const std::string& path) const {

@@ -1,14 +1,13 @@
 #include "tools/mqtt_cli.h"
 
+#include <unistd.h>
+
 #include <csignal>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
-#include <fstream>
 #include <iostream>
-#include <iterator>
-#include <sstream>
 
 #include <fmt/format.h>
 
@@ -29,6 +28,9 @@ using mqtt::Version;
 namespace {
 
 std::atomic<bool> interrupted{false};
+
+/// What the Remaining Length of a packet can say at most (MQTT 5.0 2.1.4): no message is larger.
+constexpr std::size_t remaining_length_max = 268'435'455;
 
 void tell(const CommonOptions& options, const std::string& text) {
     if (!options.quiet) std::cerr << printable(text) << "\n";
@@ -136,6 +138,11 @@ int run_pub(PubOptions options) {
     mqttc::Client client;
     if (auto r = open(client, options); !r) return problem(options, r.error().message);
     auto publish = [&](const std::string& payload) -> Result<void> {
+        // Two bytes of the topic's length, two of a packet identifier, four of the properties' length.
+        if (payload.size() + options.topic.size() + properties.size() + 8 > remaining_length_max)
+            return fail(fmt::format("the message of {} bytes, with its topic and properties, makes a packet "
+                                    "larger than MQTT has: {} bytes",
+                                    payload.size(), remaining_length_max));
         std::string packet;
         const auto id = options.qos > 0 ? client.next_packet_id() : std::uint16_t{0};
         const auto size = mqtt::encode_publish(packet, options.connect.version, options.topic, payload, static_cast<Qos>(options.qos), options.retain, false, id, properties);
@@ -148,16 +155,23 @@ int run_pub(PubOptions options) {
     };
     Result<void> result;
     if (options.lines) {
+        LineReader lines(STDIN_FILENO, "standard input", remaining_length_max);
         std::string line;
-        while (result && std::getline(std::cin, line)) result = publish(line);
+        while (result) {
+            const auto has_line = lines.next(line);
+            if (!has_line) result = std::unexpected(has_line.error());
+            else if (!*has_line) break;
+            else result = publish(line);
+        }
     } else {
         std::string payload = options.message.value_or("");
-        if (!options.file.empty()) {
-            auto text = read_whole_file(options.file, Streams::taken);
+        if (!options.file.empty() || options.whole_input) {
+            auto text = options.whole_input
+                            ? read_to_end(STDIN_FILENO, "standard input", remaining_length_max)
+                            : read_whole_file(options.file, Streams::taken, remaining_length_max);
             if (!text) return problem(options, text.error().message);
             payload = std::move(*text);
         }
-        if (options.whole_input) payload.assign(std::istreambuf_iterator<char>(std::cin), {});
         for (int i = 0; result && i < options.repeat; ++i) {
             // The pause also notices when the broker ends the connection meanwhile.
             if (i > 0 && options.repeat_delay > 0)

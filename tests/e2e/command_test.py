@@ -324,6 +324,47 @@ class Commands(unittest.TestCase):
         self.assertIn("--import", self.refused("passwd", "crowd", "ann", "--import", path("people")))
         self.assertIn("user is required", self.refused("passwd", "crowd"))
 
+    def test_what_has_no_end_is_refused_by_its_bound(self):
+        p, name = self.p, lambda text: f'"$0" {text}'
+
+        def shell(line, status):
+            answer = subprocess.run(["bash", "-c", line, BINARY], env=p.env, capture_output=True, text=True, timeout=120)
+            self.assertEqual(answer.returncode, status, f"{line}: {answer.stdout[-300:]} {answer.stderr[-300:]}")
+            return answer.stderr if status else answer.stdout
+
+        bound = lambda file, size: f"{file}: is larger than {size} bytes, or has no end; no more is taken here: name a smaller file\n"
+        pub = name(f"pub -p {self.port} -t plant/endless")
+        for line, why in ((name("create configmap x --from-file=x=/dev/zero"), "error: --from-file: " + bound("/dev/zero", 3145728)),
+                          (name("create secret tls x --cert /dev/zero --key /dev/zero"), "error: --cert: " + bound("/dev/zero", 3145728)),
+                          (name("pki inspect /dev/zero"), "error: " + bound("/dev/zero", 16777216)),
+                          (name("passwd x y --print --password-file /dev/zero"), "error: " + bound("/dev/zero", 65537)),
+                          (name("passwd x y --print < /dev/zero"), "error: standard input line 1: is longer than 65537 bytes"),
+                          (f"{pub} -f /dev/zero", "Error: " + bound("/dev/zero", 268435455)),
+                          (f"{pub} -s < /dev/zero", "Error: " + bound("standard input", 268435455)),
+                          (f"(echo first; cat /dev/zero) | {pub} -l", "Error: standard input line 2: is longer than 268435455 bytes; no more is taken here"),
+                          (name(f"sub -p {self.port} -t x --cafile /dev/zero"), "Error: " + bound("/dev/zero", 16777216))):
+            self.assertIn(why, shell(line, 1), line)
+        # A message of exactly that size has no room beside its topic; a password, none in a CONNECT.
+        self.assertIn("Error: the message of 268435455 bytes, with its topic and properties, makes a packet larger than MQTT has", shell(f"head -c 268435455 /dev/zero | {pub} -s", 1))
+        self.assertIn("error: the password has 65536 bytes; at most 65535 fit in a CONNECT", shell(f"head -c 65536 /dev/zero | {name('passwd x y --print')}", 1))
+        # Files that are small one by one make one object.
+        for part in ("one", "two"):
+            p.write(f"halves/{part}", "x" * 1_600_000)
+        self.assertIn("halves/two: with it the files have 3200000 bytes, and the resource API takes no object larger than 3145728; make a second ConfigMap", shell(name(f"create configmap x --from-file={p.folder}/halves"), 1))
+        # Pipes are read as before: what a shell puts in place of a file, a named one, and standard input by its name.
+        made = "create configmap x --dry-run=client -o name --from-file=x="
+        pipe = str(p.folder / "named-pipe")
+        os.mkfifo(pipe)
+        for line in (name(made) + "<(echo a)", f"echo a | {name(made)}/dev/stdin", f"(echo a > {pipe}) & {name(made)}{pipe}"):
+            self.assertEqual(shell(line, 0), "configmap/x\n", line)
+        for line in (f"{pub} -r -f <(printf 'a\\nb')", f"printf 'a\\nb' | {pub} -r -s", f"printf 'a\\nb' | {pub} -r -f /dev/stdin"):
+            shell(line, 0)
+            self.assertEqual(self.ok("sub", "-p", str(self.port), "-t", "plant/endless", "-C", "1", "-W", "10"), "a\nb\n", line)
+            shell(f"{pub} -r -n", 0)
+        shell(f"printf 'first\\nlast' | {pub} -r -l", 0)
+        self.assertEqual(self.ok("sub", "-p", str(self.port), "-t", "plant/endless", "-C", "1", "-W", "10"), "last\n")
+        shell(f"{pub} -r -n", 0)
+
     def test_what_needs_containers_is_answered_as_the_api_answers(self):
         line = self.refused("apply", "-f", self.p.write("d.yaml", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n"))
         line = line[line.index("no Deployment"):]
