@@ -12,6 +12,7 @@
 #include "base/keyed_hash.h"
 #include "broker/config.h"
 #include "broker/websocket.h"
+#include "io/socket.h"
 #include "session/link.h"
 #include "session/session.h"
 #include "tls/channel.h"
@@ -61,6 +62,7 @@ struct Gates {
 /// Kept small: an idle connection owns no buffers.
 struct Connection : session::Link {
     int fd = -1;
+    io::PeerAddress peer;                         ///< as it was accepted: known after a reset too
     ConnectionState state = ConnectionState::wait_connect;
     bool is_dirty = false;                        ///< in the worker's list of connections to flush
     bool wants_write = false;                     ///< the socket was full; EPOLLOUT is armed
@@ -79,13 +81,13 @@ struct Connection : session::Link {
     std::uint16_t keep_alive = 0;                 ///< seconds in force
     std::uint32_t last_received = 0;              ///< worker seconds
     std::uint32_t slot = 0;                       ///< in the worker's table
+    std::uint32_t wheel_at = 0;                   ///< worker second at which the wheel looks at it
+    std::uint32_t in_counted = 0;                 ///< of `in`, what is counted in the message pool, or among strangers'
     Connection* wheel_next = nullptr;
     Connection* wheel_previous = nullptr;
-    std::uint32_t wheel_at = 0;                   ///< worker second at which the wheel looks at it
     session::Session* session = nullptr;
     std::shared_ptr<const ListenerConfig> listener;
     std::unique_ptr<std::string> in;              ///< bytes of an incomplete packet
-    std::uint32_t in_counted = 0;                 ///< of these, what is counted in the message pool, or among strangers'
     std::unique_ptr<WebSocketState> websocket;
 
     /// Enhanced authentication under way, or ready for re-authentication.
@@ -104,7 +106,7 @@ struct Connection : session::Link {
     /// CONNECT, kept until authentication ends.
     struct Waiting {
         std::string connect_body;
-        Guesser guesser;                          ///< as CONNECT came: the address of a connection that broke is not known any more
+        Guesser guesser;                          ///< as CONNECT came
         std::string assigned_id;
         std::uint64_t ticket = 0;                 ///< of the verdict that is waited for; 0: none
         std::int64_t began_ns = 0;                ///< when CONNECT came, where it is traced

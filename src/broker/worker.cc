@@ -156,10 +156,9 @@ void Worker::inherit(Connection& connection, Worker& from) {
     now_ = from.now_;
     from.uncount(connection);
     if (connection.tls != nullptr && connection.tls->handshake != 0) {
-        const auto handshake = from.handshakes_.at(connection.tls->handshake);
         from.end_handshake(connection);
         connection.tls->handshake = next_handshake_++;
-        handshakes_.emplace(connection.tls->handshake, handshake);
+        handshakes_.emplace(connection.tls->handshake, &connection);
     }
     connection.slot = static_cast<std::uint32_t>(connections_.size());
     connections_.push_back(&connection);
@@ -276,16 +275,17 @@ void Worker::accept_from(const Port& port) {
             }
             auto connection = std::make_unique<Connection>();
             connection->fd = fd;
+            connection->peer = from;
             connection->listener = config;
             if (config->protocol == Protocol::websockets) connection->websocket = std::make_unique<WebSocketState>();
             if (config->tls != nullptr) {
                 connection->tls = std::make_unique<TlsState>(config->tls, next_handshake_++);
-                handshakes_.emplace(connection->tls->handshake, Handshake{connection.get(), from});
+                handshakes_.emplace(connection->tls->handshake, connection.get());
             }
             adopt(std::move(connection));
             // Who holds a place without shaking hands gives it to those who do.
             if (handshakes_.size() > handshakes_max) {
-                auto& oldest = *handshakes_.begin()->second.connection;
+                auto& oldest = *handshakes_.begin()->second;
                 end_handshake(oldest);
                 ++core_.counters().tls_failures;
                 lose(oldest);
@@ -331,14 +331,9 @@ std::unique_ptr<Connection> Worker::detach(Connection& connection) {
     return std::unique_ptr<Connection>(&connection);
 }
 
-std::string Worker::peer(const Connection& connection) {
-    if (connection.tls != nullptr && connection.tls->handshake != 0)
-        if (const auto found = handshakes_.find(connection.tls->handshake); found != handshakes_.end())
-            return io::peer_name(found->second.peer);
-    return io::peer_name(connection.fd);
-}
+std::string Worker::peer(const Connection& connection) { return io::peer_name(connection.peer); }
 
-std::string Worker::network(const Connection& connection) { return io::peer_network(connection.fd); }
+std::string Worker::network(const Connection& connection) { return io::peer_network(connection.peer); }
 
 void Worker::hold(Connection& connection) {
     connection.is_held = true;

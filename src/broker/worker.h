@@ -215,11 +215,7 @@ class Worker final : public Driver {
     std::unique_ptr<char[]> scratch_;
     std::unique_ptr<char[]> plain_;                        ///< decrypted bytes; twice scratch_: what is kept, and one reading
     std::string cipher_spare_;                             ///< memory for ciphertext, lent to the channel that is written
-    struct Handshake {
-        Connection* connection;
-        io::PeerAddress peer;                              ///< as it was accepted: known after a reset too
-    };
-    std::map<std::uint64_t, Handshake> handshakes_;        ///< by number: oldest first
+    std::map<std::uint64_t, Connection*> handshakes_;        ///< by number: oldest first
     std::set<std::pair<std::uint32_t, Connection*>> strangers_;     ///< by what is held of their CONNECT
     std::size_t strangers_bytes_ = 0;
     std::uint64_t next_handshake_ = 1;

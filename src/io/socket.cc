@@ -284,13 +284,6 @@ void close_now(int fd) noexcept { close(fd); }
 
 int open_spare() noexcept { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
-std::string peer_name(int fd) {
-    Address address{};
-    socklen_t size = sizeof address;
-    if (fd < 0 || getpeername(fd, &address.any, &size) != 0) return "-";
-    return peer_name(peer_of(address));
-}
-
 std::string peer_name(const PeerAddress& peer) {
     if (peer.port == 0) return "-";
     char text[INET6_ADDRSTRLEN] = {};
@@ -304,15 +297,14 @@ std::string peer_name(const PeerAddress& peer) {
     return fmt::format("[{}]:{}", text, peer.port);
 }
 
-std::string peer_network(int fd) {
-    Address address{};
-    socklen_t size = sizeof address;
-    if (fd < 0 || getpeername(fd, &address.any, &size) != 0) return "-";
+std::string peer_network(const PeerAddress& peer) {
+    if (peer.port == 0) return "-";
     char text[INET6_ADDRSTRLEN] = {};
-    if (address.any.sa_family == AF_INET) return inet_ntop(AF_INET, &address.v4.sin_addr, text, sizeof text);
-    if (IN6_IS_ADDR_V4MAPPED(&address.v6.sin6_addr)) return inet_ntop(AF_INET, &address.v6.sin6_addr.s6_addr[12], text, sizeof text);
-    for (std::size_t i = 8; i < 16; ++i) address.v6.sin6_addr.s6_addr[i] = 0;
-    return inet_ntop(AF_INET6, &address.v6.sin6_addr, text, sizeof text);
+    in6_addr ip{};
+    std::memcpy(&ip, peer.ip.data(), peer.ip.size());
+    if (IN6_IS_ADDR_V4MAPPED(&ip)) return inet_ntop(AF_INET, &ip.s6_addr[12], text, sizeof text);
+    for (std::size_t i = 8; i < 16; ++i) ip.s6_addr[i] = 0;
+    return inet_ntop(AF_INET6, &ip, text, sizeof text);
 }
 
 std::uint16_t local_port(int fd) noexcept {

@@ -47,11 +47,10 @@ bool has_unread(int fd) noexcept;
 void close_now(int fd) noexcept;
 /// A descriptor held back for the moment when there are no others.
 int open_spare() noexcept;
-/// `address:port` of the peer; `-` when it is not known, as of a connection that the peer reset.
-std::string peer_name(int fd);
+/// `address:port` of the peer; `-` when it is not known.
 std::string peer_name(const PeerAddress& peer);
-/// The peer's IPv4 address, or the /64 of its IPv6 address: what one household or attacker has.
-std::string peer_network(int fd);
+/// The peer's IPv4 address, or the /64 of its IPv6 address: what one household or attacker has; `-` as above.
+std::string peer_network(const PeerAddress& peer);
 std::uint16_t local_port(int fd) noexcept;
 /// Raises the soft limit of open descriptors to the hard one; returns it.
 std::size_t raise_descriptor_limit() noexcept;

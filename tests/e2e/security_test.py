@@ -255,6 +255,30 @@ class Refusals(Case):
             self.shell(p, line + " </dev/null >/dev/null 2>&1; true")
             wait_until(lambda: count("127.0.0.1", word) >= 1, line)
 
+    def test_who_resets_its_connection_is_named_by_its_address(self):
+        p = self.start(manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 8883, "tls": automatic()}, {"port": 1884}, {"port": 8080, "protocol": "WebSockets"}]}))
+        p.wait_running("local")
+        context = self.ca(p)
+        reset = struct.pack("ii", 1, 0)
+        # Before CONNECT, plain and over WebSocket.
+        wrong = b"\xff" * 64
+        for port, source in ((1884, "127.0.0.7"), (8080, "127.0.0.8")):
+            for _ in range(5):
+                self.ends("127.0.0.1", port, wrong if port == 1884 else b"GET / HTTP/1.1\r\n\r\n", source, reset=True)
+            wait_until(lambda: f" peer={source}:" in p.logs(), f"the end of {source}")
+        # Of clients that were let in: their last packet is a wrong one, and read after the reset.
+        for name, port, tls in (("plain", 1884, None), ("secret", 8883, context)):
+            for turn in range(5):
+                client = Mqtt(port, tls)
+                self.assertEqual(client.connect(f"{name}-{turn}"), 0)
+                address = "%s:%d" % client.socket.getsockname()
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                client.socket.sendall(wrong)
+                os.close(client.socket.detach())
+                line = wait_until(lambda: [line for line in p.logs().splitlines() if f'connection ended client="{name}-{turn}"' in line], f"the end of {name}")[0]
+                self.assertIn(f" peer={address} ", line)
+        self.assertNotIn(" peer=- ", p.logs())
+
     def test_how_credentials_are_shown_is_said(self):
         p = self.start(manifest("BrokerListener", "local", {"brokerRef": "default", "ports": [{"port": 1884, "authenticationRef": "both"}]}),
                        manifest("BrokerAuthentication", "both", {"authenticationMethods": [
