@@ -159,6 +159,7 @@ int restore(const RestoreOptions& options);
 struct CommandWords {
     std::string name, doc;
     std::vector<std::pair<std::string, std::string>> flags;   ///< `--output` and what it does
+    std::vector<std::string> valued;   ///< `--output` and `-o`: the next word is their value
     std::vector<CommandWords> commands;
 };
 /// `shell`: bash, zsh or fish.

@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "app/terminal.h"
 #include "resources/schema.h"
@@ -19,9 +20,12 @@ std::string kind_words() {
     return out;
 }
 
-/// One case for each command: those below it, or its flags.
+/// What may stand before the command (words_for_cli11); each has a value.
+constexpr const char* leading = "-n --namespace --kubeconfig";
+
+/// One case for each command: those below it, its flags, and which of these have a value.
 void cases(const std::vector<CommandWords>& commands, const std::string& above, std::string& names,
-           std::string& flags) {
+           std::string& flags, std::string& valued) {
     std::string below;
     for (const auto& command : commands) below += (below.empty() ? "" : " ") + command.name;
     names += fmt::format("      \"{}\") words=\"{}\" ;;\n", above, below);
@@ -30,18 +34,42 @@ void cases(const std::vector<CommandWords>& commands, const std::string& above, 
         std::string words;
         for (const auto& [flag, doc] : command.flags) words += (words.empty() ? "" : " ") + flag;
         flags += fmt::format("      \"{}\") words=\"{}\" ;;\n", path, words);
-        if (!command.commands.empty()) cases(command.commands, path, names, flags);
+        valued += fmt::format("        \"{}\") valued=\"{}\" ;;\n", path, fmt::join(command.valued, " "));
+        if (!command.commands.empty()) cases(command.commands, path, names, flags, valued);
     }
 }
 
 std::string bash_script(const std::vector<CommandWords>& commands) {
-    std::string names, flags;
-    cases(commands, "", names, flags);
-    return fmt::format(R"(_penstock() {{
-  local current=${{COMP_WORDS[COMP_CWORD]}} path="" words="" word i rest=0 kind=""
+    std::string names, flags, valued;
+    cases(commands, "", names, flags, valued);
+    return fmt::format(R"(_penstock_names() {{
+  penstock get "$@" --no-headers -o custom-columns=NAME:.metadata.name 2>/dev/null
+}}
+_penstock() {{
+  local current=${{COMP_WORDS[COMP_CWORD]}} path="" words="" valued="" flag="" word i rest=0 kind="" scope
+  scope=()
   for ((i = 1; i < COMP_CWORD; i++)); do
     word=${{COMP_WORDS[i]}}
-    case $word in -*) continue ;; esac
+    if [[ $word == -* ]]; then
+      case "$path" in
+        "") valued="{}" ;;
+{}        *) valued="" ;;
+      esac
+      flag=""
+      # The shell has cut the word at its =.
+      if [[ ${{COMP_WORDS[i + 1]}} == "=" ]]; then flag=$word; i=$((i + 2))
+      elif [[ " $valued " == *" $word "* ]]; then flag=$word; i=$((i + 1))
+      else case $word in --namespace=*|--kubeconfig=*) scope+=("$word") ;; esac; fi
+      # What is completed is its value.
+      [ $i -lt $COMP_CWORD ] || break
+      case $flag in -n|--namespace|--kubeconfig) scope+=("$flag" "${{COMP_WORDS[i]}}") ;; esac
+      # And a value at = and :, as in --from-literal=a=b.
+      while [ -n "$flag" ] && [ $((i + 1)) -lt $COMP_CWORD ] && [[ ${{COMP_WORDS[i + 1]}} == [=:] ]]; do
+        i=$((i + 2))
+      done
+      flag=""
+      continue
+    fi
     case "$path" in
 {}      *) words="" ;;
     esac
@@ -51,7 +79,11 @@ std::string bash_script(const std::vector<CommandWords>& commands) {
     esac
   done
   words=""
-  if [[ $current == -* ]]; then
+  [ "$current" != "=" ] || current=""
+  if [ -n "$flag" ]; then
+    case $flag in -n|--namespace) words=$(_penstock_names namespace) ;; esac
+    if [ -z "$words" ]; then COMPREPLY=($(compgen -f -- "$current")); return; fi
+  elif [[ $current == -* ]]; then
     case "$path" in
 {}    esac
   else
@@ -60,8 +92,8 @@ std::string bash_script(const std::vector<CommandWords>& commands) {
     case "$path" in
       {})
         if [ $rest -eq 0 ]; then words="{}"
-        else words=$(penstock get "$kind" --no-headers -o custom-columns=NAME:.metadata.name 2>/dev/null); fi ;;
-      logs) words=$(penstock get pod --no-headers -o custom-columns=NAME:.metadata.name 2>/dev/null) ;;
+        else words=$(_penstock_names "$kind" "${{scope[@]}}"); fi ;;
+      logs) words=$(_penstock_names pod "${{scope[@]}}") ;;
       completion) words="bash zsh fish" ;;
     esac
     if [ -z "$words" ]; then COMPREPLY=($(compgen -f -- "$current")); return; fi
@@ -70,7 +102,7 @@ std::string bash_script(const std::vector<CommandWords>& commands) {
 }}
 complete -F _penstock penstock
 )",
-                       names, flags, names, by_kind, kind_words());
+                       leading, valued, names, flags, names, by_kind, kind_words());
 }
 
 /// A text in fish's single quotes.

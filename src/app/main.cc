@@ -201,6 +201,11 @@ app::CommandWords words_of(const CLI::App& command) {
     for (const auto* option : command.get_options())
         for (const auto& name : option->get_lnames())
             out.flags.emplace_back("--" + name, option->get_description());
+    for (const auto* option : command.get_options()) {
+        if (option->get_items_expected_min() == 0) continue;
+        for (const auto& name : option->get_lnames()) out.valued.push_back("--" + name);
+        for (const auto& name : option->get_snames()) out.valued.push_back("-" + name);
+    }
     for (const auto* inner : command.get_subcommands([](const CLI::App*) { return true; }))
         out.commands.push_back(words_of(*inner));
     return out;

@@ -222,6 +222,20 @@ class Commands(unittest.TestCase):
         self.assertEqual(complete("penstock", "get", "brokerl"), ["brokerlistener"])
         self.assertEqual(complete("penstock", "get", "brokerlistener", ""), ["plant"])
         self.assertEqual(complete("penstock", "completion", "f"), ["fish"])
+        # Behind the flags that may lead, and behind those that have a value; a shell cuts words at = (COMP_WORDBREAKS).
+        for leading in (("-n", "azure-iot-operations"), ("--namespace", "=", "azure-iot-operations"), ("--namespace=azure-iot-operations",),
+                        ("--kubeconfig", self.p.env["KUBECONFIG"], "-n", "azure-iot-operations")):
+            self.assertEqual(complete("penstock", *leading, "ge"), ["get"], leading)
+            self.assertEqual(complete("penstock", *leading, "get", "brokerl"), ["brokerlistener"], leading)
+            self.assertEqual(complete("penstock", *leading, "get", "brokerlistener", ""), ["plant"], leading)
+            self.assertEqual(complete("penstock", "get", *leading, "brokerlistener", "pl"), ["plant"], leading)
+        self.assertEqual(complete("penstock", "-n", "default", "get", "brokerlistener", "pl"), [])
+        self.assertEqual(complete("penstock", "get", "-o", "json", "brokerl"), ["brokerlistener"])
+        self.assertEqual(complete("penstock", "get", "-A", "brokerl"), ["brokerlistener"])
+        self.assertEqual(complete("penstock", "create", "secret", "--from-literal", "=", "a", "=", "b", "gen"), ["generic"])
+        self.assertEqual(complete("penstock", "-n", "azure-iot"), ["azure-iot-operations"])
+        self.assertEqual(complete("penstock", "get", "--namespace", "=", "azure-iot"), ["azure-iot-operations"])
+        self.assertIn("azure-iot-operations", complete("penstock", "get", "--namespace", "="))
         fish = self.ok("completion", "fish")
         self.assertIn("'__fish_seen_subcommand_from create; and __fish_seen_subcommand_from secret; and __fish_seen_subcommand_from tls' -l cert -d", fish)
         self.assertIn("complete -c penstock -n '__fish_seen_subcommand_from auth; and not __fish_seen_subcommand_from can-i who-can explain clients dry-run' -a can-i -d 'May a client do this?", fish)
