@@ -42,23 +42,33 @@ std::string describe_refusal(const mqtt::ConnackView& connack, mqtt::Version ver
 
 Result<void> Client::open(const Target& target) {
     close();
+    reached_ = Reached::nobody;
+    first_bytes_.clear();
     auto fd = io::connect_tcp(target.host, target.port, target.timeout_ms);
     if (!fd) return std::unexpected(fd.error());
     fd_ = *fd;
+    reached_ = Reached::port;
     websocket_ = false;
     if (target.tls != nullptr) {
         if (auto done = shake_hands(target); !done) {
             close();
             return done;
         }
+        reached_ = Reached::tls;
     }
     if (target.websocket) {
         if (auto done = upgrade(target); !done) {
             close();
             return done;
         }
+        reached_ = Reached::websocket;
     }
     return {};
+}
+
+void Client::note_first(std::string_view bytes) {
+    constexpr std::size_t enough = 16;
+    if (first_bytes_.size() < enough) first_bytes_ += bytes.substr(0, enough - first_bytes_.size());
 }
 
 Result<void> Client::shake_hands(const Target& target) {
@@ -74,6 +84,7 @@ Result<void> Client::shake_hands(const Target& target) {
         char buffer[16'384];
         const auto got = io::read_some(fd_, buffer, sizeof buffer);
         if (got < 0) return fail("TLS: the broker closed the connection during the handshake");
+        note_first({buffer, static_cast<std::size_t>(got)});
         tls_->set_input({buffer, static_cast<std::size_t>(got)});
         char plain[16'384];
         long size = 0;
@@ -115,6 +126,7 @@ Result<void> Client::connect(const Target& target, const mqtt::ConnectOptions& o
     if (auto sent = send(packet); !sent) return sent;
     auto answer = expect(mqtt::PacketType::connack, target.timeout_ms);
     if (!answer) return std::unexpected(answer.error());
+    reached_ = Reached::broker;
     connack_bytes_ = answer->body;
     auto decoded = mqtt::decode_connack(connack_bytes_, version_);
     if (!decoded)
@@ -180,6 +192,7 @@ Result<bool> Client::fill(int timeout_ms) {
         close();
         return fail("the connection was closed by the broker");
     }
+    note_first({buffer, static_cast<std::size_t>(got)});
     auto& into = websocket_ ? raw_ : in_;
     if (tls_ == nullptr) {
         into.append(buffer, static_cast<std::size_t>(got));

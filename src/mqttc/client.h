@@ -28,6 +28,10 @@ struct Packet {
     std::string_view body;
 };
 
+/// How far connect() came: to nobody, to a port that is open, behind TLS, behind the upgrade to WebSocket, or
+/// to an answer to CONNECT.
+enum class Reached : std::uint8_t { nobody, port, tls, websocket, broker };
+
 class Client {
   public:
     Client() = default;
@@ -39,6 +43,10 @@ class Client {
     Result<void> connect(const Target& target, const mqtt::ConnectOptions& options);
     /// The transport alone, for callers that speak for themselves.
     Result<void> open(const Target& target);
+    /// Of the last connect() or open(), also when it failed.
+    [[nodiscard]] Reached reached() const noexcept { return reached_; }
+    /// The first bytes that came on it, before TLS is undone: they tell what the port speaks.
+    [[nodiscard]] std::string_view first_bytes() const noexcept { return first_bytes_; }
     [[nodiscard]] bool is_open() const noexcept { return fd_ >= 0; }
     [[nodiscard]] int descriptor() const noexcept { return fd_; }
     /// Null: plaintext.
@@ -63,8 +71,12 @@ class Client {
     Result<void> send_raw(std::string_view bytes);
     Result<bool> fill(int timeout_ms);
     void unwrap();
+    /// What was read of the socket, before anything is made of it.
+    void note_first(std::string_view bytes);
 
     int fd_ = -1;
+    Reached reached_ = Reached::nobody;
+    std::string first_bytes_;
     std::unique_ptr<tls::Channel> tls_;
     bool websocket_ = false;
     mqtt::Version version_ = mqtt::Version::v5;

@@ -19,6 +19,7 @@
 #include "io/socket.h"
 #include "mqtt/packets.h"
 #include "tls/channel.h"
+#include "tools/mqtt_cli.h"
 
 namespace penstock::tools {
 namespace {
@@ -121,7 +122,7 @@ Peer* Load::add(const std::string& filter, const std::string& topic, const std::
     peer->topic = topic;
     auto fd = io::connect_tcp(o_.host, o_.port, 5000);
     if (!fd) {
-        if (report_.error.empty()) report_.error = fd.error().message;
+        if (report_.error.empty()) report_.error = nobody_there(fd.error().message);
         return nullptr;
     }
     peer->fd = *fd;

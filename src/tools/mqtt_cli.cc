@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstdio>
 #include <iostream>
+#include <system_error>
 
 #include <fmt/format.h>
 
@@ -68,6 +70,59 @@ Result<void> take_properties(const CommonOptions& options, std::string_view pack
 
 }  // namespace
 
+namespace {
+
+constexpr const char* use_tls =
+    "for TLS use --cafile FILE with the CA of its certificate (of tls.mode Automatic: ca.crt of ConfigMap "
+    "azure-iot-operations-aio-ca-trust-bundle)";
+constexpr const char* see_ports =
+    "`penstock get brokerlisteners -o yaml` shows which of spec.ports have tls or protocol WebSockets";
+
+/// What is most likely wrong with what was asked of an open port, and what would be right; empty: the error
+/// says it.
+std::string other_transport(const mqttc::Client& client, const mqttc::Target& target) {
+    const auto came = client.first_bytes();
+    // A record of TLS is of a handshake (22) or an alert (21), of a version 3.x (RFC 8446 5.1).
+    const bool is_tls = came.size() >= 2 && (came[0] == 22 || came[0] == 21) && came[1] == 3;
+    const bool is_http = came.starts_with("HTTP/");
+    if (client.reached() == mqttc::Reached::websocket) return {};
+    if (target.tls != nullptr && client.reached() == mqttc::Reached::port) {
+        if (is_tls) return {};
+        return fmt::format("{} the port speaks no TLS: leave --tls, --cafile, --cert and --key out; {}",
+                           came.empty() ? "perhaps" : "as it seems,", see_ports);
+    }
+    if (target.tls == nullptr && is_tls) return fmt::format("the port speaks TLS: {}", use_tls);
+    if (target.websocket) {
+        constexpr const char* none = "perhaps the port is none for WebSocket: leave --ws out";
+        // What does not answer HTTP may wait for TLS.
+        if (target.tls != nullptr || is_http) return fmt::format("{}; {}", none, see_ports);
+        return fmt::format("{}; or it speaks TLS: {}; {}", none, use_tls, see_ports);
+    }
+    if (is_http) return fmt::format("the port speaks HTTP: for MQTT over WebSocket use --ws; {}", see_ports);
+    if (!came.empty() && target.tls == nullptr) return {};
+    if (target.tls != nullptr)
+        return fmt::format("perhaps the port is one for WebSocket: use --ws; {}", see_ports);
+    return fmt::format("perhaps the port speaks TLS or WebSocket: {}, for WebSocket --ws; {}", use_tls,
+                       see_ports);
+}
+
+}  // namespace
+
+std::string nobody_there(const std::string& why) {
+    if (!why.ends_with(std::generic_category().message(ECONNREFUSED)))
+        return why + "; name the broker's machine with -h HOST and its port with -p PORT";
+    return why + "; nothing listens there: `penstock get brokerlisteners` shows the ports (-p PORT), those "
+                 "of type ClusterIp listen on 127.0.0.1 alone (-h HOST)";
+}
+
+Result<void> connect_to_broker(mqttc::Client& client, const CommonOptions& options) {
+    auto done = client.connect(options.target, options.connect);
+    if (done || client.reached() == mqttc::Reached::broker) return done;
+    if (client.reached() == mqttc::Reached::nobody) return fail(nobody_there(done.error().message));
+    const auto hint = other_transport(client, options.target);
+    return hint.empty() ? done : fail(fmt::format("{}; {}", done.error().message, hint));
+}
+
 Result<void> take_connect_properties(CommonOptions& options) {
     if (auto r = take_properties(options, "connect", options.connect.properties); !r) return r;
     return take_properties(options, "will", options.connect.will_properties);
@@ -84,7 +139,7 @@ Result<void> open(mqttc::Client& client, CommonOptions& options) {
     options.target.tls = *tls;
     options.target.server_name = options.tls.server_name;
     if (options.debug) tell(options, fmt::format("Client {} sending CONNECT", connect.client_id.empty() ? "(assigned)" : connect.client_id));
-    if (auto r = client.connect(options.target, connect); !r) return r;
+    if (auto r = connect_to_broker(client, options); !r) return r;
     if (options.debug) tell(options, fmt::format("Received CONNACK ({}) session present {}", client.connack().code, client.connack().session_present));
     return {};
 }

@@ -58,6 +58,11 @@ struct SubOptions : CommonOptions {
     std::string format;
 };
 
+/// Connects as Client::connect; an error also says what would be right, as far as that can be told: another
+/// port, TLS or none, WebSocket or none.
+Result<void> connect_to_broker(mqttc::Client& client, const CommonOptions& options);
+/// Where the broker may be reached, for whoever found nobody: `why` is io::connect_tcp's error.
+std::string nobody_there(const std::string& why);
 /// `-D connect ...` and `-D will ...` into the CONNECT.
 Result<void> take_connect_properties(CommonOptions& options);
 /// Exit status as mosquitto_pub: 0, 1 on an error (told on standard error), 27 when sub's time is over without a message.

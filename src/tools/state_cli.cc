@@ -44,7 +44,7 @@ class Session {
         if (!tls) return std::unexpected(tls.error());
         o.target.tls = *tls;
         o.target.server_name = o.tls.server_name;
-        if (auto done = client_.connect(o.target, o.connect); !done) return done;
+        if (auto done = connect_to_broker(client_, o); !done) return done;
         std::string packet;
         mqtt::encode_subscribe(packet, mqtt::Version::v5, client_.next_packet_id(), {{.filter = answers_, .qos = mqtt::Qos::at_least_once}});
         if (auto sent = client_.send(packet); !sent) return sent;

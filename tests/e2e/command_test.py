@@ -8,9 +8,11 @@ import pathlib
 import re
 import select
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 import unittest
 
 from support import Penstock, broker, free_port, listener, wait_until
@@ -337,6 +339,44 @@ class Commands(unittest.TestCase):
         self.assertEqual(p.get("secret", "crowd")["data"], before)
         self.assertIn("--import", self.refused("passwd", "crowd", "ann", "--import", path("people")))
         self.assertIn("user is required", self.refused("passwd", "crowd"))
+
+    def test_a_wrong_port_or_transport_is_answered_with_what_would_be_right(self):
+        def serves(answer):
+            """A port that answers what comes, and then ends the connection."""
+            server = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(server.close)
+
+            def serve():
+                while True:
+                    try:
+                        with server.accept()[0] as one:
+                            one.recv(4096)
+                            one.sendall(answer)
+                    except OSError:
+                        return
+            threading.Thread(target=serve, daemon=True).start()
+            return server.getsockname()[1]
+
+        nothing, api, plain = free_port(), self.p.api_port, self.port
+        alert, http, silent = serves(b"\x15\x03\x01\x00\x02\x02\x46"), serves(b"HTTP/1.1 400 Bad Request\r\n\r\n"), serves(b"")
+        uses_tls, shows = "for TLS use --cafile FILE with the CA of its certificate", "`penstock get brokerlisteners -o yaml` shows which of spec.ports have tls or protocol WebSockets\n"
+        for words in (("pub", "-t", "x", "-m", "y"), ("sub", "-t", "x"), ("state", "get", "k")):
+            def refused(port, *more):
+                return self.refused(*words, "-p", str(port), *more)
+            self.assertIn(f"127.0.0.1:{nothing}: Connection refused; nothing listens there: `penstock get brokerlisteners` shows the ports (-p PORT)", refused(nothing))
+            for port in (api, silent):
+                for part in ("perhaps the port speaks TLS or WebSocket: " + uses_tls, ", for WebSocket --ws; " + shows):
+                    self.assertIn(part, refused(port))
+            self.assertIn("the port speaks TLS: " + uses_tls, refused(alert))
+            self.assertIn("the port speaks HTTP: for MQTT over WebSocket use --ws; " + shows, refused(http))
+            for flag in (("--tls",), ("--cafile", str(self.p.data / "pki" / "api-ca.crt"))):
+                self.assertIn("perhaps the port speaks no TLS: leave --tls, --cafile, --cert and --key out; " + shows, refused(plain, *flag))
+                self.assertIn("as it seems, the port speaks no TLS: leave --tls", refused(http, *flag))
+            self.assertIn("perhaps the port is none for WebSocket: leave --ws out; or it speaks TLS: " + uses_tls, refused(plain, "--ws"))
+            # What is TLS and wrong has its own words.
+            self.assertNotIn("the port", refused(api, "--tls"))
+        self.assertIn("; name the broker's machine with -h HOST and its port with -p PORT\n", self.refused("sub", "-h", "nowhere.invalid", "-t", "x"))
+        self.assertIn("nothing listens there", self.p.run("bench", "connect", "-p", str(nothing)).stderr)
 
     def test_what_has_no_end_is_refused_by_its_bound(self):
         p, name = self.p, lambda text: f'"$0" {text}'
