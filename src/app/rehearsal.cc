@@ -15,9 +15,12 @@
 #include "client/file_follower.h"
 #include "client/names.h"
 #include "control/certificates.h"
+#include "control/cures.h"
 #include "control/custom_server.h"
 #include "control/security.h"
 #include "control/ways_in.h"
+#include "registry/admission.h"
+#include "resources/text_rules.h"
 
 namespace penstock::app {
 namespace {
@@ -86,6 +89,7 @@ class Examiner {
         const auto kind = text_at(object, "kind"), api_version = text_at(object, "apiVersion");
         space_ = client::namespace_of(object, default_namespace);
         const auto name = text_at(object, "metadata.name");
+        if (api_version == broker_api) broker(object, kind);
         if (api_version == broker_api && kind == "BrokerAuthentication") authentication(name);
         if (api_version == broker_api && kind == "BrokerAuthorization")
             for (const auto& warning : security_.policy(space_, name).warnings) note(warning);
@@ -102,6 +106,31 @@ class Examiner {
     bool is_there(const char* api_version, const char* kind, const std::string& space,
                   const std::string& name) const {
         return objects_.get(*resources::find_kind(api_version, kind), space, name) != nullptr;
+    }
+
+    /// What is said of an object that is named and not there: what is near, and what there is.
+    [[nodiscard]] std::string absent(const char* api_version, const char* kind, const std::string& space,
+                                     const std::string& name) const {
+        std::vector<std::string> there;
+        for (const auto& object : objects_.list(*resources::find_kind(api_version, kind), space))
+            there.push_back(text_at(*object, "metadata.name"));
+        auto out = fmt::format("{} {}/{} is not in these files{}", kind, space, resources::shortened(name),
+                               control::did_you_mean(name, there));
+        if (!there.empty())
+            out += fmt::format(", there {}: {}", there.size() == 1 ? "is" : "are", control::listed(there));
+        return out;
+    }
+
+    /// The Broker that a listener or rules name. Rules act wherever a listener names them, and were meant for
+    /// one.
+    void broker(const Json& object, const std::string& kind) {
+        if (kind == "Broker") return;
+        const auto name = registry::broker_of(object);
+        if (name.empty() || is_there(broker_api, "Broker", space_, name)) return;
+        const auto* field = text_at(object, "spec.brokerRef") == name ? "spec.brokerRef"
+                                                                      : "metadata.ownerReferences";
+        note(fmt::format("{}: {}{}", field, absent(broker_api, "Broker", space_, name),
+                         kind == "BrokerListener" ? "; no port opens without it" : ""));
     }
 
     void authentication(const std::string& name) {
@@ -139,25 +168,19 @@ class Examiner {
         const auto authentication = text_at(port, "authenticationRef"),
                    authorization = text_at(port, "authorizationRef");
         if (!authentication.empty() && !is_there(broker_api, "BrokerAuthentication", space_, authentication))
-            note(
-                fmt::format("{}.authenticationRef: BrokerAuthentication {}/{} is not in these files; the "
-                            "port does not open without it",
-                            path, space_, authentication));
+            note(fmt::format("{}.authenticationRef: {}; the port does not open without it", path,
+                             absent(broker_api, "BrokerAuthentication", space_, authentication)));
         if (!authorization.empty() && !is_there(broker_api, "BrokerAuthorization", space_, authorization))
-            note(
-                fmt::format("{}.authorizationRef: BrokerAuthorization {}/{} is not in these files; the port "
-                            "does not open without it",
-                            path, space_, authorization));
+            note(fmt::format("{}.authorizationRef: {}; the port does not open without it", path,
+                             absent(broker_api, "BrokerAuthorization", space_, authorization)));
         if (!authorization.empty() && authentication.empty())
             note(fmt::format("{}.authorizationRef: has no effect without authenticationRef", path));
         const auto& tls = at_path(port, "tls");
         if (!tls.is_object()) return;
         const auto secret = text_at(tls, "manual.secretRef");
         if (!secret.empty() && !is_there("v1", "Secret", space_, secret)) {
-            note(
-                fmt::format("{}.tls.manual.secretRef: Secret {}/{} is not in these files; the port does not "
-                            "open without it",
-                            path, space_, secret));
+            note(fmt::format("{}.tls.manual.secretRef: {}; the port does not open without it", path,
+                             absent("v1", "Secret", space_, secret)));
             return;
         }
         const auto made = security_.tls(object, port, control::expected_hosts(object), false, {}, false);
@@ -183,7 +206,7 @@ class Examiner {
         const auto why = control::issuer_fault(objects_, object);
         if (why.empty()) return;
         if (!secret.empty() && !is_there("v1", "Secret", space, secret))
-            note(fmt::format("spec.ca.secretName: Secret {}/{} is not in these files", space, secret));
+            note(fmt::format("spec.ca.secretName: {}", absent("v1", "Secret", space, secret)));
         else
             fault(why);
     }

@@ -29,6 +29,7 @@
 #include "app/start_watch.h"
 #include "base/held_folder.h"
 #include "base/log.h"
+#include "base/log_modules.h"
 #include "base/log_output.h"
 #include "base/own_command.h"
 #include "base/run_files.h"
@@ -412,12 +413,20 @@ constexpr std::int64_t held_up_ms = 8000;        // an end does not wait longer 
 
 constexpr const char* account_folder = "/var/run/secrets/kubernetes.io/serviceaccount";
 
+/// What is wrong with the levels of a flag; empty: they are in force.
+std::string take_levels(const std::string& levels) {
+    if (auto why = log::set_levels(levels); !why.empty()) return why;
+    const auto unknown = log::unknown_modules(levels);
+    if (!unknown.empty()) log::warn("app", "--log-level: {}", unknown);
+    return {};
+}
+
 }  // namespace
 
 int run_broker(const BrokerRoleOptions& options) {
     const auto signals = prepare_process();
     const log::BackgroundOutput output;
-    if (const auto why = log::set_levels(options.log_level); !why.empty()) return give_up("--log-level: " + why);
+    if (const auto why = take_levels(options.log_level); !why.empty()) return give_up("--log-level: " + why);
     io::raise_descriptor_limit();
     // In a pod the mounted account is used; elsewhere a kubeconfig.
     const char* service_host = std::getenv("KUBERNETES_SERVICE_HOST");
@@ -531,7 +540,7 @@ int run(const RunOptions& options) {
     const auto signals = prepare_process();
     auto output = std::make_unique<log::BackgroundOutput>();
     std::unique_ptr<log::RunFiles> run_files;   // after all that logs has ended
-    if (const auto why = log::set_levels(options.log_level); !why.empty()) return give_up("--log-level: " + why);
+    if (const auto why = take_levels(options.log_level); !why.empty()) return give_up("--log-level: " + why);
     std::error_code error;
     // Keys live in here: nothing below is readable by others, not even for a moment.
     umask(0077);

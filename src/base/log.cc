@@ -11,13 +11,13 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/log_modules.h"
 #include "base/log_output.h"
 #include "base/text.h"
 
 namespace penstock::log {
 namespace {
 
-constexpr std::array module_names{"app", "api", "auth", "broker", "client", "control", "registry", "selftest", "store", "tls"};
 constexpr std::size_t kept_lines_max = 5000, kept_bytes_max = 4 << 20;
 constexpr std::size_t text_max = 8 << 10;   // bytes of one line; what a peer sent may stand in it
 constexpr int crash_flush_ms = 500, last_flush_ms = 2000;
@@ -77,8 +77,9 @@ std::string parse_levels(std::string_view text, bool apply) {
         if (equals == std::string_view::npos) {
             wanted.fill(level);
         } else {
-            const auto at = index_of(trim(word.substr(0, equals)));
-            // A module that this version does not have is tolerated: AIO's own module names occur in working files.
+            const auto at = index_of(to_lower(trim(word.substr(0, equals))));
+            // A module that this version does not have is tolerated, and told by unknown_modules: AIO's own
+            // module names occur in working files.
             if (at < module_names.size()) overrides.emplace_back(at, level);
         }
     }
@@ -90,6 +91,31 @@ std::string parse_levels(std::string_view text, bool apply) {
 
 std::string set_levels(std::string_view text) { return parse_levels(text, true); }
 std::string check_levels(std::string_view text) { return parse_levels(text, false); }
+
+std::string unknown_modules(std::string_view levels) {
+    constexpr std::size_t told_max = 3, name_bytes_max = 60;
+    const std::vector<std::string> known(module_names.begin(), module_names.end());
+    std::set<std::string_view> met;
+    std::string told;
+    bool is_cut_wrong = false;
+    for (const auto part : split(levels, ',')) {
+        const auto equals = part.find('=');
+        if (equals == std::string_view::npos) continue;
+        const auto name = trim(part.substr(0, equals));
+        if (index_of(to_lower(name)) < module_names.size()) continue;
+        if (!met.insert(name).second || met.size() > told_max) continue;
+        // `info;broker=debug` is one part: what was meant stands behind its last separator.
+        const auto from = name.find_last_of("; |");
+        is_cut_wrong |= from != std::string_view::npos;
+        const auto near = nearest(from == std::string_view::npos ? name : name.substr(from + 1), known);
+        told += fmt::format("{}\"{}\"", told.empty() ? "" : ", ", quotable(clipped(name, name_bytes_max)));
+        if (!near.empty()) told += fmt::format(" (did you mean \"{}\"?)", near);
+    }
+    if (met.empty()) return {};
+    if (met.size() > told_max) told += fmt::format(" and {} more", met.size() - told_max);
+    return fmt::format("{}: no module of the log has that name, and the level acts nowhere{}; there are {}",
+                       told, is_cut_wrong ? "; parts of the list end with a comma" : "", fmt::join(known, ", "));
+}
 
 void set_debug_clients(std::string_view comma_list) {
     const std::lock_guard lock(guard);

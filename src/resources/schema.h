@@ -111,7 +111,8 @@ std::vector<Fault> prune_unknown(const Kind& kind, Json& object);
 /// the object is in no certain state.
 bool apply_defaults(const Kind& kind, Json& object);
 inline constexpr std::size_t defaults_bytes_max = 4 * 1024 * 1024;
-/// Fields the object sets that have no effect or less than they say on a machine of so many cores: `NoEffect` or `Capped`, and why.
+/// Fields the object sets that act less than they say on a machine of so many cores, and why: `NoEffect`,
+/// `Capped`, `NotKept`, or `UnknownName` (some of the names in it are nobody's).
 std::vector<Fault> notes(const Kind& kind, const Json& object, unsigned cores);
 /// The canonical spelling of an enumeration value; the text itself when it is none of them.
 std::string canonical(const std::vector<std::string>& values, std::string_view text);

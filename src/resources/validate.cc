@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "base/log_modules.h"
 #include "base/text.h"
 #include "resources/json_schema.h"
 #include "resources/schema.h"
@@ -540,13 +541,55 @@ void note_what_is_not_kept(const Json& persistence, std::vector<Fault>& out) {
                                fields, things, all)});
 }
 
+constexpr std::string_view own_prefix = "penstock.io/";
+
+/// Annotations that the kind's objects may have, without `penstock.io/`.
+std::vector<std::string> own_annotations(std::string_view kind) {
+    if (kind == "Broker")
+        return {"compatibility",      "debug-clients",          "hide-selftest",
+                "listeners-per-service-type", "message-buffer-age", "persistence-key",
+                "persistence-sync",   "subscriber-queue-bytes", "sys-topics"};
+    if (kind == "BrokerListener") return {"websocket-origins"};
+    if (kind == "BrokerAuthentication") return {"custom-unreachable", "ocsp"};
+    return {};
+}
+
+/// An annotation with our prefix that is misspelled, or another kind's; not those that we write ourselves.
+void note_unknown_annotations(const Kind& kind, const Json& object, std::vector<Fault>& out) {
+    constexpr std::size_t told_max = 10;
+    const auto& annotations = at_path(object, "metadata.annotations");
+    if (!annotations.is_object()) return;
+    const auto known = own_annotations(kind.kind);
+    std::string there;
+    for (const auto& name : known)
+        there += fmt::format("{}{}{}", there.empty() ? "" : ", ", own_prefix, name);
+    std::size_t told = 0;
+    for (const auto& [key, value] : annotations.items()) {
+        if (!key.starts_with(own_prefix)) continue;
+        const auto name = key.substr(own_prefix.size());
+        if (name == "applied-from" || name == "refused-by-validation") continue;
+        if (std::ranges::find(known, name) != known.end() || told++ >= told_max) continue;
+        const auto near = nearest(name, known);
+        out.push_back({entry_path("metadata.annotations", key), "NoEffect",
+                       fmt::format("no annotation of a {} has that name{}; {}", kind.kind,
+                                   near.empty() ? std::string()
+                                                : fmt::format(" (did you mean \"{}{}\"?)", own_prefix, near),
+                                   known.empty() ? "it has none" : "there are " + there)});
+    }
+}
+
 }  // namespace
 
 std::vector<Fault> notes(const Kind& kind, const Json& object, unsigned cores) {
     std::vector<Fault> out;
     collect_notes(kind.fields, object, "", out);
     if (kind.group != "mqttbroker.iotoperations.azure.com") return out;
-    if (kind.kind == "Broker") note_what_is_not_kept(at_path(object, "spec.persistence"), out);
+    note_unknown_annotations(kind, object, out);
+    if (kind.kind == "Broker") {
+        note_what_is_not_kept(at_path(object, "spec.persistence"), out);
+        if (auto why = log::unknown_modules(text_at(object, "spec.diagnostics.logs.level")); !why.empty())
+            out.push_back({"spec.diagnostics.logs.level", "UnknownName", std::move(why)});
+    }
     if (const auto& cardinality = at_path(object, "spec.cardinality"); kind.kind == "Broker" && cardinality.is_object()) {
         const auto& copies = at_path(cardinality, "backendChain.redundancyFactor");
         if (copies.is_number_integer() && copies.get<std::int64_t>() > 1)

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "app/rehearsal.h"
+#include "client/apply.h"
 #include "client/file_follower.h"
 #include "harness/api_transport.h"
 
@@ -378,6 +379,105 @@ TEST(Rehearsal, what_may_come_from_elsewhere_is_no_fault_and_is_told) {
     EXPECT_TRUE(told("BrokerAuthorization azure-iot-operations/rules is not in these files"));
     EXPECT_TRUE(told("spec.ports[0].authorizationRef: has no effect without authenticationRef"));
     EXPECT_TRUE(told("user \"ann\" of Secret users cannot log in")) << "and why: its hash";
+}
+
+/// What is told of these objects, in one text.
+std::string notes_of(Json objects) {
+    const Json list{{"apiVersion", "v1"}, {"kind", "List"}, {"items", std::move(objects)}};
+    const auto found = app::rehearse(resources::parse_documents(list.dump(), "m.json").value());
+    EXPECT_TRUE(found.faults.empty()) << found.faults.front();
+    std::string out;
+    for (const auto& note : found.notes) out += note + "\n";
+    return out;
+}
+
+// A name that is misspelled acts nowhere: each place where one object names another.
+TEST(Rehearsal, a_name_that_is_misspelled_is_told_with_what_is_near_and_what_there_is) {
+    const Json by_token = Json::array({{{"method", "ServiceAccountToken"},
+                                        {"serviceAccountTokenSettings", {{"audiences", {"aio-internal"}}}}}});
+    const Json rule = {{"principals", {{"clientIds", {"a"}}}},
+                       {"brokerResources", Json::array({{{"method", "Connect"}}})}};
+    auto plant = broker();
+    plant["metadata"]["name"] = "plant-floor";
+    auto asks = [&](Json port, const char* named = "plant-floor") {
+        port["port"] = 1883;
+        auto out = listener(Json::array({std::move(port)}));
+        out["spec"]["brokerRef"] = named;
+        return out;
+    };
+    auto people = [&](const char* named) {
+        return of("BrokerAuthentication", "people",
+                  {{"brokerRef", named}, {"authenticationMethods", by_token}});
+    };
+    auto rules = [&](const char* named) {
+        return of("BrokerAuthorization", "rules",
+                  {{"brokerRef", named}, {"authorizationPolicies", {{"rules", Json::array({rule})}}}});
+    };
+    auto owned = asks(Json::object());
+    owned["spec"].erase("brokerRef");
+    owned["metadata"]["ownerReferences"] =
+        Json::array({{{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"},
+                      {"kind", "Broker"},
+                      {"name", "plant-flor"},
+                      {"uid", "00000000-0000-0000-0000-000000000001"}}});
+    const Json manual = {{"tls", {{"mode", "Manual"}, {"manual", {{"secretRef", "gate-tsl"}}}}}};
+    const auto gate = core("Secret", "gate-tls", {{"stringData", {{"a", "b"}}}});
+    const std::string broker_note = "Broker azure-iot-operations/plant-flor is not in these files (did you mean "
+                                    "\"plant-floor\"?), there is: plant-floor";
+    const std::vector<std::tuple<Json, std::string, std::string>> cases{
+        {Json::array({plant, asks(Json::object(), "plant-flor")}), "spec.brokerRef", broker_note},
+        {Json::array({plant, people("plant-flor")}), "spec.brokerRef", broker_note},
+        {Json::array({plant, rules("plant-flor")}), "spec.brokerRef", broker_note},
+        {Json::array({plant, owned}), "metadata.ownerReferences", broker_note},
+        {Json::array({plant, asks(Json::object(), "default")}), "spec.brokerRef",
+         "Broker azure-iot-operations/default is not in these files, there is: plant-floor"},
+        {Json::array({asks(Json::object(), "defalt")}), "spec.brokerRef", "(did you mean \"default\"?)"},
+        {Json::array({plant, people("plant-floor"), asks({{"authenticationRef", "peeple"}})}),
+         "spec.ports[0].authenticationRef", "(did you mean \"people\"?), there are: default, people"},
+        {Json::array({plant, people("plant-floor"), rules("plant-floor"),
+                      asks({{"authenticationRef", "people"}, {"authorizationRef", "rule"}})}),
+         "spec.ports[0].authorizationRef", "(did you mean \"rules\"?), there is: rules"},
+        {Json::array({plant, gate, asks(manual)}), "spec.ports[0].tls.manual.secretRef",
+         "(did you mean \"gate-tls\"?)"},
+    };
+    for (const auto& [objects, field, says] : cases) {
+        const auto told = notes_of(objects);
+        EXPECT_NE(told.find(": " + field + ": "), std::string::npos) << field << " in: " << told;
+        EXPECT_NE(told.find(says), std::string::npos) << says << "\nin: " << told;
+    }
+    // What is right is not told, and the Broker that is made when no file has one is there.
+    EXPECT_EQ(notes_of(Json::array({plant, people("plant-floor"), rules("plant-floor"),
+                                    asks({{"authenticationRef", "people"}, {"authorizationRef", "rules"}})}))
+                  .find("is not in these files"),
+              std::string::npos);
+    EXPECT_EQ(notes_of(Json::array({asks(Json::object(), "default")})).find("is not in these files"),
+              std::string::npos);
+    // Without a bound and as it stands no name is told.
+    const auto long_name = std::string(400, 'n');
+    EXPECT_EQ(notes_of(Json::array({plant, people(std::string(253, 'n').c_str())})).find(long_name),
+              std::string::npos);
+}
+
+// The same as a Warning of the API: both come of one list.
+TEST(Rehearsal, a_module_and_an_annotation_that_nobody_knows_are_told_as_the_api_does) {
+    const auto object = broker({{"diagnostics", {{"logs", {{"level", "info,brokr=debug"}}}}}},
+                               {{"penstock.io/sys-topic", "Disabled"}});
+    const auto told = notes_of(Json::array({object}));
+    test::ApiWorld world;
+    const auto reply = world.ask("POST",
+                                 "/apis/mqttbroker.iotoperations.azure.com/v1/namespaces/"
+                                 "azure-iot-operations/brokers",
+                                 object.dump(), "application/json", "application/json");
+    ASSERT_EQ(reply.status, 201) << reply.body;
+    std::string warned;
+    for (const auto& [name, value] : reply.headers)
+        if (name == "Warning") warned += client::warning_text(value) + "\n";
+    for (const char* part : {"spec.diagnostics.logs.level: \"brokr\"", "(did you mean \"broker\"?)",
+                             "metadata.annotations[penstock.io/sys-topic]: has no effect: ",
+                             "(did you mean \"penstock.io/sys-topics\"?)"}) {
+        EXPECT_NE(told.find(part), std::string::npos) << part << "\nin: " << told;
+        EXPECT_NE(warned.find(part), std::string::npos) << part << "\nin: " << warned;
+    }
 }
 
 }   // namespace

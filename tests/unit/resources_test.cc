@@ -146,6 +146,59 @@ TEST(Validation, persistence_that_leaves_a_policy_out_says_what_it_does_not_keep
     EXPECT_EQ(told("null"), "");
 }
 
+TEST(Validation, a_module_of_the_log_that_is_none_is_told_with_those_that_are) {
+    auto told = [](const std::string& level) {
+        const Json object = {{"spec", {{"diagnostics", {{"logs", {{"level", level}}}}}}}};
+        std::string out;
+        for (const auto& note : resources::notes(broker_kind(), object, 4))
+            if (note.path == "spec.diagnostics.logs.level") out += note.message;
+        return out;
+    };
+    const std::pair<const char*, std::vector<const char*>> cases[] = {
+        {"info;brokr=debug", {"\"info;brokr\" (did you mean \"broker\"?)", "parts of the list end with a comma"}},
+        {"info,brokr=debug", {"\"brokr\" (did you mean \"broker\"?)", "api, auth, broker"}},
+        {"contrl=warn,info", {"\"contrl\" (did you mean \"control\"?)"}},
+        {"debug, zzzzzz = trace ,selftst=off", {"\"zzzzzz\"", "\"selftst\" (did you mean \"selftest\"?)"}},
+        {"=debug", {"\"\""}},
+        {"zzzzz1=info,zzzzz2=info,zzzzz3=info,zzzzz1=off,zzzzz4=info,zzzzz5=info", {"\"zzzzz1\", \"zzzzz2\", \"zzzzz3\" and 2 more"}},
+        {"a\"\nb=info", {"\"a\\\"\\x0ab\""}},
+    };
+    for (const auto& [level, parts] : cases) {
+        const auto said = told(level);
+        EXPECT_EQ(said.empty(), parts.empty()) << level << ": " << said;
+        for (const auto* part : parts) EXPECT_NE(said.find(part), std::string::npos) << part << "\nin: " << said;
+    }
+    EXPECT_EQ(told("zzzzzz=info").find("did you mean"), std::string::npos);
+    EXPECT_LT(told(std::string(1000, 'm') + "=info").size(), 600u);
+    for (const char* level : {"info", "Debug", "info,broker=debug", "tls=off, app = TRACE ,info", "BROKER=debug"})
+        EXPECT_EQ(told(level), "") << level;
+}
+
+TEST(Validation, an_annotation_of_ours_that_is_none_is_told_with_those_that_are) {
+    auto told = [](const char* kind, const std::string& key) {
+        const Json object = {{"metadata", {{"annotations", {{key, "x"}}}}}};
+        std::string out;
+        const auto& of = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", kind);
+        for (const auto& note : resources::notes(of, object, 4))
+            if (note.path.starts_with("metadata.annotations")) out += note.path + ": " + note.reason + ": " + note.message;
+        return out;
+    };
+    EXPECT_NE(told("Broker", "penstock.io/compatibilty").find("(did you mean \"penstock.io/compatibility\"?)"),
+              std::string::npos);
+    EXPECT_NE(told("BrokerListener", "penstock.io/websocket-origin").find("\"penstock.io/websocket-origins\""),
+              std::string::npos);
+    EXPECT_NE(told("BrokerAuthentication", "penstock.io/oscp").find("\"penstock.io/ocsp\""), std::string::npos);
+    // Known, of another kind; and of a kind that has none.
+    EXPECT_NE(told("Broker", "penstock.io/ocsp").find("NoEffect"), std::string::npos);
+    EXPECT_NE(told("BrokerAuthorization", "penstock.io/ocsp").find("NoEffect"), std::string::npos);
+    EXPECT_LT(told("Broker", "penstock.io/" + std::string(60, 'a')).size(), 700u);
+    for (const auto& [kind, key] :
+         {std::pair{"Broker", "penstock.io/debug-clients"}, std::pair{"Broker", "penstock.io/persistence-key"},
+          std::pair{"BrokerAuthorization", "penstock.io/applied-from"}, std::pair{"Broker", "plant.example/x"},
+          std::pair{"BrokerAuthentication", "penstock.io/custom-unreachable"}})
+        EXPECT_EQ(told(kind, key), "") << kind << " " << key;
+}
+
 TEST(Validation, enumerations_in_any_case) {
     auto object = listener("plant", "loadBALANCER", 1883);
     object["spec"]["ports"][0]["protocol"] = "websockets";

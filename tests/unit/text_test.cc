@@ -105,6 +105,9 @@ TEST(Log, every_module_has_a_level) {
         EXPECT_FALSE(log::enabled(module, log::Level::warn)) << module;
         EXPECT_TRUE(log::enabled(module, log::Level::error)) << module;
     }
+    EXPECT_EQ(log::set_levels("Info, BROKER = Error"), "") << "in any case";
+    EXPECT_FALSE(log::enabled("broker", log::Level::warn));
+    EXPECT_TRUE(log::enabled("control", log::Level::warn));
     EXPECT_EQ(log::set_levels("info"), "");
 }
 
