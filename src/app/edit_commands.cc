@@ -116,6 +116,26 @@ std::string without_head(const std::string& text) {
     return std::string(trim(out));
 }
 
+constexpr int conflicts_max = 20;   // one after the other, each with a write of somebody else
+
+/// Sends what was changed of an object that was seen as `seen`. Who wrote other fields of it meanwhile, as a
+/// controller does its status at any time, is no matter; what somebody did to the same ones stays: 409.
+Result<client::Response> send_changes(client::Client& api, const std::string& target, Json changes,
+                                      Json seen) {
+    for (int conflicts = 0;; ++conflicts) {
+        changes["metadata"]["resourceVersion"] = text_at(seen, "metadata.resourceVersion");
+        auto done = api.request("PATCH", target + "?fieldManager=penstock-edit&fieldValidation=Strict",
+                                changes.dump(-1, ' ', false, Json::error_handler_t::replace),
+                                "application/merge-patch+json");
+        if (!done || done->status != 409 || conflicts == conflicts_max) return done;
+        auto now = api.request("GET", target);
+        if (!now || !now->ok() || text_at(now->body, "metadata.uid") != text_at(seen, "metadata.uid") ||
+            !client::is_unchanged(changes, seen, now->body))
+            return done;
+        seen = std::move(now->body);
+    }
+}
+
 /// Edits one object until it is taken, unchanged or given up.
 int edit_one(client::Client& api, const resources::Kind& kind, const std::string& target,
              const std::string& label) {
@@ -158,16 +178,12 @@ int edit_one(client::Client& api, const resources::Kind& kind, const std::string
             why = "the name and the kind of the object may not be changed";
             continue;
         }
-        auto changes = client::three_way_patch(before, wanted, before);
+        const auto changes = client::three_way_patch(before, wanted, before);
         if (changes.empty()) {
             std::cout << "Edit cancelled, no changes made.\n";
             return 0;
         }
-        // Of the version that was looked at: what others changed meanwhile is not written over.
-        changes["metadata"]["resourceVersion"] = text_at(before, "metadata.resourceVersion");
-        const auto done = api.request("PATCH", target + "?fieldManager=penstock-edit&fieldValidation=Strict",
-                                      changes.dump(-1, ' ', false, Json::error_handler_t::replace),
-                                      "application/merge-patch+json");
+        const auto done = send_changes(api, target, changes, before);
         if (done && done->ok()) {
             for (const auto& warning : done->warnings)
                 std::cerr << "Warning: " << printable(client::warning_text(warning)) << "\n";
@@ -177,7 +193,8 @@ int edit_one(client::Client& api, const resources::Kind& kind, const std::string
         why = fmt::format("{} was not taken:\n{}", label, done ? done->message() : done.error().message);
         std::cerr << "error: ";
         for (const auto line : split(why, '\n')) std::cerr << printable(line) << "\n";
-        if (!done) {
+        // Saved again it would meet the same: what somebody else changed has to be seen first.
+        if (!done || done->status == 409) {
             std::cerr << fmt::format("A copy of your changes has been stored to \"{}\"\n", draft.keep());
             return 1;
         }
@@ -256,9 +273,9 @@ int patch(const ResourceOptions& options, const PatchOptions& how) {
             }
             for (const auto& warning : done->warnings)
                 std::cerr << "Warning: " << printable(client::warning_text(warning)) << "\n";
-            const bool same = text_at(before->body, "metadata.resourceVersion") ==
-                                  text_at(done->body, "metadata.resourceVersion") &&
-                              !options.dry_run;
+            const bool with_status = !how.subresource.empty() || !one.kind->has_status;
+            const bool same = !options.dry_run &&
+                              client::is_unchanged(*body, before->body, done->body, with_status);
             if (options.output == "json")
                 std::cout << for_people(done->body).dump(4) << "\n";
             else if (options.output == "yaml")

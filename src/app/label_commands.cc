@@ -112,24 +112,24 @@ class Marker {
         if (!done || !done->ok()) return refused(done);
         for (const auto& warning : done->warnings)
             std::cerr << "Warning: " << printable(client::warning_text(warning)) << "\n";
-        print(target, there, done->body);
+        print(target, client::is_unchanged(patch, before->body, done->body), done->body);
         return 0;
     }
 
   private:
-    void print(const Target& target, const Json& before, Json object) const {
+    void print(const Target& target, bool is_same, Json object) const {
         object["metadata"].erase("managedFields");
         if (options_.output == "json") std::cout << object.dump(4) << "\n";
         else if (options_.output == "yaml") std::cout << resources::to_yaml(object);
         else if (options_.output == "name") std::cout << target.label << "\n";
         else
-            std::cout << fmt::format("{} {}{}\n", target.label, what_was_done(before, object),
+            std::cout << fmt::format("{} {}{}\n", target.label, what_was_done(is_same),
                                      options_.dry_run ? " (server dry run)" : "");
     }
     /// As kubectl: of labels it tells a change from none, and a mere removal.
-    [[nodiscard]] std::string what_was_done(const Json& before, const Json& object) const {
+    [[nodiscard]] std::string what_was_done(bool is_same) const {
         if (&map_ == &annotations) return map_.done;
-        if (const auto& now = at_path(object, "metadata.labels"); now == before) return "not labeled";
+        if (is_same) return "not labeled";
         const bool removes_only =
             std::ranges::none_of(changes_.values, [](const auto& one) { return one.second.has_value(); });
         return removes_only ? "unlabeled" : map_.done;

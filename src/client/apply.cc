@@ -154,28 +154,49 @@ std::string label_of(const resources::Kind& kind, const std::string& name) {
     return fmt::format("{}{}{}/{}", kind.singular, kind.group.empty() ? "" : ".", kind.group, name.size() > name_max ? resources::shortened(name) : name);
 }
 
-/// An object without what others may have written between two looks at it: its status, and what goes with a write of that.
-Json written_by_users(const Json& object) {
+/// An object without what every write changes, and without what controllers write.
+Json written_by_users(const Json& object, bool with_status) {
     auto out = object;
-    out.erase("status");
-    if (!out["metadata"].is_object()) return out;
-    auto& metadata = out["metadata"];
-    metadata.erase("resourceVersion");
-    if (const auto managers = metadata.find("managedFields"); managers != metadata.end() && managers->is_array()) {
-        auto kept = Json::array();
-        for (auto& entry : *managers) {
-            if (!text_at(entry, "subresource").empty()) continue;
-            entry.erase("time");
-            kept.push_back(std::move(entry));
-        }
-        *managers = std::move(kept);
+    if (!with_status) out.erase("status");
+    if (const auto metadata = out.find("metadata"); metadata != out.end() && metadata->is_object()) {
+        metadata->erase("resourceVersion");
+        metadata->erase("managedFields");
     }
     return out;
 }
 
-std::string outcome_of(const Json& before, const Json& after) { return written_by_users(before) == written_by_users(after) ? "unchanged" : "configured"; }
+/// Whether two states are the same in all that `sent` names.
+bool is_same_where(const Json& sent, const Json& before, const Json& after) {
+    if (!sent.is_object() || !before.is_object() || !after.is_object()) return before == after;
+    for (const auto& [key, value] : sent.items()) {
+        // A directive of a strategic merge patch is about the whole.
+        if (key.starts_with('$')) return before == after;
+        const auto was = before.find(key), is = after.find(key);
+        const bool was_there = was != before.end(), is_there = is != after.end();
+        if (was_there != is_there) return false;
+        if (was_there && !is_same_where(value, *was, *is)) return false;
+    }
+    return true;
+}
+
+/// What a field manager applied: its fields, or null.
+Json applied_by(const Json& object, const std::string& manager) {
+    const auto& managers = at_path(object, "metadata.managedFields");
+    if (managers.is_array())
+        for (const auto& entry : managers)
+            if (text_at(entry, "manager") == manager && text_at(entry, "operation") == "Apply" &&
+                text_at(entry, "subresource").empty())
+                return at_path(entry, "fieldsV1");
+    return {};
+}
+
+std::string outcome_of(bool is_same) { return is_same ? "unchanged" : "configured"; }
 
 }  // namespace
+
+bool is_unchanged(const Json& sent, const Json& before, const Json& after, bool with_status) {
+    return is_same_where(sent, written_by_users(before, with_status), written_by_users(after, with_status));
+}
 
 std::vector<std::string> validate_documents(const std::vector<resources::Document>& documents, bool others_too) {
     std::vector<std::string> out;
@@ -231,7 +252,12 @@ Applied apply_document(Transport& client, Kinds& kinds, const resources::Documen
         const auto done = client.request("PATCH", target + query + (options.force ? "&force=true" : ""), body_of(wanted), "application/apply-patch+yaml");
         if (!done || !done->ok()) return refuse(done);
         take(*done);
-        out.outcome = done->status == 201 ? "created" : outcome_of(live->body, done->body);
+        // What is not applied any more goes, or stays for another: it is his no longer.
+        out.outcome = done->status == 201
+                          ? "created"
+                          : outcome_of(is_unchanged(wanted, live->body, done->body, !k.has_status) &&
+                                       applied_by(live->body, options.manager) ==
+                                           applied_by(done->body, options.manager));
         return out;
     }
     if (at_path(wanted, "metadata.annotations").is_object()) wanted["metadata"]["annotations"].erase(last_applied_key);
@@ -255,7 +281,7 @@ Applied apply_document(Transport& client, Kinds& kinds, const resources::Documen
     const auto done = client.request("PATCH", target + query, body_of(patch), "application/merge-patch+json");
     if (!done || !done->ok()) return refuse(done);
     take(*done);
-    out.outcome = outcome_of(live->body, done->body);
+    out.outcome = outcome_of(is_unchanged(patch, live->body, done->body, !k.has_status));
     return out;
 }
 

@@ -55,6 +55,12 @@ std::string warning_text(std::string_view header);
 /// With the declared kinds alone, without a server: objects of other kinds are refused unless `others_too`.
 /// `file: document 2 (line 14): spec.ports[0].port: ...`, one line per fault of all documents; empty when all are good.
 std::vector<std::string> validate_documents(const std::vector<resources::Document>& documents, bool others_too = false);
+/// Whether a write changed nothing. `sent`: a manifest or merge patch, of which only its fields are looked
+/// at; or a JSON patch, which is about the whole. `before` and `after`: the object as it was read, and as the
+/// write answered. Others write between the two, controllers above all: resourceVersion and managedFields say
+/// nothing, nor does the status unless `with_status`.
+bool is_unchanged(const resources::Json& sent, const resources::Json& before, const resources::Json& after,
+                  bool with_status = false);
 struct ApplyOptions {
     std::string name_space;              ///< for documents that name none
     bool dry_run = false;
@@ -62,7 +68,7 @@ struct ApplyOptions {
     bool force = false;                  ///< server-side: take conflicting fields over
     std::string manager = "penstock-apply";
 };
-/// `unchanged` when nothing of it but its status changed; the status is others' to write, at any time.
+/// `unchanged` when the write changed nothing (see is_unchanged), whatever others wrote meanwhile.
 Applied apply_document(Transport& client, Kinds& kinds, const resources::Document& document, const ApplyOptions& options);
 Applied delete_document(Transport& client, Kinds& kinds, const resources::Document& document, const std::string& name_space);
 

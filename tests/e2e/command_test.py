@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import select
+import shlex
 import signal
 import socket
 import ssl
@@ -202,6 +203,28 @@ class Commands(unittest.TestCase):
         self.assertIn("port: 70000", open(kept).read())
         os.unlink(kept)
         self.assertEqual(list(self.p.folder.glob("penstock-edit-*")), [])
+        # A status that a controller writes while the editor is open is nobody's change; another person's is not written over.
+        status = [BINARY, "patch", "brokerlistener", "plant", "--subresource=status", "--type=merge", "-p"]
+        meanwhile = self.p.write("meanwhile", "#!/bin/sh\nset -e\nsed -i \"$EDIT\" \"$1\"\neval \"$MEANWHILE\" >/dev/null\n")
+        os.chmod(meanwhile, 0o755)
+
+        def edit_while(script, written):
+            env = {**self.p.env, "KUBE_EDITOR": meanwhile, "EDIT": script, "MEANWHILE": shlex.join(written), "TMPDIR": str(self.p.folder)}
+            return subprocess.run([BINARY, "edit", "brokerlistener", "plant"], env=env, capture_output=True, text=True, timeout=30)
+
+        answer = edit_while("s/^metadata:/metadata:\\n  labels:\\n    edited: once/", [*status, '{"status": {"seen": "1"}}'])
+        self.assertEqual((answer.returncode, answer.stdout), (0, "brokerlistener.mqttbroker.iotoperations.azure.com/plant edited\n"), answer.stderr)
+        self.assertEqual(json.loads(self.ok("get", "brokerlistener", "plant", "-o", "json"))["metadata"]["labels"], {"edited": "once"})
+        answer = edit_while("s/edited: once/edited: twice/", [BINARY, "annotate", "brokerlistener", "plant", "plant.example/by=another"])
+        self.assertEqual(answer.returncode, 0, answer.stderr)
+        answer = edit_while("s/edited: twice/edited: thrice/", [BINARY, "label", "brokerlistener", "plant", "edited=other", "--overwrite"])
+        self.assertEqual(answer.returncode, 1)
+        self.assertIn("the object has been modified", answer.stderr)
+        os.unlink(re.search(r'A copy of your changes has been stored to "(.*)"', answer.stderr).group(1))
+        plant = json.loads(self.ok("get", "brokerlistener", "plant", "-o", "json"))["metadata"]
+        self.assertEqual((plant["labels"], plant["annotations"]["plant.example/by"]), ({"edited": "other"}, "another"))
+        self.ok("label", "brokerlistener", "plant", "edited-")
+        self.ok("annotate", "brokerlistener", "plant", "plant.example/by-")
         answer = subprocess.run([BINARY, "edit", "configmap", "draft"], env={**self.p.env, "KUBE_EDITOR": "false"}, capture_output=True, text=True, timeout=30)
         self.assertEqual(answer.returncode, 1)
         self.assertIn('there was a problem with the editor "false"', answer.stderr)

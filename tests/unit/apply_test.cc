@@ -43,6 +43,57 @@ TEST(Apply, says_unchanged_though_a_controller_wrote_the_status_meanwhile) {
     }
 }
 
+// Whatever others write between the look and the write: what apply did not change is unchanged.
+TEST(Apply, says_configured_only_of_what_it_changed_itself) {
+    constexpr const char* name_space = "azure-iot-operations";
+    const auto& kind = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "BrokerListener");
+    struct Case {
+        const char* what;
+        Json written;                    ///< by somebody else meanwhile
+        const char *before, *after;      ///< what stands in the file, at first and then
+        const char* outcome;
+    };
+    const Case cases[] = {
+        {"a controller marks the object", {{"metadata", {{"annotations", {{"plant.example/seen", "1"}}}}}},
+         "{brokerRef: default, ports: [{port: 1883}]}", "{brokerRef: default, ports: [{port: 1883}]}", "unchanged"},
+        {"another sets a field that the file leaves out", {{"spec", {{"serviceType", "LoadBalancer"}}}},
+         "{brokerRef: default, ports: [{port: 1883}]}", "{brokerRef: default, ports: [{port: 1883}]}", "unchanged"},
+        {"another puts a finalizer there", {{"metadata", {{"finalizers", {"plant.example/held"}}}}},
+         "{brokerRef: default, ports: [{port: 1883}]}", "{brokerRef: default, ports: [{port: 1883}]}", "unchanged"},
+        {"the file has another value", {{"metadata", {{"annotations", {{"plant.example/seen", "1"}}}}}},
+         "{brokerRef: default, ports: [{port: 1883}]}", "{brokerRef: default, ports: [{port: 1884}]}", "configured"},
+        {"the file has one field more", {{"metadata", {{"annotations", {{"plant.example/seen", "1"}}}}}},
+         "{brokerRef: default, ports: [{port: 1883}]}",
+         "{brokerRef: default, serviceName: gate, ports: [{port: 1883}]}", "configured"},
+        {"the file has one field less", {{"metadata", {{"annotations", {{"plant.example/seen", "1"}}}}}},
+         "{brokerRef: default, serviceName: gate, ports: [{port: 1883}]}",
+         "{brokerRef: default, ports: [{port: 1883}]}", "configured"},
+    };
+    for (const bool server_side : {false, true})
+        for (const auto& one : cases) {
+            SCOPED_TRACE(std::string(one.what) + (server_side ? ", server-side" : ", client-side"));
+            test::ApiWorld world;
+            BusyTransport transport(world);
+            client::Kinds kinds(transport);
+            auto apply = [&](const char* spec) {
+                const auto text = std::string("apiVersion: mqttbroker.iotoperations.azure.com/v1\n"
+                                              "kind: BrokerListener\nmetadata: {name: plant}\nspec: ") + spec + "\n";
+                const auto documents = resources::parse_documents(text, "l.yaml").value();
+                const auto done = client::apply_document(transport, kinds, documents.front(),
+                                                         {.name_space = name_space, .server_side = server_side});
+                EXPECT_EQ(done.error, "");
+                return done.outcome;
+            };
+            EXPECT_EQ(apply(one.before), "created");
+            transport.meanwhile = [&] {
+                world.registry->patch(kind, name_space, "plant", registry::PatchType::merge, one.written, false).value();
+            };
+            EXPECT_EQ(apply(one.after), one.outcome);
+            transport.meanwhile = nullptr;
+            EXPECT_EQ(apply(one.after), "unchanged");
+        }
+}
+
 /// Keeps what is asked for.
 struct SeenTransport final : test::ApiTransport {
     using test::ApiTransport::ApiTransport;
