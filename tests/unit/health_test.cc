@@ -14,6 +14,7 @@
 #include "app/run_health.h"
 #include "auth/held.h"
 #include "base/own_command.h"
+#include "base/shell.h"
 #include "base/text.h"
 #include "broker/server.h"
 #include "control/broker_controller.h"
@@ -25,6 +26,7 @@
 #include "control/security.h"
 #include "control/watchdog.h"
 #include "control/ways_in.h"
+#include "harness/api_transport.h"
 #include "io/socket.h"
 #include "mqttc/client.h"
 
@@ -720,6 +722,152 @@ TEST(Cures, commands_of_ones_own_find_the_platform_from_anywhere) {
     process.turns_ms = {20'000};
     process.pid = 77;
     EXPECT_NE(control::findings_of(process).at(0).cure.find("kill -ABRT 77 "), std::string::npos);
+}
+
+/// Files that show what they are told to.
+struct OddFiles final : client::ManifestFiles {
+    OddFiles(client::SourceMark mark, Result<std::string> content) : source(std::move(mark)), text(std::move(content)) {}
+    client::SourceMark source;
+    Result<std::string> text;
+    client::Look look() override { return {source}; }
+    client::Writer writer_of(const std::string&) override { return client::Writer::none; }
+    Result<std::string> read(const std::string&) override { return text; }
+};
+
+// Each place where a path stands in a command: absolute, and one word of a shell, whatever is in its name.
+TEST(Cures, every_path_is_typed_absolute_and_as_one_word) {
+    const auto registry = registry::Registry::open(":memory:").value();
+    test::ApiWorld world;
+    test::ApiTransport transport(world);
+    for (const std::string name : {"plain", "it is", "O'Hara", "$HOME;a"}) {
+        const auto relative = "./b/../" + name;
+        auto word = [&](const std::string& end = {}) {
+            return shell_quoted((std::filesystem::current_path() / (name + end)).string());
+        };
+        std::vector<std::pair<std::string, std::string>> cases;   // what is said, and what must stand in it
+        auto cures = [](const auto& facts) {
+            std::string out;
+            for (const auto& finding : control::findings_of(facts)) out += finding.cure + "\n";
+            return out;
+        };
+        auto broker = good_broker();
+        broker.folder = relative, broker.key_file = relative + ".key";
+        broker.disk_fault = broker.disk_notice = broker.keys_fault = "something";
+        const auto told = cures(broker);
+        cases.insert(cases.end(), {{told, "df -h " + word() + "\n"},
+                                   {told, "(ls -la " + word("/lost") + ")"},
+                                   {told, "mv -T --backup=numbered " + word("/lost") + " " + word("-lost") + "\n"},
+                                   {told, "ls -la " + word(".key") + "\n"}});
+        broker.not_started = "something", broker.folder = relative + "/broker";
+        cases.emplace_back(cures(broker), "df -h " + word("/broker") + "; ls -la " + word("/broker") + ";");
+        cases.emplace_back(cures(broker), "--data-dir " + word() + "\n");
+        ProcessFacts process;
+        process.run_log_fault = "something", process.run_log_folder = relative;
+        cases.emplace_back(cures(process), "ls -la " + word() + ",");
+        for (const auto refusal : {client::Refusal::faulty, client::Refusal::owned})
+            cases.emplace_back(client::cure_of(refusal, relative, "s", "m", ""), "-f " + word());
+        for (const auto refusal : {client::Refusal::unknown_kind, client::Refusal::too_large})
+            if (const auto cure = client::cure_of(refusal, relative, "s", "m", ""); cure.find(" in /") != std::string::npos ||
+                                                                                    cure.find(" in '") != std::string::npos)
+                cases.emplace_back(cure, " in " + word());
+        app::RunHealth health(*registry, "kill -HUP 77");
+        const client::FollowedObject gone{.api_version = "v1", .kind = "ConfigMap", .name_space = "s", .name = "m", .file = relative};
+        health.manifests(relative, {.phase = client::FollowState::Phase::applied, .why = {}, .faults = {}, .cure = {}, .was_applied = true,
+                                    .objects = std::make_shared<const std::vector<client::FollowedObject>>(1, gone)});
+        health.look_for_deleted();
+        ASSERT_EQ(health.board().all(0).size(), 1u);
+        cases.emplace_back(health.board().all(0).front().cure, "take it out of " + word());
+        auto follow = [&](client::SourceMark source, Result<std::string> text) {
+            source.path = relative;
+            client::FileFollower follower(transport, std::make_unique<OddFiles>(std::move(source), std::move(text)),
+                                          {.source = relative, .name_space = space, .now_ms = [] { return 1'000'000; }, .wall_ms = [] { return 1'000'000; }});
+            return follower.step().cure;
+        };
+        const std::vector<client::FileMark> one{{.path = relative, .size = 1, .modified_ns = 1}};
+        cases.insert(cases.end(), {{follow({.fault = "it is gone"}, std::string()), "ls -ld " + word() + ";"},
+                                   {follow({.is_folder = true}, std::string()), "ls -la " + word()},
+                                   {follow({.files = one}, fail("permission denied")), "ls -l " + word()},
+                                   {follow({.files = one}, std::string(client::manifests_bytes_max + 1, '#')), "du -ch " + word()},
+                                   {follow({.files = one}, std::string("a: [\n")), "penstock validate -f " + word() + " "}});
+        for (const auto& [said, part] : cases) {
+            EXPECT_NE(said.find(part), std::string::npos) << part << "\nin: " << said;
+            EXPECT_EQ(said.find(relative), std::string::npos) << said;
+        }
+    }
+}
+
+/// What stands between two texts; the first of them must be there.
+std::string between(const std::string& text, std::string_view from, std::string_view to) {
+    const auto at = text.find(from);
+    EXPECT_NE(at, std::string::npos) << from << " in: " << text;
+    if (at == std::string::npos) return {};
+    const auto begin = at + from.size();
+    return text.substr(begin, text.find(to, begin) - begin);
+}
+
+/// What a person gets who writes this line into a manifest.
+Json read_back(const std::string& line) {
+    const auto documents = resources::parse_documents(line + "\n", "cure");
+    EXPECT_TRUE(documents.has_value() && documents->size() == 1) << line;
+    return documents && documents->size() == 1 ? documents->front().object : Json();
+}
+
+// Each place where a name is to be written into YAML: it is read back as that name, and not as a number or a truth value.
+TEST(Cures, a_name_that_yaml_takes_for_something_else_is_read_back_as_a_name) {
+    for (const std::string name : {"true", "null", "yes", "off", "123", "1e3", "0777", "0x1f", "2024-01-01", "plant-7"}) {
+        SCOPED_TRACE(name);
+        const auto registry = registry::Registry::open(":memory:").value();
+        control::LocalObjects objects(*registry);
+        registry->create(core("Namespace"), "", {{"metadata", {{"name", name}}}});
+        const auto listener = name + "/gate";
+        const auto make = [&](const char* api, const char* kind) {
+            const auto& of = *resources::find_kind(api, kind);
+            const Json token = by_token, issuer = {{"spec", {{"selfSigned", Json::object()}}}};
+            auto object = of.group == "cert-manager.io" ? issuer : token;
+            object["metadata"]["name"] = name;
+            ASSERT_TRUE(registry->create(of, of.namespaced ? name : "", object).has_value()) << kind;
+        };
+        /// The object that a command of a cure makes.
+        const auto made = [](const std::string& told) {
+            const auto command = "; " + between(told, "(", ") | kubectl apply -f -");
+            std::string text;
+            for (auto at = command.find("; echo '"); at != std::string::npos; at = command.find("; echo '", at + 1))
+                text += between(command.substr(at), "echo '", "'") + "\n";
+            return read_back(text);
+        };
+        // Not there yet: what is made has that name, in that namespace.
+        for (const auto& told : {control::absent_rules(objects, "BrokerAuthentication", name, name), control::absent_rules(objects, "BrokerAuthorization", name, name),
+                                 control::absent_issuer(objects, "Issuer", name, name)}) {
+            const auto object = made(told.substr(told.find("(echo")));
+            EXPECT_EQ(at_path(object, "metadata.name"), Json(name)) << told;
+            EXPECT_EQ(at_path(object, "metadata.namespace"), Json(name)) << told;
+        }
+        // There: it is named.
+        make("mqttbroker.iotoperations.azure.com/v1", "BrokerAuthentication");
+        const auto authentication = control::authentication_cure(objects, listener, "spec.ports[0]");
+        EXPECT_EQ(at_path(read_back(between(authentication, "write ", " into ")), "authenticationRef"), Json(name)) << authentication;
+        for (const char* kind : {"Issuer", "ClusterIssuer"}) {
+            const auto with_issuers = registry::Registry::open(":memory:").value();
+            control::LocalObjects there(*with_issuers);
+            const auto& of = *resources::find_kind("cert-manager.io/v1", kind);
+            with_issuers->create(core("Namespace"), "", {{"metadata", {{"name", name}}}});
+            ASSERT_TRUE(with_issuers->create(of, of.namespaced ? name : "", {{"metadata", {{"name", name}}}, {"spec", {{"selfSigned", Json::object()}}}}).has_value());
+            const auto tls = control::tls_cure(there, listener, "spec.ports[0]");
+            const auto ref = at_path(read_back(between(tls, "write ", " into ")), "tls.certManagerCertificateSpec.issuerRef");
+            EXPECT_EQ(ref, Json({{"kind", kind}, {"name", name}})) << tls;
+        }
+        // A listener of another Broker: the one that runs is named, by command, by hand, and with its namespace.
+        control::OrphanFacts orphan{.listener = listener, .broker = "other", .there = {name}, .running = name + "/" + name};
+        auto told = control::finding_of(orphan).cure;
+        EXPECT_EQ(at_path(read_back(between(told, "-p '", "'")), "spec.brokerRef"), Json(name)) << told;
+        orphan.name_is_taken = true;
+        told = control::finding_of(orphan).cure;
+        EXPECT_EQ(at_path(read_back(between(told, "write spec.", ", ")), "brokerRef"), Json(name)) << told;
+        orphan = {.listener = "lab/gate", .broker = "other", .there = {}, .running = name + "/" + name};
+        told = control::finding_of(orphan).cure;
+        EXPECT_EQ(at_path(read_back(between(told, "write metadata.", " and ")), "namespace"), Json(name)) << told;
+        EXPECT_EQ(at_path(read_back(between(told, "and spec.", " into ")), "brokerRef"), Json(name)) << told;
+    }
 }
 
 // What is made by the commands can be made.
