@@ -368,7 +368,7 @@ int import_users(const ResourceOptions& options, const PasswordOptions& o) {
 int passwd(const ResourceOptions& options, const PasswordOptions& o) {
     if (auto good = client::check_name(o.secret); !good) return problem(good.error().message);
     if (!o.import_file.empty()) return import_users(options, o);
-    if (o.user.empty()) 
+    if (o.user.empty())
         return problem("user is required: penstock passwd SECRET USER, or all of a file with penstock passwd "
                        "SECRET --import FILE");
     const bool plausible = !o.user.empty() && o.user.size() <= 253 && std::ranges::all_of(o.user, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.'; });

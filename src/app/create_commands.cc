@@ -147,10 +147,10 @@ Result<void> add_env_file(Data& data, const std::string& path) {
     const char* flag = "--from-env-file";
     const auto shown = printable(clipped(path, 100));
     std::error_code error;
-    if (fs::is_directory(path, error)) 
+    if (fs::is_directory(path, error))
         return fail(
             fmt::format("{}: {}: it is a folder, and lines of KEY=VALUE stand in a file", flag, shown));
-    const auto text = read_whole_file(path, Streams::taken);
+    const auto text = read_whole_file(path, Streams::taken, files_bytes_max);
     if (!text) return fail(fmt::format("{}: {}", flag, text.error().message));
     std::string_view rest = *text;
     if (rest.starts_with("\xEF\xBB\xBF")) rest.remove_prefix(3);
