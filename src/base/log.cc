@@ -92,13 +92,13 @@ std::string parse_levels(std::string_view text, bool apply) {
 std::string set_levels(std::string_view text) { return parse_levels(text, true); }
 std::string check_levels(std::string_view text) { return parse_levels(text, false); }
 
-std::string unknown_modules(std::string_view levels) {
+std::string unknown_modules(std::string_view list) {
     constexpr std::size_t told_max = 3, name_bytes_max = 60;
     const std::vector<std::string> known(module_names.begin(), module_names.end());
     std::set<std::string_view> met;
     std::string told;
     bool is_cut_wrong = false;
-    for (const auto part : split(levels, ',')) {
+    for (const auto part : split(list, ',')) {
         const auto equals = part.find('=');
         if (equals == std::string_view::npos) continue;
         const auto name = trim(part.substr(0, equals));
