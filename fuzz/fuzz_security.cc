@@ -64,7 +64,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             if (method.verify(crypto::base64url_encode(text.substr(0, dot)) + "." + crypto::base64url_encode(dot == std::string::npos ? "" : text.substr(dot + 1)) + ".AAAA", wall_ms())) __builtin_trap();
             break;
         }
-        case 2: static_cast<void>(control::custom_answer(200, text)), static_cast<void>(control::custom_answer(403, text)); break;
+        case 2: static_cast<void>(control::custom_answer(200, text, 0)), static_cast<void>(control::custom_answer(403, text, 0)); break;
         case 3:
             if (crypto::ocsp_status(text, world.certificate, world.authority, wall_ms())) __builtin_trap();
             break;

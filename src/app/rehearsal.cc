@@ -96,7 +96,8 @@ class Examiner {
         if (api_version == broker_api && kind == "BrokerListener") listener(object);
         if (api_version != "cert-manager.io/v1") return;
         if (kind == "Certificate")
-            if (const auto why = control::certificate_fault(object); !why.empty()) fault(why);
+            if (const auto why = control::certificate_fault(object, clock_.wall_ms()); !why.empty())
+                fault(why);
         if (kind == "Issuer" || kind == "ClusterIssuer") issuer(object);
     }
 
@@ -147,7 +148,7 @@ class Examiner {
                 fault(fmt::format("spec.authenticationMethods: customSettings: {}", why));
         }
         if (!made.fault.empty()) return;
-        const auto ways = control::look_at(quiet, wall_ms());
+        const auto ways = control::look_at(quiet, clock_.wall_ms());
         if (!ways.nobody.empty()) note(ways.nobody);
         for (const auto& warning : ways.warnings) note(warning);
     }
@@ -195,7 +196,8 @@ class Examiner {
         }
         const auto certificate =
             objects_.get(*resources::find_kind("cert-manager.io/v1", "Certificate"), space_, made.secret);
-        const auto why = certificate == nullptr ? made.fault : control::certificate_fault(*certificate);
+        const auto why =
+            certificate == nullptr ? made.fault : control::certificate_fault(*certificate, clock_.wall_ms());
         if (!why.empty()) fault(fmt::format("{}.tls.certManagerCertificateSpec: {}", path, why));
     }
 
@@ -203,7 +205,7 @@ class Examiner {
         const auto secret = text_at(object, "spec.ca.secretName");
         const auto space =
             text_at(object, "kind") == "ClusterIssuer" ? std::string(control::ca_namespace) : space_;
-        const auto why = control::issuer_fault(objects_, object);
+        const auto why = control::issuer_fault(objects_, object, clock_.wall_ms());
         if (why.empty()) return;
         if (!secret.empty() && !is_there("v1", "Secret", space, secret))
             note(fmt::format("spec.ca.secretName: {}", absent("v1", "Secret", space, secret)));
@@ -213,10 +215,12 @@ class Examiner {
 
     control::LocalObjects& objects_;
     Rehearsal& out_;
+    Clock clock_ = machine_clock();
     std::shared_ptr<client::HttpPool> pool_ = std::make_shared<client::HttpPool>();
     control::SecurityBuilder security_{
         objects_,
-        {.token_keys =
+        {.clock = clock_,
+         .token_keys =
              [] {
                  return control::TokenKeys{.issuers = {"https://kubernetes.default.svc.cluster.local"},
                                            .key_set = Json::object()};
@@ -224,7 +228,7 @@ class Examiner {
          .probe_secret = {},
          .crew = {},
          .custom_server =
-             [this](const Json& settings) { return control::make_custom_server(pool_, settings); },
+             [this](const Json& settings) { return control::make_custom_server(pool_, settings, clock_); },
          .revocation = {}}};
     std::string place_, space_;
 };

@@ -441,7 +441,8 @@ int run_broker(const BrokerRoleOptions& options) {
     for (const char* kind : {"Broker", "BrokerListener", "BrokerAuthentication", "BrokerAuthorization"}) followed.push_back(resources::find_kind(group, kind));
     for (const char* kind : {"Service", "Secret", "ConfigMap", "ServiceAccount", "Pod"}) followed.push_back(resources::find_kind("v1", kind));
     followed.push_back(resources::find_kind("cert-manager.io/v1", "Certificate"));
-    control::RemoteObjects objects(connect, followed, options.name_space);
+    const auto clock = machine_clock();
+    control::RemoteObjects objects(connect, followed, options.name_space, clock);
     TokenKeyReader token_keys(connect);
     control::HealthBoard board;
     std::shared_ptr<HeldFolder> data;
@@ -450,7 +451,8 @@ int run_broker(const BrokerRoleOptions& options) {
         if (!opened) return give_up(opened.error().message);
         data = std::move(*opened);
     }
-    control::BrokerController controller(objects, version, [&] { return token_keys.known(); }, place_in(data));
+    control::BrokerController controller(
+        objects, version, clock, [&] { return token_keys.known(); }, place_in(data));
     controller.use(board);
     auto figures = figures_of(controller);
     api::PageServer pages(pages_of(board, metrics_of(&figures, board, nullptr, {})));
@@ -491,7 +493,7 @@ int run_broker(const BrokerRoleOptions& options) {
             pause = keys_are_read ? token_keys_again_ms : std::min(pause * 2, token_keys_ms);
         }
     });
-    control::Watchdog watchdog(board, {.facts = [&] {
+    control::Watchdog watchdog(board, {.clock = clock, .facts = [&] {
                                            control::ProcessFacts out;
                                            const auto descriptors = io::descriptors();
                                            out.pid = getpid();
@@ -569,21 +571,27 @@ int run(const RunOptions& options) {
     api::Tokens tokens(**registry, token_issuer, keeper.token_keys().keys);
     api::Authorizer::bootstrap(**registry);
 
+    const auto clock = machine_clock();
     control::LocalObjects objects(**registry);
     const auto latest_wall_ms = control::latest_report_ms(objects);
-    if (options.with_broker) control::forget_former_run(objects, control::just_started, true);
+    if (options.with_broker)
+        control::forget_former_run(objects, control::just_started, true, clock.wall_ms());
     const auto reread = fmt::format("kill -HUP {}", getpid());
     const auto own_kubeconfig = fs::absolute(fs::path(options.data_folder) / "kubeconfig.yaml").lexically_normal();
     if (own_kubeconfig != built_in_data_folder() + "/kubeconfig.yaml") set_own_kubeconfig(own_kubeconfig.string());
     RunHealth health(**registry, reread);
     health.certificates(keeper.facts(wall_ms()));
     FollowBoard follow_board;
-    control::BrokerController controller(objects, version, [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; }, place_in(data));
+    control::BrokerController controller(
+        objects, version, clock,
+        [&] { return control::TokenKeys{.issuers = {token_issuer}, .key_set = tokens.key_set()}; },
+        place_in(data));
     if (options.with_broker) controller.use(health.board());
     controller.say_again([&] { return follow_board.say_again(reread); });
-    control::CertificateControllers certificates(objects);
+    control::CertificateControllers certificates(objects, clock);
     control::Housekeeper housekeeper(
-        **registry, {.api_ca = identity.trusted,
+        **registry, {.clock = clock,
+                     .api_ca = identity.trusted,
                      .make_token =
                          [&](const Json& account, const Json& secret) {
                              const auto made = tokens.issue(account, {}, 0, secret);
@@ -653,7 +661,7 @@ int run(const RunOptions& options) {
     auto become_run = [&] {
         if (has_started && health.never_in_force().empty()) run_files->begin_run();
     };
-    control::Recorder recorder(objects, "penstock-files");
+    control::Recorder recorder(objects, "penstock-files", clock);
     auto add_follower = [&](const std::vector<std::string>& files, bool may_be_empty) {
         const auto source = source_of(files);
         connections.push_back(std::make_unique<client::Client>(*access));
@@ -703,7 +711,7 @@ int run(const RunOptions& options) {
     become_run();
 
     std::vector<std::thread> following;
-    control::Watchdog watchdog(health.board(), {.facts = [&] {
+    control::Watchdog watchdog(health.board(), {.clock = clock, .facts = [&] {
                                                     health.look_for_deleted();
                                                     auto facts = health.facts();
                                                     facts.run_log_fault = run_files->fault();

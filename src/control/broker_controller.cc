@@ -65,11 +65,23 @@ class BrokerController::Work : public Reconciler {
     BrokerController& controller_;
 };
 
-BrokerController::BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys, StatePlace place)
-    : objects_(objects), recorder_(objects, "penstock-broker"), engine_(objects), version_(std::move(version)), place_(std::move(place)), probe_secret_(std::make_shared<const std::string>(random_text(64))),
-      crew_(std::make_shared<auth::Crew>(auth::Crew::threads_here())), http_(std::make_shared<client::HttpPool>()),
-      security_(objects, {.token_keys = std::move(token_keys), .probe_secret = probe_secret_, .crew = crew_, .custom_server = [http = http_](const Json& settings) { return make_custom_server(http, settings); },
-                          .revocation = [http = http_](const std::string& mode) { return make_revocation_check(http, mode); }}) {
+BrokerController::BrokerController(Objects& objects, std::string version, Clock clock,
+                                   std::function<TokenKeys()> token_keys, StatePlace place)
+    : objects_(objects), clock_(std::move(clock)), recorder_(objects, "penstock-broker", clock_),
+      engine_(objects, clock_), version_(std::move(version)), place_(std::move(place)), traces_(clock_),
+      probe_secret_(std::make_shared<const std::string>(random_text(64))),
+      crew_(std::make_shared<auth::Crew>(auth::Crew::threads_here())),
+      http_(std::make_shared<client::HttpPool>()),
+      security_(
+          objects,
+          {.clock = clock_,
+           .token_keys = std::move(token_keys),
+           .probe_secret = probe_secret_,
+           .crew = crew_,
+           .custom_server = [http = http_, time = clock_](
+                                const Json& settings) { return make_custom_server(http, settings, time); },
+           .revocation = [http = http_, time = clock_](
+                             const std::string& mode) { return make_revocation_check(http, mode, time); }}) {
     engine_.add(std::make_unique<Work>(*this));
     use(own_board_);
 }
@@ -145,7 +157,7 @@ void BrokerController::begin_persistence(const Plan& plan, const Json& broker) {
     if (!why.empty()) {
         if (why != persistence_waits_) log::warn("control", "persistence does not begin now why=\"{}\"", why);
         persistence_waits_ = why;
-        next_begin_ = monotonic_ms() + begin_retry_ms;
+        next_begin_ = clock_.monotonic_ms() + begin_retry_ms;
         return;
     }
     persistence_waits_.clear();
@@ -280,7 +292,7 @@ void BrokerController::secure(PlannedPort& port, const Json& listener) {
         port.config.authenticator = who.authenticator;
         const auto correct = "correct it with: " + edit_command("brokerauthentication", port.name_space + "/" + authentication);
         warn_all(who.warnings, correct);
-        auto ways = look_at(who.ways, wall_ms());
+        auto ways = look_at(who.ways, clock_.wall_ms());
         port.nobody = ways.nobody;
         warn_all(ways.warnings, correct);
         // The BrokerAuthentication is no better than what it is made of.
@@ -379,13 +391,14 @@ void BrokerController::stay_open(PlannedPort& port) {
 
 void BrokerController::look_ahead(PlannedPort& port, const PreparedTls& prepared) {
     const bool is_manual = at_path(port.spec, "tls.manual").is_object();
-    const auto now = wall_ms();
+    const auto now = clock_.wall_ms();
     const auto& wanted = prepared.wanted;
     auto warn = [&](std::string text) { port.warnings.push_back(warning_of(std::move(text), "an issuer is named in " + port.path + ".tls.certManagerCertificateSpec.issuerRef, with: kubectl edit brokerlistener " + as_words(port.config.resource))); };
     if (!is_manual)
         if (auto why = not_renewable(objects_, port.name_space, wanted); !why.empty()) warn(std::move(why));
     auto& near = known_authorities_[port.name_space];
-    if (is_manual && (near.first == 0 || monotonic_ms() - near.first > known_for_ms)) near = {monotonic_ms(), authorities_in(objects_, port.name_space)};
+    if (is_manual && (near.first == 0 || clock_.monotonic_ms() - near.first > known_for_ms))
+        near = {clock_.monotonic_ms(), authorities_in(objects_, port.name_space)};
     // Who issued it sends its chain along where it is ours, or cert-manager's.
     if (is_manual)
         for (auto& text : outlook({.chain = prepared.context->chain(), .name_space = port.name_space, .secret = wanted, .is_manual = true, .put = put_command(objects_, port.name_space, wanted), .say_root = say_root_command(objects_, port.name_space)}, near.second, now)) warn(std::move(text));
@@ -403,7 +416,7 @@ Outcome BrokerController::turn() {
     const bool looked = reconcile();
     troubles_.end();
     const bool complete = looked && !troubles_.any();
-    const auto now = monotonic_ms();
+    const auto now = clock_.monotonic_ms();
     if (server_ != nullptr && now >= next_sys_) {
         next_sys_ = now + sys_interval_ms;
         publish_sys(now);
@@ -418,7 +431,7 @@ Outcome BrokerController::turn() {
 
 bool BrokerController::reconcile() {
     // What an earlier run wrote does not stand while the state is read back.
-    if (!std::exchange(has_looked_, true)) forget_former_run(objects_, just_started, false);
+    if (!std::exchange(has_looked_, true)) forget_former_run(objects_, just_started, false, clock_.wall_ms());
     const auto brokers = objects_.list(kind_of("Broker"), "");
     const auto all_listeners = objects_.list(kind_of("BrokerListener"), "");
     // One Broker runs: that of the default namespace, else the oldest.
@@ -511,7 +524,7 @@ bool BrokerController::reconcile() {
     for (const auto& port : plan.ports)
         if (port.blocked.empty()) wanted.push_back(port.config);
     const auto opened = server_->apply(plan.config, wanted);
-    if (begins && monotonic_ms() >= next_begin_) begin_persistence(plan, *chosen);
+    if (begins && clock_.monotonic_ms() >= next_begin_) begin_persistence(plan, *chosen);
     std::vector<News> news;
     std::vector<broker::ListenerState> states;
     std::size_t next = 0;
@@ -577,7 +590,7 @@ void BrokerController::look_home(OrphanFacts& orphan, const Json& listener) cons
 void BrokerController::keep_leaving(Plan& plan, const std::vector<Json>& listeners, bool has_broker) {
     std::set<std::string> present;
     for (const auto& listener : listeners) present.insert(name_of(listener));
-    const auto now = monotonic_ms();
+    const auto now = clock_.monotonic_ms();
     if (!has_broker) leaving_.clear();
     else
         for (std::size_t i = 0; i < plan_.ports.size() && i < states_.size(); ++i) {
@@ -661,7 +674,7 @@ void BrokerController::put_service(const Json& listener, const Plan& plan, const
         return put_status();
     }
     if (auto applied = objects_.patch(service_kind(), space, service_name, registry::PatchType::apply, object, manager_name); !applied) {
-        if (!troubles_.failed(trouble, applied.error(), monotonic_ms())) return;
+        if (!troubles_.failed(trouble, applied.error(), clock_.monotonic_ms())) return;
         fault.why = fmt::format("Service {}/{} was not written: {}", space, service_name, applied.error().message);
         log::warn("control", "{}; it is tried again listener={}/{}{}", fault.why, space, name, applied.error().code == 403 ? rights_cure : "");
         return;
@@ -685,12 +698,14 @@ void BrokerController::write_status(const resources::Kind& kind, const Json& loo
     }, manager_name);
     const auto what = fmt::format("{} {}/{}", kind.kind, space, name);
     if (done) return troubles_.succeeded(what);
-    if (troubles_.failed(what, done.error(), monotonic_ms()))
+    if (troubles_.failed(what, done.error(), clock_.monotonic_ms()))
         log::warn("control", "a status is not written; it is tried again kind={} object={}/{} why=\"{}\"{}", kind.kind, space, name, done.error().message, done.error().code == 403 ? rights_cure : "");
 }
 
 void BrokerController::write_basic(const resources::Kind& kind, const Json& looked_at, const char* runtime, const std::string& description, const HealthState& health) {
-    write_status(kind, looked_at, [&](const Json& current) { return basic_status(current, runtime, description, with_times(current, health, wall_ms())); });
+    write_status(kind, looked_at, [&](const Json& current) {
+        return basic_status(current, runtime, description, with_times(current, health, clock_.wall_ms()));
+    });
 }
 
 void BrokerController::publish_sys(std::int64_t now) {
@@ -735,7 +750,8 @@ std::vector<Role> BrokerController::roles() {
 void BrokerController::probe_now() { probe_now_ = true; }
 
 void BrokerController::run_probe() {
-    std::int64_t next = monotonic_ms() + 2000, next_trace = next, next_take = next;   // the listeners open first
+    // The listeners open first.
+    std::int64_t next = clock_.monotonic_ms() + 2000, next_trace = next, next_take = next;
     while (!stopping_) {
         objects_.pause(200);
         bool enabled = false;
@@ -752,7 +768,7 @@ void BrokerController::run_probe() {
                     targets.push_back({.listener = state.config.resource, .port = state.bound_port, .websocket = state.config.protocol == broker::Protocol::websockets,
                                        .tls = state.config.tls != nullptr, .secret = state.config.authenticator != nullptr ? probe_secret_ : nullptr});
         }
-        const auto now = monotonic_ms();
+        const auto now = clock_.monotonic_ms();
         if (now >= next_take) {
             next_take = now + 1000;
             take_spans();
@@ -762,7 +778,8 @@ void BrokerController::run_probe() {
         probe_now_ = false;
         if (traces) next_trace = now + tracing * 1000;
         std::vector<SelftestResult> results;
-        for (const auto& target : targets) results.push_back(run_selftest(target, timeout * 1000, traces));
+        for (const auto& target : targets)
+            results.push_back(run_selftest(target, timeout * 1000, traces, clock_));
         for (auto& result : results) traces_.add(std::exchange(result.spans, {}));
         if (traces) take_spans();
         if (!enabled) continue;
@@ -816,7 +833,8 @@ std::string BrokerController::metrics_page() {
     DiskFigures disk;
     if (server_->durable() != nullptr) disk.kept = server_->durable()->figures();
     if (server_->overflow() != nullptr && plan_.config.overflow_bytes > 0) disk.buffer = server_->overflow()->figures();
-    return prometheus_page(figures, plan_, selftest_, server_->pool_used(), name_space_, io::machine_name(), version_, disk, monotonic_ms());
+    return prometheus_page(figures, plan_, selftest_, server_->pool_used(), name_space_, io::machine_name(),
+                           version_, disk, clock_.monotonic_ms());
 }
 
 std::string reconcile_metrics(const std::map<std::string, std::map<std::string, std::uint64_t>>& counts, bool with_head) {
@@ -827,6 +845,6 @@ std::string reconcile_metrics(const std::map<std::string, std::map<std::string, 
     return out;
 }
 
-std::string BrokerController::not_ready() { return not_ready_text(board_->all(monotonic_ms())); }
+std::string BrokerController::not_ready() { return not_ready_text(board_->all(clock_.monotonic_ms())); }
 
 }  // namespace penstock::control

@@ -33,7 +33,8 @@ class BrokerController {
   public:
     /// `token_keys`: of the issuer of service-account tokens, as far as it is known.
     /// `place`: where a Broker with persistence keeps its state; without a folder such a Broker says so.
-    BrokerController(Objects& objects, std::string version, std::function<TokenKeys()> token_keys = {}, StatePlace place = {});
+    BrokerController(Objects& objects, std::string version, Clock clock,
+                     std::function<TokenKeys()> token_keys = {}, StatePlace place = {});
     ~BrokerController();
 
     /// The resources are a cluster's: it gives Services their addresses and ports lead into this pod, so they open on all interfaces.
@@ -145,6 +146,7 @@ class BrokerController {
     void publish_sys(std::int64_t now);
 
     Objects& objects_;
+    Clock clock_;
     Recorder recorder_;
     WriteTroubles troubles_;
     Engine engine_;

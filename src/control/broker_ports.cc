@@ -44,7 +44,7 @@ bool BrokerController::is_awaited(const PlannedPort& port, const broker::Listene
 std::vector<BrokerController::News> BrokerController::look_at_ports(const Plan& plan, const States& states) {
     std::vector<News> news;
     std::map<std::string, Awaited> awaited;
-    const auto now = monotonic_ms();
+    const auto now = clock_.monotonic_ms();
     for (std::size_t i = 0; i < states.size(); ++i) {
         const auto& state = states[i];
         const auto& port = plan.ports[i];

@@ -60,13 +60,13 @@ void BrokerController::tell(BrokerFacts facts) {
     if (const bool lacks = facts.name.empty(); lacks != lacks_broker_.exchange(lacks) && lacks)
         for (const auto& finding : findings)
             if (finding.reason.word() == "NoBroker") log::warn("control", "{}", finding.text());
-    board_->put("Broker", std::move(findings), monotonic_ms(), wall_ms(), report_valid_ms);
+    board_->put("Broker", std::move(findings), clock_.monotonic_ms(), clock_.wall_ms(), report_valid_ms);
 }
 
 void BrokerController::add_to(ProcessFacts& facts) const {
     auto* server = running();
     if (server == nullptr) return;
-    facts.turns_ms = server->turns_ms(monotonic_ms());
+    facts.turns_ms = server->turns_ms(clock_.monotonic_ms());
     facts.pool_used = server->pool_used();
     facts.pool_max = pool_max_;
 }
@@ -144,7 +144,7 @@ bool BrokerController::show_health() {
 }
 
 Json BrokerController::broker_status(const Json& broker, const Plan& plan, const std::vector<broker::ListenerState>& states) const {
-    const auto all = board_->all(monotonic_ms());
+    const auto all = board_->all(clock_.monotonic_ms());
     const auto health = broker_health(all);
     std::string closed;
     for (std::size_t i = 0; i < plan.ports.size() && i < states.size(); ++i)
@@ -160,7 +160,7 @@ Json BrokerController::broker_status(const Json& broker, const Plan& plan, const
     for (const auto& finding : all)
         if (finding.severity == Severity::note) description += "; " + finding.text();
     if (description.ends_with("running")) description += ".";
-    auto out = basic_status(broker, "Running", description, with_times(broker, health, wall_ms()));
+    auto out = basic_status(broker, "Running", description, with_times(broker, health, clock_.wall_ms()));
     out["workers"] = server_->workers();
     if (!all.empty()) out["findings"] = findings_json(all);
     add_disk_status(out, *server_, plan, keys_, keys_fault_);
@@ -194,7 +194,7 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
     std::map<std::pair<std::string, std::string>, std::vector<std::size_t>> by_listener;
     for (std::size_t i = 0; i < plan.ports.size(); ++i)
         if (!plan.ports[i].is_leaving) by_listener[{plan.ports[i].name_space, plan.ports[i].listener}].push_back(i);
-    const auto all = board_->all(monotonic_ms());
+    const auto all = board_->all(clock_.monotonic_ms());
     for (const auto& [key, indexes] : by_listener) {
         const auto current = objects_.get(kind_of("BrokerListener"), key.first, key.second);
         if (current == nullptr) continue;
@@ -228,7 +228,7 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
         if (!closed && !faults.empty()) description = fmt::format("{}{}{}", unprotected ? description + " " : "Accepting connections; ", health.status == "Unavailable" ? "" : "warnings: ", faults);
         if (!closed && refused) description = "The port is open, and clients that verify its certificate refuse it: " + faults;
         write_status(kind_of("BrokerListener"), *current, [&](const Json& now) {
-            auto status = basic_status(now, runtime, description, with_times(now, health, wall_ms()));
+            auto status = basic_status(now, runtime, description, with_times(now, health, clock_.wall_ms()));
             status["ports"] = ports;
             status["portStatus"] = details;
             return status;
@@ -237,7 +237,7 @@ void BrokerController::report(const Plan& plan, const std::vector<broker::Listen
 }
 
 void BrokerController::report_rules(const Plan& plan, const std::vector<broker::ListenerState>& states) {
-    const auto all = board_->all(monotonic_ms());
+    const auto all = board_->all(clock_.monotonic_ms());
     for (const auto& [word, field] : {std::pair{"BrokerAuthentication", "authenticationRef"}, std::pair{"BrokerAuthorization", "authorizationRef"}})
         for (const auto& object : objects_.list(kind_of(word), "")) {
             const auto space = text_at(*object, "metadata.namespace"), name = text_at(*object, "metadata.name");

@@ -38,15 +38,28 @@ const resources::Kind& issuer_kind(bool cluster) { return *resources::find_kind(
 
 Key key_of(const resources::Kind& kind, const Json& object) { return {kind.qualified_plural(), text_at(object, "metadata.namespace"), text_at(object, "metadata.name")}; }
 
-/// The conditions with one of them set; its transition time moves when its status does.
-Json with_condition(const Json& object, const char* type, bool good, const std::string& reason, const std::string& message) {
+/// A condition to be set.
+struct Condition {
+    const char* type;
+    bool is_good;
+    const char* reason;
+    std::string message;
+};
+
+/// The conditions with one of them set; its transition time moves when its status does. `now_ms`: Unix time.
+Json with_condition(const Json& object, const Condition& condition, std::int64_t now_ms) {
+    const auto now = rfc3339(now_ms);
     Json out = Json::array();
-    Json fresh = {{"type", type}, {"status", good ? "True" : "False"}, {"reason", reason}, {"message", message}, {"lastTransitionTime", rfc3339(wall_ms())}, {"observedGeneration", at_path(object, "metadata.generation")}};
+    Json fresh = {
+        {"type", condition.type},     {"status", condition.is_good ? "True" : "False"},
+        {"reason", condition.reason}, {"message", condition.message},
+        {"lastTransitionTime", now},  {"observedGeneration", at_path(object, "metadata.generation")}};
     if (fresh["observedGeneration"].is_null()) fresh.erase("observedGeneration");
     if (const auto& old = at_path(object, "status.conditions"); old.is_array())
-        for (const auto& condition : old) {
-            if (text_at(condition, "type") != type) out.push_back(condition);
-            else if (text_at(condition, "status") == text_at(fresh, "status")) fresh["lastTransitionTime"] = condition.value("lastTransitionTime", rfc3339(wall_ms()));
+        for (const auto& before : old) {
+            if (text_at(before, "type") != condition.type) out.push_back(before);
+            else if (text_at(before, "status") == text_at(fresh, "status"))
+                fresh["lastTransitionTime"] = before.value("lastTransitionTime", now);
         }
     out.insert(out.begin(), std::move(fresh));
     return out;
@@ -168,8 +181,8 @@ Result<Signer> signer_of(const Objects& objects, const Json& issuer, std::int64_
 
 class IssuerReconciler : public Reconciler {
   public:
-    IssuerReconciler(Objects& objects, bool cluster, std::function<std::int64_t()> now_ms)
-        : objects_(objects), cluster_(cluster), now_ms_(std::move(now_ms)) {}
+    IssuerReconciler(Objects& objects, bool cluster, Clock clock)
+        : objects_(objects), cluster_(cluster), clock_(std::move(clock)) {}
     const char* name() const override { return cluster_ ? "cluster-issuer" : "issuer"; }
     std::vector<Key> all() override {
         std::vector<Key> out;
@@ -191,16 +204,20 @@ class IssuerReconciler : public Reconciler {
     Outcome reconcile(const Key& key) override {
         const auto issuer = objects_.get(issuer_kind(cluster_), key.name_space, key.name);
         if (issuer == nullptr) return Outcome::settled();
-        const auto signer = signer_of(objects_, *issuer, now_ms_());
+        const auto signer = signer_of(objects_, *issuer, clock_.wall_ms());
         const auto done = objects_.put_status(issuer_kind(cluster_), key.name_space, key.name, [&](const Json& now) -> std::optional<Json> {
             const auto current = as_looked_at(now, *issuer);
             if (current.is_null()) return std::nullopt;
             auto status = status_of(current);
-            if (!signer) status["conditions"] = with_condition(current, "Ready", false, "ErrGetKeyPair", signer.error().message);
-            else if (signer->self) status["conditions"] = with_condition(current, "Ready", true, "IsReady", "Each certificate signs itself");
+            if (!signer)
+                status["conditions"] =
+                    ready_condition(current, false, "ErrGetKeyPair", signer.error().message);
+            else if (signer->self)
+                status["conditions"] =
+                    ready_condition(current, true, "IsReady", "Each certificate signs itself");
             else
-                status["conditions"] = with_condition(current, "Ready", true, "KeyPairVerified",
-                                                      verified_text(signer->chain.front()));
+                status["conditions"] =
+                    ready_condition(current, true, "KeyPairVerified", verified_text(signer->chain.front()));
             return status;
         }, manager);
         if (!done) return Outcome::retry(done.error().message);
@@ -208,9 +225,13 @@ class IssuerReconciler : public Reconciler {
     }
 
   private:
+    [[nodiscard]] Json ready_condition(const Json& issuer, bool is_good, const char* reason,
+                                       std::string message) const {
+        return with_condition(issuer, {"Ready", is_good, reason, std::move(message)}, clock_.wall_ms());
+    }
     /// A CA in its last tenth is named: nothing that it signs lasts longer than it does.
     [[nodiscard]] std::string verified_text(const crypto::Certificate& ca) const {
-        const auto left = ca.not_after_ms() - now_ms_();
+        const auto left = ca.not_after_ms() - clock_.wall_ms();
         if (left > (ca.not_after_ms() - ca.not_before_ms()) / 10) return "Signing CA verified";
         return fmt::format(
             "Signing CA verified; it ends at {}, and what it signs ends with it: renew or replace it",
@@ -218,7 +239,7 @@ class IssuerReconciler : public Reconciler {
     }
     Objects& objects_;
     bool cluster_;
-    std::function<std::int64_t()> now_ms_;
+    Clock clock_;
 };
 
 // --- certificates ---
@@ -347,8 +368,8 @@ std::string due_by_time(const crypto::Certificate& have, const Wanted& wanted, c
 
 class CertificateReconciler : public Reconciler {
   public:
-    CertificateReconciler(Objects& objects, Recorder& recorder, std::function<std::int64_t()> now_ms)
-        : objects_(objects), recorder_(recorder), now_ms_(std::move(now_ms)) {}
+    CertificateReconciler(Objects& objects, Recorder& recorder, Clock clock)
+        : objects_(objects), recorder_(recorder), clock_(std::move(clock)) {}
     const char* name() const override { return "certificate"; }
     std::vector<Key> all() override {
         std::vector<Key> out;
@@ -385,7 +406,7 @@ class CertificateReconciler : public Reconciler {
         const auto wanted = wanted_of(*certificate);
         if (!wanted) return not_ready(*certificate, "InvalidSpec", wanted.error().message), Outcome::stop(wanted.error().message);
 
-        const auto now = now_ms_();
+        const auto now = clock_.wall_ms();
         const auto secret_name = text_at(*certificate, "spec.secretName");
         const auto secret = objects_.get(core("Secret"), key.name_space, secret_name);
         // Two Certificates that write one Secret would issue for ever.
@@ -492,8 +513,9 @@ class CertificateReconciler : public Reconciler {
                 const auto current = as_looked_at(now, certificate);
                 if (current.is_null()) return std::nullopt;
                 auto status = status_of(current);
-                status["conditions"] = with_condition(current, "Ready", false, "IssuingFailed", text);
-                status["lastFailureTime"] = rfc3339(wall_ms());
+                status["conditions"] =
+                    with_condition(current, {"Ready", false, "IssuingFailed", text}, clock_.wall_ms());
+                status["lastFailureTime"] = rfc3339(clock_.wall_ms());
                 status["failedIssuanceAttempts"] = status.value("failedIssuanceAttempts", 0) + 1;
                 return status;
             }, manager);
@@ -507,7 +529,7 @@ class CertificateReconciler : public Reconciler {
             key_pem = std::move(*fresh);
         }
         auto options = wanted.options;
-        const auto now = now_ms_();
+        const auto now = clock_.wall_ms();
         options.not_before_ms = now - skew_ms;
         options.not_after_ms = now + wanted.duration_ms;
         const auto made = crypto::issue_certificate(key_pem, signer.self ? nullptr : &signer.pair, options);
@@ -560,7 +582,7 @@ class CertificateReconciler : public Reconciler {
 
     /// `cannot_renew`: why it will not be renewed when its time comes; empty: it will.
     Outcome ready(const Json& looked_at, const crypto::Certificate& have, const Wanted& wanted, bool fresh, const std::string& cannot_renew) {
-        const auto now = now_ms_(), renewal = renewal_of(have, wanted);
+        const auto now = clock_.wall_ms(), renewal = renewal_of(have, wanted);
         const bool ends_with_ca = renewal <= now;
         // As with cert-manager it is Ready as long as it is good; that it will not be renewed is a condition of its own.
         std::string message = "Certificate is up to date and has not expired";
@@ -576,10 +598,11 @@ class CertificateReconciler : public Reconciler {
             auto judged = as_looked_at(as_it_is, looked_at);
             if (judged.is_null()) return std::nullopt;
             auto status = status_of(judged);
-            auto renewable = with_condition(judged, renewable_condition, false, "IssuerNotReady", message);
+            auto renewable =
+                with_condition(judged, {renewable_condition, false, "IssuerNotReady", message}, now);
             if (cannot_renew.empty()) renewable.erase(renewable.begin());
             judged["status"]["conditions"] = std::move(renewable);
-            status["conditions"] = with_condition(judged, "Ready", true, "Ready", message);
+            status["conditions"] = with_condition(judged, {"Ready", true, "Ready", message}, now);
             std::erase_if(status["conditions"].get_ref<Json::array_t&>(), [&](const Json& c) { return !fulfilled.is_null() && c == fulfilled; });
             status["notBefore"] = rfc3339(have.not_before_ms());
             status["notAfter"] = rfc3339(have.not_after_ms());
@@ -599,21 +622,20 @@ class CertificateReconciler : public Reconciler {
             const auto current = as_looked_at(now, certificate);
             if (current.is_null()) return std::nullopt;
             auto status = status_of(current);
-            status["conditions"] = with_condition(current, "Ready", false, reason, text);
+            status["conditions"] = with_condition(current, {"Ready", false, reason, text}, clock_.wall_ms());
             return status;
         }, manager);
     }
 
     Objects& objects_;
     Recorder& recorder_;
-    std::function<std::int64_t()> now_ms_;
+    Clock clock_;
 };
 
 /// The installation's own CA, its issuer, and the bundle of what clients should trust.
 class TrustReconciler : public Reconciler {
   public:
-    TrustReconciler(Objects& objects, std::function<std::int64_t()> now_ms)
-        : objects_(objects), now_ms_(std::move(now_ms)) {}
+    TrustReconciler(Objects& objects, Clock clock) : objects_(objects), clock_(std::move(clock)) {}
     const char* name() const override { return "trust-bundle"; }
     std::vector<Key> all() override { return {{"trust", "", ""}}; }
     std::vector<Key> concerned(const registry::Event& event) override {
@@ -628,7 +650,7 @@ class TrustReconciler : public Reconciler {
         if (const auto why = make_objects(); !why.empty()) return Outcome::retry(why);
         const auto issuer = objects_.get(issuer_kind(true), "", default_issuer);
         if (issuer == nullptr) return Outcome::settled();
-        const auto now = now_ms_();
+        const auto now = clock_.wall_ms();
         const auto signer = signer_of(objects_, *issuer, now);
         if (!signer || signer->self) return Outcome::settled();   // the issuer's own condition says why
         // Newest first; older ones stay as long as they are valid, for certificates they signed and for peers that go on with them.
@@ -687,7 +709,7 @@ class TrustReconciler : public Reconciler {
     }
 
     Objects& objects_;
-    std::function<std::int64_t()> now_ms_;
+    Clock clock_;
 };
 
 }  // namespace
@@ -698,16 +720,16 @@ std::optional<std::string> secret_text(const Json& secret, const std::string& ke
     return base64_decode(data[key].get_ref<const std::string&>());
 }
 
-CertificateControllers::CertificateControllers(Objects& objects, std::function<std::int64_t()> now_ms)
-    : recorder_(objects, "cert-manager-certificates"), engine_(objects) {
+CertificateControllers::CertificateControllers(Objects& objects, const Clock& clock)
+    : recorder_(objects, "cert-manager-certificates", clock), engine_(objects, clock) {
     engine_.add(std::make_unique<TrustReconciler>(
-        objects, now_ms));   // first: the bundle has a CA before anybody shows what it signed
-    engine_.add(std::make_unique<IssuerReconciler>(objects, true, now_ms));
-    engine_.add(std::make_unique<IssuerReconciler>(objects, false, now_ms));
-    engine_.add(std::make_unique<CertificateReconciler>(objects, recorder_, now_ms));
+        objects, clock));   // first: the bundle has a CA before anybody shows what it signed
+    engine_.add(std::make_unique<IssuerReconciler>(objects, true, clock));
+    engine_.add(std::make_unique<IssuerReconciler>(objects, false, clock));
+    engine_.add(std::make_unique<CertificateReconciler>(objects, recorder_, clock));
 }
 
-std::string certificate_fault(const Json& certificate) {
+std::string certificate_fault(const Json& certificate, std::int64_t now_ms) {
     auto wanted = wanted_of(certificate);
     if (!wanted) return wanted.error().message;
     // Issued once, by a key that costs nothing to make: names, usages and subject show their faults.
@@ -717,14 +739,14 @@ std::string certificate_fault(const Json& certificate) {
     const auto key = crypto::make_key(is_rsa ? "Ec256" : wanted->key_algorithm);
     if (!key || (is_rsa && (bits.value_or(0) < 2048 || *bits > 8192)))
         return "spec.privateKey.size: RSA keys have 2048 to 8192 bits, ECDSA keys 256, 384 or 521";
-    wanted->options.not_before_ms = wall_ms();
-    wanted->options.not_after_ms = wall_ms() + wanted->duration_ms;
+    wanted->options.not_before_ms = now_ms;
+    wanted->options.not_after_ms = now_ms + wanted->duration_ms;
     const auto issued = crypto::issue_certificate(*key, nullptr, wanted->options);
     return issued ? std::string() : "spec: " + issued.error().message;
 }
 
-std::string issuer_fault(const Objects& objects, const Json& issuer) {
-    const auto signer = signer_of(objects, issuer, wall_ms());
+std::string issuer_fault(const Objects& objects, const Json& issuer, std::int64_t now_ms) {
+    const auto signer = signer_of(objects, issuer, now_ms);
     return signer ? std::string() : signer.error().message;
 }
 

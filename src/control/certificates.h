@@ -3,7 +3,7 @@
 #include <optional>
 #include <string>
 
-#include "base/clock.h"
+#include "base/given_clock.h"
 #include "control/engine.h"
 
 namespace penstock::control {
@@ -25,8 +25,8 @@ inline constexpr const char* internal_ca = "aio-broker-internal-ca";
 /// the bundle nor who has not is cut off. Core: control, with a thread of its own: large keys take seconds.
 class CertificateControllers {
   public:
-    /// `now_ms`: Unix time, by which everything is issued and renewed.
-    explicit CertificateControllers(Objects& objects, std::function<std::int64_t()> now_ms = wall_ms);
+    /// By `clock` everything is issued and renewed.
+    CertificateControllers(Objects& objects, const Clock& clock);
     void start() { engine_.start(); }
     void stop() { engine_.stop(); }
     /// The clock made a jump: everything is looked at. Any thread.
@@ -38,10 +38,12 @@ class CertificateControllers {
     Engine engine_;
 };
 
-/// Why the embedded issuer cannot carry out a Certificate, by its own text; empty: it can.
-std::string certificate_fault(const resources::Json& certificate);
-/// Why an Issuer or ClusterIssuer signs nothing, by its text and its Secret; empty: it does.
-std::string issuer_fault(const Objects& objects, const resources::Json& issuer);
+/// Why the embedded issuer cannot carry out a Certificate, by its own text; empty: it can. `now_ms`: Unix
+/// time.
+std::string certificate_fault(const resources::Json& certificate, std::int64_t now_ms);
+/// Why an Issuer or ClusterIssuer signs nothing at `now_ms` (Unix time), by its text and its Secret; empty:
+/// it does.
+std::string issuer_fault(const Objects& objects, const resources::Json& issuer, std::int64_t now_ms);
 
 /// When certificates of Certificate resources and CAs of issuers end, in Prometheus' text form:
 /// `penstock_certificate_not_after_timestamp_seconds`, `penstock_issuer_ca_not_after_timestamp_seconds`.

@@ -36,8 +36,11 @@ Json question_body(const CustomMethod::Question& question) {
 
 class HttpServer final : public CustomMethod::Server, public std::enable_shared_from_this<HttpServer> {
   public:
-    HttpServer(std::shared_ptr<client::HttpSite> site, std::vector<std::pair<std::string, std::string>> headers, std::string fault, std::string url)
-        : site_(std::move(site)), headers_(std::move(headers)), fault_(std::move(fault)), url_(std::move(url)) {
+    using Headers = std::vector<std::pair<std::string, std::string>>;
+    HttpServer(std::shared_ptr<client::HttpSite> site, Headers headers, std::string fault, std::string url,
+               Clock clock)
+        : clock_(std::move(clock)), site_(std::move(site)), headers_(std::move(headers)),
+          fault_(std::move(fault)), url_(std::move(url)) {
         headers_.emplace_back("Content-Type", "application/json");
     }
     void ask(CustomMethod::Question question, std::function<void(CustomMethod::Answer)> done) override {
@@ -53,7 +56,7 @@ class HttpServer final : public CustomMethod::Server, public std::enable_shared_
         if (site_ == nullptr) return;
         {
             const std::lock_guard lock(guard_);
-            const auto now = monotonic_ms();
+            const auto now = clock_.monotonic_ms();
             if (now - heard_ms_ < (silence_.empty() ? sign_of_life_ms : retry_ms)) return;
             heard_ms_ = now;             // one question at a time
         }
@@ -83,20 +86,24 @@ class HttpServer final : public CustomMethod::Server, public std::enable_shared_
                             if (candidate.is_string() && candidate.get<std::string>().starts_with("0.") && candidate.get<std::string>().find_first_not_of("0123456789.") == std::string::npos)
                                 return self->send(std::move(call), candidate.get<std::string>(), attempt + 1, std::move(done));
             }
-            auto out = answer.status == 0 ? CustomMethod::Answer{.message = answer.error} : custom_answer(answer.status, answer.body);
+            auto out = answer.status == 0 ? CustomMethod::Answer{.message = answer.error}
+                                          : custom_answer(answer.status, answer.body, self->clock_.wall_ms());
             const bool is_silent = out.kind == CustomMethod::Answer::Kind::unreachable;
             if (!answer.is_unsent) self->heard(is_silent ? out.message : std::string());   // a question that was not asked tells nothing of the server
             if (is_silent && call.wanted()) {
                 static log::RateLimit limit(1);
                 std::uint64_t suppressed = 0;
-                if (limit.allow(monotonic_ms(), suppressed)) log::warn("control", "a custom authentication server does not answer why=\"{}\" suppressed={}", out.message, suppressed);
+                if (limit.allow(self->clock_.monotonic_ms(), suppressed))
+                    log::warn("control",
+                              "a custom authentication server does not answer why=\"{}\" suppressed={}",
+                              out.message, suppressed);
             }
             done(std::move(out));
         }, std::move(wanted), std::move(network));
     }
     void heard(const std::string& why_not) {
         const std::lock_guard lock(guard_);
-        heard_ms_ = monotonic_ms();
+        heard_ms_ = clock_.monotonic_ms();
         if (silence_.empty() != why_not.empty()) {
             if (why_not.empty()) log::info("control", "a custom authentication server answers again url={}", url_);
             else log::warn("control", "a custom authentication server does not answer url={} why=\"{}\"", url_, why_not);
@@ -105,6 +112,7 @@ class HttpServer final : public CustomMethod::Server, public std::enable_shared_
     }
     static constexpr std::int64_t sign_of_life_ms = 30'000, retry_ms = 5000;
 
+    const Clock clock_;
     std::shared_ptr<client::HttpSite> site_;
     std::vector<std::pair<std::string, std::string>> headers_;
     std::string fault_, url_;
@@ -115,7 +123,7 @@ class HttpServer final : public CustomMethod::Server, public std::enable_shared_
 
 }  // namespace
 
-CustomMethod::Answer custom_answer(int status, const std::string& body) {
+CustomMethod::Answer custom_answer(int status, const std::string& body, std::int64_t now_ms) {
     using Kind = CustomMethod::Answer::Kind;
     auto broken = [](std::string why) { return CustomMethod::Answer{.kind = Kind::refuse, .reason = 0x87, .message = std::move(why)}; };
     if (status >= 500) return {.kind = Kind::unreachable, .message = fmt::format("the server answered {}", status)};
@@ -131,7 +139,7 @@ CustomMethod::Answer custom_answer(int status, const std::string& body) {
     if (const auto& expiry = resources::at_path(*parsed, "expiry"); !expiry.is_null()) {
         out.expires_at = expiry.is_string() ? parse_rfc3339(expiry.get<std::string>()) : -1;
         if (out.expires_at < 0) return broken("expiry is no time in RFC 3339");
-        if (out.expires_at <= wall_ms()) return broken("expiry is in the past");
+        if (out.expires_at <= now_ms) return broken("expiry is in the past");
     }
     if (const auto& attributes = resources::at_path(*parsed, "attributes"); !attributes.is_null()) {
         if (!attributes.is_object() || attributes.size() > attributes_max) return broken(fmt::format("attributes is no object of at most {} texts", attributes_max));
@@ -143,13 +151,16 @@ CustomMethod::Answer custom_answer(int status, const std::string& body) {
     return out;
 }
 
-std::shared_ptr<CustomMethod::Server> make_custom_server(const std::shared_ptr<HttpPool>& pool, const Json& settings) {
+std::shared_ptr<CustomMethod::Server> make_custom_server(const std::shared_ptr<HttpPool>& pool,
+                                                         const Json& settings, const Clock& clock) {
     auto site = pool->site({.url = text_at(settings, "endpoint"), .ca = text_at(settings, "ca"), .certificate = text_at(settings, "certificate"), .key = text_at(settings, "key"), .waiting_max = fleet_max});
     std::vector<std::pair<std::string, std::string>> headers;
     for (const auto& [name, value] : settings["headers"].items())
         if (value.is_string()) headers.emplace_back(name, value.get<std::string>());
-    if (!site) return std::make_shared<HttpServer>(nullptr, std::move(headers), site.error().message, text_at(settings, "endpoint"));
-    return std::make_shared<HttpServer>(std::move(*site), std::move(headers), std::string(), text_at(settings, "endpoint"));
+    const auto url = text_at(settings, "endpoint");
+    if (!site)
+        return std::make_shared<HttpServer>(nullptr, std::move(headers), site.error().message, url, clock);
+    return std::make_shared<HttpServer>(std::move(*site), std::move(headers), std::string(), url, clock);
 }
 
 // --- OCSP ---
@@ -158,7 +169,8 @@ namespace {
 
 class OcspCheck final : public auth::X509Method::Revocation, public std::enable_shared_from_this<OcspCheck> {
   public:
-    OcspCheck(std::shared_ptr<HttpPool> pool, bool hard) : pool_(std::move(pool)), hard_(hard) {}
+    OcspCheck(std::shared_ptr<HttpPool> pool, bool hard, Clock clock)
+        : clock_(std::move(clock)), pool_(std::move(pool)), hard_(hard) {}
 
     std::optional<Known> look(const std::vector<crypto::Certificate>& path, const std::function<Done()>& later) override {
         Known known;
@@ -190,7 +202,7 @@ class OcspCheck final : public auth::X509Method::Revocation, public std::enable_
                 const auto revoked = revoked_.find(path[at].fingerprint());
                 const auto found = known_.find(key_of(path[at], path[at + 1]));
                 const auto* told = revoked != revoked_.end() ? &revoked->second : found != known_.end() ? &found->second : nullptr;
-                if (told != nullptr && told->until_ms > wall_ms()) {
+                if (told != nullptr && told->until_ms > clock_.wall_ms()) {
                     add(known, *told);
                     continue;
                 }
@@ -212,19 +224,32 @@ class OcspCheck final : public auth::X509Method::Revocation, public std::enable_
     }
     Known read(const client::HttpAnswer& answer, const crypto::Certificate& one, const crypto::Certificate& issuer) {
         if (answer.status != 200) return unasked(one, issuer, answer.status == 0 ? answer.error : fmt::format("the responder answered {}", answer.status));
-        const auto status = crypto::ocsp_status(answer.body, one, issuer, wall_ms());
+        const auto status = crypto::ocsp_status(answer.body, one, issuer, clock_.wall_ms());
         if (!status) return unasked(one, issuer, status.error().message);
         if (status->kind == crypto::OcspStatus::Kind::unknown) return unasked(one, issuer, "the responder does not know the certificate");
-        Known out{.fault = {}, .is_revoked = status->kind == crypto::OcspStatus::Kind::revoked,
-                  .until_ms = status->good_until_ms != 0 ? std::min(status->good_until_ms, wall_ms() + ocsp_answer_kept_ms) : wall_ms() + ocsp_failure_kept_ms};
+        const auto now = clock_.wall_ms();
+        Known out{.fault = {},
+                  .is_revoked = status->kind == crypto::OcspStatus::Kind::revoked,
+                  .until_ms = status->good_until_ms != 0
+                                  ? std::min(status->good_until_ms, now + ocsp_answer_kept_ms)
+                                  : now + ocsp_failure_kept_ms};
         if (out.is_revoked) out.fault = fmt::format("certificate \"{}\" is revoked (OCSP, serial {})", one.subject(), one.serial());
         return remember(one, issuer, std::move(out), true);
     }
     Known unasked(const crypto::Certificate& one, const crypto::Certificate& issuer, const std::string& why) {
         static log::RateLimit limit(1);
         std::uint64_t suppressed = 0;
-        if (limit.allow(monotonic_ms(), suppressed)) log::warn("control", "a certificate's status cannot be learned subject=\"{}\" why=\"{}\" policy={} suppressed={}", one.subject(), why, hard_ ? "HardFail" : "SoftFail", suppressed);
-        return remember(one, issuer, {.fault = hard_ ? fmt::format("whether certificate \"{}\" is revoked cannot be learned ({}), and the policy is HardFail", one.subject(), why) : std::string(), .until_ms = wall_ms() + ocsp_failure_kept_ms}, false);
+        if (limit.allow(clock_.monotonic_ms(), suppressed))
+            log::warn("control",
+                      "a certificate's status cannot be learned subject=\"{}\" why=\"{}\" policy={} "
+                      "suppressed={}",
+                      one.subject(), why, hard_ ? "HardFail" : "SoftFail", suppressed);
+        Known known{.fault = {}, .until_ms = clock_.wall_ms() + ocsp_failure_kept_ms};
+        if (hard_)
+            known.fault = fmt::format("whether certificate \"{}\" is revoked cannot be learned ({}), and the "
+                                      "policy is HardFail",
+                                      one.subject(), why);
+        return remember(one, issuer, std::move(known), false);
     }
     /// An answer is verified with the issuer's key: what one issuer's path could not verify says nothing of another's.
     static std::string key_of(const crypto::Certificate& one, const crypto::Certificate& issuer) {
@@ -247,6 +272,7 @@ class OcspCheck final : public auth::X509Method::Revocation, public std::enable_
         if (known_.size() >= ocsp_kept_max) known_.clear();
         return known_[key_of(one, issuer)] = std::move(known);
     }
+    const Clock clock_;
     std::shared_ptr<HttpPool> pool_;
     bool hard_;
     std::mutex guard_;                   ///< what follows
@@ -256,6 +282,10 @@ class OcspCheck final : public auth::X509Method::Revocation, public std::enable_
 
 }  // namespace
 
-std::shared_ptr<auth::X509Method::Revocation> make_revocation_check(const std::shared_ptr<HttpPool>& pool, const std::string& mode) { return std::make_shared<OcspCheck>(pool, equal_no_case(mode, "HardFail")); }
+std::shared_ptr<auth::X509Method::Revocation> make_revocation_check(const std::shared_ptr<HttpPool>& pool,
+                                                                    const std::string& mode,
+                                                                    const Clock& clock) {
+    return std::make_shared<OcspCheck>(pool, equal_no_case(mode, "HardFail"), clock);
+}
 
 }  // namespace penstock::control

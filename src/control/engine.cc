@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/random.h"
 
@@ -43,10 +42,10 @@ void Engine::stop() {
 
 void Engine::work(Entry& entry) {
     for (int i = 0; i < turn_max && !stopping_; ++i) {
-        const auto key = entry.queue.take(monotonic_ms());
+        const auto key = entry.queue.take(clock_.monotonic_ms());
         if (!key) return;
         const auto outcome = entry.reconciler->reconcile(*key);
-        entry.queue.done(*key, outcome, monotonic_ms());
+        entry.queue.done(*key, outcome, clock_.monotonic_ms());
         if (outcome.kind == Outcome::Kind::retry && entry.queue.failures(*key) == 5)
             log::warn("control", "reconciling fails again and again controller={} object={}/{} why=\"{}\"", entry.reconciler->name(), key->name_space, key->name, outcome.why);
         if (outcome.kind == Outcome::Kind::stop) log::warn("control", "reconciling ended controller={} object={}/{} why=\"{}\"", entry.reconciler->name(), key->name_space, key->name, outcome.why);
@@ -62,14 +61,16 @@ void Engine::run() {
         const bool all_known = objects_.changes(seen, events);
         if (again_.exchange(false) || !all_known)
             for (auto& entry : entries_)
-                for (const auto& key : entry->reconciler->all()) entry->queue.add(key, monotonic_ms());
+                for (const auto& key : entry->reconciler->all()) entry->queue.add(key, clock_.monotonic_ms());
         for (const auto& event : events)
             for (auto& entry : entries_)
-                for (const auto& key : entry->reconciler->concerned(event)) entry->queue.add(key, monotonic_ms());
+                for (const auto& key : entry->reconciler->concerned(event))
+                    entry->queue.add(key, clock_.monotonic_ms());
         for (auto& entry : entries_) work(*entry);
         auto pause = idle_ms;
         for (const auto& entry : entries_)
-            if (const auto due = entry->queue.next_due()) pause = std::min(pause, std::max<std::int64_t>(0, *due - monotonic_ms()));
+            if (const auto due = entry->queue.next_due())
+                pause = std::min(pause, std::max<std::int64_t>(0, *due - clock_.monotonic_ms()));
         if (pause > 0) objects_.wait(seen, static_cast<int>(pause));
     }
 }

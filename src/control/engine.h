@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/given_clock.h"
 #include "control/work_queue.h"
 #include "control/objects.h"
 
@@ -29,7 +30,7 @@ class Reconciler {
 /// Core: control, with one thread of its own.
 class Engine {
   public:
-    explicit Engine(Objects& objects) : objects_(objects) {}
+    Engine(Objects& objects, Clock clock) : objects_(objects), clock_(std::move(clock)) {}
     ~Engine() { stop(); }
     /// Before start().
     void add(std::unique_ptr<Reconciler> reconciler);
@@ -50,6 +51,7 @@ class Engine {
     void work(Entry& entry);
 
     Objects& objects_;
+    Clock clock_;
     std::vector<std::unique_ptr<Entry>> entries_;
     mutable std::mutex guard_;           ///< counts
     std::atomic<bool> stopping_{false}, again_{false};

@@ -458,8 +458,7 @@ Json basic_status(const Json& object, const std::string& runtime, const std::str
             {"observedGeneration", at_path(object, "metadata.generation")}};
 }
 
-void forget_former_run(Objects& objects, const std::string& why, bool with_pods) {
-    const auto now = wall_ms();
+void forget_former_run(Objects& objects, const std::string& why, bool with_pods, std::int64_t now) {
     for (const char* word : {"Broker", "BrokerListener", "BrokerAuthentication", "BrokerAuthorization"}) {
         const auto& kind = *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", word);
         for (const auto& object : objects.list(kind, "")) {

@@ -200,9 +200,10 @@ resources::Json with_times(const resources::Json& before, const HealthState& sta
 resources::Json basic_status(const resources::Json& object, const std::string& runtime, const std::string& description, resources::Json health_state);
 
 class Objects;
-/// Takes back what statuses of an earlier run say of the broker's kinds, before anybody reads them: health Unknown, and `why`.
-/// `with_pods`: Pods are this process's own, and say the same. Their counts of restarts stay.
-void forget_former_run(Objects& objects, const std::string& why, bool with_pods);
+/// Takes back what statuses of an earlier run say of the broker's kinds, before anybody reads them: health
+/// Unknown, and `why`. `with_pods`: Pods are this process's own, and say the same. Their counts of restarts
+/// stay. `now_ms`: Unix time.
+void forget_former_run(Objects& objects, const std::string& why, bool with_pods, std::int64_t now_ms);
 inline constexpr const char* just_started = "penstock has just started and has not come to this yet";
 
 }  // namespace penstock::control

@@ -285,12 +285,12 @@ class Collector : public Reconciler {
 /// Events are kept for an hour.
 class EventExpiry : public Reconciler {
   public:
-    explicit EventExpiry(Registry& registry) : registry_(registry) {}
+    EventExpiry(Registry& registry, Clock clock) : registry_(registry), clock_(std::move(clock)) {}
     const char* name() const override { return "event-expiry"; }
     std::vector<Key> all() override { return {{"events", "", ""}}; }
     std::vector<Key> concerned(const registry::Event&) override { return {}; }
     Outcome reconcile(const Key&) override {
-        const auto oldest = wall_ms() - 3'600'000;
+        const auto oldest = clock_.wall_ms() - 3'600'000;
         for (const auto& item : registry_.list(core("Event"), "").items) {
             const auto last = text_at(*item, "lastTimestamp", text_at(*item, "metadata.creationTimestamp"));
             if (parse_rfc3339(last) < oldest) [[maybe_unused]] const auto gone = registry_.remove(core("Event"), text_at(*item, "metadata.namespace"), text_at(*item, "metadata.name"));
@@ -300,18 +300,20 @@ class EventExpiry : public Reconciler {
 
   private:
     Registry& registry_;
+    Clock clock_;
 };
 
 }  // namespace
 
 Role api_role() { return {.pod = "penstock-api-0", .container = "api", .component = "api", .log_modules = {"api", "registry", "client"}, .ports = {}, .why_not = {}}; }
 
-Housekeeper::Housekeeper(Registry& registry, HousekeeperOptions options) : options_(std::move(options)), objects_(registry), engine_(objects_) {
+Housekeeper::Housekeeper(Registry& registry, HousekeeperOptions options)
+    : options_(std::move(options)), objects_(registry), engine_(objects_, options_.clock) {
     engine_.add(std::make_unique<NamespaceReconciler>(registry, [this] { return api_ca(); }));
     engine_.add(std::make_unique<TokenSecretReconciler>(registry, options_, [this] { return api_ca(); }));
     engine_.add(std::make_unique<Collector>(registry));
-    engine_.add(std::make_unique<EventExpiry>(registry));
-    if (options_.broker_elsewhere) engine_.add(make_report_age(objects_));
+    engine_.add(std::make_unique<EventExpiry>(registry, options_.clock));
+    if (options_.broker_elsewhere) engine_.add(make_report_age(objects_, options_.clock));
     if (options_.roles) engine_.add(make_projection(registry, options_));
 }
 

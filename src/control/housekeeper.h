@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/given_clock.h"
 #include "control/engine.h"
 
 namespace penstock::control {
@@ -23,6 +24,7 @@ struct Role {
 Role api_role();
 
 struct HousekeeperOptions {
+    Clock clock;
     std::string api_ca;   ///< PEM, one or several; for ConfigMap kube-root-ca.crt and token Secrets
     /// Token of a service account bound to its Secret, without end; empty when it cannot be made.
     std::function<std::string(const resources::Json& account, const resources::Json& secret)> make_token;

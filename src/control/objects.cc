@@ -71,7 +71,9 @@ bool LocalObjects::changes(std::uint64_t& position, std::vector<registry::Event>
 
 // --- elsewhere ---
 
-RemoteObjects::RemoteObjects(MakeTransport make, std::vector<const Kind*> kinds, std::string name_space) : make_(std::move(make)), name_space_(std::move(name_space)) {
+RemoteObjects::RemoteObjects(MakeTransport make, std::vector<const Kind*> kinds, std::string name_space,
+                             Clock clock)
+    : make_(std::move(make)), name_space_(std::move(name_space)), clock_(std::move(clock)) {
     for (const auto* kind : kinds) {
         auto feed = std::make_unique<Feed>();
         feed->kind = kind;
@@ -86,22 +88,26 @@ void RemoteObjects::start() {
     for (auto& feed : feeds_) {
         auto* f = feed.get();
         f->transport = make_();
-        f->reflector = std::make_unique<client::Reflector>(*f->transport, *f->kind, name_space_, client::Reflector::Options{
-            .on_change = [this, f](const client::Reflector::Change& change) { take(*f->kind, change); },
-            .on_synced = [this, first = true]() mutable {
-                if (!std::exchange(first, false)) return;
-                const std::lock_guard lock(guard_);
-                ++synced_;
-                ++position_;
-                changed_.notify_all();
-            },
-            .pause = [this](std::int64_t ms) {
-                pause(static_cast<int>(ms));
-                const std::lock_guard lock(guard_);
-                return !stopping_;
-            },
-            .random = chance,
-            .now_ms = monotonic_ms});
+        f->reflector = std::make_unique<client::Reflector>(
+            *f->transport, *f->kind, name_space_,
+            client::Reflector::Options{
+                .on_change = [this, f](const client::Reflector::Change& change) { take(*f->kind, change); },
+                .on_synced =
+                    [this, first = true]() mutable {
+                        if (!std::exchange(first, false)) return;
+                        const std::lock_guard lock(guard_);
+                        ++synced_;
+                        ++position_;
+                        changed_.notify_all();
+                    },
+                .pause =
+                    [this](std::int64_t ms) {
+                        pause(static_cast<int>(ms));
+                        const std::lock_guard lock(guard_);
+                        return !stopping_;
+                    },
+                .random = chance,
+                .now_ms = [this] { return clock_.monotonic_ms(); }});
         f->thread = std::thread([f] { f->reflector->run(); });
     }
 }
@@ -243,14 +249,14 @@ void Recorder::record(const Json& about, const char* type, const std::string& re
     const auto message = printable(told);
     const auto& kind = *resources::find_kind("v1", "Event");
     const auto space = text_at(about, "metadata.namespace", "default"), name = text_at(about, "metadata.name"), uid = text_at(about, "metadata.uid");
-    const auto now = rfc3339(wall_ms());
+    const auto now = rfc3339(clock_.wall_ms());
     const auto what = fmt::format("{}/{}/{}/{}", uid, type, reason, message);
-    retry(monotonic_ms());
+    retry(clock_.monotonic_ms());
     const std::lock_guard lock(guard_);
     if (names_.size() > names_max) names_.clear();
     if (budgets_.size() > names_max) budgets_.clear();
     auto& budget = budgets_[uid];
-    const auto at = monotonic_ms();
+    const auto at = clock_.monotonic_ms();
     budget.tokens = std::min(25.0, budget.tokens + static_cast<double>(at - budget.at_ms) / 300'000.0);
     budget.at_ms = at;
     if (budget.tokens < 1) return;

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/given_clock.h"
 #include "client/client.h"
 #include "client/reflector.h"
 #include "registry/registry.h"
@@ -68,7 +69,8 @@ class RemoteObjects : public Objects {
   public:
     using MakeTransport = std::function<std::unique_ptr<client::Transport>()>;
     /// `name_space` empty: all. Nothing is read before start().
-    RemoteObjects(MakeTransport make, std::vector<const resources::Kind*> kinds, std::string name_space);
+    RemoteObjects(MakeTransport make, std::vector<const resources::Kind*> kinds, std::string name_space,
+                  Clock clock);
     ~RemoteObjects() override;
     void start();
     /// True when every kind was listed once.
@@ -100,6 +102,7 @@ class RemoteObjects : public Objects {
 
     MakeTransport make_;
     std::string name_space_;
+    Clock clock_;
     std::vector<std::unique_ptr<Feed>> feeds_;
     mutable std::mutex guard_;                     ///< tables_, history_, position_, synced_
     mutable std::condition_variable changed_;
@@ -117,7 +120,8 @@ class RemoteObjects : public Objects {
 /// short (25 at once, then one in five minutes).
 class Recorder {
   public:
-    Recorder(Objects& objects, std::string component) : objects_(objects), component_(std::move(component)) {}
+    Recorder(Objects& objects, std::string component, Clock clock)
+        : objects_(objects), component_(std::move(component)), clock_(std::move(clock)) {}
     void record(const resources::Json& about, const char* type, const std::string& reason, const std::string& message);
     /// Writes what was refused for now (a right that is not there yet, an API that is busy or away): each at most every
     /// `retry_ms`, for `kept_ms`. Called by whoever has a turn now and then; record() calls it too. `now_ms`: monotonic. Any thread.
@@ -140,6 +144,7 @@ class Recorder {
     };
     Objects& objects_;
     std::string component_;
+    Clock clock_;
     std::mutex guard_;
     std::map<std::string, std::pair<std::string, int>> names_;   ///< what is told → Event and count
     std::map<std::string, Budget> budgets_;                      ///< by object

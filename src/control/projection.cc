@@ -60,9 +60,11 @@ std::string object_name(std::string_view text) {
     return out.empty() ? "localhost" : out;
 }
 
-Json condition(const Json& before, const char* type, bool good, const std::string& reason, const std::string& message) {
+/// A condition, and since when it stands: `now` (RFC 3339) when `before` did not have it with this status.
+Json condition(const Json& before, const std::string& now, const char* type, bool good,
+               const std::string& reason, const std::string& message) {
     const char* status = good ? "True" : "False";
-    auto since = rfc3339(wall_ms());
+    auto since = now;
     if (const auto& list = at_path(before, "status.conditions"); list.is_array())
         for (const auto& c : list)
             if (text_at(c, "type") == type && text_at(c, "status") == status) since = text_at(c, "lastTransitionTime", since);
@@ -74,7 +76,9 @@ Json condition(const Json& before, const char* type, bool good, const std::strin
 
 class Projection : public Reconciler {
   public:
-    Projection(Registry& registry, const HousekeeperOptions& options) : registry_(registry), options_(options), node_name_(object_name(io::machine_name())), started_(rfc3339(wall_ms())) {}
+    Projection(Registry& registry, const HousekeeperOptions& options)
+        : registry_(registry), options_(options), node_name_(object_name(io::machine_name())),
+          started_(time_now()) {}
     const char* name() const override { return "projection"; }
     std::vector<Key> all() override { return {{"machine", "", node_name_}}; }
     std::vector<Key> concerned(const registry::Event& event) override {
@@ -104,6 +108,7 @@ class Projection : public Reconciler {
     }
 
   private:
+    [[nodiscard]] std::string time_now() const { return rfc3339(options_.clock.wall_ms()); }
     using Place = std::pair<std::string, std::string>;   ///< namespace and name
     static Place place_of(const Json& object) {
         return {text_at(object, "metadata.namespace"), text_at(object, "metadata.name")};
@@ -354,15 +359,18 @@ class Projection : public Reconciler {
         struct statvfs disk{};
         const auto bytes = statvfs(options_.data_folder.c_str(), &disk) == 0 ? disk.f_blocks * disk.f_frsize : 0;
         const Json resources = {{"ephemeral-storage", fmt::format("{}Ki", bytes / 1024)}, {"cpu", std::to_string(sysconf(_SC_NPROCESSORS_ONLN))}, {"memory", memory}, {"pods", "110"}};
-        const auto ready = condition(before, "Ready", true, "PenstockReady", "penstock is running");
+        const auto now = options_.clock.wall_ms();
+        const auto time = rfc3339(now);
+        const auto ready = condition(before, time, "Ready", true, "PenstockReady", "penstock is running");
         // The heartbeat moves every five minutes: each step is a write.
         std::string beat;
         if (const auto& list = at_path(before, "status.conditions"); list.is_array() && !list.empty()) beat = text_at(list[0], "lastHeartbeatTime");
-        if (parse_rfc3339(beat) < wall_ms() - heartbeat_ms) beat = rfc3339(wall_ms());
+        if (parse_rfc3339(beat) < now - heartbeat_ms) beat = time;
         Json conditions = Json::array({ready});
         if (options_.manifests) {
             const auto why = printable(options_.manifests());
-            conditions.push_back(condition(before, "ManifestsApplied", why.empty(), why.empty() ? "InForce" : "NotInForce", why));
+            const auto* const reason = why.empty() ? "InForce" : "NotInForce";
+            conditions.push_back(condition(before, time, "ManifestsApplied", why.empty(), reason, why));
         }
         // As in Kubernetes each condition of a Node has one.
         for (auto& one : conditions) one["lastHeartbeatTime"] = beat;
@@ -372,6 +380,16 @@ class Projection : public Reconciler {
                 {"status", {{"conditions", conditions}, {"addresses", Json::array({{{"type", "InternalIP"}, {"address", address}}, {{"type", "Hostname"}, {"address", node_name_}}})}, {"capacity", resources}, {"allocatable", resources},
                             {"nodeInfo", {{"machineID", first_line("/etc/machine-id")}, {"systemUUID", ""}, {"bootID", first_line("/proc/sys/kernel/random/boot_id")}, {"kernelVersion", system.release}, {"osImage", os_name()}, {"operatingSystem", "linux"},
                                           {"architecture", arch}, {"containerRuntimeVersion", "penstock://" + options_.version}, {"kubeletVersion", "v1.33.0+penstock"}, {"kubeProxyVersion", "v1.33.0+penstock"}}}}}};
+    }
+
+    [[nodiscard]] Json pod_conditions(const Role& role, const Json& before) const {
+        const auto now = time_now();
+        const auto why = role.ready ? std::string() : "ContainersNotReady";
+        return Json::array({condition(before, now, "PodReadyToStartContainers", true, "", ""),
+                            condition(before, now, "Initialized", true, "", ""),
+                            condition(before, now, "Ready", role.ready, why, role.why_not),
+                            condition(before, now, "ContainersReady", role.ready, why, role.why_not),
+                            condition(before, now, "PodScheduled", true, "", "")});
     }
 
     Json pod(const Role& role, const std::string& address, const Json& before) {
@@ -387,16 +405,41 @@ class Projection : public Reconciler {
         std::string modules;
         for (const auto& module : role.log_modules) modules += (modules.empty() ? "" : ",") + module;
         const Json container = {{"name", role.container}, {"image", "penstock:" + options_.version}, {"imagePullPolicy", "Never"}, {"ports", ports}};
-        const auto why = role.ready ? std::string() : "ContainersNotReady";
-        return {{"metadata", {{"name", role.pod}, {"namespace", options_.name_space},
-                                     {"labels", {{"app", role.component}, {"app.kubernetes.io/name", product_label}, {"app.kubernetes.io/component", role.component}, {"app.kubernetes.io/instance", "default"}, {"tier", role.component}}},
-                                     {"annotations", {{"penstock.io/log-modules." + role.container, modules}}}}},
-                       {"spec", {{"nodeName", node_name_}, {"containers", Json::array({container})}, {"restartPolicy", "Always"}, {"hostNetwork", true}, {"serviceAccountName", "default"}, {"terminationGracePeriodSeconds", 30}}},
-                       {"status", {{"phase", "Running"}, {"podIP", address}, {"podIPs", Json::array({{{"ip", address}}})}, {"hostIP", address}, {"hostIPs", Json::array({{{"ip", address}}})}, {"startTime", started_}, {"qosClass", "BestEffort"},
-                                   {"conditions", Json::array({condition(before, "PodReadyToStartContainers", true, "", ""), condition(before, "Initialized", true, "", ""), condition(before, "Ready", role.ready, why, role.why_not),
-                                                               condition(before, "ContainersReady", role.ready, why, role.why_not), condition(before, "PodScheduled", true, "", "")})},
-                                   {"containerStatuses", Json::array({{{"name", role.container}, {"ready", role.ready}, {"started", true}, {"restartCount", restarts->second}, {"image", "penstock:" + options_.version}, {"imageID", ""}, {"containerID", ""},
-                                                                       {"state", {{"running", {{"startedAt", started_}}}}}, {"lastState", Json::object()}}})}}}};
+        return {{"metadata",
+                 {{"name", role.pod},
+                  {"namespace", options_.name_space},
+                  {"labels",
+                   {{"app", role.component},
+                    {"app.kubernetes.io/name", product_label},
+                    {"app.kubernetes.io/component", role.component},
+                    {"app.kubernetes.io/instance", "default"},
+                    {"tier", role.component}}},
+                  {"annotations", {{"penstock.io/log-modules." + role.container, modules}}}}},
+                {"spec",
+                 {{"nodeName", node_name_},
+                  {"containers", Json::array({container})},
+                  {"restartPolicy", "Always"},
+                  {"hostNetwork", true},
+                  {"serviceAccountName", "default"},
+                  {"terminationGracePeriodSeconds", 30}}},
+                {"status",
+                 {{"phase", "Running"},
+                  {"podIP", address},
+                  {"podIPs", Json::array({{{"ip", address}}})},
+                  {"hostIP", address},
+                  {"hostIPs", Json::array({{{"ip", address}}})},
+                  {"startTime", started_},
+                  {"qosClass", "BestEffort"},
+                  {"conditions", pod_conditions(role, before)},
+                  {"containerStatuses", Json::array({{{"name", role.container},
+                                                      {"ready", role.ready},
+                                                      {"started", true},
+                                                      {"restartCount", restarts->second},
+                                                      {"image", "penstock:" + options_.version},
+                                                      {"imageID", ""},
+                                                      {"containerID", ""},
+                                                      {"state", {{"running", {{"startedAt", started_}}}}},
+                                                      {"lastState", Json::object()}}})}}}};
     }
 
     Registry& registry_;

@@ -20,12 +20,12 @@ const resources::Kind& broker_kind(const char* name) { return *resources::find_k
 
 class ReportAge : public Reconciler {
   public:
-    explicit ReportAge(Objects& objects) : objects_(objects) {}
+    ReportAge(Objects& objects, Clock clock) : objects_(objects), clock_(std::move(clock)) {}
     const char* name() const override { return "report-age"; }
     std::vector<Key> all() override { return {{"reports", "", ""}}; }
     std::vector<Key> concerned(const registry::Event&) override { return {}; }
     Outcome reconcile(const Key&) override {
-        const auto now = wall_ms();
+        const auto now = clock_.wall_ms();
         for (const char* word : {"Broker", "BrokerListener", "BrokerAuthentication", "BrokerAuthorization"})
             for (const auto& object : objects_.list(broker_kind(word), "")) {
                 // Judged on what is written over: a broker that reports in this very moment is not silent. Not written: it is tried
@@ -50,6 +50,7 @@ class ReportAge : public Reconciler {
     }
 
     Objects& objects_;
+    Clock clock_;
 };
 
 }  // namespace
@@ -66,6 +67,8 @@ std::string silence_of(const Json* lease, std::int64_t wall) {
     return {};
 }
 
-std::unique_ptr<Reconciler> make_report_age(Objects& objects) { return std::make_unique<ReportAge>(objects); }
+std::unique_ptr<Reconciler> make_report_age(Objects& objects, Clock clock) {
+    return std::make_unique<ReportAge>(objects, std::move(clock));
+}
 
 }  // namespace penstock::control

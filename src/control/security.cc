@@ -120,9 +120,9 @@ std::string uncovered_warning(const crypto::Certificate& leaf, const SecurityBui
 
 }  // namespace
 
-std::int64_t SecurityBuilder::judge(PreparedTls& prepared, const Dialled& dialled) {
+std::int64_t SecurityBuilder::judge(PreparedTls& prepared, const Dialled& dialled) const {
     constexpr std::int64_t hour_ms = 3'600'000;
-    const auto now = wall_ms();
+    const auto now = options_.clock.wall_ms();
     const auto& chain = prepared.context->chain();
     prepared.judgement.chain = chain;
     prepared.judgement.findings = crypto::examine_chain(chain, crypto::Purpose::server, now);
@@ -291,7 +291,8 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
     }
     if (kept.made_from == made_from) {
         // Certificates end while nothing is written.
-        if (wall_ms() >= kept.judged_until_ms) kept.judged_until_ms = judge(kept.value, {listener, automatic, expected});
+        if (options_.clock.wall_ms() >= kept.judged_until_ms)
+            kept.judged_until_ms = judge(kept.value, {listener, automatic, expected});
         return kept.value;
     }
 
@@ -302,7 +303,8 @@ PreparedTls SecurityBuilder::tls(const Json& listener, const Json& port, const s
     }
     tls::ServerOptions options{.certificate_chain = *chain_text, .key = *key, .ask_client_certificate = ask_certificate, .client_authorities = authorities};
     options.protocols = websocket ? std::vector<std::string>{"http/1.1", "mqtt"} : std::vector<std::string>{"mqtt"};
-    out.judgement = crypto::judge_identity(*chain_text, *key, crypto::Purpose::server, wall_ms());
+    out.judgement =
+        crypto::judge_identity(*chain_text, *key, crypto::Purpose::server, options_.clock.wall_ms());
     auto context = out.judgement.is_usable() ? tls::Context::server(options) : fail(out.judgement.because_of(crypto::Weight::unusable));
     if (auto why = context ? tls::rehearse(*context) : std::string(); !why.empty()) context = fail(std::move(why));
     if (!context) {
@@ -461,7 +463,8 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
             if (faults != told_before) continue;
             std::size_t faulty = 0;
             for (std::size_t k = 0; k < trusted.size(); ++k) {
-                const auto findings = crypto::examine_authority(trusted[k], crypto::Purpose::client, wall_ms());
+                const auto findings =
+                    crypto::examine_authority(trusted[k], crypto::Purpose::client, options_.clock.wall_ms());
                 if (findings.empty() || ++faulty > told_max) continue;
                 for (const auto& finding : findings) out.warnings.push_back(fmt::format("a trusted certificate of ConfigMap {}: {}; put those that clients have now into it, with: {}", trust_name, finding.message, put[k]));
             }
@@ -513,7 +516,8 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                         authorities += trusted ? trusted->size() : 1;
                         if (trusted)
                             for (const auto& certificate : *trusted)
-                                for (const auto& finding : crypto::examine_authority(certificate, crypto::Purpose::server, wall_ms()))
+                                for (const auto& finding : crypto::examine_authority(
+                                         certificate, crypto::Purpose::server, options_.clock.wall_ms()))
                                     if (finding.weight >= crypto::Weight::all_refuse) tell_of_ca(entry, finding.message + "; put a better CA there");
                     }
                 resolved["ca"] = bundle;
@@ -528,7 +532,9 @@ PreparedAuthenticator SecurityBuilder::authenticator(const std::string& space, c
                 }
                 resolved["certificate"] = secret_text(*secret, "tls.crt").value_or("");
                 resolved["key"] = secret_text(*secret, "tls.key").value_or("");
-                const auto judgement = crypto::judge_identity(resolved["certificate"], resolved["key"], crypto::Purpose::client, wall_ms());
+                const auto judgement =
+                    crypto::judge_identity(resolved["certificate"], resolved["key"], crypto::Purpose::client,
+                                           options_.clock.wall_ms());
                 for (const auto& finding : judgement.findings)
                     if (finding.is_fault())
                         out.warnings.push_back(fmt::format("{}.customSettings.auth.x509.secretRef: Secret {}: {}{}; put a pair that can be used there, with: {}", path, client, finding.message,

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/given_clock.h"
 #include "auth/methods.h"
 #include "auth/policy.h"
 #include "control/objects.h"
@@ -59,6 +60,7 @@ struct TokenKeys {
 class SecurityBuilder {
   public:
     struct Options {
+        Clock clock;
         std::function<TokenKeys()> token_keys;                     ///< empty issuers: not known yet
         std::shared_ptr<const std::string> probe_secret;
         std::shared_ptr<auth::Crew> crew;
@@ -93,7 +95,7 @@ class SecurityBuilder {
         std::string told;                ///< the fault in the log
     };
     /// Fills in the judgement and the warnings; answers until when they hold.
-    static std::int64_t judge(PreparedTls& prepared, const Dialled& dialled);
+    std::int64_t judge(PreparedTls& prepared, const Dialled& dialled) const;
     /// The certificate before goes on when the wanted one is not there or cannot be used; without one, the fault stands.
     static PreparedTls or_last_good(Kept<PreparedTls>& kept, PreparedTls wanted, const std::string& listener);
     std::shared_ptr<const auth::TokenFacts> token_facts();

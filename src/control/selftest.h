@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/given_clock.h"
 #include "broker/trace.h"
 
 namespace penstock::control {
@@ -34,9 +35,10 @@ struct SelftestResult {
     [[nodiscard]] bool ok() const noexcept { return fault.empty(); }
 };
 
-/// One round trip through a listener with a client of its own, category `broker_selftest`: CONNECT, PING, SUBSCRIBE and
-/// PUBLISH below `azedge/dmqtt/selftest/`, the delivery, UNSUBSCRIBE. Blocks up to `timeout_ms`.
-/// `traced`: each step is a trace of its own, which the broker continues.
-SelftestResult run_selftest(const SelftestTarget& target, int timeout_ms, bool traced = false);
+/// One round trip through a listener with a client of its own, category `broker_selftest`: CONNECT, PING,
+/// SUBSCRIBE and PUBLISH below `azedge/dmqtt/selftest/`, the delivery, UNSUBSCRIBE. Blocks up to
+/// `timeout_ms`. `traced`: each step is a trace of its own, which the broker continues. By `clock` it is
+/// measured.
+SelftestResult run_selftest(const SelftestTarget& target, int timeout_ms, bool traced, const Clock& clock);
 
 }  // namespace penstock::control

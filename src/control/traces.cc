@@ -58,7 +58,7 @@ void TraceStore::shrink() {
 }
 
 void TraceStore::add(std::vector<Span> spans) {
-    const auto shift = wall_ms() * 1'000'000 - monotonic_ns();
+    const auto shift = clock_.wall_ms() * 1'000'000 - clock_.monotonic_ns();
     const std::lock_guard lock(guard_);
     if (limit_ == 0) return;
     // One and the same for all spans, so that those of one trace fit together; until somebody sets the clock.

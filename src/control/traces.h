@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/given_clock.h"
 #include "broker/trace.h"
 #include "resources/json.h"
 
@@ -15,6 +16,7 @@ namespace penstock::control {
 /// trace goes first. Any thread.
 class TraceStore {
   public:
+    explicit TraceStore(Clock clock) : clock_(std::move(clock)) {}
     /// 0 forgets all and takes nothing.
     void set_limit(std::size_t bytes);
     void add(std::vector<broker::Span> spans);
@@ -31,7 +33,8 @@ class TraceStore {
     };
     void shrink();
 
-    mutable std::mutex guard_;
+    const Clock clock_;
+    mutable std::mutex guard_;   ///< all below
     std::size_t limit_ = 0, bytes_ = 0;
     std::int64_t to_unix_ = 0;                    ///< from monotonic to Unix ns
     std::map<broker::TraceId, Kept> traces_;

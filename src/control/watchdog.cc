@@ -31,7 +31,7 @@ std::int64_t ClockWatch::back_ms(std::int64_t now_ms, std::int64_t wall_ms) {
 void Watchdog::start() {
     thread_ = std::thread([this] {
         while (!stopping_) {
-            look(monotonic_ms(), wall_ms());
+            look(options_.clock.monotonic_ms(), options_.clock.wall_ms());
             options_.pause(look_ms);
         }
     });
@@ -44,7 +44,7 @@ void Watchdog::stop() {
 
 void Watchdog::look(std::int64_t now_ms, std::int64_t wall_ms) {
     auto facts = options_.facts();
-    facts.clock_back_ms = clock_.back_ms(now_ms, wall_ms);
+    facts.clock_back_ms = back_.back_ms(now_ms, wall_ms);
     board_.put("process", findings_of(facts), now_ms, wall_ms, look_valid_ms);
     const auto version = board_.version();
     if (version != shown_ && (!options_.show || options_.show())) shown_ = version;

@@ -4,6 +4,7 @@
 #include <functional>
 #include <thread>
 
+#include "base/given_clock.h"
 #include "control/health.h"
 #include "control/objects.h"
 
@@ -30,12 +31,14 @@ class ClockWatch {
 class Watchdog {
   public:
     struct Options {
+        Clock clock;
         std::function<ProcessFacts()> facts;       ///< never waits for a worker or the disk
         std::function<bool()> show;                ///< tells people what changed; false: not possible now, it is called again
         std::function<void(int ms)> pause;         ///< returns early when the process ends
         std::int64_t latest_wall_ms = 0;           ///< see ClockWatch
     };
-    Watchdog(HealthBoard& board, Options options) : board_(board), options_(std::move(options)), clock_(options_.latest_wall_ms) {}
+    Watchdog(HealthBoard& board, Options options)
+        : board_(board), options_(std::move(options)), back_(options_.latest_wall_ms) {}
     ~Watchdog() { stop(); }
     Watchdog(const Watchdog&) = delete;
     Watchdog& operator=(const Watchdog&) = delete;
@@ -48,7 +51,7 @@ class Watchdog {
   private:
     HealthBoard& board_;
     Options options_;
-    ClockWatch clock_;
+    ClockWatch back_;
     std::uint64_t shown_ = 0;
     std::atomic<bool> stopping_{false};
     std::thread thread_;

@@ -255,7 +255,9 @@ TEST(Password, kinds_of_hashes) {
 
 TEST(Custom, answers_are_read_strictly) {
     using Kind = auth::CustomMethod::Answer::Kind;
-    auto read = [](int status, const std::string& body) { return control::custom_answer(status, body); };
+    auto read = [](int status, const std::string& body) {
+        return control::custom_answer(status, body, wall_ms());
+    };
     EXPECT_EQ(read(200, "{}").kind, Kind::accept);
     EXPECT_EQ(read(200, R"({"attributes":{"a":"b"}})").attributes.at("a"), "b");
     EXPECT_EQ(read(200, R"({"expiry":"2999-01-01T00:00:00Z"})").expires_at, parse_rfc3339("2999-01-01T00:00:00Z"));

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/clock.h"
+#include "base/given_clock.h"
 #include "base/text.h"
 #include "control/certificates.h"
 #include "control/security.h"
@@ -58,10 +59,11 @@ struct World {
     std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
     Interleaved objects;
     std::atomic<std::int64_t> ahead{0};      ///< of the real clock
-    control::CertificateControllers controllers{objects, [this] { return now(); }};
+    control::CertificateControllers controllers{
+        objects, Clock([this] { return now(); }, [this] { return monotonic_ns() + ahead * 1'000'000; })};
     explicit World(Meanwhile meanwhile = {}) : objects(*registry, std::move(meanwhile)) { controllers.start(); }
     [[nodiscard]] std::int64_t now() const { return wall_ms() + ahead; }
-    /// The clock goes on without anybody waiting.
+    /// The clocks go on without anybody waiting.
     void pass(std::int64_t ms) {
         ahead += ms;
         controllers.look_again();
@@ -450,7 +452,10 @@ TEST(Certificates, a_ca_whose_signatures_nobody_takes_issues_nothing) {
 struct Security {
     std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
     control::LocalObjects objects{*registry};
-    control::SecurityBuilder builder{objects, {.probe_secret = std::make_shared<const std::string>("s"), .crew = std::make_shared<auth::Crew>(1, 4)}};
+    control::SecurityBuilder builder{objects,
+                                     {.clock = machine_clock(),
+                                      .probe_secret = std::make_shared<const std::string>("s"),
+                                      .crew = std::make_shared<auth::Crew>(1, 4)}};
     Json listener{{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"metadata", {{"name", "l"}, {"namespace", space}, {"uid", "u"}}}, {"spec", {{"serviceName", "svc"}}}};
     control::PreparedTls manual(const std::string& secret) { return builder.tls(listener, {{"port", 8883}, {"tls", {{"mode", "Manual"}, {"manual", {{"secretRef", secret}}}}}}, {"localhost", "10.1.2.3"}, false, {}, false); }
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "api/handler.h"
+#include "base/given_clock.h"
 #include "base/log.h"
 #include "client/lease.h"
 #include "control/broker_controller.h"
@@ -46,7 +47,7 @@ TEST(Reflector, ends_up_with_the_truth_whatever_happens_on_the_way) {
     ApiWorld world;
     for (int i = 0; i < 1200; ++i) world.registry->create(core("ConfigMap"), space, named("m" + std::to_string(i))).value();   // three pages
     world.faults.set_all(0.15);
-    control::RemoteObjects objects(over(world), {&core("ConfigMap")}, "");
+    control::RemoteObjects objects(over(world), {&core("ConfigMap")}, "", machine_clock());
     objects.start();
     std::mt19937 random(3);
     for (int i = 0; i < 400; ++i) {
@@ -255,9 +256,11 @@ TEST(Engine, the_broker_follows_a_faulty_api) {
     };
     world.registry->create(broker_kind("Broker"), space, named("default", {{"metadata", {{"annotations", {{"penstock.io/listeners-per-service-type", "Any"}}}}}, {"spec", {{"diagnostics", {{"selfCheck", {{"mode", "Disabled"}}}, {"metrics", {{"prometheusPort", 0}}}}}}}})).value();
     world.faults.set_all(0.25);
-    control::RemoteObjects objects(over(world), {&broker_kind("Broker"), &broker_kind("BrokerListener"), &core("Service")}, "");
+    control::RemoteObjects objects(over(world),
+                                   {&broker_kind("Broker"), &broker_kind("BrokerListener"), &core("Service")},
+                                   "", machine_clock());
     objects.start();
-    control::BrokerController controller(objects, "test");
+    control::BrokerController controller(objects, "test", machine_clock());
     controller.start();
     for (int i = 0; i < 4; ++i) {
         world.registry->create(broker_kind("BrokerListener"), space, listener(i)).value();
@@ -340,7 +343,7 @@ TEST(ListenerService, is_not_fought_over) {
     world.registry->create(broker_kind("Broker"), space, named("default", {{"spec", {{"diagnostics", {{"selfCheck", {{"mode", "Disabled"}}}, {"metrics", {{"prometheusPort", 0}}}}}}}})).value();
     const auto first = world.registry->create(core("Service"), space, named("lan", {{"spec", {{"ports", Json::array({{{"port", 80}}})}, {"selector", {{"app", "nginx"}}}}}})).value();
     world.registry->create(broker_kind("BrokerListener"), space, named("lan", {{"spec", {{"brokerRef", "default"}, {"ports", Json::array({{{"port", 0}}})}}}})).value();
-    control::BrokerController controller(objects, "test");
+    control::BrokerController controller(objects, "test", machine_clock());
     controller.start();
     auto told = [&] {
         const auto listener = world.registry->get(broker_kind("BrokerListener"), space, "lan").value();
@@ -369,7 +372,7 @@ TEST(BrokerMessage, says_what_runs_with_less_than_asked_for) {
         const Json spec = {{"cardinality", cardinality}, {"diagnostics", {{"selfCheck", {{"mode", "Disabled"}}}, {"metrics", {{"prometheusPort", 0}}}}}};
         world.registry->create(broker_kind("Broker"), space, named("default", {{"spec", spec}})).value();
         world.registry->create(broker_kind("BrokerListener"), space, named("lan", {{"spec", {{"brokerRef", "default"}, {"ports", Json::array({{{"port", 0}}})}}}})).value();
-        control::BrokerController controller(objects, "test");
+        control::BrokerController controller(objects, "test", machine_clock());
         controller.start();
         auto told = [&] { return text_at(*world.registry->get(broker_kind("Broker"), space, "default").value(), "status.runtimeStatus.description"); };
         EXPECT_TRUE(wait(objects, 20'000, [&] { return !told().empty() && told().find("not open") == std::string::npos; })) << told();
@@ -438,7 +441,7 @@ TEST(Statuses, what_another_writer_put_between_reading_and_writing_stays) {
     ApiWorld world;
     const auto& kind = *resources::find_kind("cert-manager.io/v1", "Certificate");
     world.registry->create(kind, space, named("c", {{"spec", {{"secretName", "c"}, {"commonName", "c"}, {"issuerRef", {{"name", "i"}}}}}})).value();
-    control::RemoteObjects remote(over(world), {&kind}, "");
+    control::RemoteObjects remote(over(world), {&kind}, "", machine_clock());
     remote.start();
     ASSERT_TRUE(wait(remote, 20'000, [&] { return remote.get(kind, space, "c") != nullptr; }));
     control::LocalObjects local(*world.registry);
@@ -521,7 +524,7 @@ TEST(Reflector, a_refused_list_is_told_when_the_refusal_stays) {
 TEST(Recorder, repetitions_are_counted_and_floods_cut_short) {
     ApiWorld world;
     control::LocalObjects objects(*world.registry);
-    control::Recorder recorder(objects, "test");
+    control::Recorder recorder(objects, "test", machine_clock());
     const auto about = **world.registry->create(core("ConfigMap"), space, named("m"));
     for (int i = 0; i < 10; ++i) recorder.record(about, "Warning", "Again", "the same");
     auto events = world.registry->list(core("Event"), space).items;

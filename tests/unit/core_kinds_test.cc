@@ -10,6 +10,7 @@
 
 #include "api/handler.h"
 #include "base/clock.h"
+#include "base/given_clock.h"
 #include "base/text.h"
 #include "control/housekeeper.h"
 #include "control/work_queue.h"
@@ -576,7 +577,12 @@ TEST_F(Rights, reviews) {
 class Housekeeping : public testing::Test {
   protected:
     std::unique_ptr<Registry> r = Registry::open(":memory:").value();
-    control::Housekeeper keeper{*r, {.api_ca = "CA", .make_token = [](const Json&, const Json&) { return "TOKEN"; }, .version = "test", .roles = {}}};
+    control::Housekeeper keeper{*r,
+                                {.clock = machine_clock(),
+                                 .api_ca = "CA",
+                                 .make_token = [](const Json&, const Json&) { return "TOKEN"; },
+                                 .version = "test",
+                                 .roles = {}}};
     void SetUp() override { keeper.start(); }
     void TearDown() override { keeper.stop(); }
     bool wait(const std::function<bool()>& done) {
@@ -648,7 +654,11 @@ TEST(Projection, endpoints_name_the_ports_that_are_open) {
     };
     std::mutex guard;
     std::vector<control::Role> roles{role({{"mqtt-31884", 31884}}, false)};
-    control::Housekeeper keeper{*r, {.api_ca = "CA", .make_token = {}, .version = "test", .roles = [&] { const std::lock_guard lock(guard); return roles; }}};
+    control::Housekeeper keeper{
+        *r, {.clock = machine_clock(), .api_ca = "CA", .make_token = {}, .version = "test", .roles = [&] {
+                 const std::lock_guard lock(guard);
+                 return roles;
+             }}};
     auto service = [&](const char* name, Json ports, Json owners) {
         r->create(core("Service"), where, {{"metadata", {{"name", name}, {"ownerReferences", std::move(owners)}}}, {"spec", {{"selector", {{"tier", "frontend"}}}, {"ports", std::move(ports)}}}}).value();
     };
@@ -689,7 +699,11 @@ TEST(Projection, endpoint_slices_say_what_endpoints_say) {
     const auto& kind = *resources::find_kind("discovery.k8s.io/v1", "EndpointSlice");
     std::mutex guard;
     std::vector<control::Role> roles{{.pod = "aio-broker-frontend-0", .container = "broker", .component = "frontend", .log_modules = {}, .ports = {{"mqtt", 1883}}, .ready = true, .why_not = {}}};
-    control::Housekeeper keeper{*r, {.api_ca = "CA", .make_token = {}, .version = "test", .roles = [&] { const std::lock_guard lock(guard); return roles; }}};
+    control::Housekeeper keeper{
+        *r, {.clock = machine_clock(), .api_ca = "CA", .make_token = {}, .version = "test", .roles = [&] {
+                 const std::lock_guard lock(guard);
+                 return roles;
+             }}};
     r->create(core("Service"), where, named("web", {{"spec", {{"selector", {{"tier", "frontend"}}}, {"ports", Json::array({{{"name", "mqtt"}, {"port", 80}, {"targetPort", 1883}, {"appProtocol", "mqtt"}}})}}}})).value();
     // Written by hand, as for a Service without a selector: two families, and a port for those that are not ready.
     const Json by_hand = Json::array({{{"addresses", Json::array({{{"ip", "192.0.2.1"}}, {{"ip", "2001:db8::1"}}})}, {"ports", Json::array({{{"port", 502}}})}},
@@ -741,7 +755,10 @@ struct Slices {
     static constexpr const char* where = "azure-iot-operations";
     const resources::Kind& kind = *resources::find_kind("discovery.k8s.io/v1", "EndpointSlice");
     std::unique_ptr<Registry> r;
-    control::Housekeeper keeper{*r, {.api_ca = "CA", .make_token = {}, .version = "test", .roles = [] { return std::vector<control::Role>(); }}};
+    control::Housekeeper keeper{
+        *r, {.clock = machine_clock(), .api_ca = "CA", .make_token = {}, .version = "test", .roles = [] {
+                 return std::vector<control::Role>();
+             }}};
     explicit Slices(std::unique_ptr<Registry> of = Registry::open(":memory:").value()) : r(std::move(of)) {}
     Slices(const Slices&) = delete;
     Slices& operator=(const Slices&) = delete;
@@ -829,11 +846,19 @@ TEST(Projection, the_service_of_the_metrics_comes_and_goes_and_is_nobody_elses) 
     for (const bool was_there : {false, true}) {
         auto r = Registry::open(":memory:").value();
         std::atomic<bool> open{true};
-        control::Housekeeper keeper{*r, {.api_ca = "CA", .make_token = {}, .version = "test", .roles = [&] {
-            std::vector<control::Role> out;
-            if (open) out.push_back({.pod = "d", .container = "c", .component = "diagnostics-service", .log_modules = {}, .ports = {{"metrics", 9600}}, .ready = true, .why_not = {}});
-            return out;
-        }}};
+        control::Housekeeper keeper{
+            *r, {.clock = machine_clock(), .api_ca = "CA", .make_token = {}, .version = "test", .roles = [&] {
+                     std::vector<control::Role> out;
+                     if (open)
+                         out.push_back({.pod = "d",
+                                        .container = "c",
+                                        .component = "diagnostics-service",
+                                        .log_modules = {},
+                                        .ports = {{"metrics", 9600}},
+                                        .ready = true,
+                                        .why_not = {}});
+                     return out;
+                 }}};
         registry::ObjectRef mine;
         if (was_there) mine = r->create(core("Service"), where, named(name, {{"spec", {{"ports", Json::array({{{"port", 80}}})}}}})).value();
         keeper.start();

@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 
 #include "api/handler.h"
+#include "base/clock.h"
+#include "base/given_clock.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "control/access_view.h"
@@ -98,7 +100,7 @@ TEST(Escape, traces_are_json_whatever_was_traced) {
         trace.note("odd", evil);
         trace.fail(evil);
     }
-    control::TraceStore store;
+    control::TraceStore store{machine_clock()};
     store.set_limit(1u << 20);
     store.add(log.take());
     EXPECT_NO_THROW(static_cast<void>(store.list().dump()));
@@ -131,11 +133,18 @@ TEST(Escape, metric_labels_stay_on_their_line_and_apart) {
 
 TEST(Escape, words_of_custom_servers) {
     for (std::size_t before = 494; before < 502; ++before) {
-        const auto answer = control::custom_answer(403, Json{{"reason", 135}, {"message", std::string(before, 'x') + "ééé\n"}}.dump());
+        const auto answer = control::custom_answer(
+            403, Json{{"reason", 135}, {"message", std::string(before, 'x') + "ééé\n"}}.dump(), wall_ms());
         expect_tame(answer.message, "message");
-        expect_tame(control::custom_answer(404, std::string(before - 300, 'x') + "é\x1b[2J").message, "body");
-        expect_tame(control::custom_answer(500, evil).message, "status");
-        expect_tame(control::custom_answer(200, Json{{"attributes", {{std::string(before - 450, 'x') + "é\u202e", 7}}}}.dump()).message, "attribute");
+        expect_tame(
+            control::custom_answer(404, std::string(before - 300, 'x') + "é\x1b[2J", wall_ms()).message,
+            "body");
+        expect_tame(control::custom_answer(500, evil, wall_ms()).message, "status");
+        expect_tame(control::custom_answer(
+                        200, Json{{"attributes", {{std::string(before - 450, 'x') + "é\u202e", 7}}}}.dump(),
+                        wall_ms())
+                        .message,
+                    "attribute");
     }
 }
 
@@ -148,7 +157,7 @@ TEST(Escape, statuses_events_and_cells_are_tame) {
     control::LocalObjects objects{*registry};
     const auto& map = kind("v1", "ConfigMap");
     const auto about = *registry->create(map, "azure-iot-operations", {{"metadata", {{"name", "m"}}}, {"data", {{"k", "v"}}}}).value();
-    control::Recorder recorder(objects, "test");
+    control::Recorder recorder(objects, "test", machine_clock());
     recorder.record(about, "Warning", "Odd", evil);
     const auto events = registry->list(kind("v1", "Event"), "azure-iot-operations").items;
     ASSERT_EQ(events.size(), 1u);

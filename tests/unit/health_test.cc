@@ -13,6 +13,7 @@
 
 #include "app/run_health.h"
 #include "auth/held.h"
+#include "base/given_clock.h"
 #include "base/own_command.h"
 #include "base/shell.h"
 #include "base/text.h"
@@ -254,7 +255,7 @@ TEST(Health, what_an_earlier_run_wrote_is_taken_back) {
     registry->create(core("Pod"), space, {{"metadata", {{"name", "p"}}}, {"spec", {{"containers", Json::array({{{"name", "c"}, {"image", "i"}}})}}}}).value();
     const Json shown = {{"conditions", Json::array({{{"type", "Ready"}, {"status", "True"}}})}, {"containerStatuses", Json::array({{{"name", "c"}, {"ready", true}, {"restartCount", 4}}})}};
     ASSERT_TRUE(registry->put_status(core("Pod"), space, "p", [&](const Json&) { return shown; }));
-    control::forget_former_run(objects, "it has just started", true);
+    control::forget_former_run(objects, "it has just started", true, wall_ms());
     const auto broker = registry->get(broker_kind("Broker"), space, "default").value();
     EXPECT_EQ(text_at(*broker, "status.healthState.status"), "Unknown");
     EXPECT_EQ(text_at(*broker, "status.runtimeStatus.status"), "Starting");
@@ -368,7 +369,7 @@ TEST(Events, that_are_refused_for_now_are_written_when_they_may_be) {
     for (const int code : {403, 401, 429, 503}) {
         LateObjects objects(*registry);
         objects.code = code;
-        control::Recorder recorder(objects, "test");
+        control::Recorder recorder(objects, "test", machine_clock());
         const auto before = events().size();
         recorder.record(about, "Warning", "Late", "it is late " + std::to_string(code));
         recorder.record(about, "Warning", "Late", "it is late " + std::to_string(code));
@@ -383,7 +384,7 @@ TEST(Events, that_are_refused_for_now_are_written_when_they_may_be) {
         EXPECT_EQ(objects.asked, 2) << "once";
     }
     LateObjects objects(*registry);
-    control::Recorder recorder(objects, "test");
+    control::Recorder recorder(objects, "test", machine_clock());
     const auto count = events().size();
     // A refusal that does not end by itself is none to try again; and what waits is bounded in number and time.
     objects.code = 422;
@@ -581,7 +582,7 @@ TEST(Cures, a_listener_without_its_broker_says_which_there_are_and_what_to_write
 struct Served {
     std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
     control::LocalObjects objects{*registry};
-    control::BrokerController controller{objects, "test"};
+    control::BrokerController controller{objects, "test", machine_clock()};
     explicit Served(const char* self_check = "Disabled") {
         put(broker_kind("Broker"), "default", {{"spec", {{"diagnostics", {{"selfCheck", {{"mode", self_check}}}, {"metrics", {{"prometheusPort", 0}}}}}}}});
         controller.start();
@@ -995,7 +996,13 @@ TEST(Cures, rules_are_said_to_be_in_force_only_where_they_act) {
 
 TEST(Projection, each_condition_of_the_node_has_a_heartbeat) {
     const auto registry = registry::Registry::open(":memory:").value();
-    control::Housekeeper keeper{*registry, {.api_ca = "CA", .make_token = {}, .version = "test", .roles = [] { return std::vector<control::Role>(); }, .manifests = [] { return std::string(); }}};
+    control::Housekeeper keeper{*registry,
+                                {.clock = machine_clock(),
+                                 .api_ca = "CA",
+                                 .make_token = {},
+                                 .version = "test",
+                                 .roles = [] { return std::vector<control::Role>(); },
+                                 .manifests = [] { return std::string(); }}};
     keeper.start();
     auto conditions = [&] {
         const auto nodes = registry->list(core("Node"), "").items;
@@ -1148,7 +1155,13 @@ TEST(CertificateOutlook, a_chain_without_its_intermediate_and_an_end_that_nobody
 struct Security {
     std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
     control::LocalObjects objects{*registry};
-    control::SecurityBuilder builder{objects, {.token_keys = {}, .probe_secret = std::make_shared<const std::string>("s"), .crew = std::make_shared<auth::Crew>(1, 4), .custom_server = {}, .revocation = {}}};
+    control::SecurityBuilder builder{objects,
+                                     {.clock = machine_clock(),
+                                      .token_keys = {},
+                                      .probe_secret = std::make_shared<const std::string>("s"),
+                                      .crew = std::make_shared<auth::Crew>(1, 4),
+                                      .custom_server = {},
+                                      .revocation = {}}};
     Json listener{{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"metadata", {{"name", "l"}, {"namespace", space}, {"uid", "u"}}}, {"spec", {{"serviceName", "svc"}}}};
     control::PreparedTls manual() {
         auto out = builder.tls(listener, {{"port", 8883}, {"tls", {{"mode", "Manual"}, {"manual", {{"secretRef", "mine"}}}}}}, {"localhost"}, false, {}, false);

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "base/given_clock.h"
 #include "base/text.h"
 #include "control/security.h"
 #include "crypto/examination.h"
@@ -233,7 +234,10 @@ TEST(Identity, authorities_with_keys_that_few_can_use) {
 struct World {
     std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
     control::LocalObjects objects{*registry};
-    control::SecurityBuilder builder{objects, {.probe_secret = std::make_shared<const std::string>("s"), .crew = std::make_shared<auth::Crew>(1, 4)}};
+    control::SecurityBuilder builder{objects,
+                                     {.clock = machine_clock(),
+                                      .probe_secret = std::make_shared<const std::string>("s"),
+                                      .crew = std::make_shared<auth::Crew>(1, 4)}};
     Json listener{{"apiVersion", "mqttbroker.iotoperations.azure.com/v1"}, {"metadata", {{"name", "l"}, {"namespace", space}, {"uid", "u"}}}, {"spec", {{"serviceName", "svc"}}}};
 
     control::PreparedTls port() { return builder.tls(listener, {{"port", 8883}, {"tls", {{"mode", "Manual"}, {"manual", {{"secretRef", "mine"}}}}}}, {"localhost"}, false, {}, false); }

@@ -13,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "base/given_clock.h"
 #include "control/custom_server.h"
 #include "crypto/ocsp.h"
 #include "harness/x509_maker.h"
@@ -118,7 +119,7 @@ TEST(Ocsp, who_is_revoked_stays_so_while_the_responder_is_silent) {
         Responder responder;
         const auto leaf = leaf_of(ca, responder);
         const auto pool = std::make_shared<control::HttpPool>();
-        const auto check = control::make_revocation_check(pool, mode);
+        const auto check = control::make_revocation_check(pool, mode, machine_clock());
         const std::vector<Certificate> path{leaf, ca.certificate};
         // Its next update is over already (clocks may differ by five minutes): nothing is answered from what is kept.
         responder.say(answer_about(leaf, ca, V_OCSP_CERTSTATUS_REVOKED, -100));
@@ -147,7 +148,7 @@ TEST(Ocsp, nobody_but_the_responder_takes_a_revocation_back) {
     for (const auto& [what, answer, is_revoked] : {Case{"another's key", answer_about(leaf, stranger, V_OCSP_CERTSTATUS_GOOD, 3600), true}, {"about another certificate", answer_about(other, ca, V_OCSP_CERTSTATUS_GOOD, 3600), true},
                                                    {"unknown", answer_about(leaf, ca, V_OCSP_CERTSTATUS_UNKNOWN, 3600), true}, {"no answer at all", "nonsense", true},
                                                    {"good", answer_about(leaf, ca, V_OCSP_CERTSTATUS_GOOD, 3600), false}}) {
-        const auto check = control::make_revocation_check(pool, "SoftFail");
+        const auto check = control::make_revocation_check(pool, "SoftFail", machine_clock());
         responder.say(answer_about(leaf, ca, V_OCSP_CERTSTATUS_REVOKED, -100));
         ASSERT_TRUE(look(*check, path).is_revoked) << what;
         responder.say(answer);
@@ -162,7 +163,7 @@ TEST(Ocsp, answers_are_kept_by_certificate_and_issuer) {
     Responder responder;
     const auto leaf = leaf_of(ca, responder);
     const auto pool = std::make_shared<control::HttpPool>();
-    const auto check = control::make_revocation_check(pool, "HardFail");
+    const auto check = control::make_revocation_check(pool, "HardFail", machine_clock());
     responder.say(answer_about(leaf, ca, V_OCSP_CERTSTATUS_GOOD, 3600));
     EXPECT_NE(look(*check, {leaf, stranger.certificate}).fault, "") << "it cannot be verified with that key";
     EXPECT_EQ(look(*check, {leaf, ca.certificate}).fault, "") << "the path that can be verified is not held against it";

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "base/given_clock.h"
 #include "control/traces.h"
 #include "harness/memory_net.h"
 #include "harness/packets.h"
@@ -132,7 +133,7 @@ TEST(Traces, connect_that_waits_for_a_verdict_is_one_span) {
 }
 
 TEST(Traces, the_oldest_go_when_memory_ends_and_otlp_is_what_collectors_read) {
-    control::TraceStore store;
+    control::TraceStore store{machine_clock()};
     auto one = [](int i) {
         Span root{.trace = broker::new_trace_id(), .id = broker::new_span_id(), .name = fmt::format("trace {}", i), .begin_ns = 1'000'000 * i, .end_ns = 1'000'000 * i + 500};
         Span child{.trace = root.trace, .id = broker::new_span_id(), .parent = root.id, .name = "step", .begin_ns = root.begin_ns, .end_ns = root.end_ns, .attributes = {{"key", std::string(1000, 'v')}}, .fault = i == 7 ? "broken" : ""};

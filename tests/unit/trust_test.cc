@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "auth/methods.h"
+#include "base/given_clock.h"
 #include "base/text.h"
 #include "control/security.h"
 #include "crypto/trust.h"
@@ -496,7 +497,10 @@ TEST(Revocation, kinds_of_lists_that_are_not_taken_say_why) {
 TEST(ListenerSecurity, a_bundle_with_odd_authorities_and_lists_says_so) {
     const std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
     control::LocalObjects objects{*registry};
-    control::SecurityBuilder builder{objects, {.probe_secret = std::make_shared<const std::string>("s"), .crew = std::make_shared<auth::Crew>(1, 4)}};
+    control::SecurityBuilder builder{objects,
+                                     {.clock = machine_clock(),
+                                      .probe_secret = std::make_shared<const std::string>("s"),
+                                      .crew = std::make_shared<auth::Crew>(1, 4)}};
     registry->create(*resources::find_kind("mqttbroker.iotoperations.azure.com/v1", "BrokerAuthentication"), space, {{"metadata", {{"name", "authn"}}}, {"spec", {{"authenticationMethods", Json::array({{{"method", "X509"}, {"x509Settings", {{"trustedClientCaCert", "ca"}}}}})}}}}).value();
     const auto ca = make_authority("CA"), weak = make_authority("weak", nullptr, make_key("RSA 1024"));
     auto put = [&](const std::string& text) {
