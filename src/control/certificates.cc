@@ -9,7 +9,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "control/certificate_checks.h"
 #include "control/certificate_outlook.h"
+#include "control/certificate_signer.h"
 #include "control/cures.h"
 #include "crypto/examination.h"
 #include "crypto/x509.h"
@@ -28,7 +30,6 @@ constexpr const char* manager = "penstock-certificates";
 constexpr const char* system_namespace = "azure-iot-operations";
 constexpr std::int64_t hour_ms = 3'600'000;
 constexpr std::int64_t look_again_ms = hour_ms;          // clocks jump: nothing sleeps until its date in one go
-constexpr std::int64_t skew_ms = 300'000, renewal_least_ms = 300'000;
 constexpr std::size_t bundle_max = 10, crosses_max = 3;
 constexpr int chain_max = 10;            // issuers one above the other
 
@@ -65,17 +66,6 @@ Json with_condition(const Json& object, const Condition& condition, std::int64_t
     return out;
 }
 
-/// The condition of a type; null when there is none.
-const Json& condition_of(const Json& object, const char* type) {
-    static const Json none;
-    const auto& conditions = at_path(object, "status.conditions");
-    if (!conditions.is_array()) return none;
-    const auto found = std::ranges::find_if(conditions, [&](const auto& c) { return text_at(c, "type") == type; });
-    return found == conditions.end() ? none : *found;
-}
-
-bool has_condition(const Json& object, const char* type, const char* status) { return text_at(condition_of(object, type), "status") == status; }
-
 Json status_of(const Json& object) { return at_path(object, "status").is_object() ? at_path(object, "status") : Json::object(); }
 
 /// The object as it is now, for a status about what was looked at: that is the generation which it has observed. Null: it is another
@@ -84,98 +74,6 @@ Json as_looked_at(const Json& now, const Json& looked_at) {
     if (text_at(now, "metadata.uid") != text_at(looked_at, "metadata.uid")) return nullptr;
     auto out = now;
     if (const auto& generation = at_path(looked_at, "metadata.generation"); !generation.is_null()) out["metadata"]["generation"] = generation;
-    return out;
-}
-
-struct Signer {
-    bool self = false;                   ///< each certificate signs itself
-    crypto::KeyPair pair;
-    std::vector<crypto::Certificate> chain;
-
-    /// A CA's key signed by the CA before it: not self-signed, though subject and issuer are the same name.
-    static bool is_cross(const crypto::Certificate& one) {
-        return one.subject() == one.issuer() && !one.is_self_signed();
-    }
-    /// What is shown behind a leaf: all but the root.
-    [[nodiscard]] std::vector<crypto::Certificate> above_leaf() const {
-        std::vector<crypto::Certificate> out;
-        std::ranges::copy_if(chain, std::back_inserter(out),
-                             [](const auto& link) { return !link.is_self_signed(); });
-        return out;
-    }
-    /// The root, or what comes nearest to it.
-    [[nodiscard]] const crypto::Certificate& root() const {
-        const auto found =
-            std::ranges::find_if(chain, [](const auto& link) { return link.is_self_signed(); });
-        if (found != chain.end()) return *found;
-        return *std::find_if(chain.rbegin(), chain.rend(),
-                             [&](const auto& link) { return !is_cross(link) || &link == &chain.front(); });
-    }
-};
-
-/// The CA in an issuer's Secret; the error is what its condition says.
-Result<Signer> signer_of(const Objects& objects, const Json& issuer, std::int64_t now_ms) {
-    const bool cluster = text_at(issuer, "kind") == "ClusterIssuer" || text_at(issuer, "metadata.namespace").empty();
-    if (at_path(issuer, "spec.selfSigned").is_object()) return Signer{.self = true};
-    const auto name = text_at(issuer, "spec.ca.secretName");
-    if (name.empty()) return fail("only the issuer types ca and selfSigned are there without cert-manager");
-    const auto space = cluster ? std::string(ca_namespace) : text_at(issuer, "metadata.namespace");
-    const auto secret = objects.get(core("Secret"), space, name);
-    const auto own_name = text_at(issuer, "metadata.name");
-    const char* own_kind = cluster ? "ClusterIssuer" : "Issuer";
-    const auto maker = maker_of(objects, space, name);
-    // One that this issuer would have to issue is never made.
-    const bool is_made = maker != nullptr && (text_at(*maker, "spec.issuerRef.name") != own_name ||
-                                              text_at(*maker, "spec.issuerRef.kind", "Issuer") != own_kind);
-    if (secret == nullptr) {
-        auto why = is_made ? awaited_object(objects, core("Secret"), space, name) : std::string();
-        if (why.empty())
-            why = absent_object(core("Secret"), space, name, "spec.ca.secretName",
-                                edit_command(own_kind, (cluster ? "" : space + "/") + own_name),
-                                "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key");
-        if (cluster && own_name == default_issuer && name == ca_secret && maker == nullptr)
-            why += fmt::format(", or have the installation's own CA made anew with: "
-                               "kubectl delete clusterissuer {}",
-                               default_issuer);
-        return fail(fmt::format("Error getting keypair for CA issuer: secret \"{}\" not found in namespace "
-                                "{}: {}",
-                                resources::shortened(name), space, why));
-    }
-    // What is spoilt in a Secret of a Certificate is issued again, and over what a person puts there.
-    const auto maker_name = maker != nullptr ? text_at(*maker, "metadata.name") : std::string();
-    const bool is_made_ca = is_made && at_path(*maker, "spec.isCA") == Json(true);
-    const auto put_by_hand = "put a CA that can sign there, with: " + put_command(objects, space, name);
-    const auto put =
-        is_made_ca ? fmt::format("Certificate {}/{} issues it again", space, maker_name) : put_by_hand;
-    Signer out;
-    out.pair = {.certificate = secret_text(*secret, "tls.crt").value_or(""), .key = secret_text(*secret, "tls.key").value_or("")};
-    if (out.pair.certificate.empty() || out.pair.key.empty()) return fail(fmt::format("Secret {}/{} needs tls.crt and tls.key; {}", space, name, put));
-    auto chain = crypto::read_certificates(out.pair.certificate);
-    if (!chain || chain->empty()) return fail(fmt::format("Secret {}/{}: tls.crt: {}; {}", space, name, chain ? "no certificate in it" : chain.error().message, put));
-    if (!chain->front().is_ca()) {
-        const auto edit = edit_command("certificate", space + "/" + maker_name);
-        return fail(fmt::format(
-            "Secret {}/{}: signing certificate \"{}\" is not a CA (basicConstraints CA:TRUE is missing); {}",
-            space, name, chain->front().subject(),
-            is_made && !is_made_ca ? "write isCA: true into the spec of its Certificate, with: " + edit : put));
-    }
-    if (!chain->front().matches_key(out.pair.key))
-        return fail(fmt::format(
-            "Secret {}/{}: tls.key is not the key of the first certificate; {}", space, name,
-            is_made_ca ? put
-                       : fmt::format("{}; put a pair that fits there, with: {}", compare_pair(space, name),
-                                     put_command(objects, space, name))));
-    if (const auto why = crypto::issuing_fault(*chain); !why.empty())
-        return fail(fmt::format("Secret {}/{}: {}; {}", space, name, why,
-                                is_made_ca ? "have it issued anew with: " + issue_command(objects, space, name)
-                                           : put_by_hand));
-    if (chain->front().not_after_ms() <= now_ms)
-        return fail(fmt::format("Secret {}/{}: the CA \"{}\" has expired at {}; {}", space, name,
-                                chain->front().subject(), rfc3339(chain->front().not_after_ms()), put));
-    // A way to a former CA that has ended leads nowhere.
-    std::erase_if(*chain,
-                  [&](const auto& link) { return Signer::is_cross(link) && link.not_after_ms() <= now_ms; });
-    out.chain = std::move(*chain);
     return out;
 }
 
@@ -244,128 +142,6 @@ class IssuerReconciler : public Reconciler {
 
 // --- certificates ---
 
-struct Wanted {
-    crypto::IssueOptions options;
-    std::string key_algorithm;
-    bool rotate_key = true;
-    std::int64_t duration_ms = 0, renew_before_ms = 0;
-};
-
-std::vector<std::string> texts_at(const Json& object, std::string_view path) {
-    std::vector<std::string> out;
-    if (const auto& list = at_path(object, path); list.is_array())
-        for (const auto& item : list)
-            if (item.is_string()) out.push_back(item.get<std::string>());
-    return out;
-}
-
-Result<Wanted> wanted_of(const Json& certificate) {
-    Wanted out;
-    const auto& spec = at_path(certificate, "spec");
-    const auto duration = text_at(spec, "duration", "2160h");
-    const auto parsed = parse_duration_ms(duration);
-    if (!parsed || *parsed < hour_ms) return fail(fmt::format("spec.duration: \"{}\" is no duration of at least 1h", duration));
-    out.duration_ms = *parsed;
-    out.renew_before_ms = out.duration_ms / 3;
-    if (const auto before = text_at(spec, "renewBefore"); !before.empty()) {
-        const auto number = parse_duration_ms(before);
-        if (!number || *number < renewal_least_ms || *number >= out.duration_ms) return fail(fmt::format("spec.renewBefore: \"{}\" must be at least 5m and below the duration ({})", before, duration));
-        out.renew_before_ms = *number;
-    } else if (const auto& percent = at_path(spec, "renewBeforePercentage"); percent.is_number_integer()) {
-        // One that a version before let in stays, and leaves the time that every renewal needs.
-        out.renew_before_ms = std::max(renewal_least_ms, out.duration_ms / 100 * percent.get<int>());
-    }
-    const auto algorithm = text_at(spec, "privateKey.algorithm", "RSA");
-    const auto& size = at_path(spec, "privateKey.size");
-    const int bits = size.is_number_integer() && size.get<int>() != 0 ? size.get<int>() : equal_no_case(algorithm, "RSA") ? 2048 : 256;
-    out.key_algorithm = equal_no_case(algorithm, "Ed25519") ? "Ed25519" : fmt::format("{}{}", equal_no_case(algorithm, "RSA") ? "Rsa" : "Ec", bits);
-    out.rotate_key = !equal_no_case(text_at(spec, "privateKey.rotationPolicy"), "Never");
-    auto& options = out.options;
-    for (const auto& [field, name] : {std::pair{"countries", "C"}, std::pair{"provinces", "ST"}, std::pair{"localities", "L"}, std::pair{"streetAddresses", "street"}, std::pair{"postalCodes", "postalCode"},
-                                      std::pair{"organizations", "O"}, std::pair{"organizationalUnits", "OU"}})
-        for (auto& value : texts_at(spec, std::string("subject.") + field)) options.subject.emplace_back(name, std::move(value));
-    if (const auto name = text_at(spec, "commonName"); !name.empty()) options.subject.emplace_back("CN", name);
-    if (const auto serial = text_at(spec, "subject.serialNumber"); !serial.empty()) options.subject.emplace_back("serialNumber", serial);
-    options.dns_names = texts_at(spec, "dnsNames");
-    options.addresses = texts_at(spec, "ipAddresses");
-    options.uris = texts_at(spec, "uris");
-    options.emails = texts_at(spec, "emailAddresses");
-    options.is_ca = at_path(spec, "isCA") == Json(true);
-    options.usages = texts_at(spec, "usages");
-    if (options.subject.empty() && options.dns_names.empty() && options.addresses.empty() && options.uris.empty() && options.emails.empty())
-        return fail("at least one of spec.commonName, dnsNames, ipAddresses, uris and emailAddresses must be given");
-    return out;
-}
-
-/// What the Secret holds is what is wanted: names, key, CA or not. Dates are looked at elsewhere.
-std::string mismatch_of(const crypto::Certificate& have, const Wanted& wanted, const std::string& key_pem) {
-    if (!have.matches_key(key_pem)) return "the Secret's key is not that of its certificate";
-    if (!crypto::is_key_of(key_pem, wanted.key_algorithm)) return fmt::format("the key is to be {}", wanted.key_algorithm);
-    auto sorted = [](std::vector<std::string> list) {
-        std::ranges::sort(list);
-        return list;
-    };
-    if (sorted(have.dns_names()) != sorted(wanted.options.dns_names)) return "the DNS names changed";
-    // Spellings of one address differ; each wanted one must be there, and no more than these.
-    const auto addresses = have.addresses();
-    if (addresses.size() != wanted.options.addresses.size() || !std::ranges::all_of(wanted.options.addresses, [&](const auto& ip) { return have.covers(ip); })) return "the addresses changed";
-    if (have.is_ca() != wanted.options.is_ca) return "it is to be a CA, or no longer";
-    std::string name;
-    for (const auto& [field, value] : wanted.options.subject)
-        if (field == "CN") name = value;
-    if (have.common_name() != name) return "the common name changed";
-    return {};
-}
-
-/// What a Certificate's Secret holds.
-struct Held {
-    std::vector<crypto::Certificate> chain;   ///< empty: nothing that can be read
-    std::string key_pem;
-    /// The pair as a CA that can still vouch for its successor.
-    [[nodiscard]] std::optional<crypto::KeyPair> as_ca(std::int64_t now_ms) const {
-        if (chain.empty() || !chain.front().is_ca() || !chain.front().matches_key(key_pem) ||
-            chain.front().not_after_ms() <= now_ms)
-            return std::nullopt;
-        return crypto::KeyPair{.certificate = chain.front().pem(), .key = key_pem};
-    }
-};
-
-/// Why a certificate has to follow its CA; empty: it need not.
-std::string left_behind(const Held& held, const Signer& signer) {
-    const auto& leaf = held.chain.front();
-    if (signer.self)
-        return leaf.is_self_signed() ? "" : "the issuer signs nothing any more, each certificate is its own";
-    const auto& ca = signer.chain.front();
-    if (leaf.issuer() != ca.subject() || !leaf.is_signed_by(ca)) return "its CA was renewed or replaced";
-    std::vector<std::string> have, want;
-    for (std::size_t i = 1; i < held.chain.size(); ++i)
-        if (!held.chain[i].is_self_signed()) have.push_back(held.chain[i].fingerprint());
-    for (const auto& link : signer.above_leaf()) want.push_back(link.fingerprint());
-    return have == want ? "" : "the chain of its CA changed";
-}
-
-/// When a certificate is renewed. A shorter life than asked for (the issuer ends first) is renewed at two
-/// thirds of what it got.
-std::int64_t renewal_of(const crypto::Certificate& have, const Wanted& wanted) {
-    const auto life = have.not_after_ms() - have.not_before_ms();
-    return have.not_after_ms() -
-           (wanted.renew_before_ms < life - skew_ms ? wanted.renew_before_ms : life / 3 + skew_ms);
-}
-
-/// Why a certificate is due by its dates at `now_ms`; empty: it is not. One that would end no later for being
-/// issued again, because its CA ends, is not: it would be issued again and again. `signer`: null when there
-/// is none now.
-std::string due_by_time(const crypto::Certificate& have, const Wanted& wanted, const Signer* signer,
-                        std::int64_t now_ms) {
-    if (have.not_before_ms() > now_ms + skew_ms) return "the certificate is from the future";
-    if (now_ms >= have.not_after_ms()) return "the certificate has expired";
-    if (now_ms < renewal_of(have, wanted)) return {};
-    const auto could_end = signer == nullptr || signer->self
-                               ? now_ms + wanted.duration_ms
-                               : std::min(now_ms + wanted.duration_ms, signer->chain.front().not_after_ms());
-    return could_end > have.not_after_ms() ? "it is time to renew" : "";
-}
-
 class CertificateReconciler : public Reconciler {
   public:
     CertificateReconciler(Objects& objects, Recorder& recorder, Clock clock)
@@ -415,15 +191,26 @@ class CertificateReconciler : public Reconciler {
                 std::pair(text_at(*other, "metadata.creationTimestamp"), text_at(*other, "metadata.name")) < std::pair(text_at(*certificate, "metadata.creationTimestamp"), key.name))
                 return not_ready(*certificate, "IncorrectCertificate", fmt::format("Secret {} belongs to Certificate {}", secret_name, text_at(*other, "metadata.name"))), Outcome::settled();
 
-        const auto held = held_in(secret);
+        const auto held = HeldIdentity::in(secret.get());
         const auto signer = signer_for(*certificate, now);
-        const auto why = why_due(*certificate, *wanted, secret, held, signer ? &*signer : nullptr, now);
-        if (why.empty()) return ready(*certificate, held.chain.front(), *wanted, false, signer ? "" : cannot_issue(*certificate, signer.error()));
-        if (!signer)
-            return not_ready(*certificate, signer.error().reason,
-                             fmt::format("{}; {}", why, signer.error().message)),
-                   Outcome::settled();
-        return issue(*certificate, *wanted, *signer, held, why);
+        const auto due = why_due({.certificate = *certificate,
+                                  .wanted = *wanted,
+                                  .secret = secret.get(),
+                                  .held = held,
+                                  .signer = signer ? &*signer : nullptr,
+                                  .is_in_a_circle = is_in_a_circle(*certificate),
+                                  .now_ms = now});
+        if (!due)
+            return ready(*certificate, held.chain.front(), *wanted, false,
+                         signer ? "" : cannot_issue(*certificate, signer.error()));
+        log::debug("control", "a certificate is due certificate={}/{} check=\"{}\" reason={} why=\"{}\"",
+                   key.name_space, key.name, due->check->name, due->check->reason, due->why);
+        if (!signer) {
+            not_ready(*certificate, signer.error().reason,
+                      fmt::format("{}; {}", due->why, signer.error().message));
+            return Outcome::settled();
+        }
+        return issue(*certificate, *wanted, *signer, held, due->why);
     }
 
   private:
@@ -451,15 +238,6 @@ class CertificateReconciler : public Reconciler {
         if (!signer) return std::unexpected(NoSigner{"IssuerNotReady", signer.error().message});
         return std::move(*signer);
     }
-    static Held held_in(const ObjectRef& secret) {
-        Held out;
-        if (secret == nullptr) return out;
-        out.key_pem = secret_text(*secret, "tls.key").value_or("");
-        if (auto chain = crypto::read_certificates(secret_text(*secret, "tls.crt").value_or(""));
-            chain && !out.key_pem.empty())
-            out.chain = std::move(*chain);
-        return out;
-    }
     /// True when the CA that signs this certificate hangs on the certificate itself, by way of any number of
     /// issuers: following such a CA would never end.
     bool is_in_a_circle(const Json& certificate) const {
@@ -483,29 +261,8 @@ class CertificateReconciler : public Reconciler {
         }
         return true;
     }
-    /// The first reason to issue, in the order in which a person would want to hear them; empty: all is as
-    /// wanted.
-    std::string why_due(const Json& certificate, const Wanted& wanted, const ObjectRef& secret,
-                        const Held& held, const Signer* signer, std::int64_t now) const {
-        if (secret == nullptr) return "Secret does not exist";
-        if (held.chain.empty()) return "the Secret has no readable tls.crt and tls.key";
-        if (auto why = mismatch_of(held.chain.front(), wanted, held.key_pem); !why.empty()) return why;
-        const auto& marks = at_path(*secret, "metadata.annotations");
-        const auto& ref = at_path(certificate, "spec.issuerRef");
-        if (marks.is_object() &&
-            (marks.value("cert-manager.io/issuer-name", text_at(ref, "name")) != text_at(ref, "name") ||
-             marks.value("cert-manager.io/issuer-kind", text_at(ref, "kind", "Issuer")) !=
-                 text_at(ref, "kind", "Issuer")))
-            return "the issuer changed";
-        if (signer != nullptr)
-            if (auto why = left_behind(held, *signer); !why.empty() && !is_in_a_circle(certificate))
-                return why;
-        if (auto why = due_by_time(held.chain.front(), wanted, signer, now); !why.empty()) return why;
-        return has_condition(certificate, "Issuing", "True") ? "renewal was asked for" : "";
-    }
-
-    Outcome issue(const Json& certificate, const Wanted& wanted, const Signer& signer, const Held& held,
-                  const std::string& why) {
+    Outcome issue(const Json& certificate, const WantedCertificate& wanted, const Signer& signer,
+                  const HeldIdentity& held, const std::string& why) {
         const auto space = text_at(certificate, "metadata.namespace"), name = text_at(certificate, "metadata.name"), secret_name = text_at(certificate, "spec.secretName");
         recorder_.record(certificate, "Normal", "Issuing", "Issuing certificate: " + why);
         auto failed = [&](const std::string& text) {
@@ -530,7 +287,7 @@ class CertificateReconciler : public Reconciler {
         }
         auto options = wanted.options;
         const auto now = clock_.wall_ms();
-        options.not_before_ms = now - skew_ms;
+        options.not_before_ms = now - clock_skew_ms;
         options.not_after_ms = now + wanted.duration_ms;
         const auto made = crypto::issue_certificate(key_pem, signer.self ? nullptr : &signer.pair, options);
         if (!made) return failed(made.error().message);
@@ -567,8 +324,8 @@ class CertificateReconciler : public Reconciler {
     /// A root CA's new key signed by the one before, and what that one had of those before it: whoever trusts
     /// a former root alone finds the way to what the new one signs. Nothing where the key stays: it is the
     /// same CA then.
-    static std::string crosses(const Held& held, const std::string& key_pem, crypto::IssueOptions options,
-                               std::int64_t now) {
+    static std::string crosses(const HeldIdentity& held, const std::string& key_pem,
+                               crypto::IssueOptions options, std::int64_t now) {
         const auto former = held.as_ca(now);
         if (!former || held.key_pem == key_pem) return {};
         const auto cross = crypto::issue_certificate(key_pem, &*former, options);
@@ -581,7 +338,8 @@ class CertificateReconciler : public Reconciler {
     }
 
     /// `cannot_renew`: why it will not be renewed when its time comes; empty: it will.
-    Outcome ready(const Json& looked_at, const crypto::Certificate& have, const Wanted& wanted, bool fresh, const std::string& cannot_renew) {
+    Outcome ready(const Json& looked_at, const crypto::Certificate& have, const WantedCertificate& wanted,
+                  bool fresh, const std::string& cannot_renew) {
         const auto now = clock_.wall_ms(), renewal = renewal_of(have, wanted);
         const bool ends_with_ca = renewal <= now;
         // As with cert-manager it is Ready as long as it is good; that it will not be renewed is a condition of its own.
