@@ -197,6 +197,22 @@ std::string awaited_object(const Objects& objects, const resources::Kind& kind, 
     return out;
 }
 
+std::string absent_pair(const Objects& objects, const std::string& space, const std::string& name,
+                        const char* field, const std::string& edit) {
+    auto why = awaited_object(objects, core("Secret"), space, name);
+    if (!why.empty()) return why;
+    return absent_object(core("Secret"), space, name, field, edit,
+                         "kubectl create secret tls {} -n {} --cert=CHAIN.crt --key=KEY.key");
+}
+
+std::string absent_bundle(const Objects& objects, const std::string& space, const std::string& name,
+                          const char* field, const std::string& edit, const char* entry) {
+    auto why = awaited_object(objects, core("ConfigMap"), space, name);
+    if (!why.empty()) return why;
+    const auto make = fmt::format("kubectl create configmap {{}} -n {{}} --from-file={}=CA.crt", entry);
+    return absent_object(core("ConfigMap"), space, name, field, edit, make.c_str());
+}
+
 std::string compare_pair(const std::string& name_space, const std::string& secret) {
     // Without quotes and backslashes, which kubectl would escape where it shows this.
     auto entry = [&](const char* key) { return fmt::format("kubectl get secret {} -n {} -o go-template='{{{{index .data `{}` | base64decode}}}}'", secret, name_space, key); };

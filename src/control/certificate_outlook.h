@@ -36,6 +36,12 @@ ObjectRef maker_of(const Objects& objects, const std::string& name_space, const 
 /// the installation's own CA is to make it; empty: it is for people.
 std::string awaited_object(const Objects& objects, const resources::Kind& kind, const std::string& name_space,
                            const std::string& name);
+/// What is said of a Secret with a pair, or a ConfigMap with CAs (in entry `entry`), that is named in `field`
+/// and not there; `edit` as for absent_object().
+std::string absent_pair(const Objects& objects, const std::string& name_space, const std::string& name,
+                        const char* field, const std::string& edit);
+std::string absent_bundle(const Objects& objects, const std::string& name_space, const std::string& name,
+                          const char* field, const std::string& edit, const char* entry);
 /// How a person sees whether tls.crt and tls.key of a Secret are one pair: a sentence with the commands.
 std::string compare_pair(const std::string& name_space, const std::string& secret);
 

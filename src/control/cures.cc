@@ -47,7 +47,6 @@ Json object_of(const char* api, const std::string& kind, const std::string& spac
     return out;
 }
 
-const resources::Kind& broker_kind(const char* name) { return *resources::find_kind(broker_api, name); }
 const resources::Kind& issuer_kind(const std::string& name) { return *resources::find_kind(issuer_api, name); }
 
 /// One as the default listener has it: tokens of service accounts.
@@ -109,6 +108,12 @@ std::string make_command(const Json& object) {
 }
 
 // As the API has it for the kinds that are named here.
+std::string qualified_name(const Json& object) {
+    return text_at(object, "metadata.namespace") + "/" + text_at(object, "metadata.name");
+}
+
+const resources::Kind& broker_kind(const char* name) { return *resources::find_kind(broker_api, name); }
+
 bool can_be_name(const resources::Kind& kind, const std::string& name) {
     if (kind.group != "mqttbroker.iotoperations.azure.com") return resources::is_dns_subdomain(name);
     return name.size() >= 3 && resources::is_dns_label(name);

@@ -16,4 +16,9 @@ std::string makeable_name(const resources::Kind& kind, const std::string& name, 
 /// `name`, or that with a number where `there` has it.
 std::string free_name(const std::string& name, const std::vector<std::string>& there);
 
+/// `namespace/name` of an object.
+std::string qualified_name(const resources::Json& object);
+/// A kind of the broker's own group, `Broker` for example, which is there.
+const resources::Kind& broker_kind(const char* name);
+
 }  // namespace penstock::control

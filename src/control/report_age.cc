@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "control/health.h"
+#include "control/object_names.h"
 
 namespace penstock::control {
 
@@ -16,7 +17,6 @@ namespace {
 constexpr std::int64_t look_ms = 5000, patience_ms = 15'000, report_max_ms = 900'000;
 constexpr const char* lease_name = "penstock-broker";
 
-const resources::Kind& broker_kind(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
 
 class ReportAge : public Reconciler {
   public:

@@ -15,6 +15,8 @@
 
 namespace penstock::control {
 
+struct MethodEntry;
+
 /// What a port's TLS came to: something to serve with, or why not yet.
 struct PreparedTls {
     std::shared_ptr<const tls::Context> context;
@@ -98,7 +100,28 @@ class SecurityBuilder {
     std::int64_t judge(PreparedTls& prepared, const Dialled& dialled) const;
     /// The certificate before goes on when the wanted one is not there or cannot be used; without one, the fault stands.
     static PreparedTls or_last_good(Kept<PreparedTls>& kept, PreparedTls wanted, const std::string& listener);
+    /// How a port uses what its Secret holds.
+    struct TlsUse {
+        const std::string& name_space;
+        bool is_automatic = false, asks_certificate = false;
+        const std::vector<crypto::Certificate>& authorities;
+        bool is_websocket = false;
+    };
+    /// Writes the Certificate of an Automatic port, unless it is there as it is wanted. Empty, or why it
+    /// could not.
+    std::string ask_for_certificate(const registry::ObjectRef& current, const resources::Json& wanted);
+    /// What is served out of the Secret, into `out`: a context, or a fault.
+    void load(PreparedTls& out, const resources::Json& secret, const TlsUse& use) const;
     std::shared_ptr<const auth::TokenFacts> token_facts();
+    /// An entry of a BrokerAuthentication with what it is made of, which is noted in `made_from` too.
+    MethodEntry entry_of(const resources::Json& authentication, std::size_t index, std::string& made_from);
+    [[nodiscard]] PreparedAuthenticator assemble(const std::vector<MethodEntry>& entries) const;
+    /// Of a BrokerAuthentication that is not there: its last rules, or a fault.
+    PreparedAuthenticator last_of_deleted(Kept<PreparedAuthenticator>& kept, const std::string& space,
+                                          const std::string& name) const;
+    /// The rules before, where those that are wanted have faults.
+    static PreparedAuthenticator last_of_faulty(Kept<PreparedAuthenticator>& kept,
+                                                const PreparedAuthenticator& faulty);
 
     Objects& objects_;
     Options options_;
