@@ -159,9 +159,21 @@ constexpr int figures_patience_ms = 5000;
 control::AskedAside figures_of(control::BrokerController& controller) {
     return control::AskedAside(
         [&controller] {
-            return controller.metrics_page() + control::reconcile_metrics(controller.engine_counts(), true);
+            return controller.view().metrics_page() +
+                   control::reconcile_metrics(controller.engine_counts(), true);
         },
         "# the broker's workers do not answer; /readyz says which\n", figures_patience_ms);
+}
+
+/// The resource API shows the broker's clients, refusals and traces, and gives a copy of its state.
+void show_broker(api::Handler& handler, control::BrokerController& controller) {
+    auto& view = controller.view();
+    handler.set_broker_view([&view](const std::string& what) {
+        if (what.starts_with("traces")) return view.traces(what);
+        return what == "clients" ? control::clients_json(view.clients())
+                                 : control::decisions_json(view.decisions());
+    });
+    handler.set_broker_copy([&view](const std::string& folder) { return view.copy_state(folder); });
 }
 
 /// `/metrics` of a process. `figures`: null without a broker. `housekeeper`: null without the API's part.
@@ -494,17 +506,15 @@ int run_broker(const BrokerRoleOptions& options) {
         }
     });
     control::Watchdog watchdog(board, {.clock = clock, .facts = [&] {
-                                           control::ProcessFacts out;
-                                           const auto descriptors = io::descriptors();
-                                           out.pid = getpid();
-                                           out.descriptors = descriptors.open;
-                                           out.descriptors_max = descriptors.limit;
-                                           if (!keys_are_read) out.api_fault = fmt::format("the resource API at {} does not tell the keys of service-account tokens", token_keys.asked());
-                                           controller.add_to(out);
-                                           return out;
-                                       },
-                                       .show = [&] { return controller.show_health(); },
-                                       .pause = [&](int milliseconds) { objects.pause(milliseconds); }});
+        control::ProcessFacts out;
+        const auto descriptors = io::descriptors();
+        out.pid = getpid();
+        out.descriptors = descriptors.open;
+        out.descriptors_max = descriptors.limit;
+        if (!keys_are_read) out.api_fault = fmt::format("the resource API at {} does not tell the keys of service-account tokens", token_keys.asked());
+        controller.view().add_to(out);
+        return out;
+    }, .show = [&] { return controller.show_health(); }, .pause = [&](int ms) { objects.pause(ms); }});
     watchdog.start();
     std::thread electing([&] {
         auto transport = connect();
@@ -590,8 +600,7 @@ int run(const RunOptions& options) {
     controller.say_again([&] { return follow_board.say_again(reread); });
     control::CertificateControllers certificates(objects, clock);
     control::Housekeeper housekeeper(
-        **registry, {.clock = clock,
-                     .api_ca = identity.trusted,
+        **registry, {.clock = clock, .api_ca = identity.trusted,
                      .make_token =
                          [&](const Json& account, const Json& secret) {
                              const auto made = tokens.issue(account, {}, 0, secret);
@@ -600,7 +609,7 @@ int run(const RunOptions& options) {
                      .version = version,
                      .roles =
                          [&] {
-                             return options.with_broker ? controller.roles()
+                             return options.with_broker ? controller.view().roles()
                                                         : std::vector<control::Role>{control::api_role()};
                          },
                      .manifests = [&] { return follow_board.why_not(); },
@@ -619,12 +628,7 @@ int run(const RunOptions& options) {
     auto figures = figures_of(controller);
     const auto metrics = metrics_of(options.with_broker ? &figures : nullptr, health.board(), &housekeeper, certificates_figures);
     handler.set_metrics(metrics);
-    if (options.with_broker)
-        handler.set_broker_view([&](const std::string& what) { 
-            if (what.starts_with("traces")) return controller.traces(what);
-            return what == "clients" ? control::clients_json(controller.clients()) : control::decisions_json(controller.decisions());
-        });
-    if (options.with_broker) handler.set_broker_copy([&](const std::string& folder) { return controller.copy_state(folder); });
+    if (options.with_broker) show_broker(handler, controller);
     handler.set_registry_copy([&]() -> Result<std::string> {
         if (auto there = data->ready(); !there) return std::unexpected(there.error());
         const auto copy = fs::path(options.data_folder) / "registry-copy.sqlite";
@@ -716,7 +720,7 @@ int run(const RunOptions& options) {
                                                     auto facts = health.facts();
                                                     facts.run_log_fault = run_files->fault();
                                                     facts.run_log_folder = (fs::path(options.data_folder) / "log").string();
-                                                    if (options.with_broker) controller.add_to(facts);
+                                                    if (options.with_broker) controller.view().add_to(facts);
                                                     return facts;
                                                 },
                                                 .show = [&] { return !options.with_broker || controller.show_health(); }, .pause = pause, .latest_wall_ms = latest_wall_ms});

@@ -1,77 +1,75 @@
-// BrokerController's view of its ports: which open, which do not, and what is told of that.
+#include "control/broker_ports.h"
+
 #include <algorithm>
-#include <utility>
 
-#include <fmt/format.h>
-
-#include "base/clock.h"
-#include "base/log.h"
-#include "control/broker_controller.h"
+#include "base/random.h"
 
 namespace penstock::control {
 
+using resources::Json;
 using resources::text_at;
 
 namespace {
-
-void log_open(const broker::ListenerState& state, const PlannedPort& port) {
-    log::info("control",
-              "listener open listener={} port={} interfaces={} protocol={} tls={} authentication={} "
-              "authorization={}",
-              state.config.resource, state.bound_port, state.config.loopback_only ? "loopback" : "all",
-              state.config.protocol == broker::Protocol::websockets ? "WebSockets" : "Mqtt",
-              text_at(port.security, "tls"), text_at(port.security, "authentication"),
-              text_at(port.security, "authorization", "none"));
-}
-
+constexpr std::size_t secret_size = 64;
 }  // namespace
 
-bool BrokerController::is_awaited(const PlannedPort& port, const broker::ListenerState& state,
-                                  std::int64_t now, std::map<std::string, Awaited>& awaited) {
-    const auto place = fmt::format("{}:{}", port.config.resource, port.port);
-    const auto before = awaited_.find(place);
-    const bool is_new = before == awaited_.end();
-    auto& wait = awaited[place] = is_new ? Awaited{.since_ms = now, .told = {}} : before->second;
-    const auto left = wait.since_ms + issue_ms - now;
-    if (left <= 0) return std::exchange(wait.told, state.error) == state.error;
-    next_awaited_ = next_awaited_ == 0 ? now + left : std::min(next_awaited_, now + left);
-    if (is_new)
-        log::info("control", "listener waits for its certificate listener={} port={} why=\"{}\"",
-                  state.config.resource, state.config.port, state.error);
-    return true;
+BrokerPorts::BrokerPorts(Objects& objects, StatusWriter& writer, const Clock& clock,
+                         std::function<TokenKeys()> token_keys)
+    : probe_secret_(std::make_shared<const std::string>(random_text(secret_size))),
+      security_(objects,
+                {.clock = clock, .token_keys = std::move(token_keys), .probe_secret = probe_secret_}),
+      services_(objects, writer, clock), leaving_(clock, probe_secret_), news_(clock) {}
+
+void BrokerPorts::serve_cluster() noexcept {
+    in_cluster_ = true;
+    security_.serve_cluster();
+    services_.serve_cluster();
 }
 
-std::vector<BrokerController::News> BrokerController::look_at_ports(const Plan& plan, const States& states) {
-    std::vector<News> news;
-    std::map<std::string, Awaited> awaited;
-    const auto now = clock_.monotonic_ms();
-    for (std::size_t i = 0; i < states.size(); ++i) {
-        const auto& state = states[i];
-        const auto& port = plan.ports[i];
-        auto any = [&](auto&& is_it) {
-            return std::ranges::any_of(states_, [&](const auto& former) {
-                return former.config.port == state.config.port && is_it(former);
-            });
-        };
-        const bool was_open = any([](const auto& former) { return former.is_open; });
-        if (state.is_open && !was_open) {
-            const auto words = port_words(port.port != 0 ? port.port : state.bound_port, port.node_port());
-            news.push_back({state.config.resource, "Normal", "PortOpen", words + " accepts connections"});
-            log_open(state, port);
-        }
-        if (state.is_open) continue;
-        // An issuer takes a moment: that is no fault before it has had its time.
-        if (port.is_being_issued ? is_awaited(port, state, now, awaited)
-                                 : any([&](const auto& former) { return former.error == state.error; }))
-            continue;
-        const auto* const reason = port.blocked.empty() ? "PortNotOpen" : "PortRefused";
-        news.push_back({state.config.resource, "Warning", reason,
-                        about_port(port.port, port.node_port(), state.error)});
-        log::warn("control", "listener not open listener={} port={} why=\"{}\"", state.config.resource,
-                  state.config.port, state.error);
-    }
-    awaited_ = std::move(awaited);
-    return news;
+void BrokerPorts::prepare(Plan& plan, const std::vector<Json>& listeners, const BrokerLook& last,
+                          bool has_broker, broker::Server& server) {
+    if (in_cluster_)
+        for (auto& port : plan.ports) port.config.loopback_only = false;
+    security_.begin(server.uncovered());
+    for (auto& port : plan.ports)
+        for (const auto& listener : listeners)
+            if (text_at(listener, "metadata.namespace") == port.name_space &&
+                text_at(listener, "metadata.name") == port.listener)
+                security_.secure(port, listener, last);
+    services_.claim(listeners, plan);
+    security_.end();
+    if (has_broker) leaving_.keep(plan, listeners, last);
+    else leaving_.clear();
+}
+
+std::vector<broker::ListenerState> BrokerPorts::open(const Plan& plan, broker::Server& server) {
+    std::vector<broker::ListenerConfig> wanted;
+    for (const auto& port : plan.ports)
+        if (port.blocked.empty()) wanted.push_back(port.config);
+    const auto opened = server.apply(plan.config, wanted);
+    std::vector<broker::ListenerState> out;
+    std::size_t next = 0;
+    for (const auto& port : plan.ports)
+        out.push_back(port.blocked.empty() && next < opened.size()
+                          ? opened[next++]
+                          : broker::ListenerState{.config = port.config, .error = port.blocked});
+    return out;
+}
+
+void BrokerPorts::write_services(const std::vector<Json>& listeners, const BrokerLook& look) {
+    for (const auto& listener : listeners) services_.put(listener, look.plan, look.states);
+}
+
+bool BrokerPorts::is_complete(const BrokerLook& look) const {
+    for (std::size_t i = 0; i < look.states.size(); ++i)
+        if (!look.states[i].is_open && look.plan.ports[i].blocked.empty()) return false;
+    return services_.is_complete();
+}
+
+std::optional<std::int64_t> BrokerPorts::next_ms() const {
+    const auto leaves = leaving_.next_ms(), told = news_.next_ms();
+    if (!leaves || !told) return leaves ? leaves : told;
+    return std::min(*leaves, *told);
 }
 
 }  // namespace penstock::control

@@ -1,114 +1,60 @@
-// What the broker's controller tells of itself: facts for its health, and statuses of the Broker, its listeners and their rules.
+#include "control/broker_status.h"
+
 #include <algorithm>
+#include <map>
 
 #include <fmt/format.h>
 
-#include "base/clock.h"
-#include "base/log.h"
-#include "control/broker_controller.h"
-
 namespace penstock::control {
 
-using resources::at_path;
 using resources::Json;
 using resources::text_at;
 
 namespace {
 
-constexpr std::int64_t report_valid_ms = 150'000;  // a look at the resources comes each minute at least
-const resources::Kind& kind_of(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
+constexpr const char* no_buffer_folder = "this role has no data folder to keep it in (--data-dir)";
 
 std::string port_word(const PlannedPort& port, const broker::ListenerState& state) {
-    return fmt::format("{}{}", state.is_open ? state.bound_port : port.config.port, port.config.protocol == broker::Protocol::websockets ? "/ws" : "/tcp");
+    return fmt::format("{}{}", state.is_open ? state.bound_port : port.config.port,
+                       port.config.protocol == broker::Protocol::websockets ? "/ws" : "/tcp");
 }
 
-std::string texts_of(const std::vector<Finding>& findings, const std::string& subject_start) {
+/// `text`, and before it what is there and `separator`.
+void append(std::string& out, const char* separator, const std::string& text) {
+    out += (out.empty() ? "" : separator) + text;
+}
+
+std::string texts_of(const std::vector<Finding>& findings, const std::string& subject) {
     std::string out;
     for (const auto& finding : findings)
-        if (subject_start.empty() || finding.subject == subject_start) out += (out.empty() ? "" : "; ") + finding.text();
+        if (finding.subject == subject) append(out, "; ", finding.text());
     return out;
 }
 
-/// The state on disk and the message buffer.
-void add_disk_status(Json& out, const broker::Server& server, const Plan& plan, const store::KeyRing& keys, const std::string& keys_fault) {
-    if (const auto* durable = server.durable()) {
-        const auto figures = durable->figures();
-        out["persistence"] = {{"status", figures.fault.empty() ? "Active" : "Failing"}, {"sync", plan.sync_interval_ms == 0 ? "EveryAcknowledgement" : fmt::format("Every{}ms", plan.sync_interval_ms)}, {"recoverySeconds", figures.recovery_seconds}};
-        if (!figures.notice.empty()) out["persistence"]["notice"] = figures.notice;
-        if (!figures.fault.empty()) out["persistence"]["fault"] = figures.fault;
-        auto& sealing = out["persistence"]["encryption"] = {{"mode", plan.seals ? "Enabled" : "Disabled"}, {"filesToRewrite", figures.files_to_rewrite}};
-        if (plan.seals && !keys.keys.empty()) sealing["key"] = keys.keys.back().id;
-        if (const auto& why = keys_fault.empty() ? figures.rewriting_fault : keys_fault; !why.empty()) sealing["fault"] = why;
-    }
-    if (plan.config.overflow_bytes <= 0) return;
-    if (server.overflow() == nullptr) {
-        out["diskBackedMessageBuffer"] = {{"status", "Inactive"}, {"fault", "this role has no data folder to keep it in (--data-dir)"}};
-        return;
-    }
-    const auto figures = server.overflow()->figures();
-    out["diskBackedMessageBuffer"] = {{"usedBytes", figures.disk_bytes}, {"status", figures.fault.empty() ? "Active" : "Full"}};
-    if (!figures.fault.empty()) out["diskBackedMessageBuffer"]["fault"] = figures.fault;
-}
+// --- facts for health ---
 
-}  // namespace
-
-void BrokerController::tell(BrokerFacts facts) {
-    if (again_) facts.again = again_();
-    facts.folder = place_.folder;
-    facts.key_file = place_.key_file;
-    auto findings = findings_of(facts);
-    if (const bool lacks = facts.name.empty(); lacks != lacks_broker_.exchange(lacks) && lacks)
-        for (const auto& finding : findings)
-            if (finding.reason.word() == "NoBroker") log::warn("control", "{}", finding.text());
-    board_->put("Broker", std::move(findings), clock_.monotonic_ms(), clock_.wall_ms(), report_valid_ms);
-}
-
-void BrokerController::add_to(ProcessFacts& facts) const {
-    auto* server = running();
-    if (server == nullptr) return;
-    facts.turns_ms = server->turns_ms(clock_.monotonic_ms());
-    facts.pool_used = server->pool_used();
-    facts.pool_max = pool_max_;
-}
-
-BrokerFacts BrokerController::facts_of() {
-    BrokerFacts out;
-    const std::lock_guard lock(guard_);
-    const auto& plan = plan_;
-    const auto& states = states_;
-    out.orphans = orphans_;
-    if (broker_name_.empty()) return out;
-    out.name = name_space_ + "/" + broker_name_;
-    for (std::size_t i = 0; i < plan.ports.size(); ++i) {
-        const auto& port = plan.ports[i];
-        if (port.is_leaving) continue;
-        PortFacts facts{.listener = port.config.resource, .port = port.port, .node_port = port.node_port(), .is_open = states[i].is_open, .is_blocked = !port.blocked.empty(), .error = states[i].error, .refused = port.refused, .nobody = port.nobody, .everybody = port.everybody, .warnings = port.warnings, .probe_fault = {}};
-        // Only what the probe met where it is to look, and of ports that are still there.
-        if (plan.self_check && states[i].is_open)
-            for (const auto& result : selftest_.latest)
-                if (!result.ok() && result.target.listener == facts.listener && result.target.port == states[i].bound_port) facts.probe_fault = result.fault;
-        out.ports.push_back(std::move(facts));
-    }
-    out.metrics_fault = metrics_fault_;
-    if (const auto* durable = server_->durable()) {
-        const auto figures = durable->figures();
-        out.disk_fault = figures.fault;
-        out.disk_notice = figures.notice;
-        out.keys_fault = keys_fault_.empty() ? figures.rewriting_fault : keys_fault_;
-        for (const auto& note : plan.notes)
-            if (note.reason == "NotKept") out.not_kept = note.path + ": " + note.message;
-        out.keep_it = plan.keep_it;
-        if (!plan.is_persistent) out.persistence_ends = "state goes on being kept until the next start";
-    } else if (plan.is_persistent) {
-        out.persistence_waits = persistence_waits_.empty() ? "it has not been tried yet" : persistence_waits_;
-    }
-    if (plan.config.overflow_bytes > 0) out.buffer_fault = server_->overflow() != nullptr ? server_->overflow()->figures().fault : "the message buffer has no data folder to be in (--data-dir)";
-    if (!workers_wait_.empty()) out.workers_wait = fmt::format("{} workers run and {} are wanted, which has to wait: {}", server_->workers(), plan.workers, workers_wait_);
-    out.named = named_facts(plan);
+PortFacts facts_of_port(const BrokerSnapshot& snapshot, const PlannedPort& port,
+                        const broker::ListenerState& state) {
+    PortFacts out{.listener = port.config.resource,
+                  .port = port.port,
+                  .node_port = port.node_port(),
+                  .is_open = state.is_open,
+                  .is_blocked = !port.blocked.empty(),
+                  .error = state.error,
+                  .refused = port.refused,
+                  .nobody = port.nobody,
+                  .everybody = port.everybody,
+                  .warnings = port.warnings,
+                  .probe_fault = {}};
+    // Only what the probe met where it is to look, and of ports that are still there.
+    if (!snapshot.look.plan.self_check || !state.is_open) return out;
+    for (const auto& result : snapshot.probed)
+        if (!result.ok() && result.target.listener == out.listener && result.target.port == state.bound_port)
+            out.probe_fault = result.fault;
     return out;
 }
 
-std::vector<NamedFacts> BrokerController::named_facts(const Plan& plan) const {
+std::vector<NamedFacts> named_facts(const Plan& plan) {
     std::map<std::string, NamedFacts> out;
     for (const auto& port : plan.ports) {
         const auto name = text_at(port.spec, "authenticationRef");
@@ -124,141 +70,250 @@ std::vector<NamedFacts> BrokerController::named_facts(const Plan& plan) const {
     return list;
 }
 
-bool BrokerController::show_health() {
-    registry::ObjectRef broker;
-    {
-        const std::unique_lock lock(guard_, std::try_to_lock);
-        if (!lock.owns_lock()) return false;   // who holds it may wait for a worker that is stuck
-        if (server_ == nullptr || broker_name_.empty()) return true;
-        broker = objects_.get(kind_of("Broker"), name_space_, broker_name_);
+void add_disk_facts(BrokerFacts& out, const BrokerSnapshot& snapshot) {
+    const auto& plan = snapshot.look.plan;
+    if (const auto& kept = snapshot.server.kept) {
+        out.disk_fault = kept->fault;
+        out.disk_notice = kept->notice;
+        out.keys_fault =
+            snapshot.state.keys_fault.empty() ? kept->rewriting_fault : snapshot.state.keys_fault;
+        for (const auto& note : plan.notes)
+            if (note.reason == "NotKept") out.not_kept = note.path + ": " + note.message;
+        out.keep_it = plan.keep_it;
+        if (!plan.is_persistent) out.persistence_ends = "state goes on being kept until the next start";
+    } else if (plan.is_persistent) {
+        out.persistence_waits =
+            snapshot.state.waits.empty() ? "it has not been tried yet" : snapshot.state.waits;
     }
-    if (broker == nullptr) return true;
-    bool looked = true;
-    write_status(kind_of("Broker"), *broker, [&](const Json& current) -> std::optional<Json> {
-        const std::unique_lock lock(guard_, std::try_to_lock);
-        looked = lock.owns_lock();
-        if (!looked || server_ == nullptr) return std::nullopt;
-        return broker_status(current, plan_, states_);
-    });
-    return looked;
+    if (plan.config.overflow_bytes > 0)
+        out.buffer_fault = snapshot.server.buffer
+                               ? snapshot.server.buffer->fault
+                               : "the message buffer has no data folder to be in (--data-dir)";
 }
 
-Json BrokerController::broker_status(const Json& broker, const Plan& plan, const std::vector<broker::ListenerState>& states) const {
-    const auto all = board_->all(clock_.monotonic_ms());
-    const auto health = broker_health(all);
-    std::string closed;
-    for (std::size_t i = 0; i < plan.ports.size() && i < states.size(); ++i)
-        if (!states[i].is_open)
-            closed += fmt::format("{}{} {}", closed.empty() ? "" : ", ", states[i].config.resource,
-                                  port_words(plan.ports[i].port, plan.ports[i].node_port()));
-    std::string description = "All replicas are running", capped;
-    for (const auto& note : plan.notes)
-        if (note.reason == "Capped") capped += fmt::format("{}{}: {}", capped.empty() ? "" : "; ", note.path, note.message);
-    if (!capped.empty()) description = "Running, with less than asked for: " + capped;
-    if (!closed.empty()) description += "; listeners not open: " + closed;
-    if (!health.message.empty()) description += "; " + health.message;
-    for (const auto& finding : all)
-        if (finding.severity == Severity::note) description += "; " + finding.text();
-    if (description.ends_with("running")) description += ".";
-    auto out = basic_status(broker, "Running", description, with_times(broker, health, clock_.wall_ms()));
-    out["workers"] = server_->workers();
-    if (!all.empty()) out["findings"] = findings_json(all);
-    add_disk_status(out, *server_, plan, keys_, keys_fault_);
-    if (plan.config.aio_compatible) out["compatibility"] = "AIO";
-    if (plan.self_check) {
-        Json routes = Json::array();
-        bool failed = false;
-        for (const auto& result : selftest_.latest) {
-            Json route = {{"listener", result.target.listener}, {"port", result.target.port}, {"ok", result.ok()}};
-            if (!result.ok()) route["fault"] = result.fault;
-            failed |= !result.ok();
-            routes.push_back(std::move(route));
-        }
-        // A listener that was deleted a moment ago keeps its connections, and is no route any more.
-        bool is_any_open = false;
-        for (std::size_t i = 0; i < states.size() && i < plan.ports.size(); ++i) is_any_open |= states[i].is_open && !plan.ports[i].is_leaving;
-        const auto* status = !is_any_open ? "NothingToCheck" : selftest_.latest.empty() ? "Waiting" : failed ? "Failed" : "Passed";
-        out["selfCheck"] = {{"status", status}, {"routes", is_any_open ? routes : Json::array()}};
-        if (!is_any_open) out["selfCheck"]["message"] = "no port is open, so there is nothing to check";
-    } else {
-        out["selfCheck"] = {{"status", "Disabled"}};
-    }
-    if (!plan.notes.empty()) {
-        out["notes"] = Json::array();
-        for (const auto& note : plan.notes) out["notes"].push_back({{"field", note.path}, {"reason", note.reason}, {"message", note.message}});
-    }
+// --- parts of the Broker's status ---
+
+Json persistence_status(const BrokerSnapshot& snapshot) {
+    const auto& plan = snapshot.look.plan;
+    const auto& kept = *snapshot.server.kept;
+    const auto& state = snapshot.state;
+    const auto sync = plan.sync_interval_ms == 0 ? std::string("EveryAcknowledgement")
+                                                 : fmt::format("Every{}ms", plan.sync_interval_ms);
+    Json out = {{"status", kept.fault.empty() ? "Active" : "Failing"},
+                {"sync", sync},
+                {"recoverySeconds", kept.recovery_seconds}};
+    if (!kept.notice.empty()) out["notice"] = kept.notice;
+    if (!kept.fault.empty()) out["fault"] = kept.fault;
+    auto& sealing = out["encryption"] = {{"mode", plan.seals ? "Enabled" : "Disabled"},
+                                         {"filesToRewrite", kept.files_to_rewrite}};
+    if (plan.seals && state.key != 0) sealing["key"] = state.key;
+    if (const auto& why = state.keys_fault.empty() ? kept.rewriting_fault : state.keys_fault; !why.empty())
+        sealing["fault"] = why;
     return out;
 }
 
-void BrokerController::report(const Plan& plan, const std::vector<broker::ListenerState>& states) {
-    std::map<std::pair<std::string, std::string>, std::vector<std::size_t>> by_listener;
-    for (std::size_t i = 0; i < plan.ports.size(); ++i)
-        if (!plan.ports[i].is_leaving) by_listener[{plan.ports[i].name_space, plan.ports[i].listener}].push_back(i);
-    const auto all = board_->all(clock_.monotonic_ms());
-    for (const auto& [key, indexes] : by_listener) {
-        const auto current = objects_.get(kind_of("BrokerListener"), key.first, key.second);
-        if (current == nullptr) continue;
-        std::string ports;
-        Json details = Json::array();
-        bool closed = false, blocked = false, unprotected = false, refused = false;
-        for (const auto i : indexes) {
-            const auto& port = plan.ports[i];
-            const auto& state = states[i];
-            ports += (ports.empty() ? "" : ",") + port_word(port, state);
-            Json detail = {{"port", port.port}, {"boundPort", state.is_open ? state.bound_port : port.config.port}, {"open", state.is_open},
-                           {"interfaces", port.config.loopback_only ? "loopback" : "all"}};
-            detail.update(port.security);
-            for (const auto& warning : port.warnings) detail["warnings"].push_back(warning.text());
-            if (state.is_open && !port.everybody.what.empty()) detail["warnings"].push_back(port.everybody.text());
-            if (!state.is_open) detail["message"] = state.error;
-            else if (!port.refused.empty() || !port.nobody.empty()) detail["message"] = port.refused.empty() ? port.nobody : port.refused;
-            closed |= !state.is_open;
-            blocked |= !port.blocked.empty();
-            refused |= state.is_open && !port.refused.empty();
-            // Where the network reaches it, that is a finding.
-            unprotected |= state.is_open && port.config.authenticator == nullptr && port.everybody.what.empty();
-            details.push_back(std::move(detail));
-        }
-        const auto subject = subject_of("BrokerListener", key.first + "/" + key.second);
-        const auto health = health_of(all, subject);
-        const auto runtime = !closed ? refused ? "Failed" : "Running" : blocked ? "Waiting" : "Recovering";
-        const auto faults = texts_of(all, subject);
-        std::string description = closed ? faults : "Accepting connections.";
-        if (!closed && unprotected) description = "Accepting connections; no authentication: anybody on this machine may connect.";
-        if (!closed && !faults.empty()) description = fmt::format("{}{}{}", unprotected ? description + " " : "Accepting connections; ", health.status == "Unavailable" ? "" : "warnings: ", faults);
-        if (!closed && refused) description = "The port is open, and clients that verify its certificate refuse it: " + faults;
-        write_status(kind_of("BrokerListener"), *current, [&](const Json& now) {
-            auto status = basic_status(now, runtime, description, with_times(now, health, clock_.wall_ms()));
-            status["ports"] = ports;
-            status["portStatus"] = details;
-            return status;
-        });
-    }
+Json buffer_status(const ServerFacts& server) {
+    if (!server.buffer) return {{"status", "Inactive"}, {"fault", no_buffer_folder}};
+    Json out = {{"usedBytes", server.buffer->disk_bytes},
+                {"status", server.buffer->fault.empty() ? "Active" : "Full"}};
+    if (!server.buffer->fault.empty()) out["fault"] = server.buffer->fault;
+    return out;
 }
 
-void BrokerController::report_rules(const Plan& plan, const std::vector<broker::ListenerState>& states) {
-    const auto all = board_->all(clock_.monotonic_ms());
-    for (const auto& [word, field] : {std::pair{"BrokerAuthentication", "authenticationRef"}, std::pair{"BrokerAuthorization", "authorizationRef"}})
-        for (const auto& object : objects_.list(kind_of(word), "")) {
-            const auto space = text_at(*object, "metadata.namespace"), name = text_at(*object, "metadata.name");
-            const auto health = health_of(all, subject_of(word, space + "/" + name));
-            // In force is only what acts on a port that is open; of the others it is said why not.
-            std::string in_force, named;
-            for (std::size_t i = 0; i < plan.ports.size() && i < states.size(); ++i) {
-                const auto& port = plan.ports[i];
-                if (port.is_leaving || port.name_space != space || text_at(port.spec, field) != name) continue;
-                const auto& waits = std::string_view(word) == "BrokerAuthentication" ? port.authentication_waits : port.authorization_waits;
-                const auto where = fmt::format("{} {}", port.listener, port_words(port.port, port.node_port()));
-                const auto why = !states[i].is_open ? std::string("which is not open") : waits;
-                if (why.empty() && health.message.empty()) in_force += (in_force.empty() ? "" : ", ") + where;
-                else named += (named.empty() ? "" : ", ") + where + (why.empty() ? "" : " (" + why + ")");
-            }
-            std::string description = in_force.empty() ? "" : "In force on " + in_force;
-            if (!named.empty()) description += fmt::format("{}amed by {}", description.empty() ? "N" : "; n", named);
-            if (description.empty()) description = "No port names it.";
-            if (!health.message.empty()) description += "; " + health.message;
-            write_basic(kind_of(word), *object, "Running", description, health);
-        }
+Json self_check_status(const BrokerSnapshot& snapshot) {
+    const auto& look = snapshot.look;
+    if (!look.plan.self_check) return {{"status", "Disabled"}};
+    Json routes = Json::array();
+    bool failed = false;
+    for (const auto& result : snapshot.probed) {
+        Json route = {
+            {"listener", result.target.listener}, {"port", result.target.port}, {"ok", result.ok()}};
+        if (!result.ok()) route["fault"] = result.fault;
+        failed |= !result.ok();
+        routes.push_back(std::move(route));
+    }
+    // A listener that was deleted a moment ago keeps its connections, and is no route any more.
+    bool is_any_open = false;
+    for (std::size_t i = 0; i < look.states.size() && i < look.plan.ports.size(); ++i)
+        is_any_open |= look.states[i].is_open && !look.plan.ports[i].is_leaving;
+    if (!is_any_open)
+        return {{"status", "NothingToCheck"},
+                {"routes", Json::array()},
+                {"message", "no port is open, so there is nothing to check"}};
+    return {{"status", snapshot.probed.empty() ? "Waiting"
+                       : failed                ? "Failed"
+                                               : "Passed"},
+            {"routes", routes}};
+}
+
+std::string broker_description(const BrokerLook& look, const HealthState& health,
+                               const std::vector<Finding>& all) {
+    const auto& plan = look.plan;
+    std::string closed, capped;
+    for (std::size_t i = 0; i < plan.ports.size() && i < look.states.size(); ++i)
+        if (!look.states[i].is_open)
+            append(closed, ", ",
+                   fmt::format("{} {}", look.states[i].config.resource,
+                               port_words(plan.ports[i].port, plan.ports[i].node_port())));
+    for (const auto& note : plan.notes)
+        if (note.reason == "Capped") append(capped, "; ", fmt::format("{}: {}", note.path, note.message));
+    std::string out = "All replicas are running";
+    if (!capped.empty()) out = "Running, with less than asked for: " + capped;
+    if (!closed.empty()) out += "; listeners not open: " + closed;
+    if (!health.message.empty()) out += "; " + health.message;
+    for (const auto& finding : all)
+        if (finding.severity == Severity::note) out += "; " + finding.text();
+    if (out.ends_with("running")) out += ".";
+    return out;
+}
+
+// --- parts of a listener's status ---
+
+/// What the ports of a listener come to together.
+struct PortsTogether {
+    bool is_closed = false, is_blocked = false, is_unprotected = false, is_refused = false;
+};
+
+Json port_detail(const PlannedPort& port, const broker::ListenerState& state) {
+    Json out = {{"port", port.port},
+                {"boundPort", state.is_open ? state.bound_port : port.config.port},
+                {"open", state.is_open},
+                {"interfaces", port.config.loopback_only ? "loopback" : "all"}};
+    out.update(port.security);
+    for (const auto& warning : port.warnings) out["warnings"].push_back(warning.text());
+    if (state.is_open && !port.everybody.what.empty()) out["warnings"].push_back(port.everybody.text());
+    if (!state.is_open) out["message"] = state.error;
+    else if (!port.refused.empty() || !port.nobody.empty())
+        out["message"] = port.refused.empty() ? port.nobody : port.refused;
+    return out;
+}
+
+std::string listener_description(const PortsTogether& ports, const HealthState& health,
+                                 const std::string& faults) {
+    if (ports.is_closed) return faults;
+    if (ports.is_refused)
+        return "The port is open, and clients that verify its certificate refuse it: " + faults;
+    std::string out = "Accepting connections.";
+    if (ports.is_unprotected)
+        out = "Accepting connections; no authentication: anybody on this machine may connect.";
+    if (faults.empty()) return out;
+    return fmt::format("{}{}{}", ports.is_unprotected ? out + " " : "Accepting connections; ",
+                       health.status == "Unavailable" ? "" : "warnings: ", faults);
+}
+
+ListenerReport report_of(const BrokerLook& look, const std::vector<std::size_t>& indexes,
+                         const std::vector<Finding>& all) {
+    const auto& first = look.plan.ports[indexes.front()];
+    ListenerReport out{.name_space = first.name_space,
+                       .name = first.listener,
+                       .description = {},
+                       .health = {},
+                       .ports = {},
+                       .details = Json::array()};
+    PortsTogether together;
+    for (const auto i : indexes) {
+        const auto& port = look.plan.ports[i];
+        const auto& state = look.states[i];
+        append(out.ports, ",", port_word(port, state));
+        out.details.push_back(port_detail(port, state));
+        together.is_closed |= !state.is_open;
+        together.is_blocked |= !port.blocked.empty();
+        together.is_refused |= state.is_open && !port.refused.empty();
+        // Where the network reaches it, that is a finding.
+        together.is_unprotected |=
+            state.is_open && port.config.authenticator == nullptr && port.everybody.what.empty();
+    }
+    const auto subject = subject_of("BrokerListener", out.name_space + "/" + out.name);
+    out.health = health_of(all, subject);
+    if (together.is_closed) out.runtime = together.is_blocked ? "Waiting" : "Recovering";
+    else if (together.is_refused) out.runtime = "Failed";
+    out.description = listener_description(together, out.health, texts_of(all, subject));
+    return out;
+}
+
+}  // namespace
+
+ServerFacts server_facts_of(const broker::Server& server) {
+    ServerFacts out{.workers = server.workers(), .kept = {}, .buffer = {}};
+    if (const auto* durable = server.durable()) out.kept = durable->figures();
+    if (const auto* overflow = server.overflow()) out.buffer = overflow->figures();
+    return out;
+}
+
+BrokerFacts facts_of(const BrokerSnapshot& snapshot) {
+    BrokerFacts out;
+    const auto& look = snapshot.look;
+    out.orphans = look.orphans;
+    if (look.broker.empty()) return out;
+    out.name = look.name();
+    for (std::size_t i = 0; i < look.plan.ports.size(); ++i)
+        if (!look.plan.ports[i].is_leaving)
+            out.ports.push_back(facts_of_port(snapshot, look.plan.ports[i], look.states[i]));
+    out.metrics_fault = look.metrics_fault;
+    add_disk_facts(out, snapshot);
+    if (!look.workers_wait.empty())
+        out.workers_wait = fmt::format("{} workers run and {} are wanted, which has to wait: {}",
+                                       snapshot.server.workers, look.plan.workers, look.workers_wait);
+    out.named = named_facts(look.plan);
+    return out;
+}
+
+Json broker_status(const Json& broker, const BrokerSnapshot& snapshot, const std::vector<Finding>& all,
+                   std::int64_t now_ms) {
+    const auto& plan = snapshot.look.plan;
+    const auto health = broker_health(all);
+    auto out = basic_status(broker, "Running", broker_description(snapshot.look, health, all),
+                            with_times(broker, health, now_ms));
+    out["workers"] = snapshot.server.workers;
+    if (!all.empty()) out["findings"] = findings_json(all);
+    if (snapshot.server.kept) out["persistence"] = persistence_status(snapshot);
+    if (plan.config.overflow_bytes > 0) out["diskBackedMessageBuffer"] = buffer_status(snapshot.server);
+    if (plan.config.aio_compatible) out["compatibility"] = "AIO";
+    out["selfCheck"] = self_check_status(snapshot);
+    if (plan.notes.empty()) return out;
+    out["notes"] = Json::array();
+    for (const auto& note : plan.notes)
+        out["notes"].push_back({{"field", note.path}, {"reason", note.reason}, {"message", note.message}});
+    return out;
+}
+
+std::vector<ListenerReport> listener_reports(const BrokerLook& look, const std::vector<Finding>& all) {
+    std::map<std::pair<std::string, std::string>, std::vector<std::size_t>> by_listener;
+    for (std::size_t i = 0; i < look.plan.ports.size(); ++i)
+        if (const auto& port = look.plan.ports[i]; !port.is_leaving)
+            by_listener[{port.name_space, port.listener}].push_back(i);
+    std::vector<ListenerReport> out;
+    for (const auto& [name, indexes] : by_listener) out.push_back(report_of(look, indexes, all));
+    return out;
+}
+
+Json listener_status(const Json& listener, const ListenerReport& report, std::int64_t now_ms) {
+    auto out = basic_status(listener, report.runtime, report.description,
+                            with_times(listener, report.health, now_ms));
+    out["ports"] = report.ports;
+    out["portStatus"] = report.details;
+    return out;
+}
+
+std::string rules_description(const BrokerLook& look, const RulesName& rules, const HealthState& health) {
+    const bool is_authentication = std::string_view(rules.kind) == "BrokerAuthentication";
+    const auto* const field = is_authentication ? "authenticationRef" : "authorizationRef";
+    std::string in_force, named;
+    for (std::size_t i = 0; i < look.plan.ports.size() && i < look.states.size(); ++i) {
+        const auto& port = look.plan.ports[i];
+        if (port.is_leaving || port.name_space != rules.name_space || text_at(port.spec, field) != rules.name)
+            continue;
+        const auto& waits = is_authentication ? port.authentication_waits : port.authorization_waits;
+        const auto where = fmt::format("{} {}", port.listener, port_words(port.port, port.node_port()));
+        const auto why = !look.states[i].is_open ? std::string("which is not open") : waits;
+        if (why.empty() && health.message.empty()) append(in_force, ", ", where);
+        else append(named, ", ", where + (why.empty() ? "" : " (" + why + ")"));
+    }
+    std::string out = in_force.empty() ? "" : "In force on " + in_force;
+    if (!named.empty()) out += fmt::format("{}amed by {}", out.empty() ? "N" : "; n", named);
+    if (out.empty()) out = "No port names it.";
+    if (!health.message.empty()) out += "; " + health.message;
+    return out;
 }
 
 }  // namespace penstock::control

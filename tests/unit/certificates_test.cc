@@ -545,7 +545,11 @@ TEST(ListenerSecurity, what_is_made_by_itself_is_nobodys_to_make) {
     auto create = [&](const char* kind, const char* in, Json object) { world.registry->create(manager(kind), in, std::move(object)).value(); };
     create("Certificate", control::ca_namespace, certificate(control::ca_secret, {{"isCA", true}, {"commonName", "ca"}, {"issuerRef", {{"kind", "ClusterIssuer"}, {"name", control::root_issuer}}}}));
     create("ClusterIssuer", "", {{"metadata", {{"name", control::default_issuer}}}, {"spec", {{"ca", {{"secretName", control::ca_secret}}}}}});
-    auto issuer = [&] { return control::issuer_fault(world.objects, *world.objects.get(manager("ClusterIssuer"), "", control::default_issuer)); };
+    auto issuer = [&] {
+        return control::issuer_fault(
+            world.objects, *world.objects.get(manager("ClusterIssuer"), "", control::default_issuer),
+            world.now());
+    };
     const auto to_come = "Certificate cert-manager/azure-iot-operations-aio-ca-certificate makes it, and has not yet";
     EXPECT_NE(issuer().find(to_come), std::string::npos) << issuer();
     EXPECT_EQ(issuer().find("kubectl create"), std::string::npos) << issuer();
@@ -568,7 +572,8 @@ TEST(ListenerSecurity, what_is_made_by_itself_is_nobodys_to_make) {
     // A CA that is to make its own Secret never does.
     create("Certificate", space, certificate("own", {{"commonName", "o"}, {"isCA", true}, {"issuerRef", {{"kind", "Issuer"}, {"name", "own"}}}}));
     create("Issuer", space, {{"metadata", {{"name", "own"}}}, {"spec", {{"ca", {{"secretName", "own"}}}}}});
-    const auto circle = control::issuer_fault(world.objects, *world.objects.get(manager("Issuer"), space, "own"));
+    const auto circle = control::issuer_fault(
+        world.objects, *world.objects.get(manager("Issuer"), space, "own"), world.now());
     EXPECT_NE(circle.find("make it with: kubectl create secret tls own"), std::string::npos) << circle;
 }
 

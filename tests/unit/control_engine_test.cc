@@ -278,7 +278,8 @@ TEST(Engine, the_broker_follows_a_faulty_api) {
             if (!world.registry->get(core("Service"), space, "listener-" + std::to_string(i))) return false;
         }
         const auto broker = world.registry->get(broker_kind("Broker"), space, "default");
-        return broker && text_at(**broker, "status.runtimeStatus.status") == "Running" && controller.not_ready().empty();
+        return broker && text_at(**broker, "status.runtimeStatus.status") == "Running" &&
+               controller.view().not_ready().empty();
     };
     EXPECT_TRUE(wait(objects, 30'000, right)) << "right within 30 s after the faults stop";
     const auto seconds = static_cast<double>(monotonic_ms() - stopped_at) / 1000 + 1;
@@ -352,7 +353,7 @@ TEST(ListenerService, is_not_fought_over) {
     EXPECT_TRUE(wait(objects, 20'000, [&] { return told().find("was there first, says something else and is left as it is") != std::string::npos; })) << told();
     EXPECT_EQ(*world.registry->get(core("Service"), space, "lan").value(), *first) << "not a byte of it is written";
     std::string pods;
-    for (const auto& role : controller.roles()) pods += role.pod + " ";
+    for (const auto& role : controller.view().roles()) pods += role.pod + " ";
     for (const char* part : {"aio-broker-frontend-0", "aio-broker-backend-1-0", "aio-broker-authentication-0", "aio-broker-health-manager-0", "aio-broker-operator-0"})
         EXPECT_NE(pods.find(part), std::string::npos) << "AIO's pages look for it: " << pods;
     // The person does what the message says: the listener gets its own, and says nothing any more.

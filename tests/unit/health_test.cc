@@ -967,7 +967,10 @@ TEST(SelfCheck, says_that_there_is_nothing_to_check_when_the_last_listener_goes)
     EXPECT_NE(text_at(check(), "message"), "");
     EXPECT_TRUE(check()["routes"].empty()) << check();
     // Its connections may stay a moment; then the route has no figures any more.
-    EXPECT_TRUE(world.wait([&] { return world.controller.metrics_page().find("aio_broker_ping_correctness{") == std::string::npos; }));
+    EXPECT_TRUE(world.wait([&] {
+        return world.controller.view().metrics_page().find("aio_broker_ping_correctness{") ==
+               std::string::npos;
+    }));
 }
 
 // Rules are in force where they act, and nowhere else.
