@@ -233,7 +233,7 @@ class Examiner {
     std::string place_, space_;
 };
 
-}   // namespace
+}  // namespace
 
 Rehearsal rehearse(const std::vector<resources::Document>& documents) {
     Rehearsal out;
@@ -281,4 +281,4 @@ Rehearsal rehearse(const std::vector<resources::Document>& documents) {
     return out;
 }
 
-}   // namespace penstock::app
+}  // namespace penstock::app

@@ -84,7 +84,7 @@ bool logs_to_journal() {
            environment("JOURNAL_STREAM") == fmt::format("{}:{}", about.st_dev, about.st_ino);
 }
 
-}   // namespace
+}  // namespace
 
 std::string default_data_folder() {
     if (const char* set = std::getenv("PENSTOCK_DATA"); set != nullptr && *set != 0) return set;

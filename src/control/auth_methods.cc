@@ -401,7 +401,7 @@ constexpr std::array kinds{
     MethodKind{"Custom", false, false, custom_inputs, make_custom_method},
 };
 
-}   // namespace
+}  // namespace
 
 std::string MethodEntry::path() const {
     return fmt::format("BrokerAuthentication {}: spec.authenticationMethods[{}]", name, index);
@@ -418,4 +418,4 @@ const MethodKind& method_kind_of(const Json& settings) {
     return kinds.back();
 }
 
-}   // namespace penstock::control
+}  // namespace penstock::control

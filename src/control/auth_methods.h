@@ -58,4 +58,4 @@ struct MethodKind {
 /// may have what this one does not know, and admission lets no other in.
 const MethodKind& method_kind_of(const resources::Json& settings);
 
-}   // namespace penstock::control
+}  // namespace penstock::control

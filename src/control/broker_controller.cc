@@ -276,4 +276,4 @@ void BrokerController::adopt(const Json& listener, const Json& broker) {
                        text_at(listener, "metadata.name"), registry::PatchType::merge, patch, broker_manager);
 }
 
-}   // namespace penstock::control
+}  // namespace penstock::control

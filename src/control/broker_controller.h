@@ -96,4 +96,4 @@ class BrokerController {
     Engine engine_;   ///< last: its thread uses all of the above
 };
 
-}   // namespace penstock::control
+}  // namespace penstock::control

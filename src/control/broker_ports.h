@@ -55,4 +55,4 @@ class BrokerPorts {
     bool in_cluster_ = false;
 };
 
-}   // namespace penstock::control
+}  // namespace penstock::control

@@ -44,4 +44,4 @@ class BrokerReporter {
     std::atomic<bool> lacks_broker_{false};   ///< and that was logged
 };
 
-}   // namespace penstock::control
+}  // namespace penstock::control

@@ -139,4 +139,4 @@ std::string reconcile_metrics(const std::map<std::string, std::map<std::string, 
     return out;
 }
 
-}   // namespace penstock::control
+}  // namespace penstock::control

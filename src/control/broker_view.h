@@ -49,4 +49,4 @@ class BrokerView {
 std::string reconcile_metrics(const std::map<std::string, std::map<std::string, std::uint64_t>>& counts,
                               bool with_head);
 
-}   // namespace penstock::control
+}  // namespace penstock::control

@@ -25,4 +25,4 @@ struct Signer {
 /// The CA in an issuer's Secret, as of `now_ms` (Unix time); the error is what the issuer's condition says.
 Result<Signer> signer_of(const Objects& objects, const resources::Json& issuer, std::int64_t now_ms);
 
-}   // namespace penstock::control
+}  // namespace penstock::control

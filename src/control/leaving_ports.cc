@@ -22,7 +22,7 @@ bool is_taken(const std::vector<PlannedPort>& leaving, const std::vector<Planned
     });
 }
 
-}   // namespace
+}  // namespace
 
 void LeavingPorts::take(PlannedPort port) {
     auto& leaving = leaving_[port.config.resource];
@@ -65,4 +65,4 @@ std::optional<std::int64_t> LeavingPorts::next_ms() const {
     return out;
 }
 
-}   // namespace penstock::control
+}  // namespace penstock::control

@@ -37,4 +37,4 @@ class LeavingPorts {
     std::map<std::string, Leaving> leaving_;   ///< by listener
 };
 
-}   // namespace penstock::control
+}  // namespace penstock::control

@@ -118,4 +118,4 @@ bool ListenerServices::is_complete() const {
         faults_, [](const auto& entry) { return entry.second.why.empty() || entry.second.is_refused; });
 }
 
-}   // namespace penstock::control
+}  // namespace penstock::control

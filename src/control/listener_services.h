@@ -44,4 +44,4 @@ class ListenerServices {
     std::map<std::string, Fault> faults_;   ///< by listener
 };
 
-}   // namespace penstock::control
+}  // namespace penstock::control

@@ -300,4 +300,4 @@ void PortSecurity::stay_open(PlannedPort& port, const BrokerLook& last) {
     }
 }
 
-}   // namespace penstock::control
+}  // namespace penstock::control

@@ -79,4 +79,4 @@ class PortSecurity {
     std::map<std::string, Near> near_;   ///< by namespace
 };
 
-}   // namespace penstock::control
+}  // namespace penstock::control

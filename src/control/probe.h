@@ -74,4 +74,4 @@ class Probe {
     std::thread thread_;
 };
 
-}   // namespace penstock::control
+}  // namespace penstock::control

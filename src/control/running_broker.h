@@ -67,4 +67,4 @@ class RunningBroker {
     std::atomic<std::int64_t> pool_max_{0};
 };
 
-}   // namespace penstock::control
+}  // namespace penstock::control

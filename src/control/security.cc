@@ -202,7 +202,7 @@ bool is_as_wanted(const Json& current, const Json& wanted) {
            at_path(current, "spec.ipAddresses") == wanted["spec"]["ipAddresses"];
 }
 
-}   // namespace
+}  // namespace
 
 std::string SecurityBuilder::ask_for_certificate(const registry::ObjectRef& current, const Json& wanted) {
     if (current != nullptr && is_as_wanted(*current, wanted)) return {};

@@ -122,4 +122,4 @@ StateFacts StateKeeper::facts() const {
     return {.key = keys_.keys.empty() ? 0 : keys_.keys.back().id, .keys_fault = keys_fault_, .waits = waits_};
 }
 
-}   // namespace penstock::control
+}  // namespace penstock::control

@@ -58,4 +58,4 @@ class StateKeeper {
     std::int64_t next_begin_ms_ = 0;   ///< monotonic; when beginning is tried again
 };
 
-}   // namespace penstock::control
+}  // namespace penstock::control

@@ -41,4 +41,4 @@ class StatusWriter {
     WriteTroubles troubles_;
 };
 
-}   // namespace penstock::control
+}  // namespace penstock::control
