@@ -75,90 +75,124 @@ Result<bool> passes(std::string_view condition, const Json& item) {
     return !found->empty();
 }
 
-Result<std::vector<Json>> walk(std::string_view path, const Json& root) {
-    std::vector<Json> at{root};
-    std::size_t i = 0;
-    if (path.starts_with('$') || path.starts_with('@')) ++i;
-    auto step = [&](auto&& pick) {
+/// The values that a path has reached; each step goes on from all of them.
+class Walk {
+  public:
+    Walk(std::string_view path, const Json& root) : path_(path), at_{root} {
+        if (path.starts_with('$') || path.starts_with('@')) ++i_;
+    }
+    Result<std::vector<Json>> values() {
+        while (i_ < path_.size()) {
+            const char c = path_[i_];
+            if (c != '.' && c != '[')
+                return fail(fmt::format("jsonpath: \"{}\": . or [ is needed at character {}", path_, i_ + 1));
+            if (c == '.') take_name();
+            else if (auto taken = take_brackets(); !taken) return std::unexpected(taken.error());
+        }
+        return std::move(at_);
+    }
+
+  private:
+    /// `pick(value, next)` puts what is picked of each value behind `next`.
+    template <class Pick>
+    void step(Pick&& pick) {
         std::vector<Json> next;
-        for (const auto& value : at) pick(value, next);
-        at = std::move(next);
-    };
-    while (i < path.size()) {
-        if (path[i] == '.') {
-            ++i;
-            const bool deep = i < path.size() && path[i] == '.';
-            if (deep) ++i;
-            std::string name;
-            while (i < path.size() && path[i] != '.' && path[i] != '[') {
-                if (path[i] == '\\' && i + 1 < path.size()) ++i;
-                name += path[i++];
-            }
-            if (deep && !name.empty())
-                step([&](const Json& v, auto& out) { descend(v, name, out); });
-            else if (name == "*")
-                step([](const Json& v, auto& out) {
-                    for (const auto& item : v) out.push_back(item);
-                });
-            else if (!name.empty()) step([&](const Json& v, auto& out) { if (v.is_object() && v.contains(name)) out.push_back(v[name]); });
-        } else if (path[i] == '[') {
-            const auto end = closing(path, i);
-            if (end == std::string_view::npos) return fail(fmt::format("jsonpath: \"{}\": a [ without ]", path));
-            auto inside = trim(path.substr(i + 1, end - i - 1));
-            i = end + 1;
-            if (inside == "*") {
-                step([](const Json& v, auto& out) { for (const auto& item : v) out.push_back(item); });
-            } else if (inside.size() >= 2 && (inside.front() == '\'' || inside.front() == '"')) {
-                std::string name;
-                for (std::size_t k = 1; k + 1 < inside.size(); ++k) {
-                    if (inside[k] == '\\' && k + 2 < inside.size()) ++k;
-                    name += inside[k];
-                }
-                step([&](const Json& v, auto& out) { if (v.is_object() && v.contains(name)) out.push_back(v[name]); });
-            } else if (inside.starts_with("?(") && inside.ends_with(')')) {
-                const auto condition = inside.substr(2, inside.size() - 3);
-                std::string fault;
-                step([&](const Json& v, auto& out) {
-                    if (!v.is_array()) return;
-                    for (const auto& item : v) {
-                        const auto taken = passes(condition, item);
-                        if (!taken)
-                            fault = taken.error().message;
-                        else if (*taken)
-                            out.push_back(item);
-                    }
-                });
-                if (!fault.empty()) return fail(std::move(fault));
-            } else if (const auto colon = inside.find(':'); colon != std::string_view::npos) {
-                const auto first = parse_number<long>(inside.substr(0, colon)),
-                           last = parse_number<long>(inside.substr(colon + 1));
-                if ((!first && colon != 0) || (!last && colon + 1 != inside.size()))
-                    return fail(fmt::format("jsonpath: \"[{}]\": a slice is [FROM:TO]", inside));
-                step([&](const Json& v, auto& out) {
-                    if (!v.is_array()) return;
-                    const auto size = static_cast<long>(v.size());
-                    auto bound = [&](long n) { return std::clamp(n < 0 ? size + n : n, 0L, size); };
-                    for (auto k = bound(first.value_or(0)); k < bound(last.value_or(size)); ++k)
-                        out.push_back(v[static_cast<std::size_t>(k)]);
-                });
-            } else if (const auto number = parse_number<long>(inside)) {
-                step([&](const Json& v, auto& out) {
-                    if (!v.is_array()) return;
-                    const auto at_index = *number < 0 ? static_cast<long>(v.size()) + *number : *number;
-                    if (at_index >= 0 && at_index < static_cast<long>(v.size())) out.push_back(v[static_cast<std::size_t>(at_index)]);
-                });
-            } else {
-                return fail(
-                    fmt::format("jsonpath: \"[{}]\" is not taken; use a number, FROM:TO, *, ?(CONDITION) or "
+        for (const auto& value : at_) pick(value, next);
+        at_ = std::move(next);
+    }
+    void pick_all() {
+        step([](const Json& v, auto& out) {
+            for (const auto& item : v) out.push_back(item);
+        });
+    }
+    void pick_member(const std::string& name) {
+        step([&](const Json& v, auto& out) {
+            if (v.is_object() && v.contains(name)) out.push_back(v[name]);
+        });
+    }
+    /// `.name`, `..name` or `.*`; `i_` is at the first dot.
+    void take_name() {
+        ++i_;
+        const bool deep = i_ < path_.size() && path_[i_] == '.';
+        if (deep) ++i_;
+        std::string name;
+        while (i_ < path_.size() && path_[i_] != '.' && path_[i_] != '[') {
+            if (path_[i_] == '\\' && i_ + 1 < path_.size()) ++i_;
+            name += path_[i_++];
+        }
+        if (deep && !name.empty()) step([&](const Json& v, auto& out) { descend(v, name, out); });
+        else if (name == "*") pick_all();
+        else if (!name.empty()) pick_member(name);
+    }
+    /// `[...]`; `i_` is at the bracket.
+    Result<void> take_brackets() {
+        const auto end = closing(path_, i_);
+        if (end == std::string_view::npos) return fail(fmt::format("jsonpath: \"{}\": a [ without ]", path_));
+        const auto inside = trim(path_.substr(i_ + 1, end - i_ - 1));
+        i_ = end + 1;
+        if (inside == "*") return pick_all(), Result<void>();
+        if (inside.size() >= 2 && (inside.front() == '\'' || inside.front() == '"'))
+            return pick_member(unquoted(inside)), Result<void>();
+        if (inside.starts_with("?(") && inside.ends_with(')'))
+            return pick_where(inside.substr(2, inside.size() - 3));
+        if (const auto colon = inside.find(':'); colon != std::string_view::npos)
+            return pick_slice(inside, colon);
+        if (const auto number = parse_number<long>(inside)) return pick_item(*number), Result<void>();
+        return fail(fmt::format("jsonpath: \"[{}]\" is not taken; use a number, FROM:TO, *, ?(CONDITION) or "
                                 "a quoted name",
                                 inside));
-            }
-        } else {
-            return fail(fmt::format("jsonpath: \"{}\": . or [ is needed at character {}", path, i + 1));
-        }
     }
-    return at;
-}
+    static std::string unquoted(std::string_view text) {
+        std::string out;
+        for (std::size_t k = 1; k + 1 < text.size(); ++k) {
+            if (text[k] == '\\' && k + 2 < text.size()) ++k;
+            out += text[k];
+        }
+        return out;
+    }
+    Result<void> pick_where(std::string_view condition) {
+        std::string fault;
+        step([&](const Json& v, auto& out) {
+            if (!v.is_array()) return;
+            for (const auto& item : v) {
+                const auto taken = passes(condition, item);
+                if (!taken) fault = taken.error().message;
+                else if (*taken) out.push_back(item);
+            }
+        });
+        return fault.empty() ? Result<void>() : fail(std::move(fault));
+    }
+    /// `FROM:TO`; either may be missing, or count from the end.
+    Result<void> pick_slice(std::string_view inside, std::size_t colon) {
+        const auto first = parse_number<long>(inside.substr(0, colon)),
+                   last = parse_number<long>(inside.substr(colon + 1));
+        if ((!first && colon != 0) || (!last && colon + 1 != inside.size()))
+            return fail(fmt::format("jsonpath: \"[{}]\": a slice is [FROM:TO]", inside));
+        step([&](const Json& v, auto& out) {
+            if (!v.is_array()) return;
+            const auto size = static_cast<long>(v.size());
+            auto bound = [&](long n) { return std::clamp(n < 0 ? size + n : n, 0L, size); };
+            for (auto k = bound(first.value_or(0)); k < bound(last.value_or(size)); ++k)
+                out.push_back(v[static_cast<std::size_t>(k)]);
+        });
+        return {};
+    }
+    /// Below 0: from the end.
+    void pick_item(long number) {
+        step([&](const Json& v, auto& out) {
+            if (!v.is_array()) return;
+            const auto index = number < 0 ? static_cast<long>(v.size()) + number : number;
+            if (index >= 0 && index < static_cast<long>(v.size()))
+                out.push_back(v[static_cast<std::size_t>(index)]);
+        });
+    }
+
+    std::string_view path_;
+    std::vector<Json> at_;
+    std::size_t i_ = 0;                  ///< of the next character of the path
+};
+
+Result<std::vector<Json>> walk(std::string_view path, const Json& root) { return Walk(path, root).values(); }
 
 std::string show(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
