@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "app/command_list.h"
 #include "app/identity.h"
 #include "app/terminal.h"
 #include "base/clock.h"
@@ -24,6 +25,20 @@ namespace {
 using resources::at_path;
 using resources::Json;
 using resources::text_at;
+
+struct AccessOptions {
+    std::string action, target;          ///< connect, publish, subscribe; topic or filter
+    std::string client, user, policy, listener;
+    std::vector<std::string> attributes; ///< NAME=VALUE
+    std::string since;
+    bool json = false;
+};
+
+struct PasswordOptions {
+    std::string secret, user, file;
+    std::string import_file;             ///< of Mosquitto: all its users
+    bool remove = false, print = false;
+};
 
 const resources::Kind& broker_kind(const char* name) { return *resources::find_kind("mqttbroker.iotoperations.azure.com/v1", name); }
 
@@ -89,8 +104,7 @@ std::string attributes_text(const Json& map) {
     return out.empty() ? "-" : out;
 }
 
-}  // namespace
-
+/// `penstock auth can-i`: 0 yes, 1 no.
 int auth_can_i(const ResourceOptions& options, const AccessOptions& access) {
     const auto action = action_of(access.action);
     if (!action) return problem(action.error().message);
@@ -152,6 +166,7 @@ int auth_can_i(const ResourceOptions& options, const AccessOptions& access) {
     return status;
 }
 
+/// `penstock auth who-can`: the rules that allow it.
 int auth_who_can(const ResourceOptions& options, const AccessOptions& access) {
     const auto action = action_of(access.action);
     if (!action) return problem(action.error().message);
@@ -196,6 +211,7 @@ int auth_who_can(const ResourceOptions& options, const AccessOptions& access) {
     return 0;
 }
 
+/// `penstock auth explain`: what was refused lately, and why.
 int auth_explain(const ResourceOptions& options, const AccessOptions& access) {
     std::int64_t since = 0;
     if (!access.since.empty()) {
@@ -232,6 +248,7 @@ int auth_explain(const ResourceOptions& options, const AccessOptions& access) {
     return 0;
 }
 
+/// `penstock auth clients`: who is connected.
 int auth_clients(const ResourceOptions& options, const AccessOptions& access) {
     auto api = connect(options);
     if (!api) return problem(api.error().message);
@@ -248,6 +265,7 @@ int auth_clients(const ResourceOptions& options, const AccessOptions& access) {
     return 0;
 }
 
+/// `penstock auth dry-run`: who would lose what by another policy.
 int auth_dry_run(const ResourceOptions& options, const AccessOptions& access) {
     const auto documents = client::read_manifests(options.files.empty() ? "-" : options.files.front());
     if (!documents) return problem(documents.error().message);
@@ -282,8 +300,6 @@ int auth_dry_run(const ResourceOptions& options, const AccessOptions& access) {
 
 // --- passwd ---
 
-namespace {
-
 /// A password is binary data of MQTT, whose length has two bytes (MQTT 5.0 1.5.6).
 constexpr std::size_t password_max = 65'535;
 /// Of what it is read from: it may end in CR LF.
@@ -311,10 +327,6 @@ Result<std::string> ask_password() {
     if (first != second) return fail("the two are not the same");
     return first;
 }
-
-}  // namespace
-
-namespace {
 
 /// Merges entries into a Secret, which is made where it is not there; `removes`: then it is not.
 Result<std::string> put_entries(const ResourceOptions& options, const std::string& name, const Json& entries,
@@ -363,8 +375,7 @@ int import_users(const ResourceOptions& options, const PasswordOptions& o) {
     return code;
 }
 
-}  // namespace
-
+/// `penstock passwd`: sets a user's password in a Secret, or those of all users of a password file.
 int passwd(const ResourceOptions& options, const PasswordOptions& o) {
     if (auto good = client::check_name(o.secret); !good) return problem(good.error().message);
     if (!o.import_file.empty()) return import_users(options, o);
@@ -397,6 +408,67 @@ int passwd(const ResourceOptions& options, const PasswordOptions& o) {
     if (code == 0)
         std::cout << fmt::format("user {} {} {}\n", o.user, o.remove ? "removed from" : "set in", *where);
     return code;
+}
+
+}  // namespace
+
+void add_auth(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto& access = commands.keep<AccessOptions>();
+    auto auth =
+        commands.add("auth", "Who may do what, who was refused and why, what a new policy would change");
+    using Does = int (*)(const ResourceOptions&, const AccessOptions&);
+    auto add = [&](const char* name, const char* doc, Does does) {
+        auto command = auth.add(name, doc);
+        add_api_options(command, resource);
+        command.runs([does, &resource, &access] { return does(resource, access); });
+        return command;
+    };
+    auto can_i =
+        add("can-i", "May a client do this? penstock auth can-i publish plant/t --client fan-01", auth_can_i);
+    auto who_can =
+        add("who-can", "Which rules allow this? penstock auth who-can subscribe plant/#", auth_who_can);
+    for (auto* command : {&can_i, &who_can}) {
+        command->option("action", access.action, "connect, publish, subscribe, read or write").required();
+        command->option("target", access.target, "Topic, filter or key");
+        command->option("--policy", access.policy, "This BrokerAuthorization alone");
+        command->option("--listener", access.listener, "Those of this listener's ports");
+    }
+    can_i.option("--client", access.client,
+                 "Client id; when it is connected, its identity is taken from there");
+    can_i.option("--user", access.user, "User name (a certificate's CN)");
+    can_i.option("--attribute", access.attributes, "NAME=VALUE; may be repeated").takes_one();
+    auto explain =
+        add("explain", "What was refused lately, and why: penstock auth explain [CLIENT]", auth_explain);
+    explain.option("client", access.client, "Client id, user name or address");
+    explain.option("--since", access.since, "Only younger than this, for example 5m");
+    explain.flag("--json", access.json, "As JSON");
+    auto clients = add("clients", "Who is connected where clients are asked who they are", auth_clients);
+    clients.flag("--json", access.json, "As JSON");
+    auto dry_run =
+        add("dry-run", "Who would lose what by another policy: penstock auth dry-run -f policy.yaml",
+            auth_dry_run);
+    dry_run.option("-f,--filename", resource.files, "File with the BrokerAuthorization, or -").required();
+    dry_run.option("--listener", access.listener, "Clients of this listener alone");
+}
+
+void add_passwd(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto& password = commands.keep<PasswordOptions>();
+    auto command = commands.add("passwd", "Set a user's password in a Secret: penstock passwd SECRET USER");
+    add_api_options(command, resource);
+    command.option("secret", password.secret, "Secret; made when absent").required();
+    const Option others[] = {
+        command.option("user", password.user, "User name"),
+        command.option("--password-file", password.file,
+                       "Read the password from a file; else it is asked for, or the first line of standard "
+                       "input"),
+        command.flag("--delete", password.remove, "Remove the user"),
+        command.flag("--print", password.print, "Print the hash and change nothing")};
+    auto all = command.option("--import", password.import_file,
+                              "All users of a password file of Mosquitto, with their passwords");
+    for (const auto& other : others) all.excludes(other);
+    command.runs([&] { return passwd(resource, password); });
 }
 
 }  // namespace penstock::app

@@ -1,4 +1,4 @@
-// backup, restore: all of a machine's state in one folder.
+// backup, restore: all of a machine's state in one folder; backup-registry and backup-broker: its halves.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -10,9 +10,12 @@
 
 #include <fmt/format.h>
 
+#include "app/command_list.h"
+#include "app/environment.h"
 #include "app/terminal.h"
 #include "base/clock.h"
 #include "base/shell.h"
+#include "base/text.h"
 #include "control/state_keys.h"
 #include "registry/registry.h"
 
@@ -21,6 +24,10 @@ namespace {
 
 namespace fs = std::filesystem;
 using resources::text_at;
+
+struct RestoreOptions {
+    std::string folder, data_folder = default_data_folder();
+};
 
 constexpr const char* registry_name = "registry.sqlite";
 constexpr const char* broker_name = "broker";
@@ -63,8 +70,45 @@ std::string data_folder_flag(const ResourceOptions& options) {
     return " --data-dir " + shell_quoted(folder.string());
 }
 
-}  // namespace
+/// A consistent copy of the broker's state into a new folder, made by the broker while it runs.
+int backup_broker(const ResourceOptions& options, const std::string& folder) {
+    auto connected = connect(options);
+    if (!connected) return problem(connected.error().message);
+    const auto path = fs::absolute(folder).string();
+    const auto answer =
+        connected->request("POST", "/penstock/broker-copy?folder=" + client::query_escaped(path));
+    if (!answer || !answer->ok()) return refused(answer);
+    std::cout << path << "\n";
+    return 0;
+}
 
+/// A copy of the registry's file, taken while it runs.
+int backup_registry(const ResourceOptions& options, const std::string& file) {
+    auto connected = connect(options);
+    if (!connected) return problem(connected.error().message);
+    std::ofstream out(file, std::ios::binary | std::ios::trunc);
+    if (!out) return problem(fmt::format("{}: cannot be written", file));
+    std::string refusal;
+    const auto done = connected->stream("/penstock/registry", "*/*", [&](int code, std::string_view text) {
+        if (code == 200) out << text;
+        else refusal += text;
+        return true;
+    });
+    out.close();
+    if (!done) return problem(done.error().message);
+    if (*done != 200) {
+        const auto body = resources::parse_json(refusal);
+        return problem(body ? text_at(*body, "message", refusal) : refusal);
+    }
+    if (!out) return problem(fmt::format("{}: could not be written to the end", file));
+    std::cout << fmt::format(
+        "{} holds the registry; it is put in place as registry.sqlite in the data folder "
+        "while penstock is stopped\n",
+        file);
+    return 0;
+}
+
+/// Both copies in one new folder.
 int backup(const ResourceOptions& options, const std::string& folder) {
     auto connected = connect(options);
     if (!connected) return problem(connected.error().message);
@@ -81,6 +125,7 @@ int backup(const ResourceOptions& options, const std::string& folder) {
     return 0;
 }
 
+/// Puts a backup in place while nothing runs on the data folder; what was there is set aside.
 int restore(const RestoreOptions& options) try {
     const fs::path from = options.folder, data = options.data_folder;
     const bool has_registry = fs::is_regular_file(from / registry_name), has_broker = fs::is_regular_file(from / broker_name / "CURRENT");
@@ -132,6 +177,47 @@ int restore(const RestoreOptions& options) try {
     return 0;
 } catch (const fs::filesystem_error& error) {
     return problem(error.what());
+}
+
+}  // namespace
+
+void add_backup_registry(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto& file = commands.keep<std::string>();
+    auto command = commands.add("backup-registry", "Copy all resources into a file while Penstock runs");
+    add_api_options(command, resource);
+    command.option("file", file, "File to write").required();
+    command.runs([&] { return backup_registry(resource, file); });
+}
+
+void add_backup_broker(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto& folder = commands.keep<std::string>();
+    auto command = commands.add("backup-broker",
+                                "Copy the broker's state (sessions, queues, retained messages) "
+                                "into a new folder while it runs");
+    add_api_options(command, resource);
+    command.option("folder", folder, "Folder to make, on the broker's machine").required();
+    command.runs([&] { return backup_broker(resource, folder); });
+}
+
+void add_backup(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto& folder = commands.keep<std::string>();
+    auto command = commands.add(
+        "backup", "Copy resources and the broker's state into a new folder while Penstock runs");
+    add_api_options(command, resource);
+    command.option("folder", folder, "Folder to make, on the broker's machine").required();
+    command.runs([&] { return backup(resource, folder); });
+}
+
+void add_restore(Commands& commands) {
+    auto& options = commands.keep<RestoreOptions>();
+    auto command = commands.add(
+        "restore", "Put a backup in place, while Penstock is stopped; what was there is set aside");
+    command.option("folder", options.folder, "Folder that penstock backup made").required();
+    command.option("--data-dir", options.data_folder, "Where state is kept").shows_default();
+    command.runs([&] { return restore(options); });
 }
 
 }  // namespace penstock::app

@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-#include "app/commands.h"
+#include "app/version.h"
 #include "base/text.h"
 
 namespace penstock::app {

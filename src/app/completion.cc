@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "app/command_list.h"
 #include "app/terminal.h"
 #include "resources/schema.h"
 
@@ -148,8 +149,7 @@ std::string fish_script(const std::vector<CommandWords>& commands) {
     return out;
 }
 
-}   // namespace
-
+/// `shell`: bash, zsh or fish.
 int completion(const std::string& shell, const std::vector<CommandWords>& commands) {
     if (shell == "fish") {
         std::cout << "# penstock completion fish | source\n" << fish_script(commands);
@@ -165,4 +165,13 @@ int completion(const std::string& shell, const std::vector<CommandWords>& comman
     return 0;
 }
 
-}   // namespace penstock::app
+}  // namespace
+
+void add_completion(Commands& commands) {
+    auto& shell = commands.keep<std::string>();
+    auto command = commands.add("completion", "Completion for a shell: source <(penstock completion bash)");
+    command.option("shell", shell, "bash, zsh or fish").required();
+    command.runs([&commands, &shell] { return completion(shell, commands.words()); });
+}
+
+}  // namespace penstock::app

@@ -5,12 +5,15 @@
 
 #include <fmt/format.h>
 
+#include "app/command_list.h"
+#include "app/environment.h"
 #include "app/terminal.h"
 #include "base/file.h"
 #include "base/shell.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "client/apply.h"
+#include "client/names.h"
 #include "crypto/x509.h"
 
 namespace penstock::app {
@@ -18,6 +21,21 @@ namespace {
 
 namespace fs = std::filesystem;
 using resources::Json;
+
+struct CreateOptions {
+    std::string name;
+    std::vector<std::string> literals;   ///< KEY=VALUE
+    std::vector<std::string> files;      ///< FILE, FOLDER or KEY=FILE
+    std::vector<std::string> env_files;  ///< lines of KEY=VALUE
+    std::string type;                    ///< of a generic Secret
+    std::string certificate, key;        ///< files of a Secret for TLS, PEM
+    std::string dry_run = "none";        ///< none, client or server
+};
+
+struct TokenOptions {
+    std::string name, duration;
+    std::vector<std::string> audiences;
+};
 
 constexpr std::size_t key_max = 253;
 /// Of all files of an object: the resource API takes no larger one.
@@ -211,8 +229,8 @@ Result<void> add_pair(Data& data, const CreateOptions& create) {
     return data.add("--key", "tls.key", *key);
 }
 
-}  // namespace
-
+/// `penstock create WHAT NAME`: `what` is a ServiceAccount, ConfigMap, Namespace, `secret generic` or `secret
+/// tls`.
 int create(const std::string& what, const ResourceOptions& options, const CreateOptions& create) {
     if (create.name.empty()) return problem("a name is empty: write one behind create " + what);
     const bool is_secret = what.starts_with("secret ");
@@ -241,6 +259,84 @@ int create(const std::string& what, const ResourceOptions& options, const Create
     else if (options.output == "name") std::cout << label << "\n";
     else std::cout << fmt::format("{} created{}\n", label, create.dry_run == "client" ? " (dry run)" : create.dry_run == "server" ? " (server dry run)" : "");
     return 0;
+}
+
+int create_token(const ResourceOptions& options, const TokenOptions& token) {
+    if (auto good = client::check_name(token.name); !good) return problem(good.error().message);
+    auto connected = connect(options);
+    if (!connected) return problem(connected.error().message);
+    Json request = {{"apiVersion", "authentication.k8s.io/v1"},
+                    {"kind", "TokenRequest"},
+                    {"spec", {{"audiences", token.audiences}}}};
+    if (!token.duration.empty()) {
+        const auto duration = parse_duration(token.duration);
+        if (!duration) return problem("--duration: " + duration.error().message);
+        request["spec"]["expirationSeconds"] = *duration / 1000;
+    }
+    const auto account = client::path_of(*resources::find_kind("v1", "ServiceAccount"),
+                                         connected->access().name_space, token.name);
+    const auto answer = connected->request("POST", account + "/token", request.dump());
+    if (!answer || !answer->ok()) return refused(answer);
+    std::cout << resources::text_at(answer->body, "status.token") << "\n";
+    return 0;
+}
+
+/// The commands of `create`, and what their options are read into.
+struct Creators {
+    ResourceOptions& resource;
+    CreateOptions& options;
+
+    /// `what`: see create().
+    Command add(Command& group, const std::string& what, const char* doc) {
+        auto command = group.add(what.substr(what.rfind(' ') + 1).c_str(), doc);
+        add_api_options(command, resource);
+        command.option("name", options.name, "Name").required();
+        // As for kubectl: `--dry-run` alone means the client's, and a value stands behind `=`.
+        command
+            .flag("--dry-run{client}", options.dry_run,
+                  "client: show what would be sent; server: have it checked; none")
+            .one_of({"none", "client", "server"});
+        command.option("-o,--output", resource.output, "json, yaml or name").one_of({"json", "yaml", "name"});
+        command.runs([what, &from = resource, &how = options] {
+            return create(what, from, how);
+        });
+        return command;
+    }
+    /// The same, with the flags of what is made of literals and files.
+    Command add_of_sources(Command& group, const std::string& what, const char* doc) {
+        auto command = add(group, what, doc);
+        command.option("--from-literal", options.literals, "KEY=VALUE; may be repeated").takes_one();
+        command.option("--from-file", options.files, "FILE, KEY=FILE or FOLDER; may be repeated").takes_one();
+        command.option("--from-env-file", options.env_files, "File of lines KEY=VALUE; may be repeated")
+            .takes_one();
+        return command;
+    }
+};
+
+}  // namespace
+
+void add_create(Commands& commands) {
+    Creators creators{commands.keep<ResourceOptions>(), commands.keep<CreateOptions>()};
+    auto& options = creators.options;
+    auto group =
+        commands.add("create", "Create: penstock create secret tls NAME --cert=CHAIN.crt --key=KEY.key");
+    creators.add_of_sources(group, "configmap", "ConfigMap of literals and files").alias("cm");
+    creators.add(group, "namespace", "Namespace").alias("ns");
+    auto secret = group.add("secret", "Secret: penstock create secret generic|tls NAME");
+    creators.add_of_sources(secret, "secret generic", "Secret of literals and files")
+        .option("--type", options.type, "Type of the Secret; Opaque when absent");
+    auto tls = creators.add(secret, "secret tls", "Secret of a certificate and its key");
+    tls.option("--cert", options.certificate, "Certificate with its intermediates, PEM").required();
+    tls.option("--key", options.key, "Its private key, PEM").required();
+    creators.add(group, "serviceaccount", "ServiceAccount").alias("sa");
+    auto& resource = creators.resource;
+    auto& token = commands.keep<TokenOptions>();
+    auto command = group.add("token", "Token of a service account");
+    add_api_options(command, resource);
+    command.option("name", token.name, "Service account").required();
+    command.option("--audience", token.audiences, "Who accepts it; may be repeated").takes_one();
+    command.option("--duration", token.duration, "How long it lives, at least 10m");
+    command.runs([&resource, &token] { return create_token(resource, token); });
 }
 
 }  // namespace penstock::app

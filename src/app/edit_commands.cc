@@ -15,6 +15,8 @@
 #include <fmt/format.h>
 
 #include "app/build_info.h"
+#include "app/command_list.h"
+#include "app/environment.h"
 #include "app/identity.h"
 #include "app/terminal.h"
 #include "base/text.h"
@@ -29,6 +31,17 @@ namespace {
 using resources::at_path;
 using resources::Json;
 using resources::text_at;
+
+struct VersionOptions {
+    bool client_only = false;
+    std::string output;        ///< empty, json or yaml
+};
+
+struct PatchOptions {
+    std::string patch, file;   ///< one of them; JSON or YAML
+    std::string type;          ///< json, merge, strategic; empty: strategic where the kind takes it
+    std::string subresource;   ///< empty or status
+};
 
 std::string label_of(const resources::Kind& kind, const std::string& name) {
     return fmt::format("{}{}{}/{}", kind.singular, kind.group.empty() ? "" : ".", kind.group,
@@ -201,8 +214,7 @@ int edit_one(client::Client& api, const resources::Kind& kind, const std::string
     }
 }
 
-}   // namespace
-
+/// Opens an editor on resources and sends what was changed; on a refusal the editor opens again, with why.
 int edit(const ResourceOptions& options) {
     auto connected = connect(options);
     if (!connected) return problem(connected.error().message);
@@ -331,4 +343,41 @@ int show_version(const ResourceOptions& options, const VersionOptions& how) {
     return fault.empty() ? 0 : problem(fault);
 }
 
-}   // namespace penstock::app
+}  // namespace
+
+void add_patch(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto& how = commands.keep<PatchOptions>();
+    auto command = commands.add("patch", "Change fields of a resource: penstock patch KIND NAME -p PATCH");
+    add_api_options(command, resource);
+    command.option("words", resource.words, "KIND NAME...");
+    command.option("-p,--patch", how.patch, "The patch, JSON or YAML");
+    command.option("--patch-file", how.file, "File with the patch, or -");
+    command.option("--type", how.type, "json, merge or strategic; as the kind takes it when absent")
+        .one_of({"json", "merge", "strategic"});
+    command.option("--subresource", how.subresource, "status").one_of(std::vector<std::string>{"status"});
+    command.option("-o,--output", resource.output, "json, yaml or name").one_of({"json", "yaml", "name"});
+    command.flag("--dry-run", resource.dry_run, "Check only");
+    command.runs([&] { return patch(resource, how); });
+}
+
+void add_edit(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto command = commands.add(
+        "edit", "Change a resource in an editor (KUBE_EDITOR, EDITOR, vi): penstock edit KIND NAME");
+    add_api_options(command, resource);
+    command.option("words", resource.words, "KIND NAME...");
+    command.runs([&] { return edit(resource); });
+}
+
+void add_version(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto& how = commands.keep<VersionOptions>();
+    auto command = commands.add("version", "Versions of this program and of the server");
+    add_api_options(command, resource);
+    command.flag("--client", how.client_only, "This program alone, no server is asked");
+    command.option("-o,--output", how.output, "json or yaml");
+    command.runs([&] { return show_version(resource, how); });
+}
+
+}  // namespace penstock::app

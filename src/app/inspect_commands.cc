@@ -1,18 +1,14 @@
-// describe, explain, wait, logs, create token, api-resources: for those who have no kubectl.
+// describe, explain, logs, api-resources: for those who have no kubectl.
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
 #include <iostream>
 
 #include <fmt/format.h>
 
-#include "app/jsonpath.h"
+#include "app/command_list.h"
 #include "app/terminal.h"
 #include "base/clock.h"
 #include "base/text.h"
 #include "client/names.h"
-#include "client/reflector.h"
-#include "io/poller.h"
 
 namespace penstock::app {
 namespace {
@@ -22,25 +18,11 @@ using resources::Json;
 using resources::Kind;
 using resources::text_at;
 
-/// KIND NAME or KIND/NAME.
-struct One {
-    const Kind* kind = nullptr;
-    std::vector<std::string> names;
+struct LogOptions {
+    std::string container, since;
+    int tail = -1;
+    bool follow = false, timestamps = false, previous = false;
 };
-
-Result<One> one_of(client::Kinds& kinds, const std::vector<std::string>& words, const char* usage) {
-    if (words.empty()) return fail(usage);
-    One out;
-    const auto slash = words[0].find('/');
-    const auto kind = kinds.by_word(std::string_view(words[0]).substr(0, slash));
-    if (!kind) return std::unexpected(kind.error());
-    out.kind = *kind;
-    if (slash != std::string::npos) out.names.push_back(words[0].substr(slash + 1));
-    for (std::size_t i = 1; i < words.size(); ++i) out.names.push_back(words[i]);
-    for (const auto& name : out.names)
-        if (auto good = client::check_name(name); !good) return std::unexpected(good.error());
-    return out;
-}
 
 /// `runtimeStatus` → `Runtime Status`, as kubectl describe writes it.
 std::string heading(const std::string& key) {
@@ -123,8 +105,6 @@ void print_events(client::Client& api, const Json& object) {
         std::cout << fmt::format("  {:<9}{:<18}{:<7}{:<18}{}{}\n", shown(e.value("type", "")), shown(e.value("reason", "")), age, printable(text_at(e, "source.component")), shown(e.value("message", "")), times > 1 ? fmt::format(" (x{})", times) : "");
     }
 }
-
-}  // namespace
 
 int describe(const ResourceOptions& options) {
     auto connected = connect(options);
@@ -242,81 +222,6 @@ int api_resources(const ResourceOptions& options) {
     return 0;
 }
 
-int wait(const ResourceOptions& options, const WaitOptions& wanted) {
-    const auto timeout = parse_duration(wanted.timeout);
-    if (!timeout) return problem("--timeout: " + timeout.error().message);
-    std::string path, value;
-    const bool gone = wanted.condition == "delete", made = wanted.condition == "create";
-    if (wanted.condition.starts_with("condition=")) {
-        const auto rest = wanted.condition.substr(10);
-        const auto equal = rest.find('=');
-        path = rest.substr(0, equal);
-        value = equal == std::string::npos ? "True" : rest.substr(equal + 1);
-    } else if (wanted.condition.starts_with("jsonpath=")) {
-        const auto end = wanted.condition.find('}');
-        if (end == std::string::npos) return problem("--for=jsonpath needs a path in braces, for example jsonpath='{.status.runtimeStatus.status}'=Running");
-        path = wanted.condition.substr(9, end - 8);
-        value = end + 2 <= wanted.condition.size() ? wanted.condition.substr(end + 2) : "";
-    } else if (!gone && !made) {
-        return problem(fmt::format("--for=\"{}\" is not known; use condition=NAME, jsonpath='{{PATH}}'=VALUE, delete or create", wanted.condition));
-    }
-    auto holds = [&](const Json& object) {
-        if (made) return true;
-        if (wanted.condition.starts_with("condition=")) {
-            const auto& conditions = at_path(object, "status.conditions");
-            return conditions.is_array() && std::ranges::any_of(conditions, [&](const Json& c) { return equal_no_case(text_at(c, "type"), path) && equal_no_case(text_at(c, "status"), value); });
-        }
-        const auto text = evaluate_jsonpath(path, object);
-        return text && (value.empty() ? !text->empty() : *text == value);
-    };
-    auto connected = connect(options);
-    if (!connected) return problem(connected.error().message);
-    client::Kinds kinds(*connected);
-    const auto one = one_of(kinds, options.words, "what to wait for, for example: penstock wait brokerlistener/default --for=jsonpath='{.status.runtimeStatus.status}'=Running");
-    if (!one) return problem(one.error().message);
-    if (one->names.empty()) return problem("a name is needed: KIND/NAME");
-    const auto deadline = monotonic_ms() + *timeout;
-    for (const auto& name : one->names) {
-        const auto label = fmt::format("{}/{}", one->kind->singular, name);
-        const auto target = client::path_of(*one->kind, connected->access().name_space);
-        // A watch from the present state on: what is there comes first, then what changes.
-        bool done = false;
-        auto answer = connected->request("GET", client::path_of(*one->kind, connected->access().name_space, name));
-        if (!answer) return problem(answer.error().message);
-        if (!answer->ok() && answer->status != 404) return refused(answer);
-        if (answer->status == 404 && !gone && !made) return refused(answer);
-        done = gone ? answer->status == 404 : answer->ok() && holds(answer->body);
-        // From what was just read on: an object that goes away before the watch begins is told of all the same.
-        auto from = answer->ok() ? text_at(answer->body, "metadata.resourceVersion") : std::string("0");
-        while (!done) {
-            const auto began = monotonic_ms();
-            const auto left = (deadline - began) / 1000;
-            if (left <= 0) return problem(fmt::format("timed out waiting for the condition on {}", label));
-            const auto ended = connected->watch(fmt::format("{}?watch=true&resourceVersion={}&fieldSelector=metadata.name%3D{}&timeoutSeconds={}", target, from, name, std::max<std::int64_t>(1, left)), "application/json", [&](const Json& event) {
-                const auto type = text_at(event, "type");
-                done = gone ? type == "DELETED" : (type == "ADDED" || type == "MODIFIED") && holds(event["object"]);
-                return !done;
-            });
-            if (!ended) return problem(ended.error().message);
-            if (*ended != 200)
-                return problem(
-                    fmt::format("watching {} was refused with status {}", one->kind->plural, *ended));
-            // Whoever ends watches at once is not asked again at once.
-            if (!done && monotonic_ms() - began < client::Reflector::short_watch_ms)
-                io::Poller().wait(client::Reflector::short_watch_ms);
-            if (!done && gone) {
-                answer = connected->request("GET", client::path_of(*one->kind, connected->access().name_space, name));
-                done = answer && answer->status == 404;
-                if (answer && answer->ok()) from = text_at(answer->body, "metadata.resourceVersion");
-            } else {
-                from = "0";
-            }
-        }
-        std::cout << label << (gone ? " deleted" : " condition met") << "\n";
-    }
-    return 0;
-}
-
 int logs(const ResourceOptions& options, const LogOptions& log) {
     if (options.words.size() != 1) return problem("one pod is needed, for example: penstock logs aio-broker-frontend-0");
     auto connected = connect(options);
@@ -348,52 +253,47 @@ int logs(const ResourceOptions& options, const LogOptions& log) {
     return problem(body ? text_at(*body, "message", refusal) : refusal);
 }
 
-int create_token(const ResourceOptions& options, const TokenOptions& token) {
-    if (auto good = client::check_name(token.name); !good) return problem(good.error().message);
-    auto connected = connect(options);
-    if (!connected) return problem(connected.error().message);
-    Json request = {{"apiVersion", "authentication.k8s.io/v1"}, {"kind", "TokenRequest"}, {"spec", {{"audiences", token.audiences}}}};
-    if (!token.duration.empty()) {
-        const auto duration = parse_duration(token.duration);
-        if (!duration) return problem("--duration: " + duration.error().message);
-        request["spec"]["expirationSeconds"] = *duration / 1000;
-    }
-    const auto answer = connected->request("POST", client::path_of(*resources::find_kind("v1", "ServiceAccount"), connected->access().name_space, token.name) + "/token", request.dump());
-    if (!answer || !answer->ok()) return refused(answer);
-    std::cout << text_at(answer->body, "status.token") << "\n";
-    return 0;
+}  // namespace
+
+void add_api_resources(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto command = commands.add("api-resources", "List the kinds");
+    add_api_options(command, resource);
+    command.runs([&] { return api_resources(resource); });
 }
 
-int backup_broker(const ResourceOptions& options, const std::string& folder) {
-    auto connected = connect(options);
-    if (!connected) return problem(connected.error().message);
-    const auto path = std::filesystem::absolute(folder).string();
-    const auto answer = connected->request("POST", "/penstock/broker-copy?folder=" + client::query_escaped(path));
-    if (!answer || !answer->ok()) return refused(answer);
-    std::cout << path << "\n";
-    return 0;
+void add_describe(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto command = commands.add("describe",
+                                "Show resources at length, with their Events: penstock describe KIND [NAME]");
+    add_api_options(command, resource);
+    command.option("words", resource.words, "KIND [NAME...]");
+    command.flag("-A,--all-namespaces", resource.all_namespaces, "All namespaces");
+    command.runs([&] { return describe(resource); });
 }
 
-int backup_registry(const ResourceOptions& options, const std::string& file) {
-    auto connected = connect(options);
-    if (!connected) return problem(connected.error().message);
-    std::ofstream out(file, std::ios::binary | std::ios::trunc);
-    if (!out) return problem(fmt::format("{}: cannot be written", file));
-    std::string refusal;
-    const auto done = connected->stream("/penstock/registry", "*/*", [&](int code, std::string_view text) {
-        if (code == 200) out << text;
-        else refusal += text;
-        return true;
-    });
-    out.close();
-    if (!done) return problem(done.error().message);
-    if (*done != 200) {
-        const auto body = resources::parse_json(refusal);
-        return problem(body ? text_at(*body, "message", refusal) : refusal);
-    }
-    if (!out) return problem(fmt::format("{}: could not be written to the end", file));
-    std::cout << fmt::format("{} holds the registry; it is put in place as registry.sqlite in the data folder while penstock is stopped\n", file);
-    return 0;
+void add_explain(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto command =
+        commands.add("explain", "Show what a field means: penstock explain brokerlistener.spec.ports");
+    add_api_options(command, resource);
+    command.option("words", resource.words, "KIND[.FIELD...]");
+    command.runs([&] { return explain(resource); });
+}
+
+void add_logs(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto& log = commands.keep<LogOptions>();
+    auto command = commands.add("logs", "Show the log of a role: penstock logs aio-broker-frontend-0");
+    add_api_options(command, resource);
+    command.option("words", resource.words, "POD");
+    command.option("-c,--container", log.container, "Container");
+    command.flag("-p,--previous", log.previous, "Those of the run before");
+    command.flag("-f,--follow", log.follow, "Go on with new lines");
+    command.option("--tail", log.tail, "Only the last lines").not_negative();
+    command.option("--since", log.since, "Only lines younger than this, for example 5m");
+    command.flag("--timestamps", log.timestamps, "Time before each line");
+    command.runs([&] { return logs(resource, log); });
 }
 
 }  // namespace penstock::app

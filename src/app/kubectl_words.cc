@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-#include "app/commands.h"
+#include "app/kubectl_words.h"
 #include "resources/versions.h"
 
 namespace penstock::app {

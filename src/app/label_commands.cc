@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "app/command_list.h"
 #include "app/terminal.h"
 #include "base/text.h"
 #include "client/apply.h"
@@ -18,6 +19,10 @@ namespace {
 using resources::at_path;
 using resources::Json;
 using resources::text_at;
+
+struct MarkOptions {
+    bool overwrite = false;    ///< a key that has another value gets this one
+};
 
 /// What the two commands differ in.
 struct Map {
@@ -213,12 +218,29 @@ int mark(const Map& map, const ResourceOptions& options, const MarkOptions& how)
     return status;
 }
 
-}  // namespace
-
-int annotate(const ResourceOptions& options, const MarkOptions& how) {
-    return mark(annotations, options, how);
+void add_mark(Commands& commands, const Map& map, const char* doc) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto& how = commands.keep<MarkOptions>();
+    auto command = commands.add(map.command, doc);
+    add_api_options(command, resource);
+    command.option("words", resource.words, "KIND NAME... KEY=VALUE... KEY-...");
+    command.option("-f,--filename", resource.files, "Those of a file, folder or -").takes_one();
+    command.option("-l,--selector", resource.selector, "Those with these labels");
+    command.flag("--all", resource.all, "All of the kind in the namespace");
+    command.flag("--overwrite", how.overwrite, "A key that has another value gets this one");
+    command.option("-o,--output", resource.output, "json, yaml or name").one_of({"json", "yaml", "name"});
+    command.flag("--dry-run", resource.dry_run, "Check only");
+    command.runs([&map, &resource, &how] { return mark(map, resource, how); });
 }
 
-int label(const ResourceOptions& options, const MarkOptions& how) { return mark(labels, options, how); }
+}  // namespace
+
+void add_annotate(Commands& commands) {
+    add_mark(commands, annotations, "Set annotations: penstock annotate KIND NAME K=V K-");
+}
+
+void add_label(Commands& commands) {
+    add_mark(commands, labels, "Set labels: penstock label KIND NAME K=V K-");
+}
 
 }  // namespace penstock::app

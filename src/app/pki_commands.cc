@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "app/command_list.h"
 #include "app/identity.h"
 #include "app/terminal.h"
 #include "base/clock.h"
@@ -28,6 +29,15 @@ using crypto::Certificate;
 using resources::at_path;
 using resources::Json;
 using resources::text_at;
+
+struct PkiOptions {
+    std::string name;                    ///< common name, or what to look at
+    std::string ca, ca_key, out, key_algorithm = "Ec256", purpose, host;
+    std::vector<std::string> hosts, subject;
+    std::string duration;
+    int path_length = -1;
+    bool force = false;
+};
 
 constexpr std::int64_t day_ms = 86'400'000;
 constexpr int renew_tries = 20;
@@ -105,8 +115,6 @@ Result<crypto::Purpose> purpose_of(const std::string& word, const Certificate& l
     const bool server = std::ranges::find(usages, "server auth") != usages.end(), client = std::ranges::find(usages, "client auth") != usages.end();
     return client && !server ? crypto::Purpose::client : server && !client ? crypto::Purpose::server : leaf.dns_names().empty() && leaf.addresses().empty() ? crypto::Purpose::any : crypto::Purpose::server;
 }
-
-}  // namespace
 
 int pki_create(const std::string& what, const PkiOptions& o) {
     const bool is_ca = what == "root" || what == "intermediate";
@@ -226,8 +234,6 @@ int pki_verify(const PkiOptions& o) {
     return 0;
 }
 
-namespace {
-
 /// The certificates and keys of the resource API itself, where it is Penstock's and tells them.
 Result<void> add_own(client::Client& api,
                      const std::function<void(std::int64_t ends, std::vector<std::string> cells)>& add) {
@@ -252,93 +258,165 @@ Result<void> add_own(client::Client& api,
     return {};
 }
 
-}  // namespace
+/// What `pki list` is made of, of all namespaces.
+struct PkiObjects {
+    Json secrets, maps, certificates, listeners, policies, cluster_issuers, issuers;
+};
+
+Result<PkiObjects> read_pki_objects(client::Client& api) {
+    PkiObjects out;
+    const struct {
+        Json& into;
+        const char *api_version, *kind;
+    } lists[] = {{out.secrets, "v1", "Secret"},
+                 {out.maps, "v1", "ConfigMap"},
+                 {out.certificates, "cert-manager.io/v1", "Certificate"},
+                 {out.listeners, "mqttbroker.iotoperations.azure.com/v1", "BrokerListener"},
+                 {out.policies, "mqttbroker.iotoperations.azure.com/v1", "BrokerAuthentication"},
+                 {out.cluster_issuers, "cert-manager.io/v1", "ClusterIssuer"},
+                 {out.issuers, "cert-manager.io/v1", "Issuer"}};
+    for (const auto& list : lists) {
+        auto answer = fetch(api, client::path_of(*resources::find_kind(list.api_version, list.kind), ""));
+        if (!answer) return std::unexpected(answer.error());
+        list.into = std::move((*answer)["items"]);
+    }
+    return out;
+}
+
+/// Who uses what: `Secret ns/name` and `ConfigMap ns/name` → by whom, and what happens when it ends.
+class PkiUses {
+  public:
+    explicit PkiUses(const PkiObjects& objects) {
+        for (const auto& item : objects.listeners)
+            for (const auto& port : at_path(item, "spec.ports")) add_port(item, port);
+        for (const auto& item : objects.policies)
+            for (const auto& method : at_path(item, "spec.authenticationMethods")) add_method(item, method);
+        for (const auto& item : objects.cluster_issuers)
+            add_issuer(item, control::ca_namespace, "ClusterIssuer");
+        for (const auto& item : objects.issuers)
+            add_issuer(item, text_at(item, "metadata.namespace"), "Issuer");
+    }
+    struct Use {
+        std::string by, breaks;
+    };
+    [[nodiscard]] Use of(const std::string& key) const {
+        const auto found = uses_.find(key);
+        return found == uses_.end() ? Use{"-", "-"} : found->second;
+    }
+
+  private:
+    void add(const std::string& key, const std::string& by, const std::string& breaks) {
+        auto& use = uses_[key];
+        use.by += (use.by.empty() ? "" : ", ") + by;
+        if (use.breaks.find(breaks) == std::string::npos)
+            use.breaks += (use.breaks.empty() ? "" : "; ") + breaks;
+    }
+    void add_port(const Json& listener, const Json& port) {
+        if (!at_path(port, "tls").is_object()) return;
+        const auto manual = text_at(port, "tls.manual.secretRef");
+        add(fmt::format("Secret {}/{}", text_at(listener, "metadata.namespace"),
+                        manual.empty() ? control::certificate_name(listener, port) : manual),
+            fmt::format("listener {}:{}", text_at(listener, "metadata.name"), port.value("port", 0)),
+            "clients refuse the listener");
+    }
+    void add_method(const Json& policy, const Json& method) {
+        const auto space = text_at(policy, "metadata.namespace");
+        const auto by = "authentication " + text_at(policy, "metadata.name");
+        if (equal_no_case(text_at(method, "method"), "X509"))
+            add(fmt::format("ConfigMap {}/{}", space,
+                            text_at(method, "x509Settings.trustedClientCaCert", "client-ca")),
+                by, "clients with certificates of this CA are refused");
+        if (const auto client = text_at(method, "customSettings.auth.x509.secretRef"); !client.empty())
+            add(fmt::format("Secret {}/{}", space, client), by, "the custom server refuses the broker");
+    }
+    void add_issuer(const Json& issuer, const std::string& space, const char* usual_kind) {
+        if (const auto name = text_at(issuer, "spec.ca.secretName"); !name.empty())
+            add(fmt::format("Secret {}/{}", space, name),
+                fmt::format("{} {}", text_at(issuer, "kind", usual_kind), text_at(issuer, "metadata.name")),
+                "nothing is issued or renewed");
+    }
+    std::map<std::string, Use> uses_;
+};
+
+/// One certificate: its cells are where, subject, ends, left, renewal, used by, when it ends.
+struct PkiRow {
+    std::int64_t ends;
+    std::vector<std::string> cells;
+};
+
+/// When it gets a successor, and by whom.
+std::string renewal_of(const PkiObjects& objects, const char* kind, const Json& item) {
+    const auto space = text_at(item, "metadata.namespace"), name = text_at(item, "metadata.name");
+    if (name == control::trust_bundle || name == "kube-root-ca.crt") return "kept current";
+    std::string out = "by hand";
+    for (const auto& certificate : objects.certificates)
+        if (std::string_view(kind) == "Secret" && text_at(certificate, "metadata.namespace") == space &&
+            text_at(certificate, "spec.secretName") == name)
+            out = text_at(certificate, "status.renewalTime", "pending");
+    return out;
+}
+
+std::vector<PkiRow> rows_of(const PkiObjects& objects) {
+    const PkiUses uses(objects);
+    std::vector<PkiRow> rows;
+    auto add = [&](const char* kind, const Json& item, const std::string& entry, const std::string& text) {
+        const auto found = crypto::read_certificates(text);
+        if (!found || found->empty()) return;
+        const auto key = fmt::format("{} {}/{}", kind, text_at(item, "metadata.namespace"),
+                                     text_at(item, "metadata.name"));
+        const auto renewal = renewal_of(objects, kind, item);
+        const auto use = uses.of(key);
+        for (const auto& certificate : *found) {
+            const auto ends = certificate.not_after_ms();
+            rows.push_back({ends,
+                            {fmt::format("{}[{}]", key, entry), certificate.subject(), rfc3339(ends),
+                             left_text(ends), renewal, use.by, use.breaks}});
+        }
+    };
+    for (const auto& item : objects.secrets)
+        if (const auto text = control::secret_text(item, "tls.crt")) add("Secret", item, "tls.crt", *text);
+    for (const auto& item : objects.maps)
+        if (const auto& data = at_path(item, "data"); data.is_object())
+            for (const auto& [entry, value] : data.items())
+                if (value.is_string() &&
+                    value.get_ref<const std::string&>().find("BEGIN CERTIFICATE") != std::string::npos)
+                    add("ConfigMap", item, entry, value.get<std::string>());
+    return rows;
+}
+
+/// What is asked first, in columns; what is long, below: it fits a terminal of 80 columns.
+void print_narrow(const std::vector<PkiRow>& rows) {
+    constexpr std::size_t subject_max = 38;
+    std::cout << fmt::format("{:<12} {:<15} {:<12} {}\n", "ENDS", "LEFT", "RENEWAL", "SUBJECT");
+    for (const auto& row : rows) {
+        auto date = [](const std::string& text) {
+            return text.size() == std::string_view("2026-01-01T00:00:00Z").size() && text.ends_with('Z')
+                       ? text.substr(0, 10)
+                       : text;
+        };
+        auto subject = printable(row.cells[1]);
+        if (subject.size() > subject_max) subject = std::string(clipped(subject, subject_max - 3)) + "...";
+        std::cout << fmt::format("{:<12} {:<15} {:<12} {}\n {}\n", date(row.cells[2]), row.cells[3],
+                                 date(row.cells[4]), subject, printable(row.cells[0]));
+        if (row.cells[5] != "-") print_wrapped("used by " + printable(row.cells[5]));
+        if (row.cells[6] != "-") print_wrapped("when it ends: " + printable(row.cells[6]));
+    }
+}
 
 int pki_list(const ResourceOptions& options) {
     auto api = connect(options);
     if (!api) return problem(api.error().message);
-    auto list = [&](const char* api_version, const char* kind) -> Result<Json> {
-        const auto answer = api->request("GET", client::path_of(*resources::find_kind(api_version, kind), ""));
-        if (!answer) return std::unexpected(answer.error());
-        if (!answer->ok()) return fail(answer->message());
-        return answer->body["items"];
-    };
-    const auto secrets = list("v1", "Secret"), maps = list("v1", "ConfigMap"), certificates = list("cert-manager.io/v1", "Certificate"), listeners = list("mqttbroker.iotoperations.azure.com/v1", "BrokerListener"),
-               policies = list("mqttbroker.iotoperations.azure.com/v1", "BrokerAuthentication"), issuers = list("cert-manager.io/v1", "ClusterIssuer"), local_issuers = list("cert-manager.io/v1", "Issuer");
-    for (const auto* one : {&secrets, &maps, &certificates, &listeners, &policies, &issuers, &local_issuers})
-        if (!*one) return problem(one->error().message);
-
-    // Who uses what: `Secret ns/name` → users, and what happens when it ends.
-    std::map<std::string, std::pair<std::string, std::string>> use;
-    auto used = [&](const std::string& key, const std::string& by, const std::string& breaks) {
-        auto& [who, what] = use[key];
-        who += (who.empty() ? "" : ", ") + by;
-        if (what.find(breaks) == std::string::npos) what += (what.empty() ? "" : "; ") + breaks;
-    };
-    for (const auto& item : *listeners)
-        for (const auto& port : at_path(item, "spec.ports")) {
-            if (!at_path(port, "tls").is_object()) continue;
-            const auto manual = text_at(port, "tls.manual.secretRef");
-            used(fmt::format("Secret {}/{}", text_at(item, "metadata.namespace"), manual.empty() ? control::certificate_name(item, port) : manual), fmt::format("listener {}:{}", text_at(item, "metadata.name"), port.value("port", 0)), "clients refuse the listener");
-        }
-    for (const auto& item : *policies)
-        for (const auto& method : at_path(item, "spec.authenticationMethods")) {
-            const auto space = text_at(item, "metadata.namespace"), by = "authentication " + text_at(item, "metadata.name");
-            if (equal_no_case(text_at(method, "method"), "X509")) used(fmt::format("ConfigMap {}/{}", space, text_at(method, "x509Settings.trustedClientCaCert", "client-ca")), by, "clients with certificates of this CA are refused");
-            if (const auto client = text_at(method, "customSettings.auth.x509.secretRef"); !client.empty()) used(fmt::format("Secret {}/{}", space, client), by, "the custom server refuses the broker");
-        }
-    for (const auto* some : {&issuers, &local_issuers})
-        for (const auto& item : **some)
-            if (const auto name = text_at(item, "spec.ca.secretName"); !name.empty())
-                used(fmt::format("Secret {}/{}", some == &issuers ? control::ca_namespace : text_at(item, "metadata.namespace"), name), fmt::format("{} {}", text_at(item, "kind", some == &issuers ? "ClusterIssuer" : "Issuer"), text_at(item, "metadata.name")), "nothing is issued or renewed");
-
-    struct Row {
-        std::int64_t ends;
-        std::vector<std::string> cells;
-    };
-    std::vector<Row> rows;
-    auto add = [&](const char* kind, const Json& item, const std::string& entry, const std::string& text) {
-        const auto found = crypto::read_certificates(text);
-        if (!found || found->empty()) return;
-        const auto space = text_at(item, "metadata.namespace"), name = text_at(item, "metadata.name");
-        const auto key = fmt::format("{} {}/{}", kind, space, name);
-        std::string renewal = "by hand";
-        for (const auto& certificate : *certificates)
-            if (std::string_view(kind) == "Secret" && text_at(certificate, "metadata.namespace") == space && text_at(certificate, "spec.secretName") == name) renewal = text_at(certificate, "status.renewalTime", "pending");
-        if (name == control::trust_bundle || name == "kube-root-ca.crt") renewal = "kept current";
-        for (const auto& certificate : *found)
-            rows.push_back({certificate.not_after_ms(), {fmt::format("{}[{}]", key, entry), certificate.subject(), rfc3339(certificate.not_after_ms()), left_text(certificate.not_after_ms()), renewal, use[key].first.empty() ? "-" : use[key].first, use[key].second.empty() ? "-" : use[key].second}});
-    };
-    for (const auto& item : *secrets)
-        if (const auto text = control::secret_text(item, "tls.crt")) add("Secret", item, "tls.crt", *text);
-    for (const auto& item : *maps)
-        if (const auto& data = at_path(item, "data"); data.is_object())
-            for (const auto& [entry, value] : data.items())
-                if (value.is_string() && value.get_ref<const std::string&>().find("BEGIN CERTIFICATE") != std::string::npos) add("ConfigMap", item, entry, value.get<std::string>());
+    const auto objects = read_pki_objects(*api);
+    if (!objects) return problem(objects.error().message);
+    auto rows = rows_of(*objects);
     if (auto r =
             add_own(*api, [&](std::int64_t ends,
                               std::vector<std::string> cells) { rows.push_back({ends, std::move(cells)}); });
         !r)
         return problem(r.error().message);
-    std::ranges::stable_sort(rows, {}, &Row::ends);
+    std::ranges::stable_sort(rows, {}, &PkiRow::ends);
     if (options.output != "wide") {
-        // What is asked first, in columns; what is long, below: it fits a terminal of 80 columns.
-        constexpr std::size_t subject_max = 38;
-        std::cout << fmt::format("{:<12} {:<15} {:<12} {}\n", "ENDS", "LEFT", "RENEWAL", "SUBJECT");
-        for (const auto& row : rows) {
-            auto date = [](const std::string& text) {
-                return text.size() == std::string_view("2026-01-01T00:00:00Z").size() && text.ends_with('Z')
-                           ? text.substr(0, 10)
-                           : text;
-            };
-            auto subject = printable(row.cells[1]);
-            if (subject.size() > subject_max)
-                subject = std::string(clipped(subject, subject_max - 3)) + "...";
-            std::cout << fmt::format("{:<12} {:<15} {:<12} {}\n {}\n", date(row.cells[2]), row.cells[3],
-                                     date(row.cells[4]), subject, printable(row.cells[0]));
-            if (row.cells[5] != "-") print_wrapped("used by " + printable(row.cells[5]));
-            if (row.cells[6] != "-") print_wrapped("when it ends: " + printable(row.cells[6]));
-        }
+        print_narrow(rows);
         return 0;
     }
     std::vector<std::vector<std::string>> cells;
@@ -367,6 +445,67 @@ int pki_renew(const ResourceOptions& options, const PkiOptions& o) {
     }
     std::cout << fmt::format("certificate {} is being renewed\n", o.name);
     return 0;
+}
+
+/// The command that makes certificates of a kind: root, intermediate, server or client.
+void add_maker(Command& group, const std::string& what, const char* doc, PkiOptions& o) {
+    auto command = group.add(what.c_str(), doc);
+    command.option("name", o.name, "Common name (CN)").required();
+    if (what != "root") {
+        command.option("--ca", o.ca, "Certificate of the CA that signs, PEM").required();
+        command.option("--ca-key", o.ca_key, "Its private key, PEM").required();
+    }
+    if (what == "server")
+        command.option("--host", o.hosts, "Name or address that clients dial; may be repeated")
+            .required()
+            .takes_one();
+    if (what == "intermediate") command.option("--path-length", o.path_length, "CAs below it (0)");
+    command
+        .option("--subject", o.subject, "Further parts of the subject before the CN, such as O=Fabrikam")
+        .takes_one();
+    command.option("--duration", o.duration, "Lifetime, such as 90d or 2160h");
+    command
+        .option("--key-type", o.key_algorithm, "Ec256, Ec384, Ec521, Ed25519, Rsa2048, Rsa4096 or Rsa8192")
+        .shows_default();
+    command.option("--out", o.out, "Files OUT.crt and OUT.key; the name when absent");
+    command.flag("--force", o.force, "Replace files that exist");
+    command.runs([what, &o] { return pki_create(what, o); });
+}
+
+}  // namespace
+
+void add_pki(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto& o = commands.keep<PkiOptions>();
+    auto group = commands.add("pki", "Certificates: make, look at, check, count");
+    add_maker(group, "root", "Make a root CA", o);
+    add_maker(group, "intermediate", "Make an intermediate CA", o);
+    add_maker(group, "server", "Make a server certificate", o);
+    add_maker(group, "client", "Make a client certificate", o);
+    auto inspect =
+        group.add("inspect", "What a person needs to know of a certificate file or of HOST:PORT");
+    inspect.option("what", o.name, "File in PEM or DER, or HOST:PORT").required();
+    inspect.runs([&o] { return pki_inspect(o); });
+    auto verify =
+        group.add("verify", "Whether a chain is good: penstock pki verify client.crt --ca root.crt");
+    verify.option("file", o.name, "Certificate with its intermediates, PEM").required();
+    verify.runs([&o] { return pki_verify(o); });
+    for (auto* command : {&inspect, &verify}) {
+        command->option("--ca", o.ca, "Trusted certificates and revocation lists, PEM");
+        command->option("--purpose", o.purpose,
+                        "client, server or any; what the certificate itself says when absent");
+        command->option("--host", o.host, "Name or address it must cover");
+    }
+    auto list =
+        group.add("list", "Every certificate Penstock knows: who uses it, when it ends, what breaks then");
+    add_api_options(list, resource);
+    list.option("-o,--output", resource.output, "wide: one certificate a line, with all columns")
+        .one_of(std::vector<std::string>{"wide"});
+    list.runs([&resource] { return pki_list(resource); });
+    auto renew = group.add("renew", "Issue a Certificate anew now");
+    add_api_options(renew, resource);
+    renew.option("name", o.name, "Certificate").required();
+    renew.runs([&resource, &o] { return pki_renew(resource, o); });
 }
 
 }  // namespace penstock::app

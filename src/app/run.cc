@@ -20,13 +20,16 @@
 
 #include "api/server.h"
 #include "app/build_info.h"
+#include "app/command_list.h"
 #include "app/commands.h"
 #include "app/defaults.h"
+#include "app/environment.h"
 #include "app/identity_keeper.h"
 #include "app/kubeconfig_file.h"
 #include "app/pki_check.h"
 #include "app/run_health.h"
 #include "app/start_watch.h"
+#include "app/version.h"
 #include "base/held_folder.h"
 #include "base/log.h"
 #include "base/log_modules.h"
@@ -60,21 +63,21 @@ namespace fs = std::filesystem;
 using resources::Json;
 using resources::text_at;
 
-}  // namespace
+struct RunOptions {
+    std::string data_folder;
+    std::vector<std::string> files;
+    std::string api_address = "127.0.0.1";
+    int api_port = 6443;
+    std::string log_level = "info";
+    bool with_broker = true;             ///< false: the API and its controllers alone
+};
 
-std::string environment(const char* name) {
-    const char* set = std::getenv(name);
-    return set != nullptr ? set : "";
-}
-
-namespace {
-
-/// Where state is when nobody says otherwise.
-std::string built_in_data_folder() {
-    if (geteuid() == 0) return "/var/lib/penstock";
-    const auto home = environment("HOME");
-    return (home.empty() ? "." : home) + "/.local/share/penstock";
-}
+struct BrokerRoleOptions {
+    std::string kubeconfig;              ///< empty: the pod's account, else KUBECONFIG
+    std::string name_space = "azure-iot-operations";
+    std::string log_level = "info";
+    std::string data_folder;             ///< where a Broker with persistence keeps its state; empty: nowhere
+};
 
 /// Standard error is the journal's (systemd.exec(5), JOURNAL_STREAM): device and inode say so, for a variable
 /// alone is inherited by whoever writes somewhere else.
@@ -84,26 +87,12 @@ bool logs_to_journal() {
            environment("JOURNAL_STREAM") == fmt::format("{}:{}", about.st_dev, about.st_ino);
 }
 
-}  // namespace
-
-std::string default_data_folder() {
-    if (const char* set = std::getenv("PENSTOCK_DATA"); set != nullptr && *set != 0) return set;
-    return built_in_data_folder();
-}
-
-std::string default_kubeconfig() {
-    if (const char* set = std::getenv("KUBECONFIG"); set != nullptr && *set != 0) return std::string(split(set, ':').front());
-    return default_data_folder() + "/kubeconfig.yaml";
-}
-
-namespace {
-
 /// Where the broker's state, its keys and its overflow stand. A key ring among the credentials that systemd hands in goes before our own.
 control::StatePlace place_in(const std::shared_ptr<HeldFolder>& held) {
     if (!held) return {};
     const fs::path data = held->path();
     control::StatePlace out{.folder = (data / "broker").string(), .mark_file = (data / "broker.mark").string(), .key_file = (data / "pki" / control::state_keys_name).string(), .keys_are_given = false, .buffer_folder = (data / "buffer").string(), .data = held};
-    if (const char* credentials = std::getenv("CREDENTIALS_DIRECTORY"); credentials != nullptr && *credentials != 0) {
+    if (const auto credentials = environment("CREDENTIALS_DIRECTORY"); !credentials.empty()) {
         const auto given = fs::path(credentials) / "penstock-state-keys";
         std::error_code error;
         if (fs::exists(given, error)) out.key_file = given.string(), out.keys_are_given = true;
@@ -433,19 +422,19 @@ std::string take_levels(const std::string& levels) {
     return {};
 }
 
-}  // namespace
-
 int run_broker(const BrokerRoleOptions& options) {
     const auto signals = prepare_process();
     const log::BackgroundOutput output;
     if (const auto why = take_levels(options.log_level); !why.empty()) return give_up("--log-level: " + why);
     io::raise_descriptor_limit();
     // In a pod the mounted account is used; elsewhere a kubeconfig.
-    const char* service_host = std::getenv("KUBERNETES_SERVICE_HOST");
-    const char* service_port = std::getenv("KUBERNETES_SERVICE_PORT");
+    const auto service_host = environment("KUBERNETES_SERVICE_HOST");
     if (!options.kubeconfig.empty()) set_own_kubeconfig(fs::absolute(options.kubeconfig).lexically_normal().string());
-    auto access = options.kubeconfig.empty() && service_host != nullptr ? client::in_cluster(service_host, service_port != nullptr ? service_port : "", account_folder)
-                                                                        : client::read_kubeconfig(options.kubeconfig.empty() ? default_kubeconfig() : options.kubeconfig);
+    auto access = options.kubeconfig.empty() && !service_host.empty()
+                      ? client::in_cluster(service_host, environment("KUBERNETES_SERVICE_PORT"),
+                                           account_folder)
+                      : client::read_kubeconfig(options.kubeconfig.empty() ? default_kubeconfig()
+                                                                           : options.kubeconfig);
     if (!access) return give_up(access.error().message);
     const std::string group = "mqttbroker.iotoperations.azure.com/v1";
     auto connect = [&] { return std::make_unique<client::Client>(*access); };
@@ -791,6 +780,46 @@ int run(const RunOptions& options) {
     run_files.reset();
     output.reset();
     std::_Exit(code);
+}
+
+void add_options(Command& command, RunOptions& o) {
+    o.data_folder = default_data_folder();
+    command.option("-f,--filename", o.files, "Manifests to apply and follow: files or folders");
+    command.option("--data-dir", o.data_folder, "Where state is kept").shows_default();
+    command.option("--api-address", o.api_address, "Address of the resource API").shows_default();
+    command.option("--api-port", o.api_port, "Port of the resource API; 0 picks one")
+        .shows_default()
+        .between(0, 65'535);
+    command.option("--log-level", o.log_level, "Log level until the Broker resource is read").shows_default();
+    command.runs([&o] { return run(o); });
+}
+
+}  // namespace
+
+void add_run(Commands& commands) {
+    auto& options = commands.keep<RunOptions>();
+    auto command = commands.add("run", "Run broker, resource API and controllers in one process");
+    add_options(command, options);
+}
+
+void add_api(Commands& commands) {
+    auto& options = commands.keep<RunOptions>();
+    options.with_broker = false;
+    auto command = commands.add("api", "Run the resource API and its controllers without a broker");
+    add_options(command, options);
+}
+
+void add_broker(Commands& commands) {
+    auto& options = commands.keep<BrokerRoleOptions>();
+    auto command =
+        commands.add("broker", "Run the broker over a resource API elsewhere (penstock api, or a cluster's)");
+    command.option("--kubeconfig", options.kubeconfig,
+                   "Kubeconfig; in a pod the mounted account when absent");
+    command.option("-n,--namespace", options.name_space, "Namespace of the resources").shows_default();
+    command.option("--data-dir", options.data_folder, "Where a Broker with persistence keeps its state");
+    command.option("--log-level", options.log_level, "Log level until the Broker resource is read")
+        .shows_default();
+    command.runs([&options] { return run_broker(options); });
 }
 
 }  // namespace penstock::app

@@ -8,7 +8,7 @@
 
 #include <fmt/format.h>
 
-#include "app/commands.h"
+#include "app/version.h"
 #include "base/clock.h"
 #include "base/own_command.h"
 #include "base/shell.h"

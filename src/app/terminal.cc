@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "app/environment.h"
 #include "base/text.h"
 #include "client/names.h"
 
@@ -28,6 +29,12 @@ int refused(const Result<client::Response>& answer) {
     return 1;
 }
 
+void add_api_options(Command& command, ResourceOptions& options) {
+    command.option("--kubeconfig", options.kubeconfig,
+                   "Kubeconfig file; KUBECONFIG or the one that `penstock run` wrote when absent");
+    command.option("-n,--namespace", options.name_space, "Namespace (azure-iot-operations)");
+}
+
 Result<client::Client> connect(const ResourceOptions& options) {
     const auto path = options.kubeconfig.empty() ? default_kubeconfig() : options.kubeconfig;
     if (::access(path.c_str(), R_OK) != 0 && errno == EACCES)
@@ -42,6 +49,54 @@ Result<client::Client> connect(const ResourceOptions& options) {
     if (auto good = space.empty() ? Result<void>() : client::check_name(space); !good)
         return fail(fmt::format("namespace: {}", good.error().message));
     return client::Client(std::move(*access));
+}
+
+Result<std::vector<Wanted>> wanted_of(client::Kinds& kinds, const std::vector<std::string>& words) {
+    std::vector<Wanted> out;
+    if (words.empty()) return fail("a kind is needed, for example: penstock get brokerlistener");
+    if (words[0].find('/') != std::string::npos) {
+        for (const auto& word : words) {
+            const auto slash = word.find('/');
+            if (slash == std::string::npos)
+                return fail(fmt::format("\"{}\": with KIND/NAME every argument has that form", word));
+            const auto kind = kinds.by_word(std::string_view(word).substr(0, slash));
+            if (!kind) return std::unexpected(kind.error());
+            auto name = word.substr(slash + 1);
+            if (auto good = client::check_name(name); !good) return std::unexpected(good.error());
+            out.push_back({*kind, {std::move(name)}});
+        }
+        return out;
+    }
+    for (auto name = words.begin() + 1; name != words.end(); ++name)
+        if (auto good = client::check_name(*name); !good) return std::unexpected(good.error());
+    for (const auto word : split(words[0], ',')) {
+        if (word == "all") {
+            const auto served = kinds.all();
+            if (!served) return std::unexpected(served.error());
+            for (const auto& kind : **served)
+                if (std::ranges::find(kind.categories, "all") != kind.categories.end())
+                    out.push_back({&kind, {}});
+            continue;
+        }
+        const auto kind = kinds.by_word(word);
+        if (!kind) return std::unexpected(kind.error());
+        out.push_back({*kind, {words.begin() + 1, words.end()}});
+    }
+    return out;
+}
+
+Result<Wanted> one_of(client::Kinds& kinds, const std::vector<std::string>& words, const char* usage) {
+    if (words.empty()) return fail(usage);
+    Wanted out;
+    const auto slash = words[0].find('/');
+    const auto kind = kinds.by_word(std::string_view(words[0]).substr(0, slash));
+    if (!kind) return std::unexpected(kind.error());
+    out.kind = *kind;
+    if (slash != std::string::npos) out.names.push_back(words[0].substr(slash + 1));
+    for (std::size_t i = 1; i < words.size(); ++i) out.names.push_back(words[i]);
+    for (const auto& name : out.names)
+        if (auto good = client::check_name(name); !good) return std::unexpected(good.error());
+    return out;
 }
 
 Result<Json> fetch(client::Client& api, const std::string& path) {

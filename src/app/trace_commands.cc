@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "app/command_list.h"
 #include "app/terminal.h"
 #include "base/text.h"
 #include "client/apply.h"
@@ -14,6 +15,12 @@ namespace {
 using resources::at_path;
 using resources::Json;
 using resources::text_at;
+
+struct TraceOptions {
+    std::string trace;                   ///< empty: a list
+    int limit = 20;
+    bool otlp = false, failed = false;
+};
 
 std::int64_t nanoseconds(const Json& span, const char* name) { return parse_number<std::int64_t>(text_at(span, name)).value_or(0); }
 
@@ -30,8 +37,7 @@ void print_tree(const std::vector<Json>& spans, const std::string& parent, std::
     }
 }
 
-}  // namespace
-
+/// `penstock traces`: what took how long.
 int traces(const ResourceOptions& options, const TraceOptions& trace) {
     auto api = connect(options);
     if (!api) return problem(api.error().message);
@@ -72,6 +78,21 @@ int traces(const ResourceOptions& options, const TraceOptions& trace) {
     }
     print_rows({"TIME", "TRACE", "NAME", "TOOK", "SPANS", "CLIENT", "TOPIC", "FAULT"}, rows);
     return 0;
+}
+
+}  // namespace
+
+void add_traces(Commands& commands) {
+    auto& resource = commands.keep<ResourceOptions>();
+    auto& trace = commands.keep<TraceOptions>();
+    auto command = commands.add(
+        "traces", "What took how long: the self-test's steps, and packets of clients that send traceparent");
+    add_api_options(command, resource);
+    command.option("trace", trace.trace, "One trace, with all its spans");
+    command.option("--limit", trace.limit, "So many, the newest").positive();
+    command.flag("--failed", trace.failed, "Only those with a fault");
+    command.flag("--otlp", trace.otlp, "As OpenTelemetry's TracesData in JSON");
+    command.runs([&] { return traces(resource, trace); });
 }
 
 }  // namespace penstock::app

@@ -1,4 +1,4 @@
-#include "app/commands.h"
+#include "app/version.h"
 
 namespace penstock::app {
 
