@@ -94,7 +94,6 @@ std::vector<Role> BrokerView::roles() {
                        .log_modules = {"control", "app"},
                        .ports = {},
                        .why_not = {}});
-        out.push_back(api_role());
         for (const auto& part : parts())
             out.push_back({.pod = part.pod,
                            .container = part.container,

@@ -25,7 +25,7 @@ class BrokerView {
     std::string not_ready();
     /// How long the workers' turns last, and how full the message memory is. Never waits.
     void add_to(ProcessFacts& facts) const;
-    /// The parts of this process that are shown as Pods.
+    /// The parts of the broker that are shown as Pods.
     std::vector<Role> roles();
     /// What was refused lately, and who is connected to ports with authentication. Asks the workers.
     std::vector<broker::Decision> decisions();
