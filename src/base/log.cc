@@ -22,8 +22,12 @@ constexpr std::size_t kept_lines_max = 5000, kept_bytes_max = 4 << 20;
 constexpr std::size_t text_max = 8 << 10;   // bytes of one line; what a peer sent may stand in it
 constexpr int crash_flush_ms = 500, last_flush_ms = 2000;
 
-std::array<std::atomic<Level>, module_names.size()> levels{Level::info, Level::info, Level::info, Level::info, Level::info,
-                                                           Level::info, Level::info, Level::info, Level::info, Level::info};
+template <std::size_t... I>
+constexpr std::array<std::atomic<Level>, sizeof...(I)> all_at_info(std::index_sequence<I...>) {
+    return {(static_cast<void>(I), Level::info)...};
+}
+constinit std::array<std::atomic<Level>, module_names.size()> levels =
+    all_at_info(std::make_index_sequence<module_names.size()>());
 std::atomic<bool> any_debug_client{false};
 std::mutex guard;
 std::set<std::string, std::less<>> debug_clients;
