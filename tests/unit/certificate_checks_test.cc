@@ -173,7 +173,9 @@ TEST(CertificateChecks, each_names_what_is_not_as_asked) {
         const auto due = moment.due();
         EXPECT_EQ(due ? due->check->name : std::string("none"), row.check != nullptr ? row.check : "none")
             << row.why;
-        if (due && row.check != nullptr) EXPECT_EQ(due->why, row.why);
+        if (due && row.check != nullptr) {
+            EXPECT_EQ(due->why, row.why);
+        }
     }
 }
 

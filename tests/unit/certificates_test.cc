@@ -452,6 +452,7 @@ TEST(Certificates, a_ca_whose_signatures_nobody_takes_issues_nothing) {
 struct Security {
     std::unique_ptr<registry::Registry> registry = registry::Registry::open(":memory:").value();
     control::LocalObjects objects{*registry};
+    [[nodiscard]] static std::int64_t now() { return machine_clock().wall_ms(); }
     control::SecurityBuilder builder{objects,
                                      {.clock = machine_clock(),
                                       .probe_secret = std::make_shared<const std::string>("s"),
