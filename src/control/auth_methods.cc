@@ -45,7 +45,7 @@ std::string mark_of(const Json& object, const char* name, const char* otherwise)
 /// find.
 class Maker {
   public:
-    explicit Maker(const MethodEntry& entry) : entry_(entry) {
+    explicit Maker(const MethodEntry& entry) {
         out_.way.method = text_at(entry.settings, "method");
         out_.way.field = fmt::format("BrokerAuthentication {}/{}: spec.authenticationMethods[{}]",
                                      entry.name_space, entry.name, entry.index);
@@ -67,7 +67,6 @@ class Maker {
     MadeMethod give_up() { return std::move(out_); }
 
   private:
-    const MethodEntry& entry_;
     MadeMethod out_;
 };
 
