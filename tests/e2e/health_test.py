@@ -172,6 +172,8 @@ class Truth(Case):
     def test_a_broker_is_made_and_named_as_the_cure_says(self):
         """For two listeners of one service type that name what cannot be a Broker."""
         p = self.start()
+        # The controllers act after files and defaults are in, which else would bring it back.
+        wait_until(lambda: (p.get("broker", "default") or {}).get("status", {}).get("runtimeStatus"), "the broker is acted on")
         self.shell(p, f"kubectl delete broker default -n {SPACE}")
         for name, port in (("one", 1883), ("two", 1884)):
             self.apply(p, json.dumps({"apiVersion": "mqttbroker.iotoperations.azure.com/v1", "kind": "BrokerListener", "metadata": {"name": name, "namespace": SPACE}, "spec": {"brokerRef": f"My {name}", "ports": [{"port": port}]}}))
